@@ -1,0 +1,102 @@
+"""The folder of training examples: where `features` and `training` meet.
+
+    examples/
+    ├── schema.json         ExampleSchema
+    ├── rows.parquet        one row per exposure whose outcome is known, ordered by event_timestamp
+    ├── histories.parquet   one row per (shopper, moment): what the shopper did before, newest first
+    └── texts.parquet       one row per distinct text
+
+Rows name texts and histories by number, so that each distinct text is stored, read and encoded once.
+`text_id` and `history_id` are row numbers (from 0) of their tables; `query_id` is a `text_id`, or -1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from expectations.contracts.errors import SchemaError
+from expectations.contracts.landing import read_json, write_json
+
+ROWS, HISTORIES, TEXTS, SCHEMA = "rows.parquet", "histories.parquet", "texts.parquet", "schema.json"
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("exposure_id", pa.string()),
+        ("user_id", pa.string()),
+        ("item_id", pa.string()),
+        ("scenario", pa.string()),
+        ("event_timestamp", pa.timestamp("us")),
+        ("list_id", pa.int64()),  # exposures of one shopper, scenario, query and moment: a ranked list
+        ("label", pa.int8()),  # 1: the shopper answered, 0: not
+        ("text_id", pa.int32()),  # the candidate's text
+        ("query_id", pa.int32()),  # the query's or utterance's text, -1: none
+        ("history_id", pa.int32()),
+    ]
+)
+"""Columns that every example row has, before its features (numeric: float32, categorical: string)."""
+
+HISTORY_SCHEMA = pa.schema(
+    [
+        ("history_id", pa.int32()),
+        ("text_ids", pa.list_(pa.int32())),  # what the shopper turned to, newest first, each once
+        ("events", pa.list_(pa.float32())),  # how often
+        ("amounts", pa.list_(pa.float32())),  # shop currency
+        ("days_ago", pa.list_(pa.float32())),  # days between the last time and the moment
+    ]
+)
+
+TEXT_SCHEMA = pa.schema([("text_id", pa.int32()), ("text", pa.string())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleSchema:
+    """What the rows of an examples folder hold.
+
+    Attributes:
+        source: name of the source whose data this is.
+        fingerprint: hash of the data and of the code version that made the examples.
+        feature_service: Feast feature services the features came from.
+        numeric: names of the numeric feature columns, float32, NaN where unknown.
+        categorical: names of the categorical feature columns, null where unknown.
+        popularity: the numeric column that a popularity ranking sorts by.
+        activity: the numeric column that counts the shopper's past events: 0 is a new shopper.
+        slices: categorical columns to report quality by.
+        test_from: the test part begins here; None: the last fifth of the rows by time.
+        validation_share: share of the rows before `test_from` that are the validation part, the latest.
+        horizon: the moment up to which the data reach; later moments are the future.
+    """
+
+    source: str
+    fingerprint: str
+    feature_service: str
+    numeric: Sequence[str]
+    categorical: Sequence[str]
+    popularity: str
+    activity: str
+    slices: Sequence[str]
+    test_from: datetime | None
+    validation_share: float
+    horizon: datetime
+
+    def write(self, folder: Path) -> None:
+        """Write `schema.json` into the folder."""
+        write_json(folder / SCHEMA, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "ExampleSchema":
+        """Read `schema.json` of an examples folder.
+
+        Raises:
+            SchemaError: the folder is not an examples folder.
+        """
+        values = read_json(folder / SCHEMA)
+        try:
+            for moment in ("test_from", "horizon"):
+                if values[moment] is not None:
+                    values[moment] = datetime.fromisoformat(values[moment])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SchemaError(f"{folder / SCHEMA} is not an example schema: {error}") from error

@@ -1,0 +1,122 @@
+"""A table's contract: grain, key, event time, and what each column may hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal
+
+import pyarrow as pa
+
+ColumnType = Literal["string", "strings", "timestamp", "integer", "number", "boolean"]
+ExtraKind = Literal["numeric", "categorical", "text"]
+
+ARROW_TYPES: Mapping[ColumnType, pa.DataType] = MappingProxyType(
+    {
+        "string": pa.string(),
+        "strings": pa.list_(pa.string()),
+        "timestamp": pa.timestamp("us"),
+        "integer": pa.int64(),
+        "number": pa.float64(),
+        "boolean": pa.bool_(),
+    }
+)
+
+EXTRA_TYPES: Mapping[ExtraKind, ColumnType] = MappingProxyType(
+    {"numeric": "number", "categorical": "string", "text": "string"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a contract.
+
+    Attributes:
+        name: the column's name in the contract's table.
+        type: its logical type; timestamps are microseconds in UTC without a zone.
+        description: what a value says.
+        required: the column must be brought and may not be null. A column that is not
+            required and not brought lands as nulls.
+        unit: unit of a number ("seconds", "shop currency").
+        allowed: the only values a string may take.
+        minimum, maximum: inclusive bounds of a number.
+        references: "table.column" whose values this column must be found among.
+        extra: set for columns that a source declares beyond the contract.
+    """
+
+    name: str
+    type: ColumnType
+    description: str
+    required: bool = False
+    unit: str | None = None
+    allowed: tuple[str, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    references: str | None = None
+    extra: ExtraKind | None = None
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The column's type in Parquet."""
+        return ARROW_TYPES[self.type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table's contract.
+
+    Attributes:
+        name: the table's name.
+        grain: "one row per …".
+        key: columns that together are unique and never null.
+        event_time: the column that says when the row became true, if the table has one.
+            Landed tables are partitioned by its month.
+        columns: all columns in order.
+        required: whether a shop must bring this table.
+        extensible: whether a source may declare extra columns, which become features.
+    """
+
+    name: str
+    grain: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    event_time: str | None = None
+    required: bool = False
+    extensible: bool = False
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of the landed table."""
+        return pa.schema([(column.name, column.arrow_type) for column in self.columns])
+
+    @property
+    def extras(self) -> tuple[Column, ...]:
+        """The columns that the source declared beyond the contract."""
+        return tuple(column for column in self.columns if column.extra)
+
+    def column(self, name: str) -> Column:
+        """The column of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(f"table {self.name} has no column {name}")
+
+    def with_extras(self, extras: Mapping[str, ExtraKind]) -> "Table":
+        """This contract with a source's extra columns after its own."""
+        own = {column.name for column in self.columns}
+        clash = sorted(own & set(extras))
+        if clash:
+            raise ValueError(f"table {self.name}: extra column {clash[0]} is already in the contract")
+        added = tuple(
+            Column(
+                name=name,
+                type=EXTRA_TYPES[kind],
+                description=f"{kind} column declared by the source",
+                extra=kind,
+            )
+            for name, kind in extras.items()
+        )
+        return replace(self, columns=self.columns + added)

@@ -1,0 +1,1 @@
+"""Behaviour, outcome and context features, and the point-in-time examples made of them."""

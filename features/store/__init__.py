@@ -1,0 +1,1 @@
+"""The Feast repo: entities, feature views, feature services."""

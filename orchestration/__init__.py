@@ -1,0 +1,1 @@
+"""Dagster definitions: the only room that sees all the others."""

@@ -1,0 +1,1 @@
+"""The approved model behind an HTTP API."""

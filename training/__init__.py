@@ -1,0 +1,1 @@
+"""The additive model: examples and a recipe become a bundle, its figures and a verdict."""
