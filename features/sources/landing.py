@@ -1,0 +1,304 @@
+"""Ingestion: the tables that a connector reads become datasets of Parquet, all or none.
+
+Every table is staged and written to a scratch folder first; only when all are complete do the
+datasets' pointers move, table by table. So a missing column in one file, a full disk or a killed
+run leave what had landed before. A version's name is the fingerprint of the contract, the
+declaration, the content and this package's code: the same input twice is not even read.
+
+Rejected rows are written before the pointer moves: were it the other way round, a run killed in
+between would leave a current version whose quarantine is never written.
+"""
+
+import fcntl
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+
+from expectations.contracts.errors import SchemaError, TransientError
+from expectations.contracts.landing import POINTER, current, file_hash, fingerprint, land
+from expectations.contracts.quarantine import QUARANTINE_SCHEMA
+from expectations.contracts.source import Source
+from expectations.contracts.table import Table
+from features.sources.staging import (
+    REASON,
+    ROW,
+    STAGED,
+    Reading,
+    explained,
+    identifier,
+    literal,
+    open_duckdb,
+)
+
+QUARANTINE_FILE = "ingestion.parquet"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandedTable:
+    """One landed table.
+
+    Attributes:
+        table: its name.
+        folder: the current version's folder of Parquet files.
+        version: the fingerprint of what it was made from.
+        num_rows: rows that landed.
+        num_rejected: rows in quarantine.
+        written: False where the same version was there before.
+    """
+
+    table: str
+    folder: Path
+    version: str
+    num_rows: int
+    num_rejected: int
+    written: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A table that is ready to land; its files lie in `folder`, or None where nothing changed."""
+
+    version: str
+    folder: Path | None
+    num_rows: int
+    num_rejected: int
+
+
+def ingest(
+    source: Source,
+    declaration: Path | None = None,
+    *,
+    tables_dir: Path,
+    quarantine_dir: Path,
+    memory_limit: str | None = None,
+) -> dict[str, LandedTable]:
+    """Land a shop's tables.
+
+    Args:
+        source: the shop's declaration.
+        declaration: its file, named in error messages.
+        tables_dir: folder of the source's datasets, one below it for each table.
+        quarantine_dir: folder of the source's quarantine, one below it for each table.
+        memory_limit: DuckDB's, such as "4GB".
+
+    Returns:
+        The tables that the shop brought, in the contract's order. An optional table that is
+        absent or has no row is not among them, and its dataset is removed.
+
+    Raises:
+        SchemaError: a required table has no row, all rows of a table are rejected, a column is
+            missing, or a file cannot be read.
+        SettingError: the declaration does not fit, or memory does not suffice.
+        TransientError: the database cannot be reached, the disk is full, or another ingestion
+            of the source is running.
+    """
+    tables_dir.mkdir(parents=True, exist_ok=True)
+    with _alone(tables_dir), _scratch(tables_dir) as scratch:
+        contracts = source.contracts()
+        found = _readings(source, scratch)
+        prepared: dict[str, _Prepared] = {}
+        for name in (name for name in contracts if name in found):
+            ready = _prepare(
+                contracts[name],
+                found[name],
+                version=_version(source, contracts[name], found[name]),
+                tables_dir=tables_dir,
+                scratch=scratch,
+                memory_limit=memory_limit,
+            )
+            if ready is not None:
+                prepared[name] = ready
+        missing = [name for name, table in contracts.items() if table.required and name not in prepared]
+        if missing:
+            where = declaration or f"the declaration of {source.name}"
+            raise SchemaError(f"{missing[0]} has no rows, but is required; correct its data or {where}")
+        landed = {
+            name: _land(contracts[name], ready, tables_dir, quarantine_dir)
+            for name, ready in prepared.items()
+        }
+        for name in contracts.keys() - prepared.keys():
+            _remove(tables_dir / name, quarantine_dir / name)
+        return landed
+
+
+def _readings(source: Source, scratch: Path) -> Mapping[str, Reading]:
+    if source.connector == "complete_journey":
+        from features.sources import complete_journey
+
+        return complete_journey.readings(source)
+    from features.sources import tables  # SQLAlchemy is loaded by those who need it
+
+    return tables.readings(source, scratch)
+
+
+def _prepare(
+    contract: Table,
+    reading: Reading,
+    *,
+    version: str,
+    tables_dir: Path,
+    scratch: Path,
+    memory_limit: str | None,
+) -> _Prepared | None:
+    """Stage and write a table that changed; None where it has no row at all."""
+    pointer = current(tables_dir / contract.name)
+    if pointer and pointer["version"] == version and (tables_dir / contract.name / version).is_dir():
+        return _Prepared(
+            version=version,
+            folder=None,
+            num_rows=pointer["num_rows"],
+            num_rejected=pointer["num_rejected"],
+        )
+    folder = scratch / contract.name
+    folder.mkdir()
+    with open_duckdb(scratch / "spill", memory_limit) as con:
+        with explained(contract.name):
+            reading.stage(con)
+        num_rows, num_rejected = _counts(con)
+        if num_rows + num_rejected == 0:
+            _log.warning("%s: the source has no row", contract.name)
+            return None
+        if num_rows == 0:
+            _refuse(con, contract, num_rejected)
+        with explained(f"{contract.name}: the landed files in {tables_dir}"):
+            write_table(con, contract, folder / "rows")
+            write_rejected(con, contract.name, folder / QUARANTINE_FILE)
+    return _Prepared(version=version, folder=folder, num_rows=num_rows, num_rejected=num_rejected)
+
+
+def _version(source: Source, contract: Table, reading: Reading) -> str:
+    declared = source.tables.get(contract.name)
+    return fingerprint(
+        [(column.name, column.type, column.required) for column in contract.columns],
+        [contract.key, contract.event_time],
+        [dict(declared.columns), dict(declared.constants), declared.query] if declared else None,
+        reading.identity,
+        [file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
+    )
+
+
+def _counts(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+    found = con.execute(
+        f"SELECT count(*) FILTER ({REASON} IS NULL), count({REASON}) FROM {STAGED}"  # noqa: S608 — ours
+    ).fetchone()
+    assert found is not None
+    return found[0], found[1]
+
+
+def _refuse(con: duckdb.DuckDBPyConnection, contract: Table, num_rejected: int) -> None:
+    found = con.execute(f"SELECT {REASON} FROM {STAGED} LIMIT 1").fetchone()  # noqa: S608 — names of ours
+    assert found is not None
+    raise SchemaError(
+        f"{contract.name}: all {num_rejected} rows are rejected, the first because of {found[0]}; "
+        f"correct the data or the mapping in [tables.{contract.name}]"
+    )
+
+
+def write_table(con: duckdb.DuckDBPyConnection, contract: Table, folder: Path) -> None:
+    """Write the accepted rows of the staged table, in month folders where it has an event time.
+
+    The rows are ordered by event time and key, ties as they were read: the same input gives the
+    same bytes.
+    """
+    folder.mkdir()
+    names = ", ".join(identifier(column.name) for column in contract.columns)
+    order = ", ".join(identifier(name) for name in (contract.event_time, *contract.key) if name)
+    rows = f"SELECT {names} FROM {STAGED} WHERE {REASON} IS NULL"  # noqa: S608 — quoted
+    if contract.event_time is None:
+        _copy(con, f"{rows} ORDER BY {order}, rowid", folder)
+        return
+    month = f"date_trunc('month', {identifier(contract.event_time)})"
+    months = con.execute(
+        f"SELECT DISTINCT {month} AS month FROM {STAGED} WHERE {REASON} IS NULL ORDER BY month"  # noqa: S608
+    ).fetchall()
+    for (moment,) in months:
+        part = folder / f"month={moment:%Y-%m}"
+        part.mkdir()
+        _copy(con, f"{rows} AND {month} = DATE {literal(str(moment)[:10])} ORDER BY {order}, rowid", part)
+
+
+def _copy(con: duckdb.DuckDBPyConnection, select: str, folder: Path) -> None:
+    target = literal(str(folder / "part-0.parquet"))
+    con.execute(f"COPY ({select}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
+
+
+def write_rejected(con: duckdb.DuckDBPyConnection, table: str, target: Path) -> None:
+    """Write the staged table's rejected rows in the quarantine's schema; nothing where there are none."""
+    rejected = con.sql(
+        f"SELECT ? AS \"table\", 'ingestion' AS stage, {REASON} AS reason, {ROW} AS row "  # noqa: S608
+        f"FROM {STAGED} WHERE {REASON} IS NOT NULL ORDER BY rowid",
+        params=[table],
+    ).to_arrow_table()
+    if rejected.num_rows:
+        pq.write_table(rejected.cast(QUARANTINE_SCHEMA), target, compression="zstd")
+
+
+def _land(contract: Table, ready: _Prepared, tables_dir: Path, quarantine_dir: Path) -> LandedTable:
+    dataset = tables_dir / contract.name
+
+    def move(target: Path) -> Mapping[str, int]:
+        assert ready.folder is not None
+        _publish(ready.folder / QUARANTINE_FILE, quarantine_dir / contract.name / QUARANTINE_FILE)
+        for path in sorted((ready.folder / "rows").iterdir()):
+            path.rename(target / path.name)
+        return {"num_rows": ready.num_rows, "num_rejected": ready.num_rejected}
+
+    with explained(f"{contract.name}: {dataset}"):
+        _, written = land(dataset, ready.version, move)
+    return LandedTable(
+        table=contract.name,
+        folder=dataset / ready.version,
+        version=ready.version,
+        num_rows=ready.num_rows,
+        num_rejected=ready.num_rejected,
+        written=written,
+    )
+
+
+def _publish(rejected: Path, target: Path) -> None:
+    """Put a table's quarantine in place of the old one, or remove that where no row is rejected."""
+    if not rejected.exists():
+        target.unlink(missing_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}")  # the quarantine may lie on another disk
+    shutil.copyfile(rejected, beside)
+    beside.replace(target)
+
+
+def _remove(dataset: Path, quarantine: Path) -> None:
+    """Take away a table that the source no longer brings, pointer first."""
+    (dataset / POINTER).unlink(missing_ok=True)
+    shutil.rmtree(dataset, ignore_errors=True)
+    (quarantine / QUARANTINE_FILE).unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(tables_dir: Path) -> Iterator[None]:
+    """Hold the source's lock, which the system frees when the process ends."""
+    with (tables_dir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TransientError(f"another ingestion is writing to {tables_dir}; run again later") from None
+        yield
+
+
+@contextmanager
+def _scratch(tables_dir: Path) -> Iterator[Path]:
+    for stale in tables_dir.glob(".ingesting-*"):  # of a killed run: we hold the lock
+        shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=tables_dir, prefix=".ingesting-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,119 @@
+"""What connectors and landing share: DuckDB, and the staged form of a table.
+
+A connector answers with one `Reading` per table it found. Landing compares identities, and calls
+`stage` only where something changed. A staged table is the temporary DuckDB table `staged` with the
+contract's columns in their order and types, then two more: why a row is rejected (null for a row
+that lands), and the shop's own row as JSON for the quarantine.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import duckdb
+
+from expectations.contracts.errors import ImplementationError, SchemaError, SettingError, TransientError
+from expectations.contracts.table import ColumnType
+
+STAGED = "staged"
+REASON = "__reason"
+ROW = "__row"
+
+SQL_TYPES: Mapping[ColumnType, str] = MappingProxyType(
+    {
+        "string": "VARCHAR",
+        "strings": "VARCHAR[]",
+        "timestamp": "TIMESTAMP",
+        "integer": "BIGINT",
+        "number": "DOUBLE",
+        "boolean": "BOOLEAN",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One contract table, found in a shop's data but not read yet.
+
+    Attributes:
+        identity: changes when the content does.
+        stage: makes the table `staged` in the connection that it is given.
+    """
+
+    identity: str
+    stage: Callable[[duckdb.DuckDBPyConnection], None]
+
+
+def identifier(name: str) -> str:
+    """A name, quoted for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text, quoted for SQL, where a statement takes no parameter."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+@contextmanager
+def open_duckdb(spill: Path, memory_limit: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory DuckDB in UTC that spills to a folder and never fetches extensions.
+
+    Args:
+        spill: folder for what does not fit in memory.
+        memory_limit: such as "4GB"; DuckDB's own default (80 % of memory) where None.
+
+    Raises:
+        SettingError: the memory limit is not a size.
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "temp_directory": str(spill),
+    }
+    con = duckdb.connect(config=config)
+    try:
+        con.execute("SET TimeZone = 'UTC'")
+        if memory_limit is not None:
+            try:
+                con.execute(f"SET memory_limit = {literal(memory_limit)}")
+            except duckdb.Error:
+                raise SettingError(f"memory limit {memory_limit!r} is not a size; write 4GB") from None
+        yield con
+    finally:
+        con.close()
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn DuckDB's and the system's errors into ours.
+
+    Args:
+        what: the thing being read or written, with which the message starts.
+
+    Raises:
+        TransientError: the disk is full or cannot be written.
+        SettingError: memory does not suffice.
+        ImplementationError: the SQL is wrong.
+        SchemaError: the data cannot be read.
+    """
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise SettingError(
+            f"{what}: memory does not suffice; raise the memory limit ({_line(error)})"
+        ) from error
+    except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
+        raise ImplementationError(f"{what}: {error}; report this mistake of the connector") from error
+    except (duckdb.Error, OSError) as error:
+        text = _line(error)
+        if any(sign in text for sign in ("No space left", "File too large", "Disk quota", "Could not write")):
+            raise TransientError(
+                f"{what}: the disk is full ({text}); free space and run again; what had landed before stays"
+            ) from error
+        raise SchemaError(f"{what} cannot be read: {text}; bring a sound file") from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].removesuffix(".")
