@@ -194,7 +194,7 @@ class Server:
         process = self.process()
         if process is None:
             return False
-        stop(process, first=signal.SIGINT, grace=60)
+        stop(process, first=signal.SIGINT, grace=30)
         return True
 
     def _start(self) -> psutil.Process:
