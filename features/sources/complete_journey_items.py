@@ -11,9 +11,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from features.sources.readable import named_type, readable, readable_size
+from features.sources.readable import named_type, readable, readable_size, vocabulary
 
 NUM_TYPES = 8
+DEPARTMENTS = {"DRUG GM": "drugstore"}
 
 CLEANED = """
     CREATE TEMP TABLE cleaned AS
@@ -89,7 +90,8 @@ def select(con: duckdb.DuckDBPyConnection) -> str:
         "SELECT department FROM products UNION SELECT product_category FROM products "
         "UNION SELECT product_type FROM products"
     ).fetchall()
-    words = {raw: readable(raw) or None for (raw,) in names if raw}
+    known = vocabulary(raw for (raw,) in names if raw)
+    words = {raw: DEPARTMENTS.get(raw) or readable(raw, known) or None for (raw,) in names if raw}
     raw_sizes = con.execute("SELECT DISTINCT package_size FROM products").fetchall()
     sizes = {raw: readable_size(raw) for (raw,) in raw_sizes if raw}
     con.register("words", pa.table({"raw": list(words), "word": list(words.values())}))
@@ -111,7 +113,8 @@ def _coupon(found: Mapping[str, Any]) -> dict[str, object]:
         end=found["end_date"],
         num_products=found["num_products"],
         types=[named_type(type_["name"], type_["category"]) for type_ in types],
-        departments=departments,
+        category=categories[0] if categories else None,
+        department=departments[0] if departments else None,
         brands=found["brands"] or [],
     )
     return {
@@ -134,7 +137,8 @@ def coupon_text(
     end: datetime,
     num_products: int,
     types: Sequence[str],
-    departments: Sequence[str],
+    category: str | None,
+    department: str | None,
     brands: Sequence[str],
 ) -> str:
     """A coupon in natural language.
@@ -145,18 +149,23 @@ def coupon_text(
         end: its last day.
         num_products: how many products the coupon covers.
         types: readable product types, the most frequent first.
-        departments: readable departments, the most frequent first.
+        category: the most frequent category.
+        department: the most frequent department.
         brands: "national brand", "store brand" or both.
     """
     count = "1 product" if num_products == 1 else f"{num_products:,} products"
     shown = ", ".join(dict.fromkeys(types[:NUM_TYPES]))
     more = " and more" if len(types) > NUM_TYPES else ""
     goods = f"Coupon for {count}" + (f": {shown}{more}" if shown else "")
-    where = f" {departments[0]} department, {_brands(brands)}." if departments else ""
-    return f"{goods}.{where} {campaign_type} campaign from {_day(start)} to {_day(end)}.".replace("  ", " ")
+    places = [category, department and f"{department} department", _brands(brands)]
+    where = ", ".join(place for place in places if place)
+    when = f"{campaign_type} campaign from {_day(start)} to {_day(end)}."
+    return " ".join(f"{goods}. {where[:1].upper()}{where[1:]}. {when}".replace(" . ", " ").split())
 
 
-def _brands(brands: Sequence[str]) -> str:
+def _brands(brands: Sequence[str]) -> str | None:
+    if not brands:
+        return None
     return f"{brands[0]}s" if len(brands) == 1 else "national and store brands"
 
 

@@ -15,7 +15,7 @@ import duckdb
 
 from expectations.contracts.errors import SchemaError
 from expectations.contracts.landing import file_hash
-from features.sources.staging import REASON, ROW, STAGED, identifier, literal
+from features.sources.staging import REASON, ROW, STAGED, first_row, identifier, literal
 
 _ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".csv.gz": "csv"}
 _HASHED_BYTES = 256 * 2**20  # larger files are told apart by size and time
@@ -112,7 +112,7 @@ def stage_broken_lines(con: duckdb.DuckDBPyConnection, table: str, files: Sequen
             "bool_or(error_type = 'INVALID ENCODING') AS undecodable "
             f"FROM broken_{number} GROUP BY file_id, line ORDER BY line"
         )
-        bad = con.execute(f"SELECT line FROM ({lines}) WHERE undecodable").fetchone()  # noqa: S608
+        bad = first_row(con, f"SELECT line FROM ({lines}) WHERE undecodable")  # noqa: S608
         if bad:
             raise SchemaError(f"{table}: {path} is not UTF-8 (line {bad[0]}); save it as UTF-8")
         con.execute(

@@ -32,12 +32,13 @@ from features.sources.staging import (
     STAGED,
     Reading,
     explained,
+    first_row,
     identifier,
-    literal,
     open_duckdb,
 )
 
 QUARANTINE_FILE = "ingestion.parquet"
+_ROW_GROUP = 250_000
 
 _log = logging.getLogger(__name__)
 
@@ -187,18 +188,17 @@ def _version(source: Source, contract: Table, reading: Reading) -> str:
 
 
 def _counts(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    found = con.execute(
-        f"SELECT count(*) FILTER ({REASON} IS NULL), count({REASON}) FROM {STAGED}"  # noqa: S608 — ours
-    ).fetchone()
-    assert found is not None
-    return found[0], found[1]
+    num_rows, num_rejected = first_row(
+        con,
+        f"SELECT count(*) FILTER ({REASON} IS NULL), count({REASON}) FROM {STAGED}",  # noqa: S608 — ours
+    )
+    return num_rows, num_rejected
 
 
 def _refuse(con: duckdb.DuckDBPyConnection, contract: Table, num_rejected: int) -> None:
-    found = con.execute(f"SELECT {REASON} FROM {STAGED} LIMIT 1").fetchone()  # noqa: S608 — names of ours
-    assert found is not None
+    (reason,) = first_row(con, f"SELECT {REASON} FROM {STAGED} LIMIT 1")  # noqa: S608 — names of ours
     raise SchemaError(
-        f"{contract.name}: all {num_rejected} rows are rejected, the first because of {found[0]}; "
+        f"{contract.name}: all {num_rejected} rows are rejected, the first because of {reason}; "
         f"correct the data or the mapping in [tables.{contract.name}]"
     )
 
@@ -214,7 +214,7 @@ def write_table(con: duckdb.DuckDBPyConnection, contract: Table, folder: Path) -
     order = ", ".join(identifier(name) for name in (contract.event_time, *contract.key) if name)
     rows = f"SELECT {names} FROM {STAGED} WHERE {REASON} IS NULL"  # noqa: S608 — quoted
     if contract.event_time is None:
-        _copy(con, f"{rows} ORDER BY {order}, rowid", folder)
+        _write(con.sql(f"{rows} ORDER BY {order}, rowid"), contract, folder)
         return
     month = f"date_trunc('month', {identifier(contract.event_time)})"
     months = con.execute(
@@ -223,12 +223,15 @@ def write_table(con: duckdb.DuckDBPyConnection, contract: Table, folder: Path) -
     for (moment,) in months:
         part = folder / f"month={moment:%Y-%m}"
         part.mkdir()
-        _copy(con, f"{rows} AND {month} = DATE {literal(str(moment)[:10])} ORDER BY {order}, rowid", part)
+        of_month = con.sql(f"{rows} AND {month} = ? ORDER BY {order}, rowid", params=[moment])
+        _write(of_month, contract, part)
 
 
-def _copy(con: duckdb.DuckDBPyConnection, select: str, folder: Path) -> None:
-    target = literal(str(folder / "part-0.parquet"))
-    con.execute(f"COPY ({select}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
+def _write(rows: duckdb.DuckDBPyRelation, contract: Table, folder: Path) -> None:
+    """Write one file through Arrow: DuckDB's own writer marks columns that happen to be full as not null."""
+    with pq.ParquetWriter(folder / "part-0.parquet", contract.schema, compression="zstd") as writer:
+        for batch in rows.to_arrow_reader(_ROW_GROUP):
+            writer.write_batch(batch.cast(contract.schema))
 
 
 def write_rejected(con: duckdb.DuckDBPyConnection, table: str, target: Path) -> None:

@@ -5,7 +5,7 @@ that was trained on English knows "frozen" and "soft drink", not "FRZN" and "SFT
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 
 WORDS: Mapping[str, str] = MappingProxyType(
@@ -38,38 +38,56 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "stk": "stick", "sup": "super", "supp": "supplement", "suppplies": "supplies", "sv": "service",
         "sw": "sweet", "swt": "sweet", "tiss": "tissue", "toms": "turkeys", "trsh": "trash",
         "vac": "vacuum", "veg": "vegetable", "veget": "vegetable", "whl": "whole", "whlsm": "wholesome",
-        "wt": "weight",
+        "wt": "weight", "wtr": "water", "bg": "bags", "mixs": "mixes", "bbq": "barbecue",
     }
 )  # fmt: skip
 
 VAGUE = frozenset(
     (
         "adult", "assorted", "audio", "bagged", "blends", "choice", "cones", "cooked", "cups", "fresh",
-        "frozen", "kits", "lean", "misc", "miscellaneous", "natural", "other", "oven", "pre-cooked",
-        "precooked", "premium", "primal", "processed", "promo", "regular", "select", "singles", "specialty",
+        "frozen", "furniture", "kits", "lean", "mainstream", "misc", "miscellaneous", "natural", "other", "oven",
+        "pre-cooked", "precooked", "premium", "primal", "processed", "promo", "regular", "select", "singles", "specialty",
         "sticks", "super", "traditional", "utility", "value",
     )
 )  # fmt: skip
 """Product types that say nothing without their category: "premium" of ice cream, of dog food …"""
 
+_CUT = 27
+_LETTERS = re.compile(r"[a-z]+")
 _MEASURE = r"(?:fl oz|sq ft|oz|lb|ct|ml|l|pk|gal|qt|pt|in|ft|yd|g|kg|pc|stem|loads?|rolls?|dz|cup)"
-_SIZE = re.compile(rf"(?:\d{{0,4}}(?:[./ -]\d{{1,4}}){{0,2}}) ?{_MEASURE}(?:[/ ][\d.]{{1,5}} {_MEASURE})?\b")
+_SIZE = re.compile(
+    rf"(?<!\d)(?:\d{{0,3}}(?:[./ -]\d{{1,3}}){{0,2}}) ?{_MEASURE}(?:[/ ][\d.]{{1,5}} {_MEASURE})?\b"
+)
 _UNITS = {"ct": "count", "pk": "pack", "pc": "pieces", "dz": "dozen"}
 
 
-def readable(name: str) -> str:
+def vocabulary(names: Iterable[str]) -> frozenset[str]:
+    """The words of the names that are too short to be cut off."""
+    return frozenset(word for name in names if len(name) < _CUT for word in _LETTERS.findall(name.lower()))
+
+
+def readable(name: str, known: Container[str] = ()) -> str:
     """A catalogue's name in lower-case words.
 
-    A bracket that the catalogue's 30 characters cut off is left out; colons and dashes between
-    words become spaces.
+    Colons and dashes between words become spaces. The catalogue cuts names off after 30
+    characters: a bracket that stays open is left out, and so is the last word of a long name, if
+    no other name has it.
+
+    Args:
+        name: as the catalogue writes it.
+        known: whole words, from `vocabulary`; without them no last word is left out.
 
     >>> readable("FRZN MEAT/MEAT DINNERS")
     'frozen meat/meat dinners'
     """
     text = re.sub(r"\([^)]*$", " ", name.lower())
+    last = _LETTERS.findall(text)[-1:]
+    if known and last and len(name) >= _CUT and text.endswith(last[0]) and last[0] not in known:
+        text = text.removesuffix(last[0])
+    text = re.sub(r"men s\b", "men's", text)
     text = text.replace("&", " and ")
     text = re.sub(r"\s*:\s*|\s+-\s*|\.\s+|\.$", " ", text)
-    text = re.sub(r"[a-z]+", lambda match: WORDS.get(match.group(), match.group()), text)
+    text = _LETTERS.sub(lambda match: WORDS.get(match.group(), match.group()), text)
     return re.sub(r"\s+", " ", text).strip(" -/,")
 
 

@@ -6,11 +6,12 @@ contract's columns in their order and types, then two more: why a row is rejecte
 that lands), and the shop's own row as JSON for the quarantine.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import duckdb
 
@@ -54,6 +55,12 @@ def identifier(name: str) -> str:
 def literal(text: str) -> str:
     """A text, quoted for SQL, where a statement takes no parameter."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def first_row(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()) -> Any:
+    """The first row of a result, or None; all rows are fetched, so that the connection is free."""
+    rows = con.execute(sql, list(parameters)).fetchall()
+    return rows[0] if rows else None
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from features.sources.staging import (
     STAGED,
     Reading,
     explained,
+    first_row,
     identifier,
 )
 
@@ -150,11 +151,11 @@ def _constant(
     given = declared.constants[column.name]
     value = "|".join(map(str, given)) if isinstance(given, list) else str(given)
     cast = cast_column("given", "VARCHAR", column)
-    found = con.execute(f"SELECT {cast.value}, {cast.reason} FROM (SELECT ? AS given)", [value]).fetchone()  # noqa: S608
-    if found is None or found[1]:
-        problem = found[1] if found else "no value"
+    sql = f"SELECT {cast.value}, {cast.reason} FROM (SELECT ? AS given)"  # noqa: S608 — a column's name
+    typed, problem = first_row(con, sql, [value])
+    if problem:
         raise SettingError(f"[tables.{contract.name}] constants: {problem}; correct it in source.toml")
-    return found[0]
+    return typed
 
 
 def _named(paths: list[Path]) -> str:
