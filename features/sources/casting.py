@@ -75,7 +75,7 @@ def _as_text(raw: str, raw_type: str) -> str:
         return (
             f"CASE WHEN isnan({raw}) THEN NULL "
             f"WHEN {raw} = trunc({raw}) AND abs({raw}) < {_EXACT_FLOAT} "
-            f"THEN CAST(CAST({raw} AS BIGINT) AS VARCHAR) ELSE CAST({raw} AS VARCHAR) END"
+            f"THEN CAST(TRY_CAST({raw} AS BIGINT) AS VARCHAR) ELSE CAST({raw} AS VARCHAR) END"
         )
     text = f"TRY(decode({raw}))" if raw_type == "BLOB" else f"CAST({raw} AS VARCHAR)"
     return f"CASE WHEN trim({text}) = '' THEN NULL ELSE {text} END"

@@ -45,9 +45,9 @@ WORDS: Mapping[str, str] = MappingProxyType(
 VAGUE = frozenset(
     (
         "adult", "assorted", "audio", "bagged", "blends", "choice", "cones", "cooked", "cups", "fresh",
-        "frozen", "furniture", "kits", "lean", "mainstream", "misc", "miscellaneous", "natural", "other", "oven",
-        "pre-cooked", "precooked", "premium", "primal", "processed", "promo", "regular", "select", "singles", "specialty",
-        "sticks", "super", "traditional", "utility", "value",
+        "frozen", "furniture", "kits", "lean", "mainstream", "misc", "miscellaneous", "natural", "other",
+        "oven", "pre-cooked", "precooked", "premium", "primal", "processed", "promo", "regular", "select",
+        "singles", "specialty", "sticks", "super", "traditional", "utility", "value",
     )
 )  # fmt: skip
 """Product types that say nothing without their category: "premium" of ice cream, of dog food …"""
@@ -56,7 +56,7 @@ _CUT = 27
 _LETTERS = re.compile(r"[a-z]+")
 _MEASURE = r"(?:fl oz|sq ft|oz|lb|ct|ml|l|pk|gal|qt|pt|in|ft|yd|g|kg|pc|stem|loads?|rolls?|dz|cup)"
 _SIZE = re.compile(
-    rf"(?<!\d)(?:\d{{0,3}}(?:[./ -]\d{{1,3}}){{0,2}}) ?{_MEASURE}(?:[/ ][\d.]{{1,5}} {_MEASURE})?\b"
+    rf"(?<![\d.])(?:\d{{1,3}}|(?=\.\d))(?:[./ -]\d{{1,3}}){{0,2}} ?{_MEASURE}(?:[/ ][\d.]{{1,5}} {_MEASURE})?\b"
 )
 _UNITS = {"ct": "count", "pk": "pack", "pc": "pieces", "dz": "dozen"}
 
@@ -98,7 +98,7 @@ def readable_size(size: str) -> str | None:
     '16 oz'
     """
     match = _SIZE.search(re.sub(r"\s+", " ", size.lower()))
-    if match is None or match.group()[0] not in ".0123456789":
+    if match is None:
         return None
     return re.sub(r"[a-z]+", lambda word: _UNITS.get(word.group(), word.group()), match.group())
 
