@@ -1,0 +1,239 @@
+"""A landed table as DuckDB sees it: the frame for Great Expectations, and the rows that break a rule.
+
+Great Expectations gives the verdicts, on a pandas frame that holds only what the rules read: a boolean
+column for each rule that SQL computes, and the columns that the other expectations name. Columns that
+no rule reads are in the frame by name only, as nulls that take no memory. Which rows a failed rule
+concerns is asked of DuckDB, by the same predicate, only after a failure.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expectations.contracts.errors import SchemaError
+from expectations.contracts.table import Table
+from expectations.suites.cross_table import Reference
+from expectations.suites.rules import Rule, is_missing, literal, own, quoted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NUM_SAMPLES = 5
+
+
+def data_files(folder: Path) -> tuple[Path, ...]:
+    """The Parquet files of one version of a table, in the order that decides which row is first.
+
+    Raises:
+        SchemaError: there is none.
+    """
+    files = tuple(sorted(folder.rglob("*.parquet")))
+    if not files:
+        raise SchemaError(f"{folder} has no Parquet file; ingest the source again")
+    return files
+
+
+def missing_columns(files: Sequence[Path], contract: Table) -> tuple[str, ...]:
+    """The contract's columns that a file of the table lacks.
+
+    Raises:
+        SchemaError: a file cannot be read, or a column has another type than in the contract, or is
+            not in the contract.
+    """
+    missing: list[str] = []
+    for file in files:
+        try:
+            schema = pq.read_schema(file)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise SchemaError(
+                f"{file} cannot be read as Parquet ({error}); ingest the source again"
+            ) from error
+        missing += [name for name in contract.schema.names if name not in schema.names]
+        for found in schema:
+            if found.name not in contract.schema.names:
+                raise SchemaError(
+                    f"{file}: table {contract.name} has a column {found.name} that is not in its "
+                    "contract; ingest the source again with the present source.toml"
+                )
+            expected = contract.schema.field(found.name).type
+            if found.type != expected:
+                raise SchemaError(
+                    f"{file}: table {contract.name}, column {found.name} is {found.type}, not {expected}; "
+                    "ingest the source again"
+                )
+    return tuple(dict.fromkeys(missing))
+
+
+class Scan:
+    """One landed table, joined to what it refers to."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, contract: Table, references: Sequence[Reference]
+    ) -> None:
+        self._connection = connection
+        self._contract = contract
+        self._references = references
+
+    def num_rows(self) -> int:
+        """Rows of the landed table."""
+        return self._number("SELECT count(*) FROM landed")
+
+    def num_values(self, columns: Sequence[str]) -> dict[str, int]:
+        """For each column, the rows with a value; NaN is none."""
+        if not columns:
+            return {}
+        counts = ", ".join(
+            f"count(*) FILTER (NOT {is_missing(self._contract.column(name))})" for name in columns
+        )
+        row = self._fetch(f"SELECT {counts} FROM landed AS t")[0]  # noqa: S608
+        return dict(zip(columns, row, strict=True))
+
+    def frame(self, rules: Sequence[Rule], columns: Sequence[str]) -> "pd.DataFrame":
+        """The frame that Great Expectations reads, one row per landed row, in no particular order.
+
+        Args:
+            rules: the rules that will be expected of it.
+            columns: names of the columns that the landed table has.
+        """
+        import pandas as pd
+
+        needed = {column for rule in rules for column in rule.needs}
+        selected = [self._selected(column) for column in columns if column in needed]
+        selected += [
+            f"NOT coalesce({rule.breaks}, false) AS {quoted(rule.name)}" for rule in rules if rule.flag
+        ]
+        # No column is needed of a table whose columns are missing; its rows count all the same.
+        query = f"SELECT {', '.join(selected) or '1 AS row'} FROM {self._source()}"  # noqa: S608
+        table: pa.Table = self._connection.sql(query).to_arrow_table()
+        types = {pa.string(): pd.StringDtype("pyarrow")}
+        frame = table.to_pandas(types_mapper=types.get, self_destruct=True)
+        unread = [column for column in columns if column not in needed]
+        nulls: Any = pd.array(pa.nulls(len(frame)), dtype=pd.ArrowDtype(pa.null()))
+        return frame.assign(**dict.fromkeys(unread, nulls))
+
+    def count(self, rule: Rule) -> int:
+        """Rows that Great Expectations should have found to break the rule."""
+        predicate = rule.counts or rule.breaks
+        return self._number(f"SELECT count(*) FROM {self._source(rule)} WHERE {predicate}")  # noqa: S608
+
+    def sample(self, rule: Rule) -> tuple[str, ...]:
+        """A few rows that break the rule, each as "column=value, …"."""
+        query = (
+            f"SELECT {_shown(rule)} AS shown FROM {self._source(rule)} WHERE {rule.breaks} "  # noqa: S608
+            f"GROUP BY shown ORDER BY shown LIMIT {NUM_SAMPLES}"
+        )
+        return tuple(row[0] for row in self._fetch(query))
+
+    def set_apart(self, rules: Sequence[Rule]) -> int:
+        """Find the rows that break any of these rules, for `broken_rows` and `write_broken`.
+
+        Returns:
+            How many rows there are. A row that breaks several rules counts once.
+        """
+        self._fetch("DROP TABLE IF EXISTS broken")
+        if not rules:
+            return 0
+        reasons = ", ".join(
+            f"CASE WHEN {rule.breaks} THEN {literal(rule.name + ': ')} || {_shown(rule)} END"
+            for rule in rules
+        )
+        fields = ", ".join(f"{quoted(name)} := {own(name)}" for name in self._contract.schema.names)
+        self._fetch(
+            "CREATE TEMP TABLE broken AS "  # noqa: S608
+            f"SELECT t.filename, t.file_row_number, concat_ws('; ', {reasons}) AS reason, "
+            f"CAST(to_json(struct_pack({fields})) AS VARCHAR) AS row FROM {self._source(*rules)} "
+            f"WHERE {' OR '.join(f'coalesce({rule.breaks}, false)' for rule in rules)}"
+        )
+        return self._number("SELECT count(*) FROM broken")
+
+    def broken_rows(self) -> Mapping[str, "pa.Array"]:
+        """After `set_apart` found rows: file name -> row numbers in that file, ascending."""
+        table = self._fetch(
+            "SELECT filename, list(file_row_number ORDER BY file_row_number) FROM broken GROUP BY filename"
+        )
+        return {filename: pa.array(numbers, pa.int64()) for filename, numbers in table}
+
+    def write_broken(self, path: Path) -> None:
+        """After `set_apart` found rows: write them in the quarantine's schema."""
+        self._fetch(
+            "COPY (SELECT $name AS \"table\", 'validation' AS stage, reason, row FROM broken "  # noqa: S608
+            f"ORDER BY filename, file_row_number) TO {literal(str(path))} (FORMAT parquet)",
+            {"name": self._contract.name},
+        )
+
+    def _number(self, query: str) -> int:
+        return int(self._fetch(query)[0][0])
+
+    def _fetch(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
+        """All rows: DuckDB takes no other query while a result is read in part."""
+        return self._connection.execute(query, parameters or {}).fetchall()
+
+    def _selected(self, column: str) -> str:
+        if self._contract.column(column).type == "boolean":  # so that it has a mean and nulls
+            return f"CAST({own(column)} AS DOUBLE) AS {quoted(column)}"
+        return f"{own(column)} AS {quoted(column)}"
+
+    def _source(self, *rules: Rule) -> str:
+        """The landed table as `t` with its references; copies are numbered only where a rule asks."""
+        numbered = any(rule.counts for rule in rules)
+        joins = [
+            f"LEFT JOIN {quoted('checked_' + reference.table)} AS {reference.alias} "
+            f"ON {own(reference.column)} = {reference.alias}.{quoted(reference.key)}"
+            for reference in self._references
+        ]
+        return " ".join([f"{'numbered' if numbered else 'landed'} AS t", *joins])
+
+
+def _shown(rule: Rule) -> str:
+    parts = [
+        f"{literal(label + '=')} || coalesce(CAST({sql} AS VARCHAR), 'null')"
+        for label, sql in rule.shows.items()
+    ]
+    return f"concat_ws(', ', {', '.join(parts)})"
+
+
+@contextmanager
+def open_scan(
+    files: Sequence[Path],
+    contract: Table,
+    *,
+    references: Sequence[Reference],
+    checked: Mapping[str, Path],
+    now: datetime,
+) -> Iterator[Scan]:
+    """A scan over one landed table, closed with its connection.
+
+    Args:
+        files: the table's Parquet files.
+        contract: its contract.
+        references: what its columns refer to; their tables must be in `checked`.
+        checked: table -> folder of the version that passed.
+        now: events later than this moment are in the future.
+    """
+    with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
+        connection.execute(
+            "CREATE TEMP TABLE clock AS SELECT $now::TIMESTAMP AS now", {"now": now}
+        ).fetchall()
+        read: dict[str, Any] = {
+            "hive_partitioning": False,
+            "file_row_number": True,
+            "filename": True,
+            "union_by_name": True,
+        }
+        connection.read_parquet([str(file) for file in files], **read).create_view("landed")
+        for table in {reference.table for reference in references}:
+            paths = [str(file) for file in data_files(checked[table])]
+            connection.read_parquet(paths, hive_partitioning=False).create_view(f"checked_{table}")
+        key = ", ".join(quoted(column) for column in contract.key)
+        connection.execute(
+            "CREATE VIEW numbered AS SELECT *, "  # noqa: S608
+            f"row_number() OVER (PARTITION BY {key} ORDER BY filename, file_row_number) AS copy_number, "
+            f"count(*) OVER (PARTITION BY {key}) AS num_copies FROM landed"
+        ).fetchall()
+        yield Scan(connection, contract, references)

@@ -1,0 +1,482 @@
+"""Validation of whole shops: a good one, and one that breaks every rule once."""
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from expectations.contracts.errors import SchemaError
+from expectations.contracts.quarantine import QUARANTINE_SCHEMA
+from expectations.suites.report import CheckReport, TableReport
+from expectations.suites.rules import Settings
+from expectations.suites.table_validation import table_rules
+from expectations.suites.validate import validate
+from tests.expectations.shops import (
+    NOW,
+    SHOP_CONTRACTS,
+    START,
+    Rows,
+    good_shop,
+    read_rows,
+    write_shop,
+    write_table,
+)
+
+STRICT = Settings(
+    tolerance=0.0,
+    missing_text=0.0,
+    odd_text=0.0,
+    unknown_outcome=0.0,
+    missing_outcome_time=0.0,
+    unknown_user=0.0,
+    outside_validity=0.0,
+    null_extra=0.0,
+    outliers=0.0,
+)
+
+
+def run(home: Path, tables: dict[str, Path], **options: object) -> dict[str, TableReport]:
+    settings = {"now": NOW, **options}
+    return validate(
+        tables,
+        SHOP_CONTRACTS,
+        checked_dir=home / "checked" / "shop",
+        quarantine_dir=home / "quarantine" / "shop",
+        gx_dir=home / "gx",
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def bad_shop() -> Rows:
+    """Every rule on rows is broken by rows that break (nearly) nothing else."""
+    rows = good_shop()
+    user, item = rows["users"][0], rows["items"][0]
+    event, exposure = rows["events"][0], rows["exposures"][1]
+    remark, relation = rows["feedback"][0], rows["relations"][0]
+    rows["users"] += [{**user, "user_id": None}, {**user, "user_id": " "}, user]
+    rows["items"] += [
+        {**item, "item_id": None},
+        {**item, "item_id": ""},
+        {**item, "item_id": "i0"},
+        {**item, "item_id": "a", "item_type": None},
+        {**item, "item_id": "b", "item_type": "gift"},
+        {**item, "item_id": "c", "valid_until": datetime(2025, 1, 1)},
+        {**item, "item_id": "d", "value": float("inf")},
+        {**item, "item_id": "e", "text": None},
+        {**item, "item_id": "f", "text": "  "},
+        {**item, "item_id": "g", "text": "ab"},
+        {**item, "item_id": "h", "discount": None},
+        {**item, "item_id": "k", "discount": float("nan")},
+    ]
+    rows["events"] += [
+        {**event, "event_id": None},
+        {**event, "event_id": ""},
+        event,
+        event,
+        {**event, "event_id": "a", "user_id": None},
+        {**event, "event_id": "b", "event_type": None},
+        {**event, "event_id": "c", "event_type": "stare"},
+        {**event, "event_id": "d", "event_timestamp": None},
+        {**event, "event_id": "e", "event_timestamp": NOW + timedelta(seconds=1)},
+        {**event, "event_id": "f", "item_id": "nowhere"},
+        {**event, "event_id": "g", "quantity": -1.0},
+        {**event, "event_id": "h", "amount": -0.5},
+        {**event, "event_id": "i", "dwell_seconds": -3.0},
+        {**event, "event_id": "j", "dwell_seconds": float("inf")},
+        {**event, "event_id": "k", "amount": 1e9},
+        {**event, "event_id": "l", "amount": float("nan")},
+    ]
+    rows["exposures"] += [
+        {**exposure, "exposure_id": None},
+        {**exposure, "exposure_id": ""},
+        exposure,
+        {**exposure, "exposure_id": "a", "user_id": None},
+        {**exposure, "exposure_id": "b", "item_id": None},
+        {**exposure, "exposure_id": "c", "scenario": None},
+        {**exposure, "exposure_id": "d", "scenario": "dream"},
+        {**exposure, "exposure_id": "e", "event_timestamp": None},
+        {**exposure, "exposure_id": "f", "event_timestamp": NOW + timedelta(days=1)},
+        {**exposure, "exposure_id": "g", "item_id": "nowhere"},
+        {**exposure, "exposure_id": "h", "item_id": "c"},  # an item in quarantine
+        {**exposure, "exposure_id": "i", "position": 0},
+        {**exposure, "exposure_id": "j", "propensity": 1.5},
+        {**exposure, "exposure_id": "k", "propensity": -0.5},
+        {**exposure, "exposure_id": "l", "outcome_value": float("-inf")},
+        {**exposure, "exposure_id": "m", "outcome": True, "outcome_timestamp": START - timedelta(days=1)},
+        {**exposure, "exposure_id": "n", "outcome": False, "outcome_timestamp": START + timedelta(days=9)},
+        {**exposure, "exposure_id": "o", "outcome": None, "outcome_timestamp": START + timedelta(days=9)},
+        {**exposure, "exposure_id": "p", "outcome": True, "outcome_timestamp": NOW + timedelta(days=9)},
+        {**exposure, "exposure_id": "q", "outcome": True, "outcome_timestamp": None},
+        {**exposure, "exposure_id": "r", "outcome": None},
+        {**exposure, "exposure_id": "s", "user_id": "stranger"},
+        {**exposure, "exposure_id": "t", "event_timestamp": datetime(2025, 12, 31)},
+    ]
+    rows["feedback"] += [
+        {**remark, "feedback_id": None},
+        {**remark, "feedback_id": ""},
+        remark,
+        {**remark, "feedback_id": "a", "user_id": None},
+        {**remark, "feedback_id": "b", "item_id": "nowhere"},
+        {**remark, "feedback_id": "c", "text": None},
+        {**remark, "feedback_id": "d", "text": "x"},
+        {**remark, "feedback_id": "e", "event_timestamp": None},
+        {**remark, "feedback_id": "f", "event_timestamp": NOW + timedelta(days=1)},
+        {**remark, "feedback_id": "g", "rating": float("inf")},
+    ]
+    rows["relations"] += [
+        {**relation, "source_id": None},
+        {**relation, "relation": None},
+        {**relation, "target_id": None},
+        {**relation, "target_id": ""},
+        {**relation, "source_id": "nowhere"},
+        relation,
+    ]
+    return rows
+
+
+NUM_FAILED = {
+    "users.user_id_given": 1,
+    "users.required_not_blank": 1,
+    "users.key_unique": 2,
+    "items.item_id_given": 1,
+    "items.required_not_blank": 1,
+    "items.key_unique": 2,
+    "items.item_type_given": 1,
+    "items.item_type_allowed": 1,
+    "items.validity_in_order": 1,
+    "items.numbers_finite": 1,
+    "items.text_present": 2,
+    "items.text_length": 1,
+    "items.discount_mostly_given": 2,
+    "events.event_id_given": 1,
+    "events.required_not_blank": 1,
+    "events.key_unique": 3,
+    "events.user_id_given": 1,
+    "events.event_type_given": 1,
+    "events.event_type_allowed": 1,
+    "events.event_timestamp_given": 1,
+    "events.event_timestamp_not_in_future": 1,
+    "events.item_id_known": 1,
+    "events.quantity_in_bounds": 1,
+    "events.amount_in_bounds": 1,
+    "events.dwell_seconds_in_bounds": 1,
+    "events.numbers_finite": 1,
+    "events.amount_not_outlier": 1,
+    "exposures.exposure_id_given": 1,
+    "exposures.required_not_blank": 1,
+    "exposures.key_unique": 2,
+    "exposures.user_id_given": 1,
+    "exposures.item_id_given": 1,
+    "exposures.scenario_given": 1,
+    "exposures.scenario_allowed": 1,
+    "exposures.event_timestamp_given": 1,
+    "exposures.event_timestamp_not_in_future": 1,
+    "exposures.item_id_known": 2,
+    "exposures.position_in_bounds": 1,
+    "exposures.propensity_in_bounds": 2,
+    "exposures.numbers_finite": 1,
+    "exposures.outcome_not_before_exposure": 1,
+    "exposures.outcome_time_only_if_true": 2,
+    "exposures.outcome_timestamp_not_in_future": 1,
+    "exposures.outcome_true_has_time": 1,
+    "exposures.outcome_known": 2,
+    "exposures.user_id_known": 1,
+    "exposures.within_item_validity": 1,
+    "feedback.feedback_id_given": 1,
+    "feedback.required_not_blank": 1,
+    "feedback.key_unique": 2,
+    "feedback.user_id_given": 1,
+    "feedback.item_id_known": 1,
+    "feedback.text_given": 1,
+    "feedback.text_length": 1,
+    "feedback.event_timestamp_given": 1,
+    "feedback.event_timestamp_not_in_future": 1,
+    "feedback.numbers_finite": 1,
+    "relations.source_id_given": 1,
+    "relations.relation_given": 1,
+    "relations.target_id_given": 1,
+    "relations.required_not_blank": 1,
+    "relations.source_id_known": 1,
+    "relations.key_unique": 2,
+}
+"""What the bad shop breaks, by hand."""
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path], dict[str, TableReport]]:
+    home = tmp_path_factory.mktemp("good")
+    tables = write_shop(home / "tables", good_shop())
+    return home, tables, run(home, tables, settings=STRICT)
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path], dict[str, TableReport]]:
+    home = tmp_path_factory.mktemp("bad")
+    tables = write_shop(home / "tables", bad_shop())
+    return home, tables, run(home, tables, settings=STRICT)
+
+
+def check_of(reports: dict[str, TableReport], rule: str) -> CheckReport:
+    table = rule.split(".", maxsplit=1)[0]
+    return next(check for check in reports[table].checks if check.rule == rule)
+
+
+def test_good_shop_passes_every_rule(good):
+    _, _, reports = good
+    failed = [check.message for report in reports.values() for check in report.checks if not check.passed]
+    assert failed == []
+    for name, contract in SHOP_CONTRACTS.items():
+        asked = {rule.name for rule in table_rules(contract, SHOP_CONTRACTS, STRICT)}
+        assert {check.rule for check in reports[name].checks} == asked
+
+
+def test_good_rows_go_on_as_they_are(good):
+    home, tables, reports = good
+    for name, report in reports.items():
+        assert (report.num_checked, report.num_quarantined) == (report.num_rows, 0)
+        assert read_rows(report.folder) == read_rows(tables[name])
+        files = sorted(file.relative_to(report.folder) for file in report.folder.rglob("*.parquet"))
+        assert files == sorted(file.relative_to(tables[name]) for file in tables[name].rglob("*.parquet"))
+    assert not list((home / "quarantine").rglob("*.parquet"))
+
+
+def test_every_rule_on_rows_is_broken_in_the_bad_shop():
+    on_rows = {
+        rule.name
+        for contract in SHOP_CONTRACTS.values()
+        for rule in table_rules(contract, SHOP_CONTRACTS, STRICT)
+        if rule.per_row
+    }
+    assert on_rows == set(NUM_FAILED)
+
+
+@pytest.mark.parametrize("rule", NUM_FAILED)
+def test_rule_fails_in_the_rows_that_break_it(bad, rule):
+    check = check_of(bad[2], rule)
+    assert not check.passed
+    assert check.num_failed == NUM_FAILED[rule]
+    assert check.share_failed == pytest.approx(NUM_FAILED[rule] / bad[2][check.table].num_rows)
+    assert check.sample
+    assert check.table in check.message
+    assert f"{NUM_FAILED[rule]} of {bad[2][check.table].num_rows} rows" in check.message
+
+
+@pytest.mark.parametrize("table", SHOP_CONTRACTS)
+def test_nothing_is_lost(bad, table):
+    home, tables, reports = bad
+    report = reports[table]
+    landed = read_rows(tables[table])
+    checked = read_rows(report.folder)
+    quarantined = read_rows(home / "quarantine" / "shop" / table)
+    assert report.num_rows == len(landed)
+    assert report.num_checked == len(checked)
+    assert report.num_quarantined == len(quarantined)
+    assert len(landed) == len(checked) + len(quarantined)
+    key = SHOP_CONTRACTS[table].key
+    apart = [tuple(json.loads(row["row"])[name] for name in key) for row in quarantined]
+    stayed = [tuple(row[name] for name in key) for row in checked]
+    together = sorted(map(str, apart + stayed))
+    assert together == sorted(str(tuple(row[name] for name in key)) for row in landed)
+
+
+@pytest.mark.parametrize("table", SHOP_CONTRACTS)
+def test_schema_and_layout_stay(bad, table):
+    report = bad[2][table]
+    for file in report.folder.rglob("*.parquet"):
+        assert pq.read_schema(file).equals(SHOP_CONTRACTS[table].schema)
+        assert file.name == "part-0.parquet"
+        assert (file.parent != report.folder) == (SHOP_CONTRACTS[table].event_time is not None)
+
+
+def test_quarantine_gives_reason_and_value(bad):
+    home = bad[0]
+    file = home / "quarantine" / "shop" / "exposures" / "validation.parquet"
+    assert pq.read_schema(file).equals(QUARANTINE_SCHEMA)
+    rows = {json.loads(row["row"])["exposure_id"]: row for row in pq.ParquetFile(file).read().to_pylist()}
+    assert rows["g"]["table"] == "exposures"
+    assert rows["g"]["stage"] == "validation"
+    assert rows["g"]["reason"] == "exposures.item_id_known: item_id=nowhere"
+    assert rows["h"]["reason"] == "exposures.item_id_known: item_id=c"
+    assert "exposures.outcome_not_before_exposure: event_timestamp=" in rows["m"]["reason"]
+    future = rows["f"]["reason"]
+    assert future == "exposures.event_timestamp_not_in_future: event_timestamp=2026-06-02 00:00:00"
+    assert not {"q", "r", "s", "t"} & set(rows)  # warnings keep their rows
+
+
+def test_a_row_that_breaks_two_rules_is_quarantined_once_with_both(tmp_path):
+    rows = good_shop()
+    rows["exposures"][3] |= {"item_id": "nowhere", "position": -1}
+    report = run(tmp_path, write_shop(tmp_path / "tables", rows))["exposures"]
+    (row,) = read_rows(tmp_path / "quarantine" / "shop" / "exposures")
+    assert report.num_quarantined == 1
+    assert row["reason"].split("; ") == [
+        "exposures.position_in_bounds: position=-1",
+        "exposures.item_id_known: item_id=nowhere",
+    ]
+
+
+def test_first_row_of_a_key_stays(bad):
+    checked = read_rows(bad[2]["events"].folder)
+    assert [row["event_id"] for row in checked].count("e0") == 1
+    quarantined = read_rows(bad[0] / "quarantine" / "shop" / "events")
+    assert sum("events.key_unique: event_id=e0" in row["reason"] for row in quarantined) == 2
+
+
+def test_page_names_rules(bad):
+    for name, report in bad[2].items():
+        page = report.data_docs.read_text(encoding="utf-8")
+        assert report.data_docs.suffix == ".html"
+        assert all(check.rule in page for check in report.checks), name
+
+
+def test_tolerated_rows_go_to_quarantine_and_the_check_passes(tmp_path):
+    rows = good_shop()
+    rows["exposures"][3]["item_id"] = "nowhere"
+    tables = write_shop(tmp_path / "tables", rows)
+    within = run(tmp_path, tables, settings=Settings(tolerance=1 / 60))["exposures"]
+    check = check_of({"exposures": within}, "exposures.item_id_known")
+    assert check.passed
+    assert (check.num_failed, within.num_quarantined, within.blocking) == (1, 1, ())
+    beyond = run(tmp_path, tables, settings=Settings(tolerance=1 / 61))["exposures"]
+    assert not beyond.unchanged  # the settings are others
+    assert [check.rule for check in beyond.blocking] == ["exposures.item_id_known"]
+    assert beyond.num_quarantined == 1
+
+
+def test_tolerance_is_a_share_of_rows_not_of_values(tmp_path):
+    rows = good_shop()
+    for row in rows["exposures"][2:]:
+        row["position"] = None
+    rows["exposures"][0]["position"] = 0  # half of the two values, a sixtieth of the rows
+    report = run(tmp_path, write_shop(tmp_path / "tables", rows), settings=Settings(tolerance=0.02))
+    check = check_of(report, "exposures.position_in_bounds")
+    assert check.passed
+    assert check.share_failed == pytest.approx(1 / 60)
+
+
+def test_warnings_do_not_block(tmp_path):
+    rows = good_shop()
+    for row in rows["items"]:
+        row["text"] = None
+    report = run(tmp_path, write_shop(tmp_path / "tables", rows))["items"]
+    assert [check.rule for check in report.warnings] == ["items.text_present"]
+    assert report.blocking == ()
+    assert report.num_quarantined == 0
+
+
+@pytest.mark.parametrize("outcome", [True, False, None])
+def test_equal_outcomes_block(tmp_path, outcome):
+    rows = good_shop()
+    for row in rows["exposures"]:
+        row["outcome"] = outcome
+        row["outcome_timestamp"] = row["event_timestamp"] if outcome else None
+    report = run(tmp_path, write_shop(tmp_path / "tables", rows))["exposures"]
+    assert [check.rule for check in report.blocking] == ["exposures.outcome_not_degenerate"]
+    assert report.blocking[0].share_failed == 1.0
+
+
+def test_few_shoppers_and_items_warn(tmp_path):
+    rows = good_shop()
+    for row in rows["exposures"]:
+        row |= {"user_id": "u1", "item_id": "i1"}
+    report = run(tmp_path, write_shop(tmp_path / "tables", rows))["exposures"]
+    failed = {check.rule for check in report.warnings}
+    assert failed == {"exposures.enough_shoppers", "exposures.enough_items"}
+
+
+@pytest.mark.parametrize("table", ["users", "events"])
+def test_table_without_rows_blocks(tmp_path, table):
+    rows = good_shop()
+    rows[table] = []
+    report = run(tmp_path, write_shop(tmp_path / "tables", rows))[table]
+    assert [check.rule for check in report.blocking] == [f"{table}.rows"]
+    assert read_rows(report.folder) == []
+
+
+def test_missing_column_is_a_schema_error_with_a_page(tmp_path):
+    tables = write_shop(tmp_path / "tables", good_shop())
+    path = tables["users"] / "part-0.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["created_at"]), path)
+    with pytest.raises(SchemaError, match=r"table users .* lacks the column created_at") as error:
+        run(tmp_path, tables)
+    page = Path(str(error.value).split("see ")[1].rstrip(")"))
+    assert "users.columns" in page.read_text(encoding="utf-8")
+    assert not (tmp_path / "checked" / "shop" / "users").exists()
+
+
+def test_wrong_type_and_unknown_column_are_schema_errors(tmp_path):
+    tables = write_shop(tmp_path / "tables", good_shop())
+    path = tables["users"] / "part-0.parquet"
+    users = pq.read_table(path)
+    pq.write_table(users.append_column("shoe_size", users["user_id"]), path)
+    with pytest.raises(SchemaError, match="column shoe_size"):
+        run(tmp_path, tables)
+    pq.write_table(users.set_column(1, "created_at", users["user_id"]), path)
+    with pytest.raises(SchemaError, match="created_at is string, not timestamp"):
+        run(tmp_path, tables)
+
+
+def test_missing_and_unknown_tables_are_schema_errors(tmp_path):
+    tables = write_shop(tmp_path / "tables", good_shop())
+    with pytest.raises(SchemaError, match="items is required"):
+        run(tmp_path, {"exposures": tables["exposures"]})
+    with pytest.raises(SchemaError, match="table pets has no contract"):
+        run(tmp_path, {**tables, "pets": tables["users"]})
+
+
+def test_second_call_computes_nothing(good):
+    home, tables, first = good
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
+    second = run(home, tables, settings=STRICT)
+    after = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
+    assert after == before
+    assert second == {name: replace(report, unchanged=True) for name, report in first.items()}
+    later = run(home, tables, settings=STRICT, now=NOW + timedelta(days=400))
+    assert all(report.unchanged for report in later.values())  # nothing was in the future
+
+
+def test_a_row_leaves_the_future_as_time_goes_on(tmp_path):
+    rows = good_shop()
+    rows["events"][3]["event_timestamp"] = NOW + timedelta(days=1)
+    tables = write_shop(tmp_path / "tables", rows)
+    assert run(tmp_path, tables)["events"].num_quarantined == 1
+    later = run(tmp_path, tables, now=NOW + timedelta(days=1))
+    assert {name for name, report in later.items() if not report.unchanged} == {"events"}
+    assert later["events"].num_quarantined == 0
+    assert not (tmp_path / "quarantine" / "shop" / "events" / "validation.parquet").exists()
+
+
+def test_other_items_check_exposures_again_and_lost_output_is_made_again(tmp_path):
+    rows = good_shop()
+    tables = write_shop(tmp_path / "tables", rows)
+    run(tmp_path, tables)
+    fewer = deepcopy(rows["items"])[1:]
+    tables["items"] = write_table(tmp_path / "tables" / "items" / "v2", SHOP_CONTRACTS["items"], fewer)
+    second = run(tmp_path, tables)
+    assert {name for name, report in second.items() if report.unchanged} == {"users"}
+    assert second["exposures"].num_quarantined == 6
+    (tmp_path / "quarantine" / "shop" / "exposures" / "validation.parquet").unlink()
+    second["users"].data_docs.unlink()
+    third = run(tmp_path, tables)
+    assert {name for name, report in third.items() if not report.unchanged} == {"users", "exposures"}
+    assert len(read_rows(tmp_path / "quarantine" / "shop" / "exposures")) == 6
+    assert third["users"].data_docs.exists()
+    assert all(report.unchanged for report in run(tmp_path, tables).values())
+
+
+def test_results_do_not_pile_up_and_absent_tables_go(tmp_path):
+    rows = {name: good_shop()[name] for name in ("items", "exposures", "users")}
+    tables = write_shop(tmp_path / "tables", rows)
+    for tolerance in (0.01, 0.02, 0.03):
+        reports = run(tmp_path, tables, settings=Settings(tolerance=tolerance, results_kept=2))
+    assert len(list((tmp_path / "gx").rglob("validations/shop_items/**/*.json"))) == 2
+    assert len(list((tmp_path / "gx").rglob("validations/shop_items/**/*.html"))) == 2
+    assert reports["items"].data_docs.exists()
+    del tables["users"]
+    reports = run(tmp_path, tables)
+    assert "exposures.user_id_known" not in {check.rule for check in reports["exposures"].checks}
+    assert not (tmp_path / "checked" / "shop" / "users").exists()
