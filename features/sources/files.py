@@ -108,7 +108,7 @@ def stage_broken_lines(con: duckdb.DuckDBPyConnection, table: str, files: Sequen
     """
     for number, path in enumerate(files):
         lines = (
-            "SELECT line, min(csv_line) AS text, string_agg(DISTINCT error_message, ' ') AS message, "  # noqa: S608
+            "SELECT line, ltrim(min(csv_line), chr(10)) AS text, min(error_message) AS message, "  # noqa: S608
             "bool_or(error_type = 'INVALID ENCODING') AS undecodable "
             f"FROM broken_{number} GROUP BY file_id, line ORDER BY line"
         )

@@ -18,27 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
-import pyarrow.parquet as pq
-
 from expectations.contracts.errors import SchemaError, TransientError
 from expectations.contracts.landing import POINTER, current, file_hash, fingerprint, land
-from expectations.contracts.quarantine import QUARANTINE_SCHEMA
 from expectations.contracts.source import Source
 from expectations.contracts.table import Table
-from features.sources.staging import (
-    REASON,
-    ROW,
-    STAGED,
-    Reading,
-    explained,
-    first_row,
-    identifier,
-    open_duckdb,
-)
+from features.sources.staging import Reading, explained, open_duckdb
+from features.sources.writing import count_rows, first_reason, write_rejected, write_table
 
 QUARANTINE_FILE = "ingestion.parquet"
-_ROW_GROUP = 250_000
 
 _log = logging.getLogger(__name__)
 
@@ -164,12 +151,15 @@ def _prepare(
     with open_duckdb(scratch / "spill", memory_limit) as con:
         with explained(contract.name):
             reading.stage(con)
-        num_rows, num_rejected = _counts(con)
+        num_rows, num_rejected = count_rows(con)
         if num_rows + num_rejected == 0:
             _log.warning("%s: the source has no row", contract.name)
             return None
         if num_rows == 0:
-            _refuse(con, contract, num_rejected)
+            raise SchemaError(
+                f"{contract.name}: all {num_rejected} rows are rejected, the first because of "
+                f"{first_reason(con)}; correct the data or the mapping in [tables.{contract.name}]"
+            )
         with explained(f"{contract.name}: the landed files in {tables_dir}"):
             write_table(con, contract, folder / "rows")
             write_rejected(con, contract.name, folder / QUARANTINE_FILE)
@@ -185,64 +175,6 @@ def _version(source: Source, contract: Table, reading: Reading) -> str:
         reading.identity,
         [file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
     )
-
-
-def _counts(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    num_rows, num_rejected = first_row(
-        con,
-        f"SELECT count(*) FILTER ({REASON} IS NULL), count({REASON}) FROM {STAGED}",  # noqa: S608 — ours
-    )
-    return num_rows, num_rejected
-
-
-def _refuse(con: duckdb.DuckDBPyConnection, contract: Table, num_rejected: int) -> None:
-    (reason,) = first_row(con, f"SELECT {REASON} FROM {STAGED} LIMIT 1")  # noqa: S608 — names of ours
-    raise SchemaError(
-        f"{contract.name}: all {num_rejected} rows are rejected, the first because of {reason}; "
-        f"correct the data or the mapping in [tables.{contract.name}]"
-    )
-
-
-def write_table(con: duckdb.DuckDBPyConnection, contract: Table, folder: Path) -> None:
-    """Write the accepted rows of the staged table, in month folders where it has an event time.
-
-    The rows are ordered by event time and key, ties as they were read: the same input gives the
-    same bytes.
-    """
-    folder.mkdir()
-    names = ", ".join(identifier(column.name) for column in contract.columns)
-    order = ", ".join(identifier(name) for name in (contract.event_time, *contract.key) if name)
-    rows = f"SELECT {names} FROM {STAGED} WHERE {REASON} IS NULL"  # noqa: S608 — quoted
-    if contract.event_time is None:
-        _write(con.sql(f"{rows} ORDER BY {order}, rowid"), contract, folder)
-        return
-    month = f"date_trunc('month', {identifier(contract.event_time)})"
-    months = con.execute(
-        f"SELECT DISTINCT {month} AS month FROM {STAGED} WHERE {REASON} IS NULL ORDER BY month"  # noqa: S608
-    ).fetchall()
-    for (moment,) in months:
-        part = folder / f"month={moment:%Y-%m}"
-        part.mkdir()
-        of_month = con.sql(f"{rows} AND {month} = ? ORDER BY {order}, rowid", params=[moment])
-        _write(of_month, contract, part)
-
-
-def _write(rows: duckdb.DuckDBPyRelation, contract: Table, folder: Path) -> None:
-    """Write one file through Arrow: DuckDB's own writer marks columns that happen to be full as not null."""
-    with pq.ParquetWriter(folder / "part-0.parquet", contract.schema, compression="zstd") as writer:
-        for batch in rows.to_arrow_reader(_ROW_GROUP):
-            writer.write_batch(batch.cast(contract.schema))
-
-
-def write_rejected(con: duckdb.DuckDBPyConnection, table: str, target: Path) -> None:
-    """Write the staged table's rejected rows in the quarantine's schema; nothing where there are none."""
-    rejected = con.sql(
-        f"SELECT ? AS \"table\", 'ingestion' AS stage, {REASON} AS reason, {ROW} AS row "  # noqa: S608
-        f"FROM {STAGED} WHERE {REASON} IS NOT NULL ORDER BY rowid",
-        params=[table],
-    ).to_arrow_table()
-    if rejected.num_rows:
-        pq.write_table(rejected.cast(QUARANTINE_SCHEMA), target, compression="zstd")
 
 
 def _land(contract: Table, ready: _Prepared, tables_dir: Path, quarantine_dir: Path) -> LandedTable:

@@ -56,7 +56,8 @@ _CUT = 27
 _LETTERS = re.compile(r"[a-z]+")
 _MEASURE = r"(?:fl oz|sq ft|oz|lb|ct|ml|l|pk|gal|qt|pt|in|ft|yd|g|kg|pc|stem|loads?|rolls?|dz|cup)"
 _SIZE = re.compile(
-    rf"(?<![\d.])(?:\d{{1,3}}|(?=\.\d))(?:[./ -]\d{{1,3}}){{0,2}} ?{_MEASURE}(?:[/ ][\d.]{{1,5}} {_MEASURE})?\b"
+    r"(?<![\d.])(?:\d{1,3}|(?=\.\d))(?:[./ -]\d{1,3}){0,2} ?"
+    rf"{_MEASURE}(?:[/ ][\d.]{{1,5}} {_MEASURE})?\b"
 )
 _UNITS = {"ct": "count", "pk": "pack", "pc": "pieces", "dz": "dozen"}
 
