@@ -2,7 +2,7 @@
 
 The rules:
 - A timestamp without a zone is UTC; one with a zone is converted. Numbers are no timestamps.
-- A text that is blank, and a number that is NaN, is a missing value.
+- A text that is blank, and a floating-point NaN, is a missing value; the word nan is no number.
 - A whole floating-point number becomes an identifier without its ".0": data frames turn the
   identifiers of a column with missing values into floats.
 - A list is a list, a JSON list, or texts between "|".

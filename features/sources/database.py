@@ -6,6 +6,7 @@ The hash does not depend on the order of the rows, which a query without ORDER B
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,7 +97,9 @@ def copy_query(database: Database, table: str, query: str, target: Path) -> str:
         TransientError: the connection was lost, or the disk is full.
     """
     try:
-        result = database.connection.execution_options(stream_results=True).exec_driver_sql(query)
+        # Without parameters, a driver takes the "%" of a LIKE for itself and not for a placeholder.
+        options = {"stream_results": True, "no_parameters": True}
+        result = database.connection.execution_options(**options).exec_driver_sql(query)
         columns = list(result.keys())
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:
@@ -117,8 +120,8 @@ def copy_query(database: Database, table: str, query: str, target: Path) -> str:
         raise TransientError(f"{table}: {target.parent} cannot be written ({error}); free space") from error
     with duckdb.connect() as con:
         found = con.execute(
-            "SELECT count(*), bit_xor(hash(row)), sum(CAST(hash(row) AS HUGEINT)) "
-            "FROM (SELECT to_json(source) AS row FROM read_parquet(?) AS source)",
+            "SELECT count(*), bit_xor(hash(__row)), sum(CAST(hash(__row) AS HUGEINT)) "
+            "FROM read_parquet(?) AS __row",
             [str(target)],
         ).fetchone()
     return str((columns, found))
@@ -150,6 +153,8 @@ def _text(value: Any) -> str | None:
     match value:
         case None | str():
             text = value
+        case float() | Decimal() if math.isnan(value):
+            text = None
         case float() if value.is_integer() and abs(value) < 2**53:
             text = str(int(value))
         case Decimal():
