@@ -1,0 +1,41 @@
+"""Dagster definitions as small as they can be, for the tests of what runs them."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+
+
+@dg.asset
+def landed(context: dg.AssetExecutionContext) -> None:
+    context.log.info("a line of Dagster's log")
+    for part in range(3):
+        sys.stderr.write(f"\rlanding {part + 1}/3")
+        sys.stderr.flush()
+    sys.stderr.write("\n")
+    time.sleep(float(os.environ.get("TINY_SLEEP", "1.2")))
+
+
+@dg.asset_check(asset=landed)
+def enough_rows() -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN)
+
+
+@dg.asset(deps=[landed])
+def judged() -> None:
+    if os.environ.get("TINY_FAIL"):
+        raise ValueError("table orders has 3 rows too many; remove them")
+    report = Path(os.environ["RECOMMENDER_HOME"]) / "reports" / "latest.json"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps({"source": os.environ["RECOMMENDER_SOURCE"]}))
+
+
+defs = dg.Definitions(
+    assets=[landed, judged],
+    asset_checks=[enough_rows],
+    jobs=[dg.define_asset_job("recommender")],
+    executor=dg.multiprocess_executor,
+)
