@@ -8,6 +8,7 @@ result and a page: older ones are removed, so that the folder does not grow.
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from expectations.contracts.errors import ImplementationError
+from expectations.contracts.landing import write_text
 from expectations.suites.rules import Rule
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from great_expectations.data_context import AbstractDataContext
 
 DATASOURCE = "landed"
+TRACKED_LOGO = re.compile(r"https://great-expectations-web-assets\.[^\"')\s]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,9 @@ class Project:
 
     def __init__(self, context: "AbstractDataContext", folder: Path) -> None:
         self._context = context
-        self._folder = folder
+        self._results = folder / "gx" / "uncommitted" / "validations"
+        self._site = folder / "gx" / "uncommitted" / "data_docs" / "local_site"
+        self._unbuilt: list[Any] = []
 
     def run(
         self,
@@ -58,7 +63,7 @@ class Project:
         num_values: Mapping[str, int],
         results_kept: int,
     ) -> tuple[dict[str, Finding], Path]:
-        """Expect the rules of the frame, and build the page of the result.
+        """Expect the rules of the frame. The page of the result is there once the project is closed.
 
         Args:
             suite_name: name of the suite, and of the folders of its results and pages.
@@ -87,9 +92,16 @@ class Project:
             result_format={"result_format": "BASIC", "partial_unexpected_count": 5},
             run_id=gx.RunIdentifier(run_name=suite_name),
         )
-        page = self._build_page(suite_name, result.meta["run_id"].run_time)
+        page = self._page(suite_name, result.meta["run_id"].run_time)
         self._remove_old(suite_name, results_kept)
         return _findings(rules, result), page
+
+    def build_pages(self) -> None:
+        """Build the pages of all results since the project was opened, and the index."""
+        if self._unbuilt:
+            self._context.build_data_docs(resource_identifiers=self._unbuilt)
+            self._unbuilt = []
+            _make_logo_local(self._site)
 
     def _batch_definition(self, name: str) -> Any:
         sources = self._context.data_sources
@@ -103,7 +115,7 @@ class Project:
         except KeyError:
             return asset.add_batch_definition_whole_dataframe("whole")
 
-    def _build_page(self, suite_name: str, run_time: Any) -> Path:
+    def _page(self, suite_name: str, run_time: Any) -> Path:
         from great_expectations.data_context.types.resource_identifiers import (
             ExpectationSuiteIdentifier,
         )
@@ -116,9 +128,8 @@ class Project:
         ]
         if len(keys) != 1:
             raise ImplementationError(f"{len(keys)} results of suite {suite_name} at {run_time}, not one")
-        suite = ExpectationSuiteIdentifier(name=suite_name)
-        self._context.build_data_docs(resource_identifiers=[keys[0], suite])
-        sites = self._context.get_docs_sites_urls(resource_identifier=keys[0])
+        self._unbuilt += [keys[0], ExpectationSuiteIdentifier(name=suite_name)]
+        sites = self._context.get_docs_sites_urls(resource_identifier=keys[0], only_if_exists=False)
         url = sites[0]["site_url"] if sites else None
         if not url:
             raise ImplementationError(f"Data Docs have no page for suite {suite_name} at {run_time}")
@@ -126,8 +137,7 @@ class Project:
 
     def _remove_old(self, suite_name: str, kept: int) -> None:
         """Results lie in <suite>/<run name>/<run time>/, and pages likewise; times sort as text."""
-        uncommitted = self._folder / "gx" / "uncommitted"
-        for root in (uncommitted / "validations", uncommitted / "data_docs" / "local_site" / "validations"):
+        for root in (self._results, self._site / "validations"):
             runs = sorted((root / suite_name / suite_name).glob("*"))
             for run in runs[:-kept]:
                 shutil.rmtree(run, ignore_errors=True)
@@ -146,7 +156,21 @@ def open_project(folder: Path) -> Iterator[Project]:
         context = gx.get_context(mode="file", project_root_dir=folder)
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
         context.enable_analytics(False)
-        yield Project(context, folder)
+        project = Project(context, folder)
+        try:
+            yield project
+        finally:
+            project.build_pages()
+
+
+def _make_logo_local(site: Path) -> None:
+    """Pages load a logo from the makers' server with the project's id in the address: take the copy here."""
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        up = "../" * (len(page.relative_to(site).parts) - 1)
+        local = TRACKED_LOGO.sub(f"{up}static/images/logo-long.png", text)
+        if local != text:
+            write_text(page, local)
 
 
 def _expectation(rule: Rule, num_rows: int, num_values: Mapping[str, int]) -> Any:
@@ -183,16 +207,21 @@ def _findings(rules: Sequence[Rule], result: Any) -> dict[str, Finding]:
                 "the rule or its column's type is wrong, not the data"
             )
         values = one.result
-        sample = values.get("partial_unexpected_list") or [values.get("observed_value")]
+        sample = values.get("partial_unexpected_list") or _observed(values.get("observed_value"))
         found[name] = Finding(
             success=bool(one.success),
             num_unexpected=int(values.get("unexpected_count") or 0),
-            sample=tuple(str(value) for value in sample if value is not None),
+            sample=tuple(f"{value:.6g}" if isinstance(value, float) else str(value) for value in sample),
         )
     missing = [rule.name for rule in rules if rule.name not in found]
     if missing:
         raise ImplementationError(f"Great Expectations gave no result for the rule {missing[0]}")
     return found
+
+
+def _observed(value: Any) -> list[Any]:
+    """What a rule on the whole table saw, where it is one value: the list of columns is long and known."""
+    return [] if value is None or isinstance(value, list) else [value]
 
 
 def _error(info: Mapping[str, Any] | None) -> str | None:

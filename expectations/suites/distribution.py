@@ -3,7 +3,7 @@
 All are warnings but one: outcomes that are all equal teach nothing, so training must not start.
 """
 
-from expectations.contracts.table import Table
+from expectations.contracts.table import Column, Table
 from expectations.suites.rules import Rule, Settings, flag_rule, is_missing, key_columns, own
 
 
@@ -11,7 +11,7 @@ def distribution_rules(contract: Table, settings: Settings) -> tuple[Rule, ...]:
     """The distribution rules of one table; none for a table that has nothing to measure."""
     rules = {"items": _items, "events": _events, "exposures": _exposures, "feedback": _feedback}
     own_rules = rules[contract.name](contract, settings) if contract.name in rules else ()
-    return (*own_rules, *(_declared(contract, column.name, settings) for column in contract.extras))
+    return (*own_rules, *(_declared(contract, column, settings) for column in contract.extras))
 
 
 def _items(contract: Table, settings: Settings) -> tuple[Rule, ...]:
@@ -118,17 +118,24 @@ def _distinct(contract: Table, column: str, what: str, least: int) -> Rule:
     )
 
 
-def _declared(contract: Table, column: str, settings: Settings) -> Rule:
-    return Rule(
-        name=f"{contract.name}.{column}_mostly_given",
+def _declared(contract: Table, column: Column, settings: Settings) -> Rule:
+    """Items of several types share a table: a column need not be given for types that never have it."""
+    missing = is_missing(column)
+    breaks = missing
+    if contract.name == "items":
+        given = f"FROM landed AS t WHERE NOT {missing}"
+        breaks = (
+            f"{missing} AND ({own('item_type')} IN (SELECT {own('item_type')} {given}) "
+            f"OR NOT EXISTS (SELECT 1 {given}))"
+        )
+    return flag_rule(
+        name=f"{contract.name}.{column.name}_mostly_given",
         table=contract.name,
-        column=column,
+        column=column.name,
         severity="warning",
-        says=f"the declared column {column} is mostly given",
-        remedy=f"Check the name and type of {column} in source.toml, or take it out of extra.",
-        expectation="ExpectColumnValuesToNotBeNull",
-        arguments={"column": column},
+        says=f"the declared column {column.name} is given where it could be",
+        remedy=f"Check the name and type of {column.name} in source.toml, or take it out of extra.",
         bound=settings.null_extra,
-        breaks=is_missing(contract.column(column)),
+        breaks=breaks,
         shows=key_columns(contract),
     )

@@ -22,7 +22,8 @@ class Settings:
         missing_outcome_time: exposures whose outcome is true at no known time.
         unknown_user: exposures of shoppers that the users table does not have.
         outside_validity: exposures before or after their item's validity.
-        null_extra: nulls in a column that the source declared.
+        null_extra: nulls in a column that the source declared; a survey may reach few shoppers, but
+            a column given in fewer than one row of ten is likely misnamed or badly joined.
         outliers: amounts further than `outlier_reach` interquartile ranges from the quartiles.
         outlier_reach: in interquartile ranges; 100 finds amounts in another unit, not large baskets.
         min_users, min_items: distinct shoppers and items that exposures should have.
@@ -37,7 +38,7 @@ class Settings:
     missing_outcome_time: float = 0.05
     unknown_user: float = 0.05
     outside_validity: float = 0.05
-    null_extra: float = 0.5
+    null_extra: float = 0.9
     outliers: float = 0.001
     outlier_reach: float = 100.0
     min_users: int = 10

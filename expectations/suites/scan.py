@@ -6,6 +6,7 @@ no rule reads are in the frame by name only, as nulls that take no memory. Which
 concerns is asked of DuckDB, by the same predicate, only after a failure.
 """
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -216,7 +217,10 @@ def open_scan(
         checked: table -> folder of the version that passed.
         now: events later than this moment are in the future.
     """
-    with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
+    with (
+        tempfile.TemporaryDirectory(prefix="validation-") as spill,
+        duckdb.connect(config={"temp_directory": spill, "autoinstall_known_extensions": False}) as connection,
+    ):
         connection.execute(
             "CREATE TEMP TABLE clock AS SELECT $now::TIMESTAMP AS now", {"now": now}
         ).fetchall()

@@ -49,7 +49,13 @@ def test_findings_are_taken_rule_by_rule(tmp_path):
         "events.amount_tolerated": True,
     }
     assert findings["events.amount_small"].num_unexpected == 1
-    assert findings["events.amount_small"].sample == ("9.0",)
+    assert findings["events.amount_small"].sample == ("9",)
     assert page.is_relative_to(tmp_path)
+    assert "events.amount_tolerated" in page.read_text(encoding="utf-8")
+    logo = page.parent.joinpath(*[".."] * 4, "static", "images", "logo-long.png")
+    assert logo.resolve().exists()
+    pages = [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")]
+    assert len(pages) == 3
+    assert all("dataContextId" not in text and "static/images/logo-long.png" in text for text in pages)
     configuration = (tmp_path / "gx" / "great_expectations.yml").read_text(encoding="utf-8")
     assert "analytics_enabled: false" in configuration

@@ -220,6 +220,12 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]
     return home, tables, run(home, tables, settings=STRICT)
 
 
+def small_shop() -> Rows:
+    """Only what a shop must bring."""
+    rows = good_shop()
+    return {"items": rows["items"], "exposures": rows["exposures"]}
+
+
 def check_of(reports: dict[str, TableReport], rule: str) -> CheckReport:
     table = rule.split(".", maxsplit=1)[0]
     return next(check for check in reports[table].checks if check.rule == rule)
@@ -308,7 +314,7 @@ def test_quarantine_gives_reason_and_value(bad):
 
 
 def test_a_row_that_breaks_two_rules_is_quarantined_once_with_both(tmp_path):
-    rows = good_shop()
+    rows = small_shop()
     rows["exposures"][3] |= {"item_id": "nowhere", "position": -1}
     report = run(tmp_path, write_shop(tmp_path / "tables", rows))["exposures"]
     (row,) = read_rows(tmp_path / "quarantine" / "shop" / "exposures")
@@ -333,8 +339,9 @@ def test_page_names_rules(bad):
         assert all(check.rule in page for check in report.checks), name
 
 
+@pytest.mark.slow
 def test_tolerated_rows_go_to_quarantine_and_the_check_passes(tmp_path):
-    rows = good_shop()
+    rows = small_shop()
     rows["exposures"][3]["item_id"] = "nowhere"
     tables = write_shop(tmp_path / "tables", rows)
     within = run(tmp_path, tables, settings=Settings(tolerance=1 / 60))["exposures"]
@@ -348,7 +355,7 @@ def test_tolerated_rows_go_to_quarantine_and_the_check_passes(tmp_path):
 
 
 def test_tolerance_is_a_share_of_rows_not_of_values(tmp_path):
-    rows = good_shop()
+    rows = small_shop()
     for row in rows["exposures"][2:]:
         row["position"] = None
     rows["exposures"][0]["position"] = 0  # half of the two values, a sixtieth of the rows
@@ -359,7 +366,7 @@ def test_tolerance_is_a_share_of_rows_not_of_values(tmp_path):
 
 
 def test_warnings_do_not_block(tmp_path):
-    rows = good_shop()
+    rows = small_shop()
     for row in rows["items"]:
         row["text"] = None
     report = run(tmp_path, write_shop(tmp_path / "tables", rows))["items"]
@@ -370,7 +377,7 @@ def test_warnings_do_not_block(tmp_path):
 
 @pytest.mark.parametrize("outcome", [True, False, None])
 def test_equal_outcomes_block(tmp_path, outcome):
-    rows = good_shop()
+    rows = small_shop()
     for row in rows["exposures"]:
         row["outcome"] = outcome
         row["outcome_timestamp"] = row["event_timestamp"] if outcome else None
@@ -379,8 +386,22 @@ def test_equal_outcomes_block(tmp_path, outcome):
     assert report.blocking[0].share_failed == 1.0
 
 
+@pytest.mark.slow
+def test_a_declared_column_may_be_empty_for_item_types_that_never_have_it(tmp_path):
+    rows = small_shop()
+    product = {**rows["items"][0], "item_type": "product", "discount": None}
+    rows["items"] += [{**product, "item_id": f"p{number}"} for number in range(990)]
+    report = run(tmp_path, write_shop(tmp_path / "tables", rows))["items"]
+    assert check_of({"items": report}, "items.discount_mostly_given").num_failed == 0
+    for row in rows["items"]:
+        row["discount"] = None
+    report = run(tmp_path, write_shop(tmp_path / "none", rows))["items"]
+    assert [check.rule for check in report.warnings] == ["items.discount_mostly_given"]
+    assert report.warnings[0].num_failed == 1000
+
+
 def test_few_shoppers_and_items_warn(tmp_path):
-    rows = good_shop()
+    rows = small_shop()
     for row in rows["exposures"]:
         row |= {"user_id": "u1", "item_id": "i1"}
     report = run(tmp_path, write_shop(tmp_path / "tables", rows))["exposures"]
@@ -390,15 +411,14 @@ def test_few_shoppers_and_items_warn(tmp_path):
 
 @pytest.mark.parametrize("table", ["users", "events"])
 def test_table_without_rows_blocks(tmp_path, table):
-    rows = good_shop()
-    rows[table] = []
+    rows = small_shop() | {table: []}
     report = run(tmp_path, write_shop(tmp_path / "tables", rows))[table]
     assert [check.rule for check in report.blocking] == [f"{table}.rows"]
     assert read_rows(report.folder) == []
 
 
 def test_missing_column_is_a_schema_error_with_a_page(tmp_path):
-    tables = write_shop(tmp_path / "tables", good_shop())
+    tables = write_shop(tmp_path / "tables", small_shop() | {"users": good_shop()["users"]})
     path = tables["users"] / "part-0.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["created_at"]), path)
     with pytest.raises(SchemaError, match=r"table users .* lacks the column created_at") as error:
@@ -409,7 +429,7 @@ def test_missing_column_is_a_schema_error_with_a_page(tmp_path):
 
 
 def test_wrong_type_and_unknown_column_are_schema_errors(tmp_path):
-    tables = write_shop(tmp_path / "tables", good_shop())
+    tables = write_shop(tmp_path / "tables", small_shop() | {"users": good_shop()["users"]})
     path = tables["users"] / "part-0.parquet"
     users = pq.read_table(path)
     pq.write_table(users.append_column("shoe_size", users["user_id"]), path)
@@ -439,19 +459,21 @@ def test_second_call_computes_nothing(good):
     assert all(report.unchanged for report in later.values())  # nothing was in the future
 
 
+@pytest.mark.slow
 def test_a_row_leaves_the_future_as_time_goes_on(tmp_path):
-    rows = good_shop()
-    rows["events"][3]["event_timestamp"] = NOW + timedelta(days=1)
+    rows = small_shop()
+    rows["exposures"][3]["event_timestamp"] = NOW + timedelta(days=1)
     tables = write_shop(tmp_path / "tables", rows)
-    assert run(tmp_path, tables)["events"].num_quarantined == 1
+    assert run(tmp_path, tables)["exposures"].num_quarantined == 1
     later = run(tmp_path, tables, now=NOW + timedelta(days=1))
-    assert {name for name, report in later.items() if not report.unchanged} == {"events"}
-    assert later["events"].num_quarantined == 0
-    assert not (tmp_path / "quarantine" / "shop" / "events" / "validation.parquet").exists()
+    assert {name for name, report in later.items() if not report.unchanged} == {"exposures"}
+    assert later["exposures"].num_quarantined == 0
+    assert not (tmp_path / "quarantine" / "shop" / "exposures" / "validation.parquet").exists()
 
 
+@pytest.mark.slow
 def test_other_items_check_exposures_again_and_lost_output_is_made_again(tmp_path):
-    rows = good_shop()
+    rows = small_shop() | {"users": good_shop()["users"]}
     tables = write_shop(tmp_path / "tables", rows)
     run(tmp_path, tables)
     fewer = deepcopy(rows["items"])[1:]
@@ -468,6 +490,7 @@ def test_other_items_check_exposures_again_and_lost_output_is_made_again(tmp_pat
     assert all(report.unchanged for report in run(tmp_path, tables).values())
 
 
+@pytest.mark.slow
 def test_results_do_not_pile_up_and_absent_tables_go(tmp_path):
     rows = {name: good_shop()[name] for name in ("items", "exposures", "users")}
     tables = write_shop(tmp_path / "tables", rows)
