@@ -1,0 +1,142 @@
+"""Batches: which rows an epoch sees, and their tensors.
+
+Rows with an answer are all seen; of the others a share is drawn, anew each epoch. A model trained on such rows
+sees odds 1/share too high; subtracting log(1/share) from the logit is exact (King & Zeng 2001, section 4.1),
+so the loss adds it and the model's own logit stays honest.
+
+Shapes: N rows, P distinct (candidate, query) pairs, V distinct texts, H history, F numeric, C categorical.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.examples import Examples
+from training.transforms import Transforms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows as tensors; texts by their place among the batch's distinct texts.
+
+    Attributes:
+        numbers: (N, F) float32, NaN where unknown.
+        codes: (N, C) int64.
+        pair: (N,) each row's (candidate, query) pair.
+        pair_text, pair_query: (P,) places of texts; -1: no query.
+        history: (N, H) places of texts; -1: nothing.
+        history_features: (N, H, 3) events, amount, days ago.
+    """
+
+    numbers: Tensor
+    codes: Tensor
+    pair: Tensor
+    pair_text: Tensor
+    pair_query: Tensor
+    history: Tensor
+    history_features: Tensor
+
+    def to(self, device: str) -> "Batch":
+        """The batch on a device."""
+        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+class Assembler:
+    """Makes batches from an examples folder's rows; transforms every row once.
+
+    Args:
+        examples: the examples.
+        transforms: fitted transforms.
+    """
+
+    def __init__(self, examples: Examples, transforms: Transforms) -> None:
+        self.numbers = torch.from_numpy(transforms.numbers(examples.rows))
+        self.codes = torch.from_numpy(transforms.codes(examples.rows))
+        self.text_id = examples.rows["text_id"].to_numpy(np.int64)
+        self.query_id = examples.rows["query_id"].to_numpy(np.int64)
+        self.history_id = examples.rows["history_id"].to_numpy(np.int64)
+        self.histories = examples.histories
+
+    def batch(self, rows: np.ndarray) -> tuple[Batch, np.ndarray]:
+        """The batch of some rows, and the (V,) text ids that its places stand for, ascending.
+
+        Args:
+            rows: (N,) row numbers.
+        """
+        history = self.histories.text_ids[self.history_id[rows]]
+        width = max(1, int((history >= 0).sum(1).max(initial=0)))
+        history = history[:, :width]
+        key = np.stack([self.text_id[rows], self.query_id[rows]], axis=1)
+        pairs, pair = np.unique(key, axis=0, return_inverse=True)
+        text_ids = np.unique(np.concatenate([history.ravel(), pairs.ravel()]))
+        text_ids = text_ids[text_ids >= 0]
+        features = self.histories.features[self.history_id[rows]][:, :width]
+        chosen = torch.from_numpy(rows)
+        batch = Batch(
+            numbers=self.numbers[chosen],
+            codes=self.codes[chosen],
+            pair=torch.from_numpy(pair.reshape(-1)),
+            pair_text=torch.from_numpy(places(text_ids, pairs[:, 0])),
+            pair_query=torch.from_numpy(places(text_ids, pairs[:, 1])),
+            history=torch.from_numpy(places(text_ids, history)),
+            history_features=torch.from_numpy(features),
+        )
+        return batch, text_ids
+
+    def chunks(self, rows: np.ndarray, *, size: int = 16384, num_pairs: int = 64) -> Iterator[np.ndarray]:
+        """Cut rows into chunks of at most `size` rows and `num_pairs` distinct pairs; every row once."""
+        order = rows[np.lexsort((self.query_id[rows], self.text_id[rows]))]
+        text, query = self.text_id[order], self.query_id[order]
+        new = np.r_[True, (text[1:] != text[:-1]) | (query[1:] != query[:-1])][: len(order)]
+        for group in np.split(order, np.flatnonzero(new)[num_pairs::num_pairs]):
+            yield from (group[start : start + size] for start in range(0, len(group), size))
+
+
+def places(text_ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Places of text ids among ascending distinct ones; -1 stays."""
+    return np.where(wanted >= 0, np.searchsorted(text_ids, wanted), -1)
+
+
+def drawn_rows(labels: np.ndarray, rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """All rows with an answer and a drawn share of the others, shuffled."""
+    answered = rows[labels[rows] > 0]
+    others = rows[labels[rows] == 0]
+    drawn = (
+        rng.choice(others, size=max(1, round(len(others) * share)), replace=False) if len(others) else others
+    )
+    return rng.permutation(np.concatenate([answered, drawn]))
+
+
+def tabular_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Nearly equal batches of at most `size` rows."""
+    return np.array_split(rows, max(1, -(-len(rows) // size)))
+
+
+def text_batches(
+    rows: np.ndarray, text_id: np.ndarray, *, num_texts: int, size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Batches of few distinct candidate texts: each text's rows stay together, texts are shuffled.
+
+    Args:
+        rows: (N,) row numbers.
+        text_id: candidate text of every row of the data.
+        num_texts: most distinct texts in a batch.
+        size: rows after which a batch is full; a text with more rows is cut.
+        rng: source of the shuffle.
+    """
+    distinct, of_text = np.unique(text_id[rows], return_inverse=True)
+    turn = rng.permutation(len(distinct))[of_text]
+    order = np.argsort(turn, kind="stable")
+    counts = np.bincount(turn, minlength=len(distinct))
+    batches: list[np.ndarray] = []
+    start = texts = filled = 0
+    for count in counts:
+        if texts and (texts == num_texts or filled + count > size):
+            batches.append(rows[order[start : start + filled]])
+            start, texts, filled = start + filled, 0, 0
+        texts, filled = texts + 1, filled + int(count)
+    batches.append(rows[order[start : start + filled]])
+    return [part for batch in batches for part in tabular_batches(batch, size)]

@@ -1,0 +1,118 @@
+"""Writing a bundle: everything that serving needs, hashed, under the name of its hash."""
+
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.torch import save_file
+
+from expectations.contracts.bundle import Manifest, hash_files, write_manifest
+from expectations.contracts.errors import TransientError
+from expectations.contracts.examples import TEXT_SCHEMA
+from expectations.contracts.landing import write_json
+from training.examples import Examples
+from training.model import AdditiveModel
+from training.recipe import Recipe
+from training.split import TEST, TRAIN, VALIDATION
+from training.texts import TextTable
+from training.transforms import Transforms
+
+MODEL, ENCODER, TRANSFORMS, RECIPE = "model.safetensors", "encoder", "transforms.json", "recipe.json"
+TEXTS, EMBEDDINGS = "texts.parquet", "embeddings.safetensors"
+PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pandas", "pyarrow", "scikit-learn")
+
+
+def write_bundle(
+    out: Path,
+    *,
+    recipe: Recipe,
+    data: Examples,
+    model: AdditiveModel,
+    table: TextTable,
+    transforms: Transforms,
+    metrics: Mapping[str, Any],
+) -> tuple[Path, str]:
+    """Write a bundle into `out/<its hash>`.
+
+    Returns:
+        The folder and the hash.
+
+    Raises:
+        TransientError: it could not be written (disk full); nothing is left behind.
+    """
+    folder: Path | None = None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=out, prefix=".writing-"))
+        _write_files(folder, recipe, data, model, table, transforms)
+        digest = write_manifest(folder, _manifest(folder, recipe, data, metrics))
+        folder.chmod(0o755)
+        target = out / digest
+        if target.exists():
+            shutil.rmtree(target)
+        folder.rename(target)
+    except OSError as error:
+        raise TransientError(
+            f"bundle in {out} cannot be written ({error}); free disk space and run again"
+        ) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+    return target, digest
+
+
+def _write_files(
+    folder: Path,
+    recipe: Recipe,
+    data: Examples,
+    model: AdditiveModel,
+    table: TextTable,
+    transforms: Transforms,
+) -> None:
+    weights = {name: tensor.cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / MODEL)
+    table.encoder.save(folder / ENCODER)
+    transforms.write(folder / TRANSFORMS)
+    write_json(folder / RECIPE, recipe.as_dict())
+    ids = pa.array(np.arange(len(data.texts)), type=pa.int32())
+    pq.write_table(pa.table([ids, pa.array(data.texts, pa.string())], schema=TEXT_SCHEMA), folder / TEXTS)
+    save_file({"vectors": table.vectors.cpu().contiguous()}, folder / EMBEDDINGS)
+
+
+def _manifest(folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str, Any]) -> Manifest:
+    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    return Manifest(
+        source=data.schema.source,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        recipe=recipe.as_dict(),
+        data={
+            "fingerprint": data.schema.fingerprint,
+            **{p: _part(data, p) for p in (TRAIN, VALIDATION, TEST)},
+        },
+        feature_service=data.schema.feature_service,
+        numeric=list(data.schema.numeric),
+        categorical=list(data.schema.categorical),
+        metrics=dict(metrics),
+        versions=versions,
+        files=hash_files(folder),
+    )
+
+
+def _part(data: Examples, part: str) -> dict[str, Any]:
+    chosen = data.part == part
+    moments = data.rows["event_timestamp"][chosen]
+    return {
+        "num_rows": int(chosen.sum()),
+        "num_positive": int(data.labels[chosen].sum()),
+        "from": pd.Timestamp(moments.min()).isoformat() if chosen.any() else None,
+        "to": pd.Timestamp(moments.max()).isoformat() if chosen.any() else None,
+    }

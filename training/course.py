@@ -1,0 +1,190 @@
+"""The course of one stage: epochs, learning rate, early stopping, checkpoints, log.
+
+An epoch's randomness comes from (seed, stage, epoch) alone, so a run that was killed and resumed
+draws what it would have drawn.
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from expectations.contracts.errors import DataError, SettingError
+from training.checkpoint import (
+    Checkpoints,
+    Progress,
+    learned,
+    optimizer_tensors,
+    prefixed,
+    restore,
+    restore_optimizer,
+    under,
+)
+from training.recipe import Recipe
+
+LOWER_IS_BETTER = ("log_loss",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a run.
+
+    Attributes:
+        name: its name in logs and checkpoints.
+        modules: the modules that learn or are saved, by name.
+        groups: optimizer groups: parameters, `lr`, `weight_decay`.
+        planned: epochs that the learning rate is planned for.
+        epochs: epochs to run, at most `planned`.
+        batches: an epoch's generator -> row numbers of each batch.
+        loss: row numbers and the epoch's generator -> mean loss of a batch.
+        finish: called after an epoch and after weights were put back (refreshes vectors).
+        validate: figures on the validation part, or None: no early stopping, the last epoch counts.
+    """
+
+    name: str
+    modules: dict[str, nn.Module]
+    groups: Sequence[dict[str, Any]]
+    planned: int
+    epochs: int
+    batches: Callable[[np.random.Generator], list[np.ndarray]]
+    loss: Callable[[np.ndarray, np.random.Generator], Tensor]
+    finish: Callable[[], None]
+    validate: Callable[[], dict[str, float | None]] | None
+
+
+def run_stage(
+    stage: Stage, recipe: Recipe, progress: Progress, checkpoints: Checkpoints, *, log: Any, bar: bool
+) -> None:
+    """Run a stage to its end, from where `progress` and its checkpoint are; leaves the best weights in place.
+
+    Args:
+        stage: what to run.
+        recipe: seed, warm-up, clipping, patience and metric.
+        progress: changed as the stage goes on.
+        checkpoints: written after each epoch.
+        log: a TensorBoard `SummaryWriter`.
+        bar: whether to show a progress bar.
+
+    Raises:
+        SettingError: the loss is no longer a number.
+        DataError: the metric is not defined on the validation part.
+    """
+    optimizer = torch.optim.AdamW([dict(group) for group in stage.groups])  # AdamW changes what it is given
+    best: dict[str, Tensor] = {}
+    if progress.stage == stage.name:
+        saved = checkpoints.load()
+        if saved is not None and progress.epoch > 0:
+            restore(stage.modules, under("model", saved[0]))
+            restore_optimizer(optimizer, under("optimizer", saved[0]))
+            best = under("best", saved[0])
+            stage.finish()
+    else:
+        progress.stage, progress.epoch, progress.best_epoch, progress.best_value = stage.name, 0, 0, None
+    while progress.epoch < stage.epochs and not _is_stale(stage, recipe, progress):
+        entry = _run_epoch(stage, recipe, progress.epoch, optimizer, bar=bar)
+        progress.epoch += 1
+        if _note(stage, recipe, progress, entry):
+            best = learned(stage.modules)
+        _write_log(log, entry)
+        tensors = {
+            **prefixed("model", learned(stage.modules)),
+            **prefixed("best", best),
+            **prefixed("optimizer", optimizer_tensors(optimizer)),
+        }
+        checkpoints.save(tensors, progress)
+    if best and progress.best_epoch != progress.epoch:
+        restore(stage.modules, best)
+        stage.finish()
+
+
+def _run_epoch(
+    stage: Stage, recipe: Recipe, epoch: int, optimizer: torch.optim.Optimizer, *, bar: bool
+) -> dict[str, Any]:
+    stage_number = zlib.crc32(stage.name.encode())
+    rng = np.random.default_rng([recipe.seed, stage_number, epoch])
+    torch.manual_seed(int(rng.integers(2**31)))
+    batches = stage.batches(rng)
+    total, norms = 0.0, []
+    for module in stage.modules.values():
+        module.train()
+    shown = tqdm(batches, desc=f"{stage.name} {epoch + 1}/{stage.epochs}", disable=not bar, leave=False)
+    for step, rows in enumerate(shown):
+        share = (epoch + step / len(batches)) / stage.planned
+        rate = learning_rate(share, recipe.warmup_share)
+        for group, planned in zip(optimizer.param_groups, stage.groups, strict=True):
+            group["lr"] = planned["lr"] * rate
+        loss, norm = _step(stage, recipe, optimizer, rows, rng)
+        total += loss * len(rows)
+        norms.append(norm)
+    for module in stage.modules.values():
+        module.eval()
+    stage.finish()
+    return {
+        "stage": stage.name,
+        "epoch": epoch + 1,
+        "train_loss": total / max(sum(len(rows) for rows in batches), 1),
+        "learning_rate": optimizer.param_groups[0]["lr"],
+        "gradient_norm": float(np.mean(norms)),
+        **(stage.validate() if stage.validate is not None else {}),
+    }
+
+
+def _step(
+    stage: Stage,
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+    rows: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    optimizer.zero_grad(set_to_none=True)
+    loss = stage.loss(rows, rng)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise SettingError(f"the loss of stage {stage.name} is {value}; lower the recipe's learning rates")
+    loss.backward()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = float(nn.utils.clip_grad_norm_(parameters, recipe.clip_norm))
+    optimizer.step()
+    return value, norm
+
+
+def learning_rate(share: float, warmup_share: float) -> float:
+    """Share of the full learning rate after a share of the planned steps: linear up, then linear down to 0."""
+    if share < warmup_share:
+        return max(share / warmup_share, 0.01)
+    return max((1 - share) / (1 - warmup_share), 0.0)
+
+
+def _note(stage: Stage, recipe: Recipe, progress: Progress, entry: dict[str, Any]) -> bool:
+    """Put an epoch on record; True where it is the best so far."""
+    progress.history.append(entry)
+    if stage.validate is None:
+        progress.best_epoch = progress.epoch
+        return False
+    value = entry[recipe.metric]
+    if value is None:
+        raise DataError(
+            f"validation part: {recipe.metric} is not defined, as it holds no answered row or no other; "
+            "choose another validation_share or bring more outcomes"
+        )
+    sign = -1 if recipe.metric in LOWER_IS_BETTER else 1
+    better = progress.best_value is None or sign * value > sign * progress.best_value
+    if better:
+        progress.best_value, progress.best_epoch = value, progress.epoch
+    return better
+
+
+def _is_stale(stage: Stage, recipe: Recipe, progress: Progress) -> bool:
+    return stage.validate is not None and progress.epoch - progress.best_epoch >= recipe.patience > 0
+
+
+def _write_log(log: Any, entry: dict[str, Any]) -> None:
+    for name, value in entry.items():
+        if isinstance(value, float):
+            log.add_scalar(f"{entry['stage']}/{name}", value, entry["epoch"])

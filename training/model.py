@@ -1,0 +1,90 @@
+"""The additive model: p = σ(f(a, c) + g(b, c)), its two parts kept apart to the end."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.batches import Batch
+from training.recipe import Recipe
+from training.tabular import TabularEnsemble
+from training.transforms import Transforms
+from training.words import WordsAttention
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the model says of N rows.
+
+    Attributes:
+        f: (N,) logit part of words and context.
+        g: (N,) logit part of the past.
+        attention: (N, H) weight of each history entry; rows sum to at most 1.
+    """
+
+    f: Tensor
+    g: Tensor
+    attention: Tensor
+
+
+class AdditiveModel(nn.Module):
+    """f and g, and two calibration numbers: p = σ(slope · (f + g) + shift).
+
+    Args:
+        words: f.
+        tabular: g.
+    """
+
+    slope: Tensor
+    shift: Tensor
+
+    def __init__(self, words: WordsAttention, tabular: TabularEnsemble) -> None:
+        super().__init__()
+        self.words = words
+        self.tabular = tabular
+        self.register_buffer("slope", torch.tensor(1.0))
+        self.register_buffer("shift", torch.tensor(0.0))
+
+    def forward(self, batch: Batch, vectors_VE: Tensor) -> tuple[Tensor, Tensor]:
+        """For training: f (N,) and each member's g (N, K), not calibrated."""
+        f_N, _ = self.words(batch, vectors_VE)
+        return f_N, self.tabular(batch.numbers, batch.codes)
+
+    def parts(self, batch: Batch, vectors_VE: Tensor) -> Parts:
+        """For scoring: calibrated f and g, so that σ(f + g) is the probability."""
+        f_N, attention_NH = self.words(batch, vectors_VE)
+        g_N = self.past(batch.numbers, batch.codes)
+        return Parts(f=self.slope * f_N, g=g_N, attention=attention_NH)
+
+    def past(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
+        """Calibrated g alone, (N,)."""
+        return self.slope * self.tabular(numbers_NF, codes_NC).mean(1) + self.shift
+
+
+def build_model(
+    recipe: Recipe, transforms: Transforms, *, text_width: int, base_rate: float
+) -> AdditiveModel:
+    """The model that a recipe describes, with first weights drawn from torch's generator.
+
+    Args:
+        recipe: sizes.
+        transforms: fitted transforms.
+        text_width: width of the language model's vectors.
+        base_rate: share of answered rows in the training part, between 0 and 1.
+    """
+    words = WordsAttention(
+        transforms,
+        text_width=text_width,
+        channels=recipe.channels,
+        channel_width=recipe.channel_width,
+        width=recipe.words_width,
+        dropout=recipe.words_dropout,
+    )
+    tabular = TabularEnsemble(
+        transforms,
+        members=recipe.members,
+        width=recipe.tabular_width,
+        dropout=recipe.tabular_dropout,
+        base_rate=base_rate,
+    )
+    return AdditiveModel(words, tabular)

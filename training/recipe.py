@@ -1,0 +1,146 @@
+"""The recipe: every setting of a training run, read from TOML, checked once, saved with the model."""
+
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from expectations.contracts.errors import SettingError
+
+METRICS = ("average_precision", "auc", "ndcg_at_10", "log_loss")
+SHARES = ("tabular_negatives", "negatives")
+FRACTIONS = ("tabular_dropout", "words_dropout", "warmup_share")
+NOT_NEGATIVE = (
+    "seed",
+    "history_texts_per_step",
+    "tabular_weight_decay",
+    "weight_decay",
+    "epochs",
+    "tabular_epochs",
+    "learning_rate_encoder",
+    "learning_rate_tabular",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every setting of a run; what each means is written beside it in `recipes/default.toml`.
+
+    Raises:
+        SettingError: a value is outside its range.
+    """
+
+    seed: int
+    encoder: str
+    max_tokens: int
+    trainable_layers: int
+    encode_batch: int
+    bins: int
+    members: int
+    tabular_width: int
+    tabular_dropout: float
+    tabular_epochs: int
+    tabular_learning_rate: float
+    tabular_weight_decay: float
+    tabular_negatives: float
+    tabular_batch: int
+    channels: int
+    channel_width: int
+    words_width: int
+    words_dropout: float
+    epochs: int
+    texts_per_step: int
+    history_texts_per_step: int
+    negatives: float
+    max_rows_per_step: int
+    learning_rate_encoder: float
+    learning_rate_head: float
+    learning_rate_tabular: float
+    weight_decay: float
+    warmup_share: float
+    clip_norm: float
+    metric: str
+    patience: int
+    refit: bool
+    calibrate: bool
+
+    def __post_init__(self) -> None:
+        for name, value in self.as_dict().items():
+            problem = _problem(name, value)
+            if problem:
+                raise SettingError(f"recipe: {name} is {value!r}; {problem}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as JSON-able values, in the order of its file."""
+        return asdict(self)
+
+
+def _problem(name: str, value: Any) -> str | None:
+    """What is wrong with a setting's value, or None."""
+    if name == "metric":
+        return None if value in METRICS else f"choose one of {', '.join(METRICS)}"
+    if isinstance(value, str | bool):
+        return None if value != "" else "it must not be empty"
+    if name == "trainable_layers":
+        return None if value >= -1 else "it must be -1 (all), 0 (none) or a number of layers"
+    if name in SHARES:
+        return None if 0 < value <= 1 else "it must be above 0 and at most 1"
+    if name in FRACTIONS:
+        return None if 0 <= value < 1 else "it must be at least 0 and below 1"
+    if name in NOT_NEGATIVE:
+        return None if value >= 0 else "it must not be negative"
+    return None if value > 0 else "it must be above 0"
+
+
+def read_recipe(path: Path | None) -> Recipe:
+    """Read a recipe; settings it leaves out come from the packaged default.
+
+    Args:
+        path: a TOML file, or None for the packaged default itself.
+
+    Raises:
+        SettingError: no such file, not TOML, an unknown setting, or a value of a wrong type or range.
+    """
+    default = tomllib.loads(files("training").joinpath("recipes/default.toml").read_text(encoding="utf-8"))
+    given = {} if path is None else _read(path)
+    return recipe_from({**default, **given}, where=str(path or "default recipe"))
+
+
+def recipe_from(values: dict[str, Any], *, where: str) -> Recipe:
+    """A recipe from plain values, such as a bundle's manifest holds.
+
+    Raises:
+        SettingError: a setting is unknown, missing, or of a wrong type or range.
+    """
+    known = {field.name: field.type for field in fields(Recipe)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise SettingError(
+            f"{where}: unknown setting {unknown[0]!r}; known settings: {', '.join(sorted(known))}"
+        )
+    missing = sorted(set(known) - set(values))
+    if missing:
+        raise SettingError(f"{where}: setting {missing[0]!r} is missing; add it")
+    return Recipe(**{name: _typed(where, name, kind, values[name]) for name, kind in known.items()})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(
+            f"recipe {path} cannot be read ({error.strerror}); name an existing file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"recipe {path} is not valid TOML ({error}); correct it") from None
+
+
+def _typed(where: str, name: str, kind: Any, value: Any) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise SettingError(
+            f"{where}: {name} must be a {kind.__name__}, not {value!r} ({type(value).__name__}); correct it"
+        )
+    return value

@@ -1,0 +1,78 @@
+"""Scores of many rows at once; what the model, the bundle and the evaluation share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.batches import Assembler
+from training.model import AdditiveModel
+
+PAST_CHUNK = 32768
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What the model says of k rows.
+
+    Attributes:
+        f: (k,) logit part of words and context.
+        g: (k,) logit part of the past.
+        probability: (k,) σ(f + g).
+        attention: (k, H) weight of each history entry, newest first; (k, 0) where it was not asked for.
+    """
+
+    f: np.ndarray
+    g: np.ndarray
+    probability: np.ndarray
+    attention: np.ndarray
+
+
+def scores_of(f: np.ndarray, g: np.ndarray, attention: np.ndarray) -> Scores:
+    """Scores with their probabilities."""
+    logit = f.astype(np.float64) + g
+    return Scores(f=f, g=g, probability=1 / (1 + np.exp(-np.clip(logit, -50, 50))), attention=attention)
+
+
+@torch.inference_mode()
+def score_rows(
+    model: AdditiveModel,
+    assembler: Assembler,
+    vectors_TE: Tensor,
+    rows: np.ndarray,
+    *,
+    past_only: bool = False,
+    with_attention: bool = False,
+) -> Scores:
+    """Score rows of an examples folder.
+
+    Args:
+        model: in evaluation mode.
+        assembler: makes their batches.
+        vectors_TE: vector of every text, by text id.
+        rows: (k,) row numbers.
+        past_only: g alone; f is 0.
+        with_attention: keep the attention, (k, H) float32.
+
+    Returns:
+        Scores in the order of `rows`.
+    """
+    device = str(vectors_TE.device)
+    f = np.zeros(len(assembler.text_id), dtype=np.float32)
+    g = np.zeros_like(f)
+    width = assembler.histories.text_ids.shape[1] if with_attention else 0
+    attention = np.zeros((len(f), width), dtype=np.float32)
+    if past_only:
+        for chunk in np.array_split(rows, max(1, -(-len(rows) // PAST_CHUNK))):
+            index = torch.from_numpy(chunk)
+            numbers = assembler.numbers[index].to(device)
+            g[chunk] = model.past(numbers, assembler.codes[index].to(device)).cpu().numpy()
+        return scores_of(f[rows], g[rows], attention[rows])
+    for chunk in assembler.chunks(rows):
+        batch, text_ids = assembler.batch(chunk)
+        parts = model.parts(batch.to(device), vectors_TE[torch.from_numpy(text_ids).to(device)])
+        f[chunk], g[chunk] = parts.f.cpu().numpy(), parts.g.cpu().numpy()
+        if with_attention:
+            attention[chunk, : parts.attention.shape[1]] = parts.attention.cpu().numpy()
+    return scores_of(f[rows], g[rows], attention[rows])

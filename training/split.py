@@ -1,0 +1,57 @@
+"""Parts in time: train, then validation, then test. A moment is never in two parts."""
+
+import numpy as np
+import pandas as pd
+
+from expectations.contracts.errors import DataError
+from expectations.contracts.examples import ExampleSchema
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+LAST_SHARE = 0.2  # the test part where a schema names no moment
+
+
+def parts(event_timestamps: np.ndarray, schema: ExampleSchema) -> np.ndarray:
+    """The part of each row.
+
+    The test part begins at `schema.test_from` (without one: at the moment nearest to the last
+    fifth of the rows). Of the rows before, the latest are the validation part: the cut is the
+    moment that brings their share nearest to `schema.validation_share`.
+
+    Args:
+        event_timestamps: (rows,) datetime64, any order.
+        schema: the examples' schema.
+
+    Returns:
+        (rows,) array of "train", "validation", "test".
+
+    Raises:
+        DataError: no rows, or all rows before the test part are of one moment, so that no
+            validation part can be cut off.
+    """
+    moments = np.asarray(event_timestamps, dtype="datetime64[us]")
+    if len(moments) == 0:
+        raise DataError("examples: no rows; land exposures with known outcomes first")
+    test_from = (
+        np.datetime64(pd.Timestamp(schema.test_from), "us")
+        if schema.test_from is not None
+        else _cut(moments, LAST_SHARE, "test")
+    )
+    before = moments < test_from
+    if not before.any():
+        raise DataError(f"examples: no rows before test_from {test_from}; choose a later test_from")
+    validation_from = _cut(moments[before], schema.validation_share, "validation")
+    return np.where(before, np.where(moments < validation_from, TRAIN, VALIDATION), TEST)
+
+
+def _cut(moments: np.ndarray, share: float, part: str) -> np.datetime64:
+    """The moment whose rows and all later ones are nearest to a share of the rows."""
+    distinct, counts = np.unique(moments, return_counts=True)
+    if len(distinct) < 2:
+        raise DataError(
+            f"examples: {len(moments)} rows are all of the moment {distinct[0]}, so no {part} part can be "
+            "cut off by time; bring exposures of at least three moments"
+        )
+    later_share = counts[::-1].cumsum()[::-1][1:] / len(moments)
+    # Of two cuts equally near, the later one leaves more to learn from.
+    nearest = len(later_share) - 1 - int(np.argmin(np.abs(later_share - share)[::-1]))
+    return distinct[1:][nearest]

@@ -1,0 +1,100 @@
+"""g(b, c): what past outcomes and behaviour say, a logit from numeric and categorical features.
+
+Shapes: N rows, F numeric features, C categorical features, P pieces, K members, D encoded width.
+
+Some hundreds of answers are few to learn from: the variance of one network is worth more than its bias. So g is
+the mean of K small networks trained side by side (the packed ensemble of Gorishniy et al. 2025, "TabM",
+section 3), which costs one matrix product more than one network.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from training.transforms import Transforms
+
+
+class NumericEncoding(nn.Module):
+    """Numbers as pieces between quantiles, a standardised logarithm and an "unknown" flag each."""
+
+    edges: Tensor
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, transforms: Transforms) -> None:
+        super().__init__()
+        self.register_buffer("edges", torch.from_numpy(transforms.edges.copy()))
+        self.register_buffer("centre", torch.from_numpy(transforms.centre.copy()))
+        self.register_buffer("scale", torch.from_numpy(transforms.scale.copy()))
+        num_features, num_edges = transforms.edges.shape
+        self.width = num_features * (num_edges + 1)
+
+    def forward(self, numbers_NF: Tensor) -> Tensor:
+        """(N, F) with NaN -> (N, F * (P + 2)) without."""
+        unknown_NF = torch.isnan(numbers_NF)
+        values_NF = torch.where(unknown_NF, self.edges[:, 0], numbers_NF)
+        width_FP = self.edges[:, 1:] - self.edges[:, :-1]
+        share_NFP = (values_NF[:, :, None] - self.edges[:, :-1]) / width_FP.clamp_min(1e-9)
+        share_NFP = share_NFP.clamp(0, 1) * (width_FP > 0)
+        log_NF = (self.standardised(values_NF)).masked_fill(unknown_NF, 0)
+        share_NFP = share_NFP.masked_fill(unknown_NF[:, :, None], 0)
+        return torch.cat([share_NFP.flatten(1), log_NF, unknown_NF.to(values_NF.dtype)], dim=1)
+
+    def standardised(self, values_NF: Tensor) -> Tensor:
+        """Signed logarithm with mean 0 and deviation 1 in the training part, cut at 4 deviations."""
+        logs = torch.sign(values_NF) * torch.log1p(values_NF.abs())
+        return ((logs - self.centre) / self.scale).clamp(-4, 4)
+
+
+class CategoryEncoding(nn.Module):
+    """Categories as one-hot columns, one for "unknown"."""
+
+    starts: Tensor
+
+    def __init__(self, transforms: Transforms) -> None:
+        super().__init__()
+        sizes = [len(transforms.vocabularies[name]) + 1 for name in transforms.categorical]
+        self.width = sum(sizes)
+        self.register_buffer("starts", torch.tensor([sum(sizes[:i]) for i in range(len(sizes))]).long())
+
+    def forward(self, codes_NC: Tensor) -> Tensor:
+        """(N, C) codes -> (N, width) of 0 and 1."""
+        hot = torch.zeros(len(codes_NC), self.width, device=codes_NC.device)
+        return hot.scatter_(1, codes_NC + self.starts, 1.0)
+
+
+class TabularEnsemble(nn.Module):
+    """K two-layer networks over the same encoded features, side by side.
+
+    Args:
+        transforms: fitted on the training part.
+        members: K.
+        width: hidden units of each member.
+        dropout: share of hidden units left out in training.
+        base_rate: share of answered rows; the first output of every member.
+    """
+
+    def __init__(
+        self, transforms: Transforms, *, members: int, width: int, dropout: float, base_rate: float
+    ) -> None:
+        super().__init__()
+        self.numbers = NumericEncoding(transforms)
+        self.categories = CategoryEncoding(transforms)
+        encoded = self.numbers.width + self.categories.width
+        self.members = members
+        self.first = nn.Linear(encoded, members * width)
+        self.second_weight = nn.Parameter(torch.randn(members, width, width) * math.sqrt(2 / width))
+        self.second_bias = nn.Parameter(torch.zeros(members, 1, width))
+        self.out_weight = nn.Parameter(torch.randn(members, width, 1) * 0.01)
+        self.out_bias = nn.Parameter(torch.full((members, 1), math.log(base_rate / (1 - base_rate))))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
+        """The members' logits, (N, K)."""
+        encoded_ND = torch.cat([self.numbers(numbers_NF), self.categories(codes_NC)], dim=1)
+        hidden = self.dropout(torch.relu(self.first(encoded_ND)))
+        hidden_KNW = hidden.unflatten(1, (self.members, -1)).transpose(0, 1)
+        hidden_KNW = torch.relu(torch.baddbmm(self.second_bias, hidden_KNW, self.second_weight))
+        logits_KN = (self.dropout(hidden_KNW) @ self.out_weight).squeeze(2) + self.out_bias
+        return logits_KN.T

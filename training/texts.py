@@ -1,0 +1,101 @@
+"""Every distinct text of the data, tokenised once, with its current vector.
+
+Vectors are of two kinds: fresh ones, read in this very step, through which the loss reaches the language model,
+and kept ones, from the last `refresh`. A step reads its own candidates and a sample of its history texts fresh.
+
+Shapes: T texts, V of them in a batch, L tokens, E width of the language model.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.encoder import TextEncoder
+
+LOWER_BYTES = 2 << 30  # what the frozen layers said is kept up to this size
+
+
+class TextTable:
+    """Distinct texts and their vectors.
+
+    Args:
+        encoder: the language model.
+        texts: distinct texts, by `text_id`.
+        batch: texts read at once.
+        device: where the model runs.
+    """
+
+    def __init__(self, encoder: TextEncoder, texts: list[str], *, batch: int, device: str = "cpu") -> None:
+        self.encoder = encoder
+        self.batch = batch
+        self.device = device
+        self.tokens = encoder.tokenize(texts)
+        self.lengths = self.tokens.lengths.numpy()
+        self.vectors = torch.zeros(len(texts), encoder.width, device=device)
+        self._lower: Tensor | None = None
+
+    def prepare(self) -> None:
+        """Compute what the frozen layers say of every text, if they are worth keeping."""
+        encoder = self.encoder
+        size = len(self.tokens.ids) * encoder.width * 4
+        if encoder.whole or encoder.num_frozen == 0 or not encoder.learns or size > LOWER_BYTES:
+            return
+        lower = torch.zeros(len(self.tokens.ids), encoder.width)
+        with torch.inference_mode():
+            for text_ids in self._batches(np.arange(len(self.lengths))):
+                place_BL, mask_BL = self._places(text_ids)
+                hidden = encoder.lower(self._ids(place_BL), mask_BL.to(self.device)).float().cpu()
+                lower[place_BL[mask_BL.bool()]] = hidden[mask_BL.bool()]
+        self._lower = lower.clone()
+
+    def refresh(self, text_ids: np.ndarray | None = None) -> None:
+        """Read texts (all without `text_ids`) with the model as it is now and keep their vectors."""
+        self.encoder.eval()
+        wanted = np.arange(len(self.lengths)) if text_ids is None else text_ids
+        with torch.no_grad():
+            for ids in self._batches(wanted):
+                self.vectors[torch.from_numpy(ids).to(self.device)] = self.read(ids)
+
+    def read(self, text_ids: np.ndarray) -> Tensor:
+        """Vectors of some texts, read now, (V, E); with gradient where the model learns."""
+        place_BL, mask_BL = self._places(text_ids)
+        mask = mask_BL.to(self.device)
+        if self._lower is None:
+            return self.encoder(self._ids(place_BL), mask)
+        return self.encoder.upper(self._lower[place_BL].to(self.device), mask)
+
+    def mixed(self, text_ids: np.ndarray, fresh: np.ndarray) -> Tensor:
+        """Vectors of `text_ids`, (V, E): those also in `fresh` read now with gradient, the rest kept.
+
+        Args:
+            text_ids: (V,) distinct, ascending.
+            fresh: distinct text ids, all among `text_ids`.
+        """
+        kept = self.vectors[torch.from_numpy(text_ids).to(self.device)]
+        if not len(fresh) or not self.encoder.learns:
+            return kept
+        order = fresh[np.argsort(self.lengths[fresh], kind="stable")]
+        # Two halves by length: short history texts do not pay for the candidates' padding.
+        halves = [half for half in np.array_split(order, 2) if len(half)]
+        read = torch.cat([self.read(half) for half in halves])
+        places = torch.from_numpy(np.searchsorted(text_ids, order)).to(self.device)
+        return kept.index_copy(0, places, read)
+
+    def _batches(self, text_ids: np.ndarray) -> Iterator[np.ndarray]:
+        order = text_ids[np.argsort(self.lengths[text_ids], kind="stable")]
+        for start in range(0, len(order), self.batch):
+            yield order[start : start + self.batch]
+
+    def _places(self, text_ids: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Where each text's tokens are, (B, L), and which are there, (B, L); absent ones point at the first."""
+        chosen = torch.from_numpy(text_ids)
+        starts, lengths = self.tokens.starts[chosen], self.tokens.lengths[chosen]
+        steps = torch.arange(int(lengths.max()))
+        mask = steps[None, :] < lengths[:, None]
+        places = torch.where(mask, starts[:, None] + steps, starts[:, None])
+        return places, mask.long()
+
+    def _ids(self, place_BL: Tensor) -> Tensor:
+        return self.tokens.ids[place_BL].to(self.device)
