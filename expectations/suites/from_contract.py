@@ -126,7 +126,7 @@ def _key_unique(contract: Table, bound: float) -> Rule:
         column=None if compound else contract.key[0],
         severity="critical",
         says=f"{', '.join(contract.key)} {'are together' if compound else 'is'} unique",
-        remedy="Remove the copies at the source; here the first row of each key stays.",
+        remedy="Remove the copies at the source.",
         expectation="ExpectCompoundColumnsToBeUnique" if compound else "ExpectColumnValuesToBeUnique",
         arguments=(
             {"column_list": list(contract.key), "ignore_row_if": "any_value_is_missing"}

@@ -100,7 +100,8 @@ def _message(rule: Rule, passed: bool, num_failed: int, num_rows: int, sample: S
         return f"{where}: it does not hold that {rule.says}{seen}. {rule.remedy}"
     if not num_failed:
         return f"{where}: in all {num_rows:,} rows, {rule.says}."
-    fate = "They are in quarantine" if rule.severity == "critical" else "They go on"
+    stay = "All but the first of each key" if rule.counts else "They"
+    fate = f"{stay} are in quarantine" if rule.severity == "critical" else "They go on"
     against = "within" if passed else "more than"
     return (
         f"{where}: in {num_failed:,} of {num_rows:,} rows ({num_failed / num_rows:.2%}, {against} the "

@@ -78,8 +78,11 @@ def validate(
                 settings=settings,
             )
             report = one.unchanged()
+            if report is None and project is None:
+                project = stack.enter_context(open_project(gx_dir))
+                report = one.unchanged()  # another process may have validated it while this one waited
             if report is None:
-                project = project or stack.enter_context(open_project(gx_dir))
+                assert project is not None  # noqa: S101
                 report = one.run(project)
             reports[name] = report
     return reports

@@ -3,7 +3,7 @@
 import json
 from copy import deepcopy
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -330,6 +330,8 @@ def test_first_row_of_a_key_stays(bad):
     assert [row["event_id"] for row in checked].count("e0") == 1
     quarantined = read_rows(bad[0] / "quarantine" / "shop" / "events")
     assert sum("events.key_unique: event_id=e0" in row["reason"] for row in quarantined) == 2
+    message = check_of(bad[2], "events.key_unique").message
+    assert "All but the first of each key are in quarantine." in message
 
 
 def test_page_names_rules(bad):
@@ -465,7 +467,8 @@ def test_a_row_leaves_the_future_as_time_goes_on(tmp_path):
     rows["exposures"][3]["event_timestamp"] = NOW + timedelta(days=1)
     tables = write_shop(tmp_path / "tables", rows)
     assert run(tmp_path, tables)["exposures"].num_quarantined == 1
-    later = run(tmp_path, tables, now=NOW + timedelta(days=1))
+    eastern = timezone(timedelta(hours=9))
+    later = run(tmp_path, tables, now=(NOW + timedelta(days=1, hours=9)).replace(tzinfo=eastern))
     assert {name for name, report in later.items() if not report.unchanged} == {"exposures"}
     assert later["exposures"].num_quarantined == 0
     assert not (tmp_path / "quarantine" / "shop" / "exposures" / "validation.parquet").exists()
