@@ -1,0 +1,67 @@
+"""The moment itself: what its clock, and the candidate's calendar, say.
+
+Pure functions over sequences, so that Feast's on-demand view, the offline examples and a request
+all compute them with this code.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+DAY_SECONDS = 86400.0
+NUM_MONTHS = 12
+
+CONTEXT_FEATURES = ("context_hour", "context_weekday", "context_year_sin", "context_year_cos")
+"""Hour 0..23 and weekday 0 (Monday)..6 in UTC; the day of the year on a circle, so that the last of
+December lies beside the first of January."""
+
+CALENDAR_FEATURES = ("item_days_to_end", "item_days_since_start", "item_days_valid")
+"""Days; null where the item has no such date."""
+
+
+def clock_features(moments: Sequence[float]) -> dict[str, list[float]]:
+    """Features of moments.
+
+    Args:
+        moments: seconds since 1970 in UTC.
+
+    Returns:
+        One list per name of CONTEXT_FEATURES.
+    """
+    found: dict[str, list[float]] = {name: [] for name in CONTEXT_FEATURES}
+    for moment in moments:
+        when = datetime.fromtimestamp(moment, UTC)
+        turn = 2 * math.pi * (when.timetuple().tm_yday - 1) / 365.25
+        found["context_hour"].append(float(when.hour))
+        found["context_weekday"].append(float(when.weekday()))
+        found["context_year_sin"].append(math.sin(turn))
+        found["context_year_cos"].append(math.cos(turn))
+    return found
+
+
+def calendar_features(
+    moments: Sequence[float],
+    valid_from: Sequence[float | None],
+    valid_until: Sequence[float | None],
+) -> dict[str, list[float | None]]:
+    """Where moments lie in their items' validity.
+
+    Args:
+        moments: seconds since 1970 in UTC, one per item.
+        valid_from, valid_until: the items' borders in the same unit; None or NaN: no border.
+
+    Returns:
+        One list per name of CALENDAR_FEATURES, in days.
+    """
+    found: dict[str, list[float | None]] = {name: [] for name in CALENDAR_FEATURES}
+    for moment, start, end in zip(moments, valid_from, valid_until, strict=True):
+        found["item_days_to_end"].append(_days(moment, end))
+        found["item_days_since_start"].append(_days(start, moment))
+        found["item_days_valid"].append(_days(start, end))
+    return found
+
+
+def _days(start: float | None, end: float | None) -> float | None:
+    if start is None or end is None or math.isnan(start) or math.isnan(end):
+        return None
+    return (end - start) / DAY_SECONDS

@@ -1,0 +1,127 @@
+"""Entities, feature views and feature services of the Feast repo.
+
+Every view reads one Parquet file of feature rows (one row per entity and moment) that the feature
+modules have computed; Feast joins them to examples point in time, and serves the latest online.
+The views of attributes have the columns that a source declared, so the repo is built for a source.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.data_source import RequestSource
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Array, Float64, String
+
+from features.context import CALENDAR_FEATURES, CONTEXT_FEATURES
+from features.vocabulary import CANDIDATE, SHOPPER
+
+USER_VIEWS = ("user_behaviour", "user_outcomes", "user_attributes", "user_history")
+ITEM_VIEWS = ("item_outcomes", "item_attributes")
+
+_TYPES: Mapping[str, Any] = {
+    "double": Float64,
+    "string": String,
+    "list<element: string>": Array(String),
+    "list<element: double>": Array(Float64),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSource:
+    """The feature rows of one view: a Parquet file and its feature columns with their Arrow types."""
+
+    name: str
+    path: Path
+    columns: Sequence[tuple[str, str]]
+
+
+def feature_repo(sources: Sequence[ViewSource], *, owner: str) -> list[Any]:
+    """All Feast objects of a source's repo, to be applied.
+
+    Args:
+        sources: the files of USER_VIEWS and ITEM_VIEWS.
+        owner: who answers for the features.
+    """
+    user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="a shopper")
+    item = Entity(
+        name="item",
+        join_keys=["item_id"],
+        value_type=ValueType.STRING,
+        description="a thing that can be shown",
+    )
+    views = {
+        source.name: _view(source, user if source.name in USER_VIEWS else item, owner) for source in sources
+    }
+    clock = _clock_view()
+    calendar = _calendar_view(views["item_attributes"])
+    services = [
+        FeatureService(
+            name=SHOPPER,
+            features=[*(views[name] for name in USER_VIEWS), clock],
+            description="everything known of a shopper at a moment",
+            owner=owner,
+        ),
+        FeatureService(
+            name=CANDIDATE,
+            features=[*(views[name] for name in ITEM_VIEWS), calendar],
+            description="everything known of a candidate at a moment",
+            owner=owner,
+        ),
+    ]
+    return [user, item, *views.values(), clock, calendar, *services]
+
+
+def _view(source: ViewSource, entity: Entity, owner: str) -> FeatureView:
+    return FeatureView(
+        name=source.name,
+        entities=[entity],
+        ttl=timedelta(0),  # a row holds until a later one replaces it
+        schema=[Field(name=name, dtype=_TYPES[kind]) for name, kind in source.columns],
+        source=FileSource(
+            name=f"{source.name}_rows", path=str(source.path), timestamp_field="event_timestamp"
+        ),
+        online=True,
+        owner=owner,
+    )
+
+
+def _clock_view() -> Any:
+    moment = RequestSource(name="moment_of_request", schema=[Field(name="moment", dtype=Float64)])
+
+    @on_demand_feature_view(
+        sources=[moment],
+        schema=[Field(name=name, dtype=Float64) for name in CONTEXT_FEATURES],
+        mode="pandas",
+        description="what the clock says at the moment, in UTC",
+    )
+    def context_clock(inputs: pd.DataFrame) -> pd.DataFrame:
+        from features.context import clock_features  # Feast runs this body on its own
+
+        return pd.DataFrame(clock_features(inputs["moment"].tolist()))
+
+    return context_clock
+
+
+def _calendar_view(attributes: FeatureView) -> Any:
+    moment = RequestSource(name="moment_of_showing", schema=[Field(name="moment", dtype=Float64)])
+
+    @on_demand_feature_view(
+        sources=[moment, attributes],
+        schema=[Field(name=name, dtype=Float64) for name in CALENDAR_FEATURES],
+        mode="pandas",
+        description="where the moment lies in the candidate's validity, in days",
+    )
+    def item_calendar(inputs: pd.DataFrame) -> pd.DataFrame:
+        from features.context import calendar_features
+
+        found = calendar_features(
+            inputs["moment"].tolist(), inputs["item_valid_from"].tolist(), inputs["item_valid_until"].tolist()
+        )
+        return pd.DataFrame(found, dtype="float64")
+
+    return item_calendar
