@@ -15,7 +15,7 @@ from orchestration.instance import child_environment, source_file, write_instanc
 from orchestration.job_run import run_job
 from orchestration.postgres import PostgresSettings, running
 from orchestration.report import recommendation_text, report_table
-from orchestration.stack import DEFINITIONS, Ports, Stack, api_service, dagster_services, serving
+from orchestration.stack import DEFINITIONS, SERVICE, Ports, Stack, api_service, dagster_services, serving
 
 JOB = "recommender"
 
@@ -28,15 +28,19 @@ class Context:
         home: the home folder.
         postgres: where PostgreSQL is.
         environ: the environment that the command was started with.
+        definitions: module of the Dagster definitions.
+        service: the BentoML service.
     """
 
     home: Home
     postgres: PostgresSettings
     environ: Mapping[str, str]
+    definitions: str = DEFINITIONS
+    service: str = SERVICE
 
     def stack(self, ports: Ports) -> Stack:
         """The services, on these ports."""
-        services = [*dagster_services(ports.ui), api_service(ports.api)]
+        services = [*dagster_services(ports.ui, self.definitions), api_service(ports.api, self.service)]
         return Stack(home=self.home, postgres=self.postgres, services=services)
 
 
@@ -65,7 +69,7 @@ def run(context: Context, source: str | None) -> int:
     with running(context.home, context.postgres) as address:
         write_instance(context.home)
         environment = child_environment(context.home, address, path, context.environ)
-        return _run(context.home, environment)
+        return _run(context, environment)
 
 
 def demo(context: Context, ports: Ports) -> int:
@@ -74,11 +78,11 @@ def demo(context: Context, ports: Ports) -> int:
     with running(context.home, context.postgres) as address:
         write_instance(context.home)
         environment = child_environment(context.home, address, path, context.environ)
-        code = _run(context.home, environment, table=False)
+        code = _run(context, environment, table=False)
         if code:
             return code
         report = read_json(context.home.report)
-        with serving(api_service(ports.api), context.home, environment) as url:
+        with serving(api_service(ports.api, context.service), context.home, environment) as url:
             for answer in ask(url, report["demo_users"][:3]):
                 _say(recommendation_text(answer) + "\n")
     _say(report_table(report))
@@ -111,10 +115,11 @@ def _source(context: Context, source: str | None) -> Path:
     return source_file(source or context.environ.get("RECOMMENDER_SOURCE"))
 
 
-def _run(home: Home, environment: Mapping[str, str], *, table: bool = True) -> int:
+def _run(context: Context, environment: Mapping[str, str], *, table: bool = True) -> int:
+    home = context.home
     before = _written(home.report)
     stream = sys.stderr.buffer
-    result = run_job(home, environment, definitions=DEFINITIONS, job=JOB, stream=stream)
+    result = run_job(home, environment, definitions=context.definitions, job=JOB, stream=stream)
     if not result.succeeded:
         for step, reason in result.failures.items():
             _complain(f"\n{step} failed: {reason}")

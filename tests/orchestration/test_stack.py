@@ -1,5 +1,6 @@
 """The services and the run, with real processes: start, failure, ports in use, recycled numbers, stop."""
 
+import dataclasses
 import io
 import json
 import os
@@ -24,7 +25,16 @@ from orchestration.postgres import PostgresSettings, running
 from orchestration.postgres_server import Server
 from orchestration.processes import find, launch, read_process_file, stop, write_process_file
 from orchestration.runs import dagster_instance, fail_lost_runs
-from orchestration.stack import Service, Stack, answers, api_service, dagster_services, process_of, serving
+from orchestration.stack import (
+    Ports,
+    Service,
+    Stack,
+    answers,
+    api_service,
+    dagster_services,
+    process_of,
+    serving,
+)
 from tests.orchestration.ports import free_port
 
 TINY = "tests.orchestration.tiny_definitions"
@@ -215,6 +225,72 @@ def test_a_killed_run_is_written_down_as_failed_at_the_next_start(home):
         (lost,) = fail_lost_runs(home, environment)
         with dagster_instance(home, environment) as instance:
             assert instance.get_run_by_id(lost).is_failure
+
+
+@pytest.mark.slow
+def test_the_demo_runs_asks_for_three_households_and_leaves_nothing_running(home, capfd):
+    context = commands.Context(
+        home=home,
+        postgres=PostgresSettings(port=free_port()),
+        environ=dict(os.environ),
+        definitions=TINY,
+        service=TINY_SERVICE,
+    )
+    ports = Ports(api=free_port())
+    assert commands.demo(context, ports) == 0
+    out, err = capfd.readouterr()
+    assert [line for line in out.splitlines() if line.startswith("household")] == [
+        "household 1",
+        "household 2",
+        "household 3",
+    ]
+    assert "because bought coffee" in out
+    assert out.index("household 3") < out.index("0.7500") < out.index("make up")
+    assert "✓ judged" in err
+    assert all("not running" in line for line in context.stack(ports).status())
+
+    failing = dataclasses.replace(context, environ={**os.environ, "TINY_FAIL": "1"})
+    assert commands.run(failing, None) == 1
+    out, err = capfd.readouterr()
+    assert "judged failed: ValueError: table orders has 3 rows too many; remove them" in err
+    assert "auc" not in out.lower()  # the last run's table is not shown for this one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_is_cancelled_and_stops_what_it_started(home, number):
+    postgres = PostgresSettings(port=free_port())
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from orchestration import commands
+        from orchestration.__main__ import _terminate
+        from orchestration.home import Home
+        from orchestration.postgres import PostgresSettings
+        signal.signal(signal.SIGTERM, _terminate)
+        context = commands.Context(
+            home=Home(root=Path({str(home.root)!r})), postgres=PostgresSettings(port={postgres.port}),
+            environ={{**os.environ, "TINY_SLEEP": "300"}}, definitions={TINY!r})
+        commands.run(context, None)
+    """
+    runner = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE, start_new_session=True
+    )
+    for line in runner.stderr:
+        if "… landed" in line.decode():
+            break
+    family = psutil.Process(runner.pid).children(recursive=True)
+    # Ctrl-C reaches the whole group, a supervisor's SIGTERM the command alone
+    os.killpg(runner.pid, number) if number == signal.SIGINT else runner.send_signal(number)
+    assert runner.wait(timeout=120) != 0
+    runner.stderr.close()
+    assert Server(home=home, port=postgres.port).process() is None
+    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    with running(home, postgres) as address:
+        environment = child_environment(home, address, source_file(None), os.environ)
+        with dagster_instance(home, environment) as instance:
+            (run,) = instance.get_runs()
+            assert run.is_finished, run.status
 
 
 @pytest.mark.slow
