@@ -114,6 +114,7 @@ def bad_shop() -> Rows:
         {**exposure, "exposure_id": "r", "outcome": None},
         {**exposure, "exposure_id": "s", "user_id": "stranger"},
         {**exposure, "exposure_id": "t", "event_timestamp": datetime(2025, 12, 31)},
+        {**exposure, "exposure_id": "u", "item_id": "nowhere", "position": -1},
     ]
     rows["feedback"] += [
         {**remark, "feedback_id": None},
@@ -175,8 +176,8 @@ NUM_FAILED = {
     "exposures.scenario_allowed": 1,
     "exposures.event_timestamp_given": 1,
     "exposures.event_timestamp_not_in_future": 1,
-    "exposures.item_id_known": 2,
-    "exposures.position_in_bounds": 1,
+    "exposures.item_id_known": 3,
+    "exposures.position_in_bounds": 2,
     "exposures.propensity_in_bounds": 2,
     "exposures.numbers_finite": 1,
     "exposures.outcome_not_before_exposure": 1,
@@ -313,13 +314,10 @@ def test_quarantine_gives_reason_and_value(bad):
     assert not {"q", "r", "s", "t"} & set(rows)  # warnings keep their rows
 
 
-def test_a_row_that_breaks_two_rules_is_quarantined_once_with_both(tmp_path):
-    rows = small_shop()
-    rows["exposures"][3] |= {"item_id": "nowhere", "position": -1}
-    report = run(tmp_path, write_shop(tmp_path / "tables", rows))["exposures"]
-    (row,) = read_rows(tmp_path / "quarantine" / "shop" / "exposures")
-    assert report.num_quarantined == 1
-    assert row["reason"].split("; ") == [
+def test_a_row_that_breaks_two_rules_is_quarantined_once_with_both(bad):
+    rows = read_rows(bad[0] / "quarantine" / "shop" / "exposures")
+    (reason,) = [row["reason"] for row in rows if json.loads(row["row"])["exposure_id"] == "u"]
+    assert reason.split("; ") == [
         "exposures.position_in_bounds: position=-1",
         "exposures.item_id_known: item_id=nowhere",
     ]
@@ -356,28 +354,38 @@ def test_tolerated_rows_go_to_quarantine_and_the_check_passes(tmp_path):
     assert beyond.num_quarantined == 1
 
 
-def test_tolerance_is_a_share_of_rows_not_of_values(tmp_path):
-    rows = small_shop()
-    for row in rows["exposures"][2:]:
-        row["position"] = None
-    rows["exposures"][0]["position"] = 0  # half of the two values, a sixtieth of the rows
-    report = run(tmp_path, write_shop(tmp_path / "tables", rows), settings=Settings(tolerance=0.02))
-    check = check_of(report, "exposures.position_in_bounds")
-    assert check.passed
-    assert check.share_failed == pytest.approx(1 / 60)
-
-
-def test_warnings_do_not_block(tmp_path):
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TableReport]:
+    """A shop with warnings only, and one bad position among two."""
+    home = tmp_path_factory.mktemp("odd")
     rows = small_shop()
     for row in rows["items"]:
         row["text"] = None
-    report = run(tmp_path, write_shop(tmp_path / "tables", rows))["items"]
-    assert [check.rule for check in report.warnings] == ["items.text_present"]
-    assert report.blocking == ()
-    assert report.num_quarantined == 0
+    for row in rows["exposures"]:
+        row |= {"user_id": "u1", "item_id": "i1", "position": None}
+    rows["exposures"][0]["position"] = 0
+    rows["exposures"][1]["position"] = 1
+    return run(home, write_shop(home / "tables", rows), settings=Settings(tolerance=0.02))
 
 
-@pytest.mark.parametrize("outcome", [True, False, None])
+def test_warnings_do_not_block(odd):
+    assert [check.rule for check in odd["items"].warnings] == ["items.text_present"]
+    failed = {check.rule for check in odd["exposures"].warnings}
+    assert failed == {"exposures.enough_shoppers", "exposures.enough_items"}
+    assert odd["items"].blocking == odd["exposures"].blocking == ()
+    assert odd["items"].num_quarantined == 0
+
+
+def test_tolerance_is_a_share_of_rows_not_of_values(odd):
+    check = check_of(odd, "exposures.position_in_bounds")
+    assert check.passed  # half of the two values, a sixtieth of the rows
+    assert check.share_failed == pytest.approx(1 / 60)
+    assert odd["exposures"].num_quarantined == 1
+
+
+@pytest.mark.parametrize(
+    "outcome", [None, pytest.param(True, marks=pytest.mark.slow), pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_equal_outcomes_block(tmp_path, outcome):
     rows = small_shop()
     for row in rows["exposures"]:
@@ -402,16 +410,7 @@ def test_a_declared_column_may_be_empty_for_item_types_that_never_have_it(tmp_pa
     assert report.warnings[0].num_failed == 1000
 
 
-def test_few_shoppers_and_items_warn(tmp_path):
-    rows = small_shop()
-    for row in rows["exposures"]:
-        row |= {"user_id": "u1", "item_id": "i1"}
-    report = run(tmp_path, write_shop(tmp_path / "tables", rows))["exposures"]
-    failed = {check.rule for check in report.warnings}
-    assert failed == {"exposures.enough_shoppers", "exposures.enough_items"}
-
-
-@pytest.mark.parametrize("table", ["users", "events"])
+@pytest.mark.parametrize("table", [pytest.param("users", marks=pytest.mark.slow), "events"])
 def test_table_without_rows_blocks(tmp_path, table):
     rows = small_shop() | {table: []}
     report = run(tmp_path, write_shop(tmp_path / "tables", rows))[table]
