@@ -1,4 +1,4 @@
-"""`python -m orchestration {up,down,status,run,demo}`: the system on one machine."""
+"""`python -m orchestration {up,down,status,run,demo,exec}`: the system on one machine."""
 
 import argparse
 import os
@@ -29,12 +29,14 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    part = whole.add_subparsers(dest="command", required=True, metavar="{up,down,status,run,demo}")
+    part = whole.add_subparsers(dest="command", required=True, metavar="{up,down,status,run,demo,exec}")
     start = part.add_parser("up", help="start PostgreSQL, Dagster's UI and daemon, and the API")
     part.add_parser("down", help="stop all of them")
     part.add_parser("status", help="say which of them run")
     run = part.add_parser("run", help="land, check, train, judge and deploy a source's data")
     demo = part.add_parser("demo", help="run Complete Journey and show three households' recommendations")
+    program = part.add_parser("exec", help="execute a program with PostgreSQL and our environment")
+    program.add_argument("program", nargs=argparse.REMAINDER, help="such as: dagster asset list -m …")
     for command in (start, run):
         command.add_argument(
             "--source", help="your source.toml (default: Complete Journey, which pip brings)"
@@ -61,6 +63,10 @@ def dispatch(options: argparse.Namespace, context: commands.Context) -> int:
         return commands.run(context, options.source)
     if options.command == "demo":
         return commands.demo(context, Ports(api=options.port_api))
+    if options.command == "exec":
+        if not options.program:
+            parser().error("exec needs a program, such as: dagster asset list -m orchestration.definitions")
+        return commands.execute(context, options.program)
     return {"down": commands.down, "status": commands.status}[options.command](context)
 
 

@@ -1,5 +1,8 @@
 """What `python -m orchestration` does: one function for each command, returning its exit code."""
 
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,6 +93,23 @@ def demo(context: Context, ports: Ports) -> int:
     return 0
 
 
+def execute(context: Context, program: Sequence[str]) -> int:
+    """Execute any program (`dagster asset list …`) with PostgreSQL and the environment; its exit code.
+
+    Raises:
+        ServiceError: there is no such program.
+    """
+    with running(context.home, context.postgres) as address:
+        write_instance(context.home)
+        environment = child_environment(context.home, address, _source(context, None), context.environ)
+        folder = str(Path(sys.executable).parent)  # the programs that came with our packages
+        environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", os.defpath)])
+        found = shutil.which(program[0], path=environment["PATH"])
+        if found is None:
+            raise ServiceError(f"there is no program {program[0]}; check its name")
+        return subprocess.run([found, *program[1:]], env=environment, check=False).returncode
+
+
 def ask(url: str, users: Sequence[str]) -> list[dict[str, Any]]:
     """POST /recommend for each shopper.
 
@@ -100,7 +120,7 @@ def ask(url: str, users: Sequence[str]) -> list[dict[str, Any]]:
     for user in users:
         body = {"user_id": user, "scenario": "campaign"}
         try:
-            response = httpx.post(f"{url}/recommend", json=body, timeout=60)
+            response = httpx.post(f"{url}/recommend", json=body, timeout=60, trust_env=False)
         except httpx.HTTPError as error:
             raise ServiceError(f"{url}/recommend does not answer ({type(error).__name__})") from error
         if not response.is_success:

@@ -21,8 +21,11 @@ import psutil
 from expectations.contracts.errors import ServiceError, TransientError
 from expectations.contracts.landing import write_json
 
-CLOCK_TOLERANCE = 2.0
-"""Seconds by which two readings of one process's start time may differ (the clock is adjusted)."""
+TOLERANCE = 1.0
+"""Seconds by which two readings of one process's start time may differ."""
+
+LOG_BYTES = 20 * 2**20
+"""A longer log is put aside (`.old`) when its program starts again."""
 
 
 def launch(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> psutil.Process:
@@ -32,6 +35,8 @@ def launch(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path)
         ServiceError: the program cannot be started.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_suffix(".old"))
     try:
         with log.open("ab") as output:
             child = subprocess.Popen(
@@ -64,16 +69,26 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def identity(process: psutil.Process) -> dict[str, float]:
-    """What a process is recognised by later: number and start time (Unix seconds)."""
-    return {"pid": process.pid, "started": process.create_time()}
+def start_time(process: psutil.Process) -> float:
+    """When a process started, in seconds: since the machine started where the system tells, else Unix time.
+
+    The first does not move when the clock is set.
+
+    Raises:
+        psutil.NoSuchProcess: it is gone.
+    """
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return process.create_time()
 
 
 def find(pid: int, started: float) -> psutil.Process | None:
     """The live process with that number and start time, or None."""
     try:
         process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < CLOCK_TOLERANCE
+        same = abs(start_time(process) - started) < TOLERANCE
     except (psutil.NoSuchProcess, ValueError):
         return None
     return process if same and is_alive(process) else None
@@ -81,7 +96,7 @@ def find(pid: int, started: float) -> psutil.Process | None:
 
 def write_process_file(path: Path, process: psutil.Process, **facts: object) -> None:
     """Keep a process's identity, and facts about it, for the next command."""
-    write_json(path, {**identity(process), **facts})
+    write_json(path, {"pid": process.pid, "started": start_time(process), **facts})
 
 
 def read_process_file(path: Path) -> tuple[psutil.Process, dict[str, object]] | None:

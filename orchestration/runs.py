@@ -13,7 +13,7 @@ import psutil
 
 from orchestration.home import Home
 from orchestration.instance import DAGSTER_URL
-from orchestration.processes import find
+from orchestration.processes import find, start_time
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun
@@ -44,7 +44,7 @@ def dagster_instance(home: Home, environment: Mapping[str, str]) -> "Iterator[Da
 def process_tag(pid: int) -> dict[str, str]:
     """The tag by which a run's process is found again; none if it has ended already."""
     try:
-        return {PROCESS_TAG: f"{pid} {psutil.Process(pid).create_time()}"}
+        return {PROCESS_TAG: f"{pid} {start_time(psutil.Process(pid))}"}
     except psutil.NoSuchProcess:
         return {}
 

@@ -74,9 +74,9 @@ class Service:
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of an address is answered with success."""
+    """Whether a GET of an address of this machine (no proxy) is answered with success."""
     try:
-        return httpx.get(url, timeout=2).is_success
+        return httpx.get(url, timeout=2, trust_env=False).is_success
     except httpx.HTTPError:
         return False
 
@@ -85,7 +85,8 @@ def daemons_healthy(ui_port: int) -> bool:
     """Whether Dagster's UI says that the daemon keeps its schedules, sensors and queue."""
     query = "{ instance { daemonHealth { allDaemonStatuses { required healthy } } } }"
     try:
-        reply = httpx.post(f"http://127.0.0.1:{ui_port}/graphql", json={"query": query}, timeout=5)
+        url = f"http://127.0.0.1:{ui_port}/graphql"
+        reply = httpx.post(url, json={"query": query}, timeout=5, trust_env=False)
         daemons = reply.json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return False
@@ -258,9 +259,9 @@ class Stack:
     def down(self, say: Say) -> None:
         """Stop everything, the last started first, and say what was stopped."""
         with self._lock():
-            for service in reversed(self.services):
-                if halt(service, self.home):
-                    say(f"stopped {service.title}")
+            stopped = [service for service in reversed(self.services) if halt(service, self.home)]
+            for service in stopped:
+                say(f"stopped {service.title}")
             if self.postgres.url:
                 say("PostgreSQL is yours (RECOMMENDER_POSTGRES_URL): it was left alone")
                 return
@@ -269,6 +270,8 @@ class Stack:
                 say("stopped PostgreSQL")
             elif server.process():
                 say("PostgreSQL is used by a run: it stops when that ends")
+            elif not stopped:
+                say("nothing was running")
 
     def status(self) -> list[str]:
         """One line for each service: whether it runs, where, as which process."""

@@ -23,7 +23,7 @@ from orchestration.instance import child_environment, source_file, write_instanc
 from orchestration.job_run import StepOutput, run_job
 from orchestration.postgres import PostgresSettings, running
 from orchestration.postgres_server import Server
-from orchestration.processes import find, launch, read_process_file, stop, write_process_file
+from orchestration.processes import find, launch, read_process_file, stop, wait_gone, write_process_file
 from orchestration.runs import dagster_instance, fail_lost_runs
 from orchestration.stack import (
     Ports,
@@ -68,7 +68,7 @@ def test_a_recycled_number_is_neither_found_nor_stopped(home):
         assert read_process_file(file) is None
     finally:
         stop(process, first=signal.SIGTERM, grace=5)
-    assert find(process.pid, process.create_time() if process.is_running() else 0.0) is None
+    assert find(process.pid, facts["started"]) is None
 
 
 def test_a_program_that_ignores_its_signal_is_killed_with_its_children(home):
@@ -195,6 +195,19 @@ def test_a_run_tells_its_steps_and_a_failing_one_plainly(home):
 
 
 @pytest.mark.slow
+def test_plain_dagster_works_on_the_same_instance(home, capfd):
+    context = commands.Context(
+        home=home, postgres=PostgresSettings(port=free_port()), environ=dict(os.environ)
+    )
+    assert commands.execute(context, ["dagster", "asset", "list", "-m", TINY]) == 0
+    assert capfd.readouterr().out.split() == ["judged", "landed"]
+    assert commands.execute(context, ["sh", "-c", "exit 7"]) == 7
+    with pytest.raises(ServiceError, match="no program dagstre"):
+        commands.execute(context, ["dagstre"])
+    assert Server(home=home, port=1).process() is None
+
+
+@pytest.mark.slow
 def test_a_killed_run_is_written_down_as_failed_at_the_next_start(home):
     settings = PostgresSettings(port=free_port())
     with running(home, settings) as address:
@@ -222,6 +235,7 @@ def test_a_killed_run_is_written_down_as_failed_at_the_next_start(home):
             process.kill()
         runner.wait()
         runner.stdout.close()
+        assert wait_gone(family, 20) == []
         (lost,) = fail_lost_runs(home, environment)
         with dagster_instance(home, environment) as instance:
             assert instance.get_run_by_id(lost).is_failure
