@@ -1,0 +1,161 @@
+"""A shop that breaks every rule on rows, and how often, counted by hand."""
+
+from datetime import datetime, timedelta
+
+from tests.expectations.shops import NOW, START, Rows, good_shop
+
+
+def bad_shop() -> Rows:
+    """Every rule on rows is broken by rows that break (nearly) nothing else."""
+    rows = good_shop()
+    user, item = rows["users"][0], rows["items"][0]
+    event, exposure = rows["events"][0], rows["exposures"][1]
+    remark, relation = rows["feedback"][0], rows["relations"][0]
+    rows["users"] += [{**user, "user_id": None}, {**user, "user_id": " "}, user]
+    rows["items"] += [
+        {**item, "item_id": None},
+        {**item, "item_id": ""},
+        {**item, "item_id": "i0"},
+        {**item, "item_id": "a", "item_type": None},
+        {**item, "item_id": "b", "item_type": "gift"},
+        {**item, "item_id": "c", "valid_until": datetime(2025, 1, 1)},
+        {**item, "item_id": "d", "value": float("inf")},
+        {**item, "item_id": "e", "text": None},
+        {**item, "item_id": "f", "text": "  "},
+        {**item, "item_id": "g", "text": "ab"},
+        {**item, "item_id": "h", "discount": None},
+        {**item, "item_id": "k", "discount": float("nan")},
+    ]
+    rows["events"] += [
+        {**event, "event_id": None},
+        {**event, "event_id": ""},
+        event,
+        event,
+        {**event, "event_id": "a", "user_id": None},
+        {**event, "event_id": "b", "event_type": None},
+        {**event, "event_id": "c", "event_type": "stare"},
+        {**event, "event_id": "d", "event_timestamp": None},
+        {**event, "event_id": "e", "event_timestamp": NOW + timedelta(seconds=1)},
+        {**event, "event_id": "f", "item_id": "nowhere"},
+        {**event, "event_id": "g", "quantity": -1.0},
+        {**event, "event_id": "h", "amount": -0.5},
+        {**event, "event_id": "i", "dwell_seconds": -3.0},
+        {**event, "event_id": "j", "dwell_seconds": float("inf")},
+        {**event, "event_id": "k", "amount": 1e9},
+        {**event, "event_id": "l", "amount": float("nan")},
+    ]
+    rows["exposures"] += [
+        {**exposure, "exposure_id": None},
+        {**exposure, "exposure_id": ""},
+        exposure,
+        {**exposure, "exposure_id": "a", "user_id": None},
+        {**exposure, "exposure_id": "b", "item_id": None},
+        {**exposure, "exposure_id": "c", "scenario": None},
+        {**exposure, "exposure_id": "d", "scenario": "dream"},
+        {**exposure, "exposure_id": "e", "event_timestamp": None},
+        {**exposure, "exposure_id": "f", "event_timestamp": NOW + timedelta(days=1)},
+        {**exposure, "exposure_id": "g", "item_id": "nowhere"},
+        {**exposure, "exposure_id": "h", "item_id": "c"},  # an item in quarantine
+        {**exposure, "exposure_id": "i", "position": 0},
+        {**exposure, "exposure_id": "j", "propensity": 1.5},
+        {**exposure, "exposure_id": "k", "propensity": -0.5},
+        {**exposure, "exposure_id": "l", "outcome_value": float("-inf")},
+        {**exposure, "exposure_id": "m", "outcome": True, "outcome_timestamp": START - timedelta(days=1)},
+        {**exposure, "exposure_id": "n", "outcome": False, "outcome_timestamp": START + timedelta(days=9)},
+        {**exposure, "exposure_id": "o", "outcome": None, "outcome_timestamp": START + timedelta(days=9)},
+        {**exposure, "exposure_id": "p", "outcome": True, "outcome_timestamp": NOW + timedelta(days=9)},
+        {**exposure, "exposure_id": "q", "outcome": True, "outcome_timestamp": None},
+        {**exposure, "exposure_id": "r", "outcome": None},
+        {**exposure, "exposure_id": "s", "user_id": "stranger"},
+        {**exposure, "exposure_id": "t", "event_timestamp": datetime(2025, 12, 31)},
+        {**exposure, "exposure_id": "u", "item_id": "nowhere", "position": -1},
+    ]
+    rows["feedback"] += [
+        {**remark, "feedback_id": None},
+        {**remark, "feedback_id": ""},
+        remark,
+        {**remark, "feedback_id": "a", "user_id": None},
+        {**remark, "feedback_id": "b", "item_id": "nowhere"},
+        {**remark, "feedback_id": "c", "text": None},
+        {**remark, "feedback_id": "d", "text": "x"},
+        {**remark, "feedback_id": "e", "event_timestamp": None},
+        {**remark, "feedback_id": "f", "event_timestamp": NOW + timedelta(days=1)},
+        {**remark, "feedback_id": "g", "rating": float("inf")},
+    ]
+    rows["relations"] += [
+        {**relation, "source_id": None},
+        {**relation, "relation": None},
+        {**relation, "target_id": None},
+        {**relation, "target_id": ""},
+        {**relation, "source_id": "nowhere"},
+        relation,
+    ]
+    return rows
+
+
+NUM_FAILED = {
+    "users.user_id_given": 1,
+    "users.required_not_blank": 1,
+    "users.key_unique": 2,
+    "items.item_id_given": 1,
+    "items.required_not_blank": 1,
+    "items.key_unique": 2,
+    "items.item_type_given": 1,
+    "items.item_type_allowed": 1,
+    "items.validity_in_order": 1,
+    "items.numbers_finite": 1,
+    "items.text_present": 2,
+    "items.text_length": 1,
+    "items.discount_mostly_given": 2,
+    "events.event_id_given": 1,
+    "events.required_not_blank": 1,
+    "events.key_unique": 3,
+    "events.user_id_given": 1,
+    "events.event_type_given": 1,
+    "events.event_type_allowed": 1,
+    "events.event_timestamp_given": 1,
+    "events.event_timestamp_not_in_future": 1,
+    "events.item_id_known": 1,
+    "events.quantity_in_bounds": 1,
+    "events.amount_in_bounds": 1,
+    "events.dwell_seconds_in_bounds": 1,
+    "events.numbers_finite": 1,
+    "events.amount_not_outlier": 1,
+    "exposures.exposure_id_given": 1,
+    "exposures.required_not_blank": 1,
+    "exposures.key_unique": 2,
+    "exposures.user_id_given": 1,
+    "exposures.item_id_given": 1,
+    "exposures.scenario_given": 1,
+    "exposures.scenario_allowed": 1,
+    "exposures.event_timestamp_given": 1,
+    "exposures.event_timestamp_not_in_future": 1,
+    "exposures.item_id_known": 3,
+    "exposures.position_in_bounds": 2,
+    "exposures.propensity_in_bounds": 2,
+    "exposures.numbers_finite": 1,
+    "exposures.outcome_not_before_exposure": 1,
+    "exposures.outcome_time_only_if_true": 2,
+    "exposures.outcome_timestamp_not_in_future": 1,
+    "exposures.outcome_true_has_time": 1,
+    "exposures.outcome_known": 2,
+    "exposures.user_id_known": 1,
+    "exposures.within_item_validity": 1,
+    "feedback.feedback_id_given": 1,
+    "feedback.required_not_blank": 1,
+    "feedback.key_unique": 2,
+    "feedback.user_id_given": 1,
+    "feedback.item_id_known": 1,
+    "feedback.text_given": 1,
+    "feedback.text_length": 1,
+    "feedback.event_timestamp_given": 1,
+    "feedback.event_timestamp_not_in_future": 1,
+    "feedback.numbers_finite": 1,
+    "relations.source_id_given": 1,
+    "relations.relation_given": 1,
+    "relations.target_id_given": 1,
+    "relations.required_not_blank": 1,
+    "relations.source_id_known": 1,
+    "relations.key_unique": 2,
+}
+"""What the bad shop breaks, by hand."""
