@@ -1,8 +1,8 @@
 """Batches: which rows an epoch sees, and their tensors.
 
-Rows with an answer are all seen; of the others a share is drawn, anew each epoch. A model trained on such rows
-sees odds 1/share too high; subtracting log(1/share) from the logit is exact (King & Zeng 2001, section 4.1),
-so the loss adds it and the model's own logit stays honest.
+Rows with an answer are all seen; of the others a share is drawn, anew each epoch. A model trained on such
+rows sees odds 1/share too high; subtracting log(1/share) from the logit is exact (King & Zeng 2001, section
+4.1), so the loss adds it and the model's own logit stays honest.
 
 Shapes: N rows, P distinct (candidate, query) pairs, V distinct texts, H history, F numeric, C categorical.
 """

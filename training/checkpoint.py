@@ -1,6 +1,7 @@
 """Checkpoints: one safetensors file, tensors and state together, replaced as a whole after every epoch.
 
-State is JSON in the file's header, so tensors and state can never be of two different epochs. Nothing is pickled.
+State is JSON in the file's header, so tensors and state can never be of two different epochs. Nothing is
+pickled.
 """
 
 import json

@@ -155,7 +155,7 @@ def _step(
 
 
 def learning_rate(share: float, warmup_share: float) -> float:
-    """Share of the full learning rate after a share of the planned steps: linear up, then linear down to 0."""
+    """Share of the full learning rate after a share of the steps: linear up, then linear down to 0."""
     if share < warmup_share:
         return max(share / warmup_share, 0.01)
     return max((1 - share) / (1 - warmup_share), 0.0)

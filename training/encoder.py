@@ -1,8 +1,8 @@
 """The pretrained language model: texts in, one vector of length 1 each out.
 
-The vector is the mean of the last layer's token vectors (Reimers & Gurevych 2019, "Sentence-BERT", section 3).
-Lower layers may be frozen: what they say of a text never changes then, so it is computed once and kept, and a
-training step pays for the upper layers alone.
+The vector is the mean of the last layer's token vectors (Reimers & Gurevych 2019, "Sentence-BERT", section
+3). Lower layers may be frozen: what they say of a text never changes then, so it is computed once and kept,
+and a training step pays for the upper layers alone.
 
 Shapes: B texts, L tokens, E width of the model.
 """

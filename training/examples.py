@@ -130,5 +130,6 @@ def _check_rows(path: Path, rows: pd.DataFrame, num_texts: int, num_histories: i
         outside = (rows[column] < low) | (rows[column] >= high)
         if outside.any():
             raise DataError(
-                f"{path}: {int(outside.sum())} rows have a {column} outside {low}..{high - 1}; build them again"
+                f"{path}: {int(outside.sum())} rows have a {column} outside {low}..{high - 1}; "
+                "build them again"
             )

@@ -2,8 +2,8 @@
 
 Four stages, each resumable after any epoch:
 
-1. `past`: g alone on the training part, stopped early; cheap, and the words then only learn what it cannot say
-2. `words`: f and g together, the language model's upper layers among them, stopped early
+1. `past`: g alone on the training part, stopped early; cheap, and the words then only learn what it cannot
+say 2. `words`: f and g together, the language model's upper layers among them, stopped early
 3. `past again`, 4. `words again` (recipe `refit`): the same from the start on train + validation, for the
    numbers of epochs that were best: the latest answers are the nearest to the future
 
@@ -80,7 +80,7 @@ def fit(
         SettingError: the recipe does not fit them.
         TransientError: a checkpoint could not be written.
     """
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (its import takes a second)
+    from torch.utils.tensorboard import SummaryWriter  # its import takes a second
 
     clock = Clock()
     data = read_examples(examples)
@@ -97,7 +97,7 @@ def fit(
         def go(stage: Stage) -> None:
             run_stage(stage, recipe, state, checkpoints, log=log, bar=progress)
 
-        _run_all(run, state, checkpoints, clock, go)
+        _run_all(run, state, clock, go)
     folder, digest = write_bundle(
         out,
         recipe=recipe,
@@ -169,7 +169,7 @@ class Run:
         return model.to(self.device).eval()
 
     def past_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
-        """g alone."""
+        """The stage that trains g alone."""
         recipe, tabular = self.recipe, self.model.tabular
 
         def batches(rng: np.random.Generator) -> list[np.ndarray]:
@@ -196,7 +196,7 @@ class Run:
         )
 
     def words_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
-        """f and g together."""
+        """The stage that trains f and g together."""
         recipe = self.recipe
 
         def batches(rng: np.random.Generator) -> list[np.ndarray]:
@@ -260,14 +260,12 @@ class Run:
         return scores.f + scores.g, self.labels[self.validation]
 
 
-def _run_all(
-    run: Run, state: Progress, checkpoints: Checkpoints, clock: Clock, go: Callable[[Stage], None]
-) -> None:
+def _run_all(run: Run, state: Progress, clock: Clock, go: Callable[[Stage], None]) -> None:
     """Run the stages that are left, in order."""
     recipe, facts = run.recipe, state.facts
     begun = ORDER.index(state.stage) if state.stage in ORDER else 0
     if begun <= ORDER.index(WORDS):
-        _search(run, state, checkpoints, clock, go, resumed=state.stage == WORDS)
+        _search(run, state, clock, go, resumed=state.stage == WORDS)
     if not recipe.refit:
         _set_calibration(run, facts)
         return
@@ -283,7 +281,6 @@ def _run_all(
 def _search(
     run: Run,
     state: Progress,
-    checkpoints: Checkpoints,
     clock: Clock,
     go: Callable[[Stage], None],
     *,

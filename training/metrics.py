@@ -1,7 +1,7 @@
 """Figures of ranking and of probability, over all rows at once.
 
-Rows are given as arrays of equal length: `label` (0 or 1), `score` or `probability`, and `list_id`, which says
-whose ranked list a row belongs to. Where a figure is not defined (one class is missing), it is None.
+Rows are given as arrays of equal length: `label` (0 or 1), `score` or `probability`, and `list_id`, which
+says whose ranked list a row belongs to. Where a figure is not defined (one class is missing), it is None.
 """
 
 import numpy as np
@@ -14,14 +14,23 @@ BINS = 20
 
 
 def ranking_figures(label: np.ndarray, logit: np.ndarray, list_id: np.ndarray) -> dict[str, float | None]:
-    """The figures that training watches, from logits."""
+    """The figures of `probability_figures`, from logits."""
     probability = 1 / (1 + np.exp(-np.clip(logit.astype(np.float64), -50, 50)))
+    return probability_figures(label, probability, list_id)
+
+
+def probability_figures(
+    label: np.ndarray, probability: np.ndarray, list_id: np.ndarray
+) -> dict[str, float | None]:
+    """All figures of this file but coverage."""
+    lists = list_figures(label, probability, list_id)
     return {
-        "auc": auc(label, logit),
-        "average_precision": average_precision(label, logit),
+        "auc": auc(label, probability),
+        "average_precision": average_precision(label, probability),
         "log_loss": log_loss(label, probability),
         "calibration_error": calibration_error(label, probability),
-        "ndcg_at_10": ndcg_at_10(label, logit, list_id),
+        "ndcg_at_10": float(lists["ndcg"].mean()) if len(lists) else None,
+        "hit_rate_at_10": float(lists["hit"].mean()) if len(lists) else None,
     }
 
 
@@ -78,10 +87,10 @@ def hit_rate_at_10(label: np.ndarray, score: np.ndarray, list_id: np.ndarray) ->
 def list_figures(label: np.ndarray, score: np.ndarray, list_id: np.ndarray) -> pd.DataFrame:
     """NDCG@10 and hit@10 of every list with at least one answer.
 
-    NDCG@10 = Σ_{i≤10} yᵢ / log₂(i + 1), divided by the same sum of the best order (Järvelin & Kekäläinen 2002,
-    section 2). Rows of equal score get the expectation over their random orders (McSherry & Najork 2008,
-    section 3): for NDCG each gains the mean label of its group, for a hit the hypergeometric chance that an
-    answer is drawn into the places left.
+    NDCG@10 = Σ_{i≤10} yᵢ / log₂(i + 1), divided by the same sum of the best order (Järvelin & Kekäläinen
+    2002, section 2). Rows of equal score get the expectation over their random orders (McSherry & Najork
+    2008, section 3): for NDCG each gains the mean label of its group, for a hit the hypergeometric chance
+    that an answer is drawn into the places left.
 
     Returns:
         Columns list_id, ndcg, hit; one row per list.
@@ -106,7 +115,7 @@ def list_figures(label: np.ndarray, score: np.ndarray, list_id: np.ndarray) -> p
 
 
 def _log_chance_of_miss(ties: pd.DataFrame) -> np.ndarray:
-    """log P(no answer of the tie group is among the first ten places)."""
+    """Logarithm of P(no answer of the tie group is among the first ten places)."""
     size, answers = ties["size"].to_numpy(float), ties["answers"].to_numpy(float)
     slots = np.clip(TOP - ties["start"].to_numpy(float), 0, size)
     possible = size - answers >= slots

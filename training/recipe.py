@@ -1,25 +1,37 @@
 """The recipe: every setting of a training run, read from TOML, checked once, saved with the model."""
 
+import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from expectations.contracts.errors import SettingError
 
 METRICS = ("average_precision", "auc", "ndcg_at_10", "log_loss")
-SHARES = ("tabular_negatives", "negatives")
-FRACTIONS = ("tabular_dropout", "words_dropout", "warmup_share")
-NOT_NEGATIVE = (
-    "seed",
-    "history_texts_per_step",
-    "tabular_weight_decay",
-    "weight_decay",
-    "epochs",
-    "tabular_epochs",
-    "learning_rate_encoder",
-    "learning_rate_tabular",
+# Least and greatest value of settings whose range is not "above 0".
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "trainable_layers": (-1, math.inf),
+        **dict.fromkeys(("tabular_negatives", "negatives"), (1e-6, 1.0)),
+        **dict.fromkeys(("tabular_dropout", "words_dropout", "warmup_share"), (0.0, 0.99)),
+        **dict.fromkeys(
+            (
+                "seed",
+                "history_texts_per_step",
+                "tabular_weight_decay",
+                "weight_decay",
+                "epochs",
+                "tabular_epochs",
+                "learning_rate_encoder",
+                "learning_rate_tabular",
+            ),
+            (0, math.inf),
+        ),
+    }
 )
 
 
@@ -82,15 +94,10 @@ def _problem(name: str, value: Any) -> str | None:
         return None if value in METRICS else f"choose one of {', '.join(METRICS)}"
     if isinstance(value, str | bool):
         return None if value != "" else "it must not be empty"
-    if name == "trainable_layers":
-        return None if value >= -1 else "it must be -1 (all), 0 (none) or a number of layers"
-    if name in SHARES:
-        return None if 0 < value <= 1 else "it must be above 0 and at most 1"
-    if name in FRACTIONS:
-        return None if 0 <= value < 1 else "it must be at least 0 and below 1"
-    if name in NOT_NEGATIVE:
-        return None if value >= 0 else "it must not be negative"
-    return None if value > 0 else "it must be above 0"
+    if name in RANGES:
+        low, high = RANGES[name]
+        return None if low <= value <= high else f"it must lie between {low} and {high}"
+    return None if 0 < value < math.inf else "it must be above 0"
 
 
 def read_recipe(path: Path | None) -> Recipe:

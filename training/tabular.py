@@ -2,8 +2,8 @@
 
 Shapes: N rows, F numeric features, C categorical features, P pieces, K members, D encoded width.
 
-Some hundreds of answers are few to learn from: the variance of one network is worth more than its bias. So g is
-the mean of K small networks trained side by side (the packed ensemble of Gorishniy et al. 2025, "TabM",
+Some hundreds of answers are few to learn from: the variance of one network is worth more than its bias. So g
+is the mean of K small networks trained side by side (the packed ensemble of Gorishniy et al. 2025, "TabM",
 section 3), which costs one matrix product more than one network.
 """
 

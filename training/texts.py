@@ -1,7 +1,8 @@
 """Every distinct text of the data, tokenised once, with its current vector.
 
-Vectors are of two kinds: fresh ones, read in this very step, through which the loss reaches the language model,
-and kept ones, from the last `refresh`. A step reads its own candidates and a sample of its history texts fresh.
+Vectors are of two kinds: fresh ones, read in this very step, through which the loss reaches the language
+model, and kept ones, from the last `refresh`. A step reads its own candidates and a sample of its history
+texts fresh.
 
 Shapes: T texts, V of them in a batch, L tokens, E width of the language model.
 """
@@ -89,7 +90,7 @@ class TextTable:
             yield order[start : start + self.batch]
 
     def _places(self, text_ids: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Where each text's tokens are, (B, L), and which are there, (B, L); absent ones point at the first."""
+        """Where each text's tokens are and which are there, both (B, L); absent ones point at the first."""
         chosen = torch.from_numpy(text_ids)
         starts, lengths = self.tokens.starts[chosen], self.tokens.lengths[chosen]
         steps = torch.arange(int(lengths.max()))

@@ -70,7 +70,7 @@ class WordsAttention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, batch: Batch, vectors_VE: Tensor) -> tuple[Tensor, Tensor]:
-        """f (N,) and the attention over the history, the mean of the channels, (N, H)."""
+        """Returns f (N,) and the attention over the history, the mean of the channels, (N, H)."""
         like_NH, fit_NHM, value_NHM, query_N = self._pairs(batch, vectors_VE)
         there_NH = batch.history >= 0
         entries_NHX = entry_features(batch.history_features) * there_NH[:, :, None]
@@ -109,7 +109,7 @@ class WordsAttention(nn.Module):
         return like.squeeze(2), fit, value, query_likeness
 
     def _soft_counts(self, like_NH: Tensor, there_NH: Tensor, entries_NHX: Tensor) -> Tensor:
-        """Logarithms of the acts and of the entries that are like the candidate, at three sharpnesses, (N, 6)."""
+        """Logarithms of how many acts and entries are like the candidate, at three sharpnesses, (N, 6)."""
         weight = torch.exp(self.sharpness.exp() * (like_NH[:, :, None] - 1)) * there_NH[:, :, None]
         acts = torch.expm1(entries_NHX[:, :, :1])
         return torch.log1p(torch.cat([(weight * acts).sum(1), weight.sum(1)], dim=1))

@@ -1,0 +1,109 @@
+"""`python -m training`: fit, evaluate and judge a model on a machine that has only its packages."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from expectations.contracts.bundle import verify_bundle
+from expectations.contracts.errors import RecommenderError
+from expectations.contracts.landing import read_json, write_json
+from expectations.contracts.verdict import write_verdict
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status is 0, or 1 after an error's message, or after a rejection."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except RecommenderError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from training.fit import fit
+    from training.recipe import read_recipe
+
+    work = options.work or options.out / ".training"
+    result = fit(
+        options.examples,
+        read_recipe(options.recipe),
+        out=options.out,
+        work=work,
+        log_dir=options.log_dir or work / "tensorboard",
+        progress=not options.quiet,
+    )
+    facts = {
+        "bundle": str(result.bundle),
+        "hash": result.hash,
+        "metrics": result.metrics,
+        "seconds": result.seconds,
+    }
+    print(json.dumps(facts, indent=2))
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from training.evaluation import evaluate
+
+    found = evaluate(
+        options.bundle,
+        options.examples,
+        champion=options.champion,
+        seed=options.seed,
+        progress=not options.quiet,
+    )
+    write_json(options.out, found)
+    shown = {name: found[name] for name in ("test", "before", "baseline", "popularity", "champion")}
+    print(json.dumps(shown, indent=2))
+    return 0
+
+
+def _gate(options: argparse.Namespace) -> int:
+    from training.gate import judge, read_rules
+
+    _, digest = verify_bundle(options.bundle)
+    verdict = judge(read_json(options.evaluation), read_rules(options.rules), digest)
+    path = write_verdict(options.verdicts, verdict)
+    for rule in verdict.rules:
+        print(f"{'passed' if rule.passed else 'FAILED'}  {rule.rule}: {rule.reason}")
+    print(f"{'approved' if verdict.approved else 'rejected'}: {path}")
+    return 0 if verdict.approved else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="fit | evaluate | gate")
+
+    fit = commands.add_parser(
+        "fit", help="examples and a recipe become a bundle; goes on where it was stopped"
+    )
+    fit.add_argument("--recipe", type=Path, help="TOML file (default: the packaged recipe)")
+    fit.add_argument("--examples", type=Path, required=True, help="examples folder")
+    fit.add_argument("--out", type=Path, required=True, help="folder in which the bundle's folder is made")
+    fit.add_argument("--work", type=Path, help="folder of checkpoints (default: OUT/.training)")
+    fit.add_argument("--log-dir", type=Path, help="TensorBoard folder (default: WORK/tensorboard)")
+    fit.add_argument("--quiet", action="store_true", help="no progress bars")
+    fit.set_defaults(run=_fit)
+
+    evaluate = commands.add_parser("evaluate", help="figures of a bundle on the test part")
+    evaluate.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
+    evaluate.add_argument("--examples", type=Path, required=True, help="examples folder")
+    evaluate.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    evaluate.add_argument("--champion", type=Path, help="folder of the bundle that serves now")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the bootstrap draws (default: 0)")
+    evaluate.add_argument("--quiet", action="store_true", help="no progress bars")
+    evaluate.set_defaults(run=_evaluate)
+
+    gate = commands.add_parser("gate", help="an evaluation against rules; exit status 1 where rejected")
+    gate.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
+    gate.add_argument("--evaluation", type=Path, required=True, help="what evaluate wrote")
+    gate.add_argument("--rules", type=Path, help="TOML file (default: the packaged rules)")
+    gate.add_argument("--verdicts", type=Path, required=True, help="folder for the verdict")
+    gate.set_defaults(run=_gate)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What the model is measured against: the language model before fine-tuning, boosted trees, popularity.
+
+Each gives a score and, through two numbers fitted before the test part, a probability.
+
+Shapes: N rows, H length of a history, E width of a text's vector.
+"""
+
+import importlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.batches import Assembler
+from training.calibration import fit_calibration
+from training.encoder import TextEncoder
+from training.examples import Examples
+from training.recipe import Recipe
+from training.split import TEST
+from training.texts import TextTable
+from training.transforms import Transforms
+from training.words import entry_features
+
+NEGATIVE_SHARE = 0.1  # of the rows without an answer that the two numbers are fitted on
+TREES, RATE, LEAVES = 300, 0.03, 15
+
+
+def pretrained_vectors(recipe: Recipe, texts: list[str]) -> Tensor:
+    """Vectors of texts, (T, E), by the recipe's language model as it was before fine-tuning."""
+    encoder = TextEncoder.load(recipe.encoder, max_tokens=recipe.max_tokens, trainable_layers=0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    table = TextTable(encoder.to(device), texts, batch=recipe.encode_batch, device=device)
+    table.refresh()
+    return table.vectors.cpu()
+
+
+@torch.inference_mode()
+def zero_shot_score(assembler: Assembler, vectors_TE: Tensor, rows: np.ndarray) -> np.ndarray:
+    """Cosine of each candidate's text with the shopper's history, without any learning, (N,) float64.
+
+    Mean over the history weighted by log(1 + events) · exp(-days ago / 90); where there is a query, the mean
+    of that and the cosine of candidate and query. A shopper without history and query scores 0.
+    """
+    score = np.zeros(len(assembler.text_id))
+    for chunk in assembler.chunks(rows):
+        batch, text_ids = assembler.batch(chunk)
+        vectors = vectors_TE[torch.from_numpy(text_ids)]
+        candidates = vectors[batch.pair_text]
+        likeness = (candidates @ vectors.T).reshape(-1, 1)
+        cell = batch.pair[:, None] * len(vectors) + batch.history.clamp_min(0)
+        like_NH = nn.functional.embedding(cell, likeness).squeeze(2)
+        entries = entry_features(batch.history_features)
+        weight_NH = entries[:, :, 0] * entries[:, :, 3] * (batch.history >= 0)
+        mean = (weight_NH * like_NH).sum(1) / weight_NH.sum(1).clamp_min(1e-9)
+        asked = batch.pair_query >= 0
+        query_like = (candidates * vectors[batch.pair_query.clamp_min(0)]).sum(1)[batch.pair]
+        score[chunk] = torch.where(asked[batch.pair], (mean + query_like) / 2, mean).double().numpy()
+    return score[rows]
+
+
+def popularity_score(examples: Examples, rows: np.ndarray) -> np.ndarray:
+    """The schema's popularity column, (N,), its signed logarithm; unknown counts as least popular."""
+    column = examples.rows[examples.schema.popularity].to_numpy(np.float64)
+    known = column[np.isfinite(column)]
+    least = known.min() if known.size else 0.0
+    values = np.nan_to_num(column[rows], nan=least, posinf=known.max(initial=least), neginf=least)
+    return np.asarray(np.sign(values) * np.log1p(np.abs(values)))
+
+
+def fitting_rows(examples: Examples, seed: int) -> tuple[np.ndarray, float]:
+    """Rows before the test part to fit two numbers on: all answered ones and a share of the others."""
+    before = np.flatnonzero(examples.part != TEST)
+    labels = examples.labels[before]
+    rng = np.random.default_rng(seed)
+    kept = (labels > 0) | (rng.random(len(before)) < NEGATIVE_SHARE)
+    return before[kept], float((kept & (labels == 0)).sum() / max((labels == 0).sum(), 1))
+
+
+def probabilities(
+    score: np.ndarray, fit_score: np.ndarray, fit_label: np.ndarray, negative_share: float
+) -> np.ndarray:
+    """Scores as probabilities, by a logistic fit on rows whose negatives were drawn at that share."""
+    mean, deviation = float(fit_score.mean()), float(max(fit_score.std(), 1e-9))
+    slope, shift = fit_calibration((fit_score - mean) / deviation, fit_label)
+    logit = slope * (score - mean) / deviation + shift + np.log(negative_share)
+    return np.asarray(1 / (1 + np.exp(-np.clip(logit, -50, 50))))
+
+
+def boosted_trees(
+    examples: Examples, transforms: Transforms, rows: np.ndarray, *, seed: int
+) -> np.ndarray | None:
+    """Probabilities by LightGBM on the same features, fitted on all rows before the test part, (N,).
+
+    Returns:
+        None where LightGBM is not installed.
+    """
+    try:
+        lightgbm: Any = importlib.import_module("lightgbm")
+    except ImportError:
+        return None
+    numbers = examples.rows[list(transforms.numeric)].to_numpy(np.float32)
+    features = np.hstack([numbers, transforms.codes(examples.rows).astype(np.float32)])
+    before = examples.part != TEST
+    settings = {
+        "objective": "binary",
+        "learning_rate": RATE,
+        "num_leaves": LEAVES,
+        "seed": seed,
+        "num_threads": torch.get_num_threads(),
+        "verbose": -1,
+        "deterministic": True,
+        "force_col_wise": True,
+    }
+    codes = list(range(numbers.shape[1], features.shape[1]))
+    data = lightgbm.Dataset(features[before], label=examples.labels[before], categorical_feature=codes)
+    trees = lightgbm.train(settings, data, num_boost_round=TREES)
+    return np.asarray(trees.predict(features[rows]))

@@ -1,0 +1,248 @@
+"""Serving a bundle: one shopper and some candidates in, f, g, probability and attention out.
+
+Texts that the bundle knows are looked up; others are read by its language model and kept, the most
+recently used ones, so that a new campaign's text is read once.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from expectations.contracts.bundle import Manifest, verify_bundle
+from expectations.contracts.errors import BundleError, RequestError
+from training.batches import Assembler, Batch
+from training.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS
+from training.encoder import TextEncoder, load_saved
+from training.examples import Examples, read_examples
+from training.model import AdditiveModel, build_model
+from training.recipe import recipe_from
+from training.scoring import Scores, score_rows, scores_of
+from training.split import TEST
+from training.texts import TextTable
+from training.transforms import Transforms
+
+KEPT_TEXTS = 20_000  # vectors of texts that the bundle does not know: 30 MB at a width of 384
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What a shopper turned to before the moment, newest first, each text once; may be empty.
+
+    Attributes:
+        texts: the texts.
+        events: how often.
+        amounts: shop currency.
+        days_ago: days between the last time and the moment.
+    """
+
+    texts: Sequence[str] = ()
+    events: Sequence[float] = ()
+    amounts: Sequence[float] = ()
+    days_ago: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.texts), len(self.events), len(self.amounts), len(self.days_ago)}
+        if len(lengths) != 1:
+            raise RequestError(
+                f"history: {len(self.texts)} texts, {len(self.events)} events, {len(self.amounts)} amounts, "
+                f"{len(self.days_ago)} days_ago; give each entry all four"
+            )
+
+
+class TextVectors:
+    """Vectors of known texts, and of the unknown ones used most recently.
+
+    Args:
+        encoder: reads unknown texts.
+        known: place of each known text.
+        vectors: (T, E) vectors of the known texts.
+        kept: most unknown texts to keep.
+    """
+
+    def __init__(self, encoder: TextEncoder, known: dict[str, int], vectors: Tensor, *, kept: int) -> None:
+        self.encoder, self.known, self.vectors, self.kept = encoder, known, vectors, kept
+        self._recent: OrderedDict[str, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of texts, (V, E)."""
+        places = [self.known.get(text, -1) for text in texts]
+        found = self.vectors[torch.tensor(places, dtype=torch.long).clamp_min(0)]
+        unknown = [place for place, at in enumerate(places) if at < 0]
+        if unknown:
+            found[torch.tensor(unknown)] = self._read([texts[place] for place in unknown])
+        return found
+
+    def _read(self, texts: list[str]) -> Tensor:
+        with self._lock:
+            new = [text for text in dict.fromkeys(texts) if text not in self._recent]
+            fresh = {text: self._recent[text] for text in texts if text in self._recent}
+            if new:
+                table = TextTable(self.encoder, new, batch=32, device=str(self.vectors.device))
+                table.refresh()
+                fresh.update(zip(new, table.vectors.unbind(0), strict=True))
+            for text, vector in fresh.items():
+                self._recent[text] = vector
+                self._recent.move_to_end(text)
+            while len(self._recent) > self.kept:
+                self._recent.popitem(last=False)
+            return torch.stack([fresh[text] for text in texts])
+
+
+class Scorer:
+    """A bundle in memory. Safe to be called from several threads."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        digest: str,
+        model: AdditiveModel,
+        transforms: Transforms,
+        texts: TextVectors,
+    ) -> None:
+        self.manifest, self.hash = manifest, digest
+        self.model, self.transforms, self.texts = model, transforms, texts
+        self.device = str(texts.vectors.device)
+
+    @classmethod
+    def load(cls, bundle: Path, device: str = "cpu") -> "Scorer":
+        """Load a bundle after comparing every file with its hash.
+
+        Raises:
+            BundleError: the bundle is incomplete, altered or of another format.
+        """
+        manifest, digest = verify_bundle(bundle)
+        try:
+            recipe = recipe_from(dict(manifest.recipe), where=f"{bundle}/manifest.json")
+            transforms = Transforms.read(bundle / TRANSFORMS)
+            encoder = load_saved(bundle / ENCODER, max_tokens=recipe.max_tokens).to(device)
+            model = build_model(recipe, transforms, text_width=encoder.width, base_rate=0.5)
+            model.load_state_dict(load_file(bundle / MODEL))
+            vectors = load_file(bundle / EMBEDDINGS)["vectors"].to(device)
+            known = pq.read_table(bundle / TEXTS).column("text").to_pylist()
+        except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+            raise BundleError(f"{bundle} cannot be loaded ({error}); train again") from error
+        places = {text: place for place, text in reversed(list(enumerate(known)))}
+        texts = TextVectors(encoder, places, vectors, kept=KEPT_TEXTS)
+        return cls(manifest, digest, model.to(device).eval(), transforms, texts)
+
+    @torch.inference_mode()
+    def score(
+        self,
+        rows: pd.DataFrame,
+        *,
+        texts: Sequence[str],
+        queries: Sequence[str | None] | None = None,
+        history: History | None = None,
+    ) -> Scores:
+        """Score k candidates for one shopper at one moment.
+
+        Args:
+            rows: k rows with the bundle's numeric and categorical columns, in any order.
+            texts: the candidates' texts.
+            queries: each candidate's query or utterance, or None.
+            history: what the shopper did before; None: nothing.
+
+        Raises:
+            BundleError: a column that the model was trained with is missing.
+            RequestError: rows, texts and queries differ in number.
+        """
+        asked = list(queries) if queries is not None else [None] * len(texts)
+        if not len(rows) == len(texts) == len(asked):
+            raise RequestError(
+                f"{len(rows)} rows, {len(texts)} texts, {len(asked)} queries; give one of each"
+            )
+        if not len(rows):
+            empty = np.zeros(0, dtype=np.float32)
+            return scores_of(empty, empty, np.zeros((0, len(history.texts) if history else 0), np.float32))
+        batch, distinct = self._batch(rows, list(texts), asked, history or History())
+        parts = self.model.parts(batch.to(self.device), self.texts.of(distinct))
+        attention = parts.attention[:, : len(history.texts) if history else 0]
+        return scores_of(parts.f.cpu().numpy(), parts.g.cpu().numpy(), attention.cpu().numpy())
+
+    def _batch(
+        self, rows: pd.DataFrame, texts: list[str], queries: Sequence[str | None], history: History
+    ) -> tuple[Batch, list[str]]:
+        place: dict[str, int] = {}
+        for text in (*history.texts, *texts, *(query for query in queries if query is not None)):
+            place.setdefault(text, len(place))
+        entries = [place[text] for text in history.texts] or [-1]
+        past = np.nan_to_num(np.array([history.events, history.amounts, history.days_ago], dtype=np.float32))
+        features = torch.from_numpy(past.T if past.size else np.zeros((1, 3), np.float32))
+        batch = Batch(
+            numbers=torch.from_numpy(self.transforms.numbers(rows)),
+            codes=torch.from_numpy(self.transforms.codes(rows)),
+            pair=torch.arange(len(texts)),
+            pair_text=torch.tensor([place[text] for text in texts]),
+            pair_query=torch.tensor([-1 if query is None else place[query] for query in queries]),
+            history=torch.tensor(entries).expand(len(texts), -1),
+            history_features=features.expand(len(texts), -1, -1),
+        )
+        return batch, list(place)
+
+    @torch.inference_mode()
+    def explain_g(self, rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+        """What each feature adds to g: g minus g with that feature at its typical value.
+
+        Occlusion (Zeiler & Fergus 2014): a number is set to the training part's median (unknown where most
+        are unknown), a category to its most frequent value. Contributions need not add up to g.
+
+        Returns:
+            Feature names, numeric first, and contributions (k, features) in logits.
+        """
+        numbers = torch.from_numpy(self.transforms.numbers(rows))
+        codes = torch.from_numpy(self.transforms.codes(rows))
+        names = [*self.transforms.numeric, *self.transforms.categorical]
+        typical = torch.from_numpy(self.transforms.typical)
+        all_numbers, all_codes = [numbers], [codes]
+        for feature in range(len(names)):
+            changed_numbers, changed_codes = numbers, codes
+            if feature < numbers.shape[1]:
+                changed_numbers = numbers.clone()
+                changed_numbers[:, feature] = typical[feature]
+            else:
+                changed_codes = codes.clone()
+                changed_codes[:, feature - numbers.shape[1]] = 1
+            all_numbers.append(changed_numbers)
+            all_codes.append(changed_codes)
+        g = self.model.past(torch.cat(all_numbers).to(self.device), torch.cat(all_codes).to(self.device))
+        g = g.unflatten(0, (len(names) + 1, -1)).cpu()
+        return names, (g[0] - g[1:]).T.numpy()
+
+    def score_examples(
+        self, examples: Path | Examples, mask: np.ndarray | None = None, *, with_attention: bool = False
+    ) -> Scores:
+        """Score rows of an examples folder, as `score` would one shopper at a time.
+
+        Args:
+            examples: the folder, or what `read_examples` made of it.
+            mask: (rows,) True for the rows to score; None: the test part.
+            with_attention: keep the attention, (k, H).
+        """
+        data = read_examples(examples) if isinstance(examples, Path) else examples
+        chosen = np.flatnonzero(data.part == TEST if mask is None else mask)
+        vectors = self.vectors_of(data.texts)
+        assembler = Assembler(data, self.transforms)
+        return score_rows(self.model, assembler, vectors, chosen, with_attention=with_attention)
+
+    def vectors_of(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of any number of texts, (T, E); unknown ones are read, and not kept."""
+        places = np.array([self.texts.known.get(text, -1) for text in texts])
+        vectors = self.texts.vectors[torch.from_numpy(places).clamp_min(0)]
+        unknown = np.flatnonzero(places < 0)
+        if len(unknown):
+            new = [texts[int(place)] for place in unknown]
+            table = TextTable(self.texts.encoder, new, batch=64, device=self.device)
+            table.refresh()
+            vectors[torch.from_numpy(unknown)] = table.vectors
+        return vectors
