@@ -48,7 +48,8 @@ def calendar_features(
 
     Args:
         moments: seconds since 1970 in UTC, one per item.
-        valid_from, valid_until: the items' borders in the same unit; None or NaN: no border.
+        valid_from: the items' first moments in the same unit; None or NaN: no border.
+        valid_until: the items' ends in the same way.
 
     Returns:
         One list per name of CALENDAR_FEATURES, in days.

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from expectations.contracts.errors import SchemaError, TransientError
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
+    from feast import FeatureService, FeatureStore
 
 OWNER = "recommender"
 
@@ -138,19 +138,18 @@ def _seconds(moments: pd.Series) -> pd.Series:
 
 
 def online(
-    store: "FeatureStore", service: str, entities: Sequence[Mapping[str, Any]]
+    store: "FeatureStore", service: "FeatureService", entities: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Any]]:
     """The latest features of entities from the online store.
 
     Args:
         store: the source's store.
-        service: name of the feature service.
+        service: the feature service, from `store.get_feature_service`; keep it, it is slow to get.
         entities: per row the entity's id and "moment", seconds since 1970 of the request.
 
     Returns:
         Feature name -> one value per entity; None where nothing is known.
     """
-    found = store.get_online_features(
-        features=store.get_feature_service(service, allow_cache=True), entity_rows=list(entities)
-    )
+    rows = [dict(entity) for entity in entities]
+    found = store.get_online_features(features=service, entity_rows=rows)
     return found.to_dict()

@@ -11,7 +11,7 @@ before it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import ibis
 from ibis import _
@@ -87,7 +87,7 @@ def _lay_out(facts: IbisTable, moments: IbisTable, by: str, measures: Sequence[M
 
 
 def _layer(
-    facts: IbisTable, by: str, measures: Sequence[Measure], *, when, sign: float, days: int | None
+    facts: IbisTable, by: str, measures: Sequence[Measure], *, when: Any, sign: float, days: int | None
 ) -> IbisTable:
     """The facts themselves (days None, sign 1), or the expiries of one window (sign -1)."""
     columns = {}

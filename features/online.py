@@ -1,0 +1,236 @@
+"""The features of one request: the shopper from Feast, the candidates from memory, and where they meet."""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expectations.contracts.errors import RequestError
+from expectations.contracts.source import Source
+from features import vocabulary
+from features.candidates import Catalogue
+from features.context import calendar_features
+from features.cross import CROSS_FEATURES, cross_features
+from features.examples import HISTORY_LENGTH
+from features.retrieval import online
+from features.shop import NEWCOMER
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+_LISTS = {"topic": ("topics", "topic"), "covered_id": ("items", "item")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What a request says.
+
+    Attributes:
+        user_id: the shopper.
+        scenario: where in the shop.
+        moment: naive UTC.
+        context: channel, place, device, occasion and the source's extra columns of exposures.
+        query: the search query or utterance, if any.
+        candidates: item ids to choose from; None: everything that may be shown in the scenario.
+    """
+
+    user_id: str
+    scenario: str
+    moment: datetime
+    context: Mapping[str, Any]
+    query: str | None = None
+    candidates: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """A shopper and k candidates with all their features: what the model scores.
+
+    Attributes:
+        item_ids: (k,) the candidates.
+        texts: (k,) what the model reads of each.
+        rows: (k, features) numeric columns float32, categorical columns str or None.
+        query: the words of the moment, or None.
+        topics, visits, amounts, days: the shopper's history, newest first, at most 64 long.
+        known: whether anything is known of the shopper.
+        skipped: candidates that were asked for and may not be shown, with the reason.
+    """
+
+    item_ids: Sequence[str]
+    texts: Sequence[str]
+    rows: pd.DataFrame
+    query: str | None
+    topics: Sequence[str]
+    visits: Sequence[float]
+    amounts: Sequence[float]
+    days: Sequence[float]
+    known: bool
+    skipped: Mapping[str, str]
+
+
+class OnlineFeatures:
+    """Reads the features of requests. Safe to share between threads."""
+
+    def __init__(self, store: "FeatureStore", snapshots: Path, source: Source) -> None:
+        """Load the candidates of one snapshots version.
+
+        Args:
+            store: the source's Feast store, materialized from these snapshots.
+            snapshots: folder of the version.
+            source: the shop's declaration.
+        """
+        self._store = store
+        self._service = store.get_feature_service(vocabulary.SHOPPER)
+        self._lock = threading.Lock()
+        self._extras = {c.name: c for c in source.contracts()["exposures"].extras}
+        self.catalogue = Catalogue.load(store, snapshots)
+        self._words = _words(snapshots)
+        self._newcomer = self._fetch(NEWCOMER, 0.0)
+        self._coverage = _ByItem(snapshots / "coverage.parquet")
+        self._item_topics = _ByItem(snapshots / "item_topics.parquet")
+        self._engine = duckdb.connect()
+        self._engine.execute("SET threads = 1")  # a request's few rows are not worth a second thread
+        self._cross_sql = _cross_sql()
+
+    def meet(self, situation: Situation) -> Meeting:
+        """The features of a shopper and the candidates of a request.
+
+        Raises:
+            RequestError: an unknown scenario, context or candidate, or nothing that may be shown.
+        """
+        self._check_context(situation.context)
+        seconds = situation.moment.replace(tzinfo=UTC).timestamp()
+        chosen, skipped = self.catalogue.choose(situation.scenario, situation.moment, situation.candidates)
+        shopper = self._fetch(situation.user_id, seconds)
+        known = shopper["user_num_events"] is not None
+        if not known:
+            clock = {name: value for name, value in shopper.items() if name.startswith("context_")}
+            shopper = {**self._newcomer, **clock}
+        return Meeting(
+            item_ids=list(chosen.index),
+            texts=chosen["text"].tolist(),
+            rows=self._rows(situation, shopper, chosen, seconds),
+            query=self._query(situation),
+            topics=shopper["topics"][:HISTORY_LENGTH],
+            visits=shopper["topic_visits"][:HISTORY_LENGTH],
+            amounts=shopper["topic_amounts"][:HISTORY_LENGTH],
+            days=shopper["topic_days"][:HISTORY_LENGTH],
+            known=known,
+            skipped=skipped,
+        )
+
+    def _rows(
+        self, situation: Situation, shopper: Mapping[str, Any], chosen: pd.DataFrame, seconds: float
+    ) -> pd.DataFrame:
+        """One row per candidate, the columns of both sides and of where they meet."""
+        own = {
+            n: value for n, value in shopper.items() if n.startswith(("user_", "context_")) and n != "user_id"
+        }
+        own["context_scenario"] = situation.scenario
+        for name in (*vocabulary.PLACES, *self._extras):
+            own[f"context_{name}"] = situation.context.get(name)
+        calendar = calendar_features(
+            [seconds] * len(chosen), chosen["item_valid_from"].tolist(), chosen["item_valid_until"].tolist()
+        )
+        columns = {name: chosen[name].to_numpy() for name in chosen.columns if name.startswith("item_")}
+        columns |= {name: np.array(values, np.float32) for name, values in calendar.items()}
+        columns |= {name: _repeat(value, len(chosen)) for name, value in own.items()}
+        columns |= self._cross(shopper, chosen.index)
+        return pd.DataFrame(columns, index=chosen.index)
+
+    def _check_context(self, context: Mapping[str, Any]) -> None:
+        known = (*vocabulary.PLACES, *self._extras)
+        unknown = sorted(set(context) - set(known))
+        if unknown:
+            raise RequestError(f"context has an unknown key {unknown[0]!r}; known: time, {', '.join(known)}")
+
+    def _fetch(self, user_id: str, seconds: float) -> dict[str, Any]:
+        with self._lock:
+            found = online(self._store, self._service, [{"user_id": user_id, "moment": seconds}])
+        return {name: values[0] for name, values in found.items()}
+
+    def _query(self, situation: Situation) -> str | None:
+        said = [situation.query]
+        said += [situation.context.get(n) for n, c in self._extras.items() if c.extra == "text"]
+        said.append(self._words.get(situation.user_id))
+        return " ".join(text.strip() for text in said if text and text.strip()) or None
+
+    def _cross(self, shopper: Mapping[str, Any], item_ids: pd.Index) -> dict[str, np.ndarray]:
+        count = len(item_ids)
+        ids = pa.array(item_ids, pa.string())
+        pairs = {"pair_id": np.arange(count), "history_id": np.zeros(count, np.int32), "item_id": ids}
+        cursor = self._engine.cursor()
+        cursor.register("pairs", pa.table(pairs))
+        cursor.register("history_topics", _history(shopper, "topic"))
+        cursor.register("history_items", _history(shopper, "covered_id"))
+        cursor.register("coverage", self._coverage.of(item_ids))
+        cursor.register("item_topics", self._item_topics.of(item_ids))
+        found = cursor.execute(self._cross_sql).fetchnumpy()
+        cursor.close()
+        order = np.argsort(found["pair_id"])
+        columns = {name: np.ma.asarray(found[name], dtype=np.float32) for name in CROSS_FEATURES}
+        return {name: column.filled(np.nan)[order] for name, column in columns.items()}
+
+
+class _ByItem:
+    """A table kept in the order of its item_id, so that the rows of a few items are a few slices."""
+
+    def __init__(self, path: Path) -> None:
+        self._table = pq.read_table(path).sort_by("item_id")
+        ids, starts, counts = np.unique(
+            self._table.column("item_id").to_numpy(), return_index=True, return_counts=True
+        )
+        self._rows = {item: range(at, at + n) for item, at, n in zip(ids, starts, counts, strict=True)}
+
+    def of(self, item_ids: Iterable[str]) -> pa.Table:
+        """The rows of those items."""
+        rows = [np.asarray(self._rows[item]) for item in item_ids if item in self._rows]
+        return self._table.take(pa.array(np.concatenate(rows) if rows else [], pa.int64()))
+
+
+def _words(snapshots: Path) -> dict[str, str]:
+    table = pq.read_table(snapshots / "user_words.parquet").to_pydict()
+    return {user: words for user, words in zip(table["user_id"], table["words"], strict=True) if words}
+
+
+def _history(shopper: Mapping[str, Any], column: str) -> pa.Table:
+    lists, prefix = _LISTS[column]
+    return pa.table(
+        {
+            "history_id": pa.array([0] * len(shopper[lists]), pa.int32()),
+            column: pa.array(shopper[lists], pa.string()),
+            "visits": pa.array(shopper[f"{prefix}_visits"], pa.float64()),
+            "amount": pa.array(shopper[f"{prefix}_amounts"], pa.float64()),
+            "days": pa.array(shopper[f"{prefix}_days"], pa.float64()),
+        }
+    )
+
+
+def _cross_sql() -> str:
+    """The cross features compiled once for DuckDB, over tables that each request registers."""
+    entry = {"history_id": "int32", "visits": "float64", "amount": "float64", "days": "float64"}
+    schemas = {
+        "pairs": {"pair_id": "int64", "history_id": "int32", "item_id": "string"},
+        "history_topics": {**entry, "topic": "string"},
+        "history_items": {**entry, "covered_id": "string"},
+        "item_topics": {"item_id": "string", "topic": "string", "department": "string", "weight": "float64"},
+        "coverage": {"item_id": "string", "covered_id": "string"},
+    }
+    tables = {name: ibis.table(schema, name=name) for name, schema in schemas.items()}
+    return str(ibis.to_sql(cross_features(tables.pop("pairs"), **tables), dialect="duckdb"))
+
+
+def _repeat(value: Any, count: int) -> np.ndarray:
+    """A value of the shopper or the moment, for each candidate; None is NaN among numbers."""
+    if isinstance(value, str):
+        return np.full(count, value, dtype=object)
+    return np.full(count, np.nan if value is None else value, dtype=np.float32)
