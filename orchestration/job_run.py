@@ -23,7 +23,7 @@ from expectations.contracts.landing import write_text
 from orchestration.home import Home
 from orchestration.instance import PROJECT
 from orchestration.processes import stop, tail
-from orchestration.runs import LAUNCH_TAG, dagster_instance, process_tag
+from orchestration.runs import LAUNCH_TAG, dagster_instance
 
 if TYPE_CHECKING:
     from dagster import DagsterEvent, DagsterInstance
@@ -110,14 +110,13 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
-    def poll(self, instance: "DagsterInstance", launch: str, pid: int) -> None:
+    def poll(self, instance: "DagsterInstance", launch: str) -> None:
         """Read and print what happened since the last time."""
         from dagster import RunsFilter
 
         if self.run_id is None:
             for run in instance.get_runs(RunsFilter(tags={LAUNCH_TAG: launch}), limit=1):
                 self.run_id = run.run_id
-                instance.add_run_tags(run.run_id, process_tag(pid))
                 self.console.line(f"run {run.run_id}")
         more = self.run_id is not None
         while more:
@@ -190,9 +189,9 @@ def run_job(
         pump.start()
         try:
             while child.poll() is None:
-                progress.poll(instance, launch, child.pid)
+                progress.poll(instance, launch)
                 time.sleep(POLL_SECONDS)
-            progress.poll(instance, launch, child.pid)
+            progress.poll(instance, launch)
         except BaseException:
             _interrupt(child)
             raise

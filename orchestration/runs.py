@@ -6,23 +6,23 @@ would wait for it.
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import psutil
 
 from orchestration.home import Home
 from orchestration.instance import DAGSTER_URL
-from orchestration.processes import find, start_time
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun
 
 LAUNCH_TAG = "recommender/launch"
-"""Names a run before Dagster has given it an id."""
+"""Names a run before Dagster has given it an id. It stands in the command line of the run's process too.
 
-PROCESS_TAG = "recommender/process"
-"""Number and start time of the process that executes a run."""
+Tags are given at the start only: Dagster rewrites a run at each change of its status, and a tag that is added
+at the same moment is lost.
+"""
 
 
 @contextlib.contextmanager
@@ -41,14 +41,6 @@ def dagster_instance(home: Home, environment: Mapping[str, str]) -> "Iterator[Da
             os.environ[DAGSTER_URL] = before
 
 
-def process_tag(pid: int) -> dict[str, str]:
-    """The tag by which a run's process is found again; none if it has ended already."""
-    try:
-        return {PROCESS_TAG: f"{pid} {start_time(psutil.Process(pid))}"}
-    except psutil.NoSuchProcess:
-        return {}
-
-
 def fail_lost_runs(home: Home, environment: Mapping[str, str]) -> list[str]:
     """Mark the runs that lost their process as failed; call it while neither UI nor daemon runs.
 
@@ -63,7 +55,8 @@ def fail_lost_runs(home: Home, environment: Mapping[str, str]) -> list[str]:
     in_progress = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     with dagster_instance(home, environment) as instance:
         runs = instance.get_runs(RunsFilter(statuses=in_progress))
-        lost = [run for run in runs if _is_lost(run)]
+        command_lines = _command_lines()
+        lost = [run for run in runs if _is_lost(run, command_lines)]
         for run in lost:
             instance.report_run_failed(
                 run, "its process is gone (killed, or the machine stopped); run it again"
@@ -71,11 +64,19 @@ def fail_lost_runs(home: Home, environment: Mapping[str, str]) -> list[str]:
         return [run.run_id for run in lost]
 
 
-def _is_lost(run: "DagsterRun") -> bool:
+def _is_lost(run: "DagsterRun", command_lines: Sequence[str]) -> bool:
     from dagster._core.storage.tags import GRPC_INFO_TAG
 
-    process = run.tags.get(PROCESS_TAG)
-    if process:
-        number, started = process.split()
-        return find(int(number), float(started)) is None
+    launch = run.tags.get(LAUNCH_TAG)
+    if launch:
+        return not any(launch in line for line in command_lines)
     return GRPC_INFO_TAG in run.tags
+
+
+def _command_lines() -> list[str]:
+    """The command lines of all live processes; that of a zombie is empty."""
+    lines = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            lines.append(" ".join(process.cmdline()))
+    return lines
