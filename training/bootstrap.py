@@ -77,6 +77,8 @@ def _by_order(
     label: np.ndarray, score: np.ndarray, user: np.ndarray, weights_RU: np.ndarray
 ) -> dict[str, np.ndarray]:
     """AUC and average precision from cumulated weights at the ends of groups of equal scores."""
+    if not label.any():
+        return dict.fromkeys(("auc", "average_precision"), np.full(len(weights_RU), np.nan))
     order = np.argsort(-score, kind="stable")
     ordered = score[order]
     last = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])
