@@ -84,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecommenderError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except PermissionError as error:
+        remedy = "run as the user who owns RECOMMENDER_HOME, or choose another"
+        print(f"error: no permission for {error.filename}; {remedy}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

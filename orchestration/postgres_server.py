@@ -198,6 +198,7 @@ class Server:
         return True
 
     def _start(self) -> psutil.Process:
+        account = server_account(self.data)
         self._clear_stale()
         require_free_port(
             self.port,
@@ -205,7 +206,6 @@ class Server:
             remedy="stop it, or set RECOMMENDER_POSTGRES_PORT to a free port",
         )
         self.home.postgres.mkdir(parents=True, exist_ok=True)
-        account = server_account(self.data)
         if not (self.data / "PG_VERSION").exists():
             self._initialise(account)
         self._require_version()

@@ -80,3 +80,18 @@ def _command_lines() -> list[str]:
         with contextlib.suppress(psutil.Error):
             lines.append(" ".join(process.cmdline()))
     return lines
+
+
+def step_seconds(instance: "DagsterInstance", run_id: str) -> dict[str, float]:
+    """Wall time of the steps of a run that have ended, in the order in which they did."""
+    started: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for record in instance.get_records_for_run(run_id).records:
+        event = record.event_log_entry.dagster_event
+        if event is None or event.step_key is None:
+            continue
+        if event.event_type_value == "STEP_START":
+            started[event.step_key] = record.event_log_entry.timestamp
+        elif event.event_type_value == "STEP_SUCCESS":
+            seconds[event.step_key] = record.event_log_entry.timestamp - started[event.step_key]
+    return seconds

@@ -1,0 +1,159 @@
+"""Ingestion and validation: a shop's tables land, and what keeps their contract goes on."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from expectations.contracts.tables import CONTRACTS
+from orchestration import display
+from orchestration.failures import told_apart
+from orchestration.workplace import Workplace
+
+OWNERS = ["team:recommendations"]
+CRITICAL, WARNING = "critical_rules", "warning_rules"
+MAX_SAMPLES = 5
+
+
+def checked_key(table: str) -> str:
+    """Name of the asset of a table's checked rows."""
+    return f"checked_{table}"
+
+
+@dg.multi_asset(
+    name="ingestion",
+    group_name="ingestion",
+    specs=[
+        dg.AssetSpec(
+            name,
+            description=f"{contract.grain[0].upper()}{contract.grain[1:]}, as the shop brings it, in the "
+            f"contract's types{'' if contract.required else '; optional'}. Rows that cannot be read are in quarantine.",
+            kinds={"parquet", "duckdb"},
+            owners=OWNERS,
+            tags={"layer": "landed"},
+        )
+        for name, contract in CONTRACTS.items()
+    ],
+)
+def landed_tables(work: Workplace) -> Iterator[dg.MaterializeResult]:
+    """Land the six tables of the source."""
+    from orchestration import steps
+
+    with told_apart():
+        landed = steps.ingest(work)
+    for name in CONTRACTS:
+        if name not in landed:
+            yield dg.MaterializeResult(
+                asset_key=name, metadata={"rows": 0, "note": "not brought by this source"}
+            )
+            continue
+        table = landed[name]
+        yield dg.MaterializeResult(
+            asset_key=name,
+            data_version=dg.DataVersion(table.version),
+            metadata={
+                "dagster/row_count": table.num_rows,
+                "rejected_rows": table.num_rejected,
+                "unchanged": not table.written,
+                "folder": dg.MetadataValue.path(table.folder),
+                "preview": display.preview(table.folder),
+            },
+        )
+
+
+@dg.multi_asset(
+    name="validation",
+    group_name="validation",
+    specs=[
+        dg.AssetSpec(
+            checked_key(name),
+            deps=list(CONTRACTS) if name == "exposures" else sorted({name, "items"}),
+            description=f"{contract.grain[0].upper()}{contract.grain[1:]} that keeps its contract: `{name}` "
+            "without the rows that broke a critical rule, which are in quarantine with their reason.",
+            kinds={"greatexpectations", "parquet"},
+            owners=OWNERS,
+            tags={"layer": "checked"},
+        )
+        for name, contract in CONTRACTS.items()
+    ],
+    check_specs=[
+        dg.AssetCheckSpec(check, asset=checked_key(name), blocking=check == CRITICAL, description=description)
+        for name in CONTRACTS
+        for check, description in (
+            (CRITICAL, "Rules that the rest relies on. More broken rows than tolerated stop the run."),
+            (WARNING, "Rules that say what is normal. They never stop a run."),
+        )
+    ],
+)
+def checked_tables(work: Workplace) -> Iterator[dg.MaterializeResult]:
+    """Check every landed table against its contract, its distributions and the other tables."""
+    from orchestration import steps
+
+    with told_apart():
+        reports = steps.validate(work)
+    for name in CONTRACTS:
+        yield _checked(name, reports.get(name))
+
+
+def _checked(name: str, report) -> dg.MaterializeResult:  # type: ignore[no-untyped-def]
+    if report is None:
+        absent = {"note": "not brought by this source"}
+        checks = [
+            dg.AssetCheckResult(passed=True, check_name=check, metadata=absent)
+            for check in (CRITICAL, WARNING)
+        ]
+        return dg.MaterializeResult(
+            asset_key=checked_key(name), metadata={"rows": 0, **absent}, check_results=checks
+        )
+    return dg.MaterializeResult(
+        asset_key=checked_key(name),
+        data_version=dg.DataVersion(report.folder.name),
+        metadata={
+            "dagster/row_count": report.num_checked,
+            "landed_rows": report.num_rows,
+            "quarantined_rows": report.num_quarantined,
+            "unchanged": report.unchanged,
+            "data_docs": display.page(report.data_docs),
+            "preview": display.preview(report.folder),
+        },
+        check_results=[
+            _check_result(report, "critical", CRITICAL),
+            _check_result(report, "warning", WARNING),
+        ],
+    )
+
+
+def _check_result(report, severity: str, name: str) -> dg.AssetCheckResult:  # type: ignore[no-untyped-def]
+    checks = [check for check in report.checks if check.severity == severity]
+    failed = [check for check in checks if not check.passed]
+    severities = {"critical": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN}
+    rows = [
+        {
+            "rule": c.rule,
+            "passed": c.passed,
+            "rows": c.num_failed,
+            "share": c.share_failed,
+            "tolerated": c.bound,
+        }
+        for c in checks
+    ]
+    details = [
+        {
+            "table": c.table,
+            "rule": c.rule,
+            "rows": c.num_failed,
+            "sample": list(c.sample[:MAX_SAMPLES]),
+            "message": c.message,
+        }
+        for c in failed
+    ]
+    return dg.AssetCheckResult(
+        passed=not failed,
+        check_name=name,
+        severity=severities[severity],
+        description="; ".join(check.message for check in failed)[:1000] or f"{len(checks)} rules passed",
+        metadata={
+            "failed_rules": dg.MetadataValue.json(details),
+            "rules": display.table(rows),
+            "data_docs": display.page(report.data_docs),
+        },
+    )

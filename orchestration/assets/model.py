@@ -1,0 +1,157 @@
+"""Training, evaluation and deployment: a bundle, its figures, the gate's verdict, the model that serves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from orchestration import display
+from orchestration.assets.data import OWNERS
+from orchestration.failures import told_apart
+from orchestration.workplace import Workplace
+
+SCORERS = ("test", "before", "baseline", "popularity", "champion")
+
+
+@dg.asset(
+    group_name="training",
+    deps=["training_examples"],
+    description="One model: the language model fine-tuned on the examples, with its tokenizer, fitted transforms "
+    "and a manifest that holds the hash of every file.",
+    kinds={"pytorch", "huggingface"},
+    owners=OWNERS,
+    tags={"layer": "model"},
+)
+def model_bundle(context: dg.AssetExecutionContext, work: Workplace) -> dg.MaterializeResult:
+    """Fit a bundle, resuming where a killed run stopped."""
+    from orchestration import steps
+    from training.plots import loss_curves
+
+    with told_apart():
+        made = steps.train(work)
+    facts = made.facts
+    context.log.info("bundle %s %s", facts["bundle"][:12], "fitted" if made.made else "is unchanged")
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(facts["bundle"]),
+        metadata={
+            "bundle": facts["bundle"],
+            "unchanged": not made.made,
+            "validation": display.table([_shown(facts["metrics"])]),
+            "loss_curves": display.picture(loss_curves(facts["history"], facts["metric"]), "loss curves"),
+            "seconds": display.table([facts["seconds"]]),
+            "tensorboard": dg.MetadataValue.path(facts["log_dir"]),
+            "folder": dg.MetadataValue.path(made.folder),
+        },
+    )
+
+
+@dg.asset(
+    group_name="evaluation",
+    deps=["model_bundle", "training_examples"],
+    description="One evaluation per bundle: figures on the test part (later exposures only), before and after "
+    "fine-tuning, beside gradient-boosted trees, popularity and the model that serves, with 95 % intervals and slices.",
+    kinds={"pytorch", "lightgbm"},
+    owners=OWNERS,
+    tags={"layer": "model"},
+)
+def model_evaluation(work: Workplace) -> dg.MaterializeResult:
+    """Measure the bundle and its rivals on the same rows."""
+    from orchestration import steps
+    from training import plots
+
+    with told_apart():
+        found, made = steps.evaluate(work)
+    figures = [{"scorer": name, **_shown(found[name])} for name in SCORERS if found.get(name)]
+    slices = [{"slice": name, **_shown(values)} for name, values in found["slices"].items()]
+    return dg.MaterializeResult(
+        metadata={
+            "figures": display.table(figures),
+            "intervals_95": dg.MetadataValue.json(found["intervals"]),
+            "slices": display.table(slices),
+            "roc": display.picture(plots.roc(found), "ROC"),
+            "calibration": display.picture(plots.calibration(found), "calibration"),
+            "lift": display.picture(plots.lift(found), "lift by decile"),
+            "unchanged": not made,
+        },
+    )
+
+
+@dg.asset(
+    group_name="evaluation",
+    deps=["model_evaluation"],
+    description="One verdict per bundle: whether the gate lets this very model serve, rule by rule.",
+    kinds={"python"},
+    owners=OWNERS,
+    tags={"layer": "model"},
+    check_specs=[
+        dg.AssetCheckSpec("approved", asset="gate_verdict", description="Every rule of the gate passed.")
+    ],
+)
+def gate_verdict(work: Workplace) -> dg.MaterializeResult:
+    """Hold the evaluation against the gate's rules."""
+    from orchestration import steps
+
+    with told_apart():
+        verdict = steps.judge(work)
+    rules = [vars(rule) for rule in verdict.rules]
+    failed = [
+        {"table": "gate", "rule": r["rule"], "rows": None, "sample": [], "message": r["reason"]}
+        for r in rules
+        if not r["passed"]
+    ]
+    return dg.MaterializeResult(
+        metadata={"bundle": verdict.bundle, "approved": verdict.approved, "rules": display.table(rules)},
+        check_results=[
+            dg.AssetCheckResult(
+                passed=verdict.approved,
+                check_name="approved",
+                metadata={"failed_rules": dg.MetadataValue.json(failed)},
+            )
+        ],
+    )
+
+
+@dg.asset(
+    group_name="evaluation",
+    deps=["gate_verdict"],
+    description="One report of the last run, `reports/latest.json`: rows, checks, figures, verdict, seconds.",
+    kinds={"json"},
+    owners=OWNERS,
+    tags={"layer": "model"},
+)
+def run_report(context: dg.AssetExecutionContext, work: Workplace) -> dg.MaterializeResult:
+    """Write the report of this run."""
+    from orchestration import steps
+    from orchestration.runs import step_seconds
+
+    with told_apart():
+        found = steps.report(work, step_seconds(context.instance, context.run_id))
+    figures = [{"scorer": name, **_shown(found[name])} for name in ("before", "test", "baseline")]
+    return dg.MaterializeResult(
+        metadata={"report": dg.MetadataValue.path(work.place.report), "figures": display.table(figures)}
+    )
+
+
+@dg.asset(
+    group_name="deployment",
+    deps=["gate_verdict", "run_report", "online_features"],
+    description="One pointer to the model that serves. Only a bundle whose own hash the gate approved gets here.",
+    kinds={"bentoml"},
+    owners=OWNERS,
+    tags={"layer": "serving"},
+)
+def deployed_model(work: Workplace) -> dg.MaterializeResult:
+    """Put the approved bundle into BentoML's model store, build a Bento, and point the service at it."""
+    from orchestration import steps
+
+    with told_apart():
+        deployed = steps.deploy(work)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(deployed["bundle"]),
+        metadata={name: str(value) for name, value in deployed.items()},
+    )
+
+
+def _shown(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The single numbers among figures."""
+    return {name: value for name, value in figures.items() if not isinstance(value, dict | list)}

@@ -1,0 +1,62 @@
+"""What Dagster loads: assets, checks, jobs, schedules, sensors and where they work."""
+
+import os
+from collections.abc import Mapping
+
+import dagster as dg
+
+from orchestration.assets.data import checked_tables, landed_tables
+from orchestration.assets.features import feature_rows, online_features, training_examples
+from orchestration.assets.model import (
+    deployed_model,
+    gate_verdict,
+    model_bundle,
+    model_evaluation,
+    run_report,
+)
+from orchestration.home import Home
+from orchestration.instance import COMPLETE_JOURNEY
+from orchestration.schedules import data_job, schedules, whole_job
+from orchestration.sensors import failed_checks, failed_runs
+from orchestration.workplace import Workplace
+
+ASSETS = (
+    landed_tables,
+    checked_tables,
+    feature_rows,
+    online_features,
+    training_examples,
+    model_bundle,
+    model_evaluation,
+    gate_verdict,
+    run_report,
+    deployed_model,
+)
+
+
+def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
+    """The definitions for the settings of an environment.
+
+    Args:
+        environ: RECOMMENDER_HOME, RECOMMENDER_SOURCE, RECOMMENDER_FEAST_URL, RECOMMENDER_RECIPE,
+            RECOMMENDER_GATE and RECOMMENDER_UI_URL; each has a default but the Feast registry.
+    """
+    work = Workplace(
+        home=str(Home.from_environment(environ).root),
+        source=environ.get("RECOMMENDER_SOURCE") or str(COMPLETE_JOURNEY),
+        registry_url=dg.EnvVar("RECOMMENDER_FEAST_URL"),
+        recipe=environ.get("RECOMMENDER_RECIPE") or "",
+        gate_rules=environ.get("RECOMMENDER_GATE") or "",
+        ui=environ.get("RECOMMENDER_UI_URL") or "http://127.0.0.1:3000",
+    )
+    return dg.Definitions(
+        assets=ASSETS,
+        jobs=[data_job, whole_job],
+        schedules=schedules(environ),
+        sensors=[failed_runs, failed_checks],
+        resources={"work": work},
+        executor=dg.multiprocess_executor.configured({"max_concurrent": 2}),
+    )
+
+
+defs = build_definitions(os.environ)

@@ -1,0 +1,49 @@
+"""Results as Dagster metadata: tables, pictures and links that people look at in the UI."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+PREVIEW_ROWS = 5
+MAX_CELL = 80
+
+
+def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+    """A PNG image shown in place."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
+    """Rows with the same keys as a Markdown table."""
+    if not rows:
+        return dg.MetadataValue.md("no rows")
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def preview(folder: Path) -> dg.MarkdownMetadataValue:
+    """The first rows of a Parquet file, or of the first file of a folder."""
+    import pyarrow.parquet as pq
+
+    files = [folder] if folder.is_file() else sorted(folder.rglob("*.parquet"))
+    if not files:
+        return table([])
+    batch = next(pq.ParquetFile(files[0]).iter_batches(batch_size=PREVIEW_ROWS), None)
+    return table(batch.to_pylist() if batch is not None else [])
+
+
+def page(path: Path) -> dg.MetadataValue:
+    """A link to a local HTML page."""
+    return dg.MetadataValue.url(path.resolve().as_uri())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
