@@ -25,7 +25,7 @@ from orchestration.postgres import (
     running,
 )
 from orchestration.postgres_server import Server
-from orchestration.privileges import Account
+from orchestration.privileges import Account, server_account
 from tests.orchestration.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -262,7 +262,7 @@ def test_without_the_capability_the_message_says_what_to_do(tmp_path):
     closed.mkdir(mode=0o700)
     code = f"""
         from pathlib import Path
-        from orchestration.privileges import Account
+        from orchestration.privileges import Account, server_account
         Account(uid=65534, gid=65534).command(["true"], reach=[Path({str(closed)!r})])
     """
     done = subprocess.run(
@@ -280,3 +280,24 @@ def test_without_the_capability_the_message_says_what_to_do(tmp_path):
         check=False,
     )
     assert "grants no CAP_DAC_OVERRIDE" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_a_home_of_another_user_is_refused_with_the_remedy(tmp_path):
+    home = Home(root=tmp_path / "home")
+    settings = PostgresSettings(port=free_port())
+    with running(home, settings):
+        owner = Server(home=home, port=1).data.stat().st_uid
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    pid = os.fork()
+    if pid == 0:  # a process of another user: what it raises is its exit code
+        os.setgroups([])
+        os.setuid(owner + 1)
+        try:
+            server_account(home.postgres / "data")
+        except ServiceError as error:
+            os._exit(0 if "choose another RECOMMENDER_HOME" in str(error) else 2)
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
