@@ -1,0 +1,90 @@
+"""A pointer becomes a ranker: the bundle verified and loaded, the features opened, both tried together."""
+
+import gc
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+
+from expectations.contracts.errors import BundleError, SettingError
+from expectations.contracts.source import read_source
+from features.online import OnlineFeatures, Situation
+from features.retrieval import StoreSettings, open_store
+from features.shop import NEWCOMER
+from serving.pointer import Pointer
+from serving.ranker import Ranker
+
+
+def load_ranker(pointer: Pointer, registry_url: str) -> Ranker:
+    """Load what a pointer names and rank once with it, so that it serves or is refused as a whole.
+
+    Args:
+        pointer: the deployment.
+        registry_url: SQLAlchemy URL of the Feast registry. It has a password: never log it.
+
+    Raises:
+        BundleError: the bundle is altered, incomplete, or wants features that are not there.
+        SettingError: the pointer names something that is not there.
+        TransientError: the Feast registry does not answer.
+    """
+    from training.scorer import Scorer
+
+    folder = Path(pointer.model)
+    if not folder.is_dir():
+        raise BundleError(f"{folder} is not there, but the deployment names it; deploy again")
+    scorer = Scorer.load(folder)
+    if scorer.hash != pointer.bundle:
+        raise BundleError(
+            f"{folder} holds bundle {scorer.hash[:12]}, the deployment names {pointer.bundle[:12]}; "
+            "deploy again"
+        )
+    source = read_source(Path(pointer.source))
+    ranker = Ranker(scorer, _features(pointer, registry_url), history_days=source.history_days)
+    _try(ranker, pointer)
+    return ranker
+
+
+def _features(pointer: Pointer, registry_url: str) -> OnlineFeatures:
+    online_store, snapshots = Path(pointer.online_store), Path(pointer.snapshots)
+    for path in (online_store, snapshots):
+        if not path.exists():
+            raise SettingError(f"{path} is not there, but the deployment names it; build the features again")
+    settings = StoreSettings(project=pointer.project, registry_url=registry_url, online_path=online_store)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental
+        return OnlineFeatures(open_store(settings), snapshots, read_source(Path(pointer.source)))
+
+
+def _try(ranker: Ranker, pointer: Pointer) -> None:
+    """Rank for the newcomer: features that the model wants and are not there show up here, not in a request.
+
+    Where nothing may be shown at the horizon, only the first candidate is tried, in its own time.
+    """
+    items = ranker.features.catalogue.items
+    if items.empty:
+        raise SettingError(f"{pointer.snapshots} has no candidate at all; build the features again")
+    item = items.iloc[0]
+    start = item["valid_from"]
+    moment = default_moment(pointer) if start is None or start != start else start.to_pydatetime()
+    kind = {"campaign", "product", "content", "ad"} & {item["kind"]}
+    situation = Situation(
+        user_id=NEWCOMER,
+        scenario=kind.pop() if kind else "campaign",
+        moment=moment,
+        context={},
+        candidates=[str(items.index[0])],
+    )
+    ranker.recommend(situation, 1)
+
+
+def default_moment(pointer: Pointer) -> datetime:
+    """The time of a request that names none, naive UTC."""
+    if pointer.clock == "data":
+        return datetime.fromisoformat(pointer.horizon)
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def settle() -> None:
+    """Set what is loaded apart from the garbage collector, which else stops a request for 60 ms now and then."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

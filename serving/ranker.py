@@ -1,0 +1,134 @@
+"""From a request to a ranked list: features, scores, order, reasons. Knows nothing of HTTP."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from expectations.contracts.errors import ImplementationError, RequestError
+from features.online import Meeting, OnlineFeatures, Situation
+from serving.reasons import reasons
+
+if TYPE_CHECKING:
+    from training.scorer import Scorer
+    from training.scoring import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """One item of a list.
+
+    Attributes:
+        item_id: the item.
+        text: what the model read of it.
+        position: place in the list, from 1.
+        probability: σ(f + g).
+        f, g: the logit parts of words and of the past.
+        reasons: what spoke for it, strongest first.
+    """
+
+    item_id: str
+    text: str
+    position: int
+    probability: float
+    f: float
+    g: float
+    reasons: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """An answered request.
+
+    Attributes:
+        items: best first.
+        cold_start: nothing was known of the shopper.
+        skipped: candidates that may not be shown, with the reason.
+    """
+
+    items: Sequence[Ranked]
+    cold_start: bool
+    skipped: Mapping[str, str]
+
+
+class Ranker:
+    """One model with the features that it reads. Safe to share between threads.
+
+    Args:
+        scorer: a loaded bundle.
+        features: the features of requests.
+        history_days: how far back behaviour counts, for the words of the reasons.
+    """
+
+    def __init__(self, scorer: "Scorer", features: OnlineFeatures, *, history_days: int) -> None:
+        self.scorer, self.features, self.history_days = scorer, features, history_days
+
+    @property
+    def bundle(self) -> str:
+        """Hash of the model."""
+        return self.scorer.hash
+
+    def recommend(self, situation: Situation, k: int) -> Ranking:
+        """The k candidates with the highest probability, best first; ties by item id.
+
+        Raises:
+            RequestError: the request names something unknown, or nothing may be shown.
+            BundleError: the features do not have what the model was trained with.
+            ImplementationError: the model gave a score that is no number.
+        """
+        if k < 1:
+            raise RequestError(f"k is {k}; ask for at least 1 item")
+        meeting = self.features.meet(situation)
+        scores = self.score(meeting)
+        best = self._best(meeting, scores, k)
+        return Ranking(
+            items=self._ranked(meeting, scores, best),
+            cold_start=not meeting.known,
+            skipped=dict(meeting.skipped),
+        )
+
+    def score(self, meeting: Meeting) -> "Scores":
+        """What the model says of every candidate of a meeting."""
+        from training.scorer import History
+
+        history = History(
+            texts=meeting.topics, events=meeting.visits, amounts=meeting.amounts, days_ago=meeting.days
+        )
+        queries = [meeting.query] * len(meeting.item_ids)
+        return self.scorer.score(meeting.rows, texts=meeting.texts, queries=queries, history=history)
+
+    @staticmethod
+    def _best(meeting: Meeting, scores: "Scores", k: int) -> np.ndarray:
+        logits = scores.f.astype(np.float64) + scores.g
+        broken = np.flatnonzero(~np.isfinite(logits))
+        if len(broken):
+            item = meeting.item_ids[int(broken[0])]
+            raise ImplementationError(
+                f"the model's score of {item} is {logits[broken[0]]}, as of {len(broken)} of {len(logits)} "
+                "candidates; train again, or go back to the model before (rollback)"
+            )
+        return np.lexsort((np.array(meeting.item_ids), -logits))[:k]
+
+    def _ranked(self, meeting: Meeting, scores: "Scores", best: np.ndarray) -> list[Ranked]:
+        names, contributions = self.scorer.explain_g(meeting.rows.iloc[best])
+        return [
+            Ranked(
+                item_id=meeting.item_ids[at],
+                text=meeting.texts[at],
+                position=place + 1,
+                probability=float(scores.probability[at]),
+                f=float(scores.f[at]),
+                g=float(scores.g[at]),
+                reasons=reasons(
+                    meeting,
+                    at,
+                    f=float(scores.f[at]),
+                    attention=scores.attention[at],
+                    names=names,
+                    contributions=contributions[place],
+                    history_days=self.history_days,
+                ),
+            )
+            for place, at in enumerate(best.tolist())
+        ]

@@ -1,0 +1,207 @@
+"""Why an item is in the list, in words: read off the model's own parts, never made up.
+
+Two things speak for an item. f, the words: where the attention lies in the shopper's history, told if f
+is positive. g, the past: what each feature adds to it, told by the table in `serving.sentences`. A shopper
+of whom nothing is known gets reasons from the item's side alone.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from features.online import Meeting
+from serving.sentences import COLD_START, CONTEXT, CROSS, ITEM, OWNERS, SENTENCES, USER
+
+MAX_REASONS = 3
+LEAST = 0.02
+"""Logits: what adds less than this is not worth a word."""
+
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_LONGEST = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """One reason.
+
+    Attributes:
+        theme: reasons of one theme say nearly the same.
+        weight: logits that it adds.
+        words: the sentence.
+    """
+
+    theme: str
+    weight: float
+    words: str
+
+
+class Amount(float):
+    """A number that can be said with its unit: f"{Amount(7):visit}" is "7 visits"."""
+
+    def __format__(self, spec: str) -> str:
+        """A unit, "n" for a plain number, "weekday", or one of Python's own formats.
+
+        Raises:
+            ValueError: it is not finite, so there is nothing to say.
+        """
+        if not math.isfinite(self):
+            raise ValueError("an unknown number cannot be said")
+        if spec in ("", "n"):
+            return f"{float(self):,.0f}"
+        if spec == "weekday":
+            return _WEEKDAYS[int(self) % 7]
+        if not spec.isalpha():
+            return super().__format__("," + spec if spec.startswith(".") else spec)
+        if 0 < self < 1:
+            return f"less than a {spec}"
+        return f"{float(self):,.0f} {spec}{'' if round(self) == 1 else 's'}"
+
+
+def reasons(
+    meeting: Meeting,
+    at: int,
+    *,
+    f: float,
+    attention: np.ndarray,
+    names: Sequence[str],
+    contributions: np.ndarray,
+    history_days: int,
+) -> list[str]:
+    """The two or three strongest reasons for one item.
+
+    Args:
+        meeting: the shopper and the candidates.
+        at: the item's place among the candidates.
+        f: its logit of words and context.
+        attention: (H,) weight of each history entry for this item.
+        names: feature names.
+        contributions: (features,) what each adds to g, in logits.
+        history_days: length of the history window.
+
+    Returns:
+        At most MAX_REASONS sentences, the strongest first, of different themes.
+    """
+    said = _Said(meeting, at, history_days)
+    of_past = [*_of_past(said, names, contributions, known=meeting.known)]
+    found = [reason for reason in of_past if reason.weight >= LEAST]
+    if f > 0 and meeting.known:
+        found += _of_words(said, meeting, f, attention)
+    if not found:
+        found = [*_of_item(said)] if not meeting.known else []
+    chosen = _strongest(found)
+    return [reason.words for reason in chosen] or _against(of_past)
+
+
+def _strongest(found: Sequence[Reason]) -> list[Reason]:
+    chosen: dict[str, Reason] = {}
+    for reason in sorted(found, key=lambda reason: -reason.weight):
+        chosen.setdefault(reason.theme, reason)
+    return [*chosen.values()][:MAX_REASONS]
+
+
+def _against(of_past: Sequence[Reason]) -> list[str]:
+    """Where nothing speaks for the item: what speaks least against it is still true to say."""
+    least = sorted((reason for reason in of_past if reason.weight < 0), key=lambda reason: reason.weight)
+    return [f"among what may be shown; against it: {reason.words}" for reason in least[:1]]
+
+
+class _Said:
+    """One row's values under the names that sentences use."""
+
+    def __init__(self, meeting: Meeting, at: int, history_days: int) -> None:
+        row: Mapping[str, Any] = {str(name): value for name, value in meeting.rows.iloc[at].items()}
+        self.row = row
+        self.noun = str(row.get("item_type") or "item")
+        buys_only = _number(row.get("user_num_purchases")) == _number(row.get("user_num_events"))
+        self.bought = "bought" if buys_only else "turned to"
+        self.words = {
+            **{
+                name: value if isinstance(value, str) else Amount(value or 0.0) for name, value in row.items()
+            },
+            "noun": self.noun,
+            "bought": self.bought,
+            "days": history_days,
+        }
+
+    def sentence(self, name: str) -> tuple[str, str] | None:
+        """Theme and words of a feature's value; None where nothing can be said."""
+        value = self.row.get(name)
+        known = SENTENCES.get(name)
+        if known is None:
+            return self._own_column(name, value)
+        number = _number(value)
+        template = known.unknown if number is None else known.zero if number == 0 else known.says
+        try:
+            return (known.theme, template.format_map(self.words)) if template else None
+        except (KeyError, ValueError):  # this shop lacks a column that the sentence also names
+            return None
+
+    def _own_column(self, name: str, value: Any) -> tuple[str, str] | None:
+        """A column that the shop declared: its name and value."""
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return None
+        if name == "item_type":
+            return name, f"it is a {self.noun}"
+        side = next((side for side in OWNERS if name.startswith(side)), "")
+        said = value if isinstance(value, str) else f"{float(value):,.6g}"
+        owner = OWNERS.get(side, "the").format(noun=self.noun)
+        return name, f"{owner} {name.removeprefix(side).replace('_', ' ')} is {said}"
+
+
+def _of_past(
+    said: _Said, names: Sequence[str], contributions: np.ndarray, *, known: bool
+) -> Iterator[Reason]:
+    """What each feature adds to g, where it can be said."""
+    for name, weight in zip(names, contributions.tolist(), strict=True):
+        if not known and name.startswith((USER, CROSS)):
+            continue
+        if abs(weight) < LEAST or not math.isfinite(weight):
+            continue
+        sentence = said.sentence(name)
+        if sentence:
+            theme, words = sentence
+            # the clock is the same for all candidates: it never says why this one
+            discount = 0.5 if name.startswith(CONTEXT) else 1.0
+            yield Reason(theme=theme, weight=weight * discount, words=words)
+
+
+def _of_words(said: _Said, meeting: Meeting, f: float, attention: np.ndarray) -> list[Reason]:
+    """The history entry that the model looked at most, if it looked anywhere in particular."""
+    count = min(len(meeting.topics), len(attention))
+    if not count:
+        return []
+    entry = int(np.argmax(attention[:count]))
+    if not attention[entry] > 0 or (count > 1 and attention[entry] <= attention[:count].mean() * 1.1):
+        return []
+    visits, days = Amount(meeting.visits[entry]), Amount(meeting.days[entry])
+    ago = f"last {days:day} ago" if visits > 1 else f"{days:day} ago"
+    words = (
+        f"{said.bought} '{_short(meeting.topics[entry])}' on {visits:visit}, {ago}, "
+        f"which fits this {said.noun}'s words"
+    )
+    return [Reason(theme="words", weight=f, words=words)]
+
+
+def _of_item(said: _Said) -> Iterator[Reason]:
+    """Cold start: what is known of the item, strongest claim first."""
+    for place, name in enumerate(COLD_START):
+        if name.startswith(ITEM) and (_number(said.row.get(name)) or 0.0) > 0:
+            sentence = said.sentence(name)
+            if sentence:
+                yield Reason(theme=sentence[0], weight=-float(place), words=sentence[1])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1].rstrip()}…"
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

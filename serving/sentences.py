@@ -1,0 +1,202 @@
+"""Features put into words: what is said of a value that spoke for an item.
+
+A sentence names its feature and others of the same row in braces: `{cross_item_visits:visit}` is
+"1 visit" or "7 visits", `{item_value:.2f}` is as usual, `{noun}` is "campaign", "product", …,
+`{bought}` is "turned to" where shoppers do more than buy, `{days}` is the history window. Features that
+say nearly the same share a theme, and a list of reasons has one of each.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+USER, ITEM, CROSS, CONTEXT = "user_", "item_", "cross_", "context_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """How a feature is said.
+
+    Attributes:
+        theme: features of one theme say nearly the same.
+        says: for a value above 0.
+        zero: for 0; None: nothing can be said.
+        unknown: for NaN; None: nothing can be said.
+    """
+
+    theme: str
+    says: str
+    zero: str | None = None
+    unknown: str | None = None
+
+
+_WINDOW = "in the last {days} days"
+
+SENTENCES: Mapping[str, Sentence] = MappingProxyType(
+    {
+        "cross_item_visits": Sentence(
+            theme="own items",
+            says=f"{{bought}} what this {{noun}} covers on {{cross_item_visits:visit}} {_WINDOW}",
+            zero=f"has not {{bought}} what this {{noun}} covers {_WINDOW}: it may be new to this shopper",
+        ),
+        "cross_item_amount": Sentence(
+            theme="own items",
+            says=f"spent {{cross_item_amount:.2f}} on what this {{noun}} covers {_WINDOW}",
+        ),
+        "cross_item_days": Sentence(
+            theme="own items",
+            says="last {bought} what this {noun} covers {cross_item_days:day} ago",
+        ),
+        "cross_item_matches": Sentence(
+            theme="own items",
+            says=f"{{bought}} {{cross_item_matches:product}} of this {{noun}} {_WINDOW}",
+        ),
+        "cross_topic_visits": Sentence(
+            theme="own topics",
+            says=f"{{bought}} this {{noun}}'s kind of products on {{cross_topic_visits:visit}} {_WINDOW}",
+            zero=f"has not {{bought}} this {{noun}}'s kind of products {_WINDOW}: they may be new to this shopper",
+        ),
+        "cross_topic_amount": Sentence(
+            theme="own topics",
+            says=f"spent {{cross_topic_amount:.2f}} on this {{noun}}'s kind of products {_WINDOW}",
+        ),
+        "cross_topic_days": Sentence(
+            theme="own topics",
+            says="last {bought} this {noun}'s kind of products {cross_topic_days:day} ago",
+        ),
+        "cross_topic_matches": Sentence(
+            theme="own topics",
+            says=f"{{bought}} {{cross_topic_matches:kind}} of products that this {{noun}} covers {_WINDOW}",
+        ),
+        "cross_topic_share": Sentence(
+            theme="own topics",
+            says="{cross_topic_share:.1%} of this shopper's purchases are of this {noun}'s kind of products",
+        ),
+        "cross_topic_affinity": Sentence(
+            theme="own topics",
+            says=f"often {{bought}} the kinds of products that this {{noun}} is mostly about {_WINDOW}",
+        ),
+        "cross_department_visits": Sentence(
+            theme="own departments",
+            says=f"{{bought}} in this {{noun}}'s departments on {{cross_department_visits:visit}} {_WINDOW}",
+        ),
+        "cross_department_amount": Sentence(
+            theme="own departments",
+            says=f"spent {{cross_department_amount:.2f}} in this {{noun}}'s departments {_WINDOW}",
+        ),
+        "user_num_outcomes": Sentence(
+            theme="own answers",
+            says="answered {user_num_outcomes:n} of {user_num_exposures:n} earlier offers",
+            zero="has answered none of {user_num_exposures:n} earlier offers",
+        ),
+        "user_outcome_rate": Sentence(
+            theme="own answers",
+            says="answered {user_num_outcomes:n} of {user_num_exposures:n} earlier offers",
+        ),
+        "user_days_since_outcome": Sentence(
+            theme="own answers",
+            says="last answered an offer {user_days_since_outcome:day} ago",
+            unknown="has not answered an offer before",
+        ),
+        "user_num_exposures": Sentence(
+            theme="own exposures",
+            says="was shown {user_num_exposures:offer} before",
+            zero="was not shown an offer before",
+        ),
+        "user_days_since_exposure": Sentence(
+            theme="own exposures",
+            says="was last shown an offer {user_days_since_exposure:day} ago",
+            unknown="was not shown an offer before",
+        ),
+        "user_num_purchases": Sentence(
+            theme="own activity", says=f"bought {{user_num_purchases:time}} {_WINDOW}"
+        ),
+        "user_amount": Sentence(theme="own activity", says=f"spent {{user_amount:.2f}} {_WINDOW}"),
+        "user_amount_30d": Sentence(
+            theme="own activity", says="spent {user_amount_30d:.2f} in the last 30 days"
+        ),
+        "user_amount_per_session": Sentence(
+            theme="own activity", says="spends {user_amount_per_session:.2f} a visit"
+        ),
+        "user_num_sessions": Sentence(
+            theme="own activity", says=f"came on {{user_num_sessions:visit}} {_WINDOW}"
+        ),
+        "user_num_sessions_30d": Sentence(
+            theme="own activity", says="came on {user_num_sessions_30d:visit} in the last 30 days"
+        ),
+        "user_num_events": Sentence(
+            theme="own activity", says=f"acted {{user_num_events:time}} in the shop {_WINDOW}"
+        ),
+        "user_num_events_30d": Sentence(
+            theme="own activity", says="acted {user_num_events_30d:time} in the shop in the last 30 days"
+        ),
+        "user_num_views": Sentence(theme="own activity", says=f"looked {{user_num_views:time}} {_WINDOW}"),
+        "user_num_clicks": Sentence(theme="own activity", says=f"clicked {{user_num_clicks:time}} {_WINDOW}"),
+        "user_click_rate": Sentence(
+            theme="own activity", says="clicks on {user_click_rate:.1%} of what is looked at"
+        ),
+        "user_dwell_seconds": Sentence(
+            theme="own activity", says=f"looked for {{user_dwell_seconds:second}} {_WINDOW}"
+        ),
+        "user_days_since_event": Sentence(
+            theme="own activity", says="was last here {user_days_since_event:day} ago"
+        ),
+        "user_days_since_purchase": Sentence(
+            theme="own activity",
+            says="last bought something {user_days_since_purchase:day} ago",
+        ),
+        "user_known": Sentence(theme="own attributes", says="this shopper's attributes are known"),
+        "item_outcome_rate": Sentence(
+            theme="item answers",
+            says="shoppers answered {item_num_outcomes:n} of {item_num_exposures:n} earlier showings "
+            "of this {noun}",
+        ),
+        "item_num_outcomes": Sentence(
+            theme="item answers",
+            says="shoppers answered {item_num_outcomes:n} of {item_num_exposures:n} earlier showings "
+            "of this {noun}",
+        ),
+        "item_num_exposures": Sentence(
+            theme="item answers",
+            says="this {noun} was shown {item_num_exposures:time} before",
+            zero="this {noun} is new: it was not shown before",
+        ),
+        "item_topic_rate": Sentence(
+            theme="topic answers",
+            says="offers on the kinds of products that this {noun} covers are answered at a rate of "
+            "{item_topic_rate:.2%}",
+        ),
+        "item_popularity": Sentence(
+            theme="popularity",
+            says=f"shoppers acted {{item_popularity:time}} on what this {{noun}} covers {_WINDOW}",
+        ),
+        "item_value": Sentence(theme="value", says="this {noun} is worth {item_value:.2f}"),
+        "item_days_to_end": Sentence(
+            theme="validity",
+            says="this {noun} ends in {item_days_to_end:day}",
+            unknown="this {noun} has no end",
+        ),
+        "item_days_since_start": Sentence(
+            theme="validity",
+            says="this {noun} began {item_days_since_start:day} ago",
+        ),
+        "item_days_valid": Sentence(theme="validity", says="this {noun} lasts {item_days_valid:day}"),
+        "context_hour": Sentence(
+            theme="clock", says="the hour is {context_hour:n} UTC", zero="it is midnight UTC"
+        ),
+        "context_weekday": Sentence(
+            theme="clock", says="the day is {context_weekday:weekday}", zero="the day is Monday"
+        ),
+        "context_year_sin": Sentence(theme="season", says="the season", zero="the season"),
+        "context_year_cos": Sentence(theme="season", says="the season", zero="the season"),
+    }
+)
+"""Every feature that each shop has. A shop's own columns get a sentence with their name and value."""
+
+COLD_START = ("item_popularity", "item_topic_rate", "item_outcome_rate", "item_num_exposures")
+"""What can always be said of an item when nothing is known of the shopper."""
+
+OWNERS: Mapping[str, str] = MappingProxyType(
+    {USER: "this shopper's", ITEM: "this {noun}'s", CONTEXT: "the", CROSS: "this shopper's"}
+)
+"""Whose a feature is, by the beginning of its name."""
