@@ -49,7 +49,8 @@ class Context:
 
 def up(context: Context, source: str | None, ports: Ports) -> int:
     """Start all services."""
-    context.stack(ports).up(_source(context, source), context.environ, _say)
+    ui = {"RECOMMENDER_UI_URL": f"http://127.0.0.1:{ports.ui}"}  # alerts link to it
+    context.stack(ports).up(_source(context, source), {**ui, **context.environ}, _say)
     return 0
 
 
@@ -118,7 +119,7 @@ def ask(url: str, users: Sequence[str]) -> list[dict[str, Any]]:
     """
     answers = []
     for user in users:
-        body = {"user_id": user, "scenario": "campaign"}
+        body = {"user_id": user, "scenario": "campaign", "k": 3}
         try:
             response = httpx.post(f"{url}/recommend", json=body, timeout=60, trust_env=False)
         except httpx.HTTPError as error:

@@ -12,7 +12,12 @@ MEASURES = {
     "num_exposures": "exposures",
     "num_positive": "answered",
 }
-COLUMNS = {"before": "before tuning", "test": "tuned model", "baseline": "baseline"}
+COLUMNS = {
+    "before": "before tuning",
+    "test": "tuned model",
+    "baseline": "baseline",
+    "popularity": "popularity",
+}
 
 
 def report_table(report: Mapping[str, Any]) -> str:

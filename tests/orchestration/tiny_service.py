@@ -6,7 +6,7 @@ import bentoml
 @bentoml.service
 class Recommender:
     @bentoml.api
-    def recommend(self, user_id: str, scenario: str) -> dict:
+    def recommend(self, user_id: str, scenario: str, k: int) -> dict:
         item = {
             "item_id": "c1",
             "text": f"a coupon for {user_id}",
@@ -15,4 +15,10 @@ class Recommender:
             "g": -2.1,
             "reasons": ["bought coffee"],
         }
-        return {"user_id": user_id, "scenario": scenario, "bundle": "b", "items": [item], "cold_start": False}
+        return {
+            "user_id": user_id,
+            "scenario": scenario,
+            "bundle": "b",
+            "items": [item] * k,
+            "cold_start": False,
+        }
