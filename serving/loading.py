@@ -2,8 +2,10 @@
 
 import gc
 import warnings
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import pandas as pd
 
 from expectations.contracts.errors import BundleError, SettingError
 from expectations.contracts.source import read_source
@@ -55,23 +57,27 @@ def _features(pointer: Pointer, registry_url: str) -> OnlineFeatures:
 
 
 def _try(ranker: Ranker, pointer: Pointer) -> None:
-    """Rank for the newcomer: features that the model wants and are not there show up here, not in a request.
-
-    Where nothing may be shown at the horizon, only the first candidate is tried, in its own time.
-    """
+    """Rank one candidate: features that the model wants and are not there show up here, not in a request."""
     items = ranker.features.catalogue.items
-    if items.empty:
-        raise SettingError(f"{pointer.snapshots} has no candidate at all; build the features again")
-    item = items.iloc[0]
-    start = item["valid_from"]
-    moment = default_moment(pointer) if start is None or start != start else start.to_pydatetime()
-    kind = {"campaign", "product", "content", "ad"} & {item["kind"]}
+    endless = items["valid_until"].isna() | items["valid_from"].isna()
+    shown = items[endless | (items["valid_until"] > items["valid_from"])]
+    if shown.empty:
+        raise SettingError(
+            f"none of the {len(items)} candidates in {pointer.snapshots} may ever be shown; correct "
+            "valid_from and valid_until of the items"
+        )
+    item = shown.iloc[0]
+    moment = default_moment(pointer)
+    if not pd.isna(item["valid_from"]):
+        moment = item["valid_from"].to_pydatetime()
+    elif not pd.isna(item["valid_until"]):
+        moment = min(moment, item["valid_until"].to_pydatetime() - timedelta(seconds=1))
     situation = Situation(
         user_id=NEWCOMER,
-        scenario=kind.pop() if kind else "campaign",
+        scenario=str(item["kind"]),
         moment=moment,
         context={},
-        candidates=[str(items.index[0])],
+        candidates=[str(shown.index[0])],
     )
     ranker.recommend(situation, 1)
 

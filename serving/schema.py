@@ -28,12 +28,14 @@ class Context(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    channel: str | None = Field(None, description="web, app, mail, store, …", examples=["mail"])
-    place: str | None = Field(None, description="store or region", examples=["store 367"])
-    device: str | None = Field(None, description="phone, desktop, till, …", examples=["phone"])
-    occasion: str | None = Field(None, description="festival, season or situation", examples=["christmas"])
+    channel: str | None = Field(default=None, description="web, app, mail, store, …", examples=["mail"])
+    place: str | None = Field(default=None, description="store or region", examples=["store 367"])
+    device: str | None = Field(default=None, description="phone, desktop, till, …", examples=["phone"])
+    occasion: str | None = Field(
+        default=None, description="festival, season or situation", examples=["christmas"]
+    )
     time: Annotated[datetime | None, BeforeValidator(_moment)] = Field(
-        None,
+        default=None,
         description="the moment to decide for, ISO 8601; without a zone it is UTC. Left out: now, or the "
         "last moment of the data if the source's clock says so",
         examples=["2017-12-01T09:30:00Z"],
@@ -51,17 +53,17 @@ class RecommendRequest(BaseModel):
     )
 
     user_id: Name = Field(description="the shopper; one never seen before is served too", examples=["1"])
-    scenario: Scenario = Field("campaign", description="where in the shop", examples=["campaign"])
-    context: Context = Field(default_factory=lambda: Context(), description="where and when")
+    scenario: Scenario = Field(default="campaign", description="where in the shop", examples=["campaign"])
+    context: Context = Field(default_factory=Context, description="where and when")
     query: Words | None = Field(
-        None, description="search query or utterance, if any", examples=["something for breakfast"]
+        default=None, description="search query or utterance, if any", examples=["something for breakfast"]
     )
     candidates: Annotated[list[Name], Field(min_length=1, max_length=1000)] | None = Field(
-        None,
+        default=None,
         description="item ids to choose from. Left out: all that may be shown in the scenario at that time",
         examples=[None],
     )
-    k: int = Field(10, ge=1, le=MAX_ITEMS, description="how many items at most", examples=[3])
+    k: int = Field(default=10, ge=1, le=MAX_ITEMS, description="how many items at most", examples=[3])
 
     def situation(self, default: datetime) -> Situation:
         """The request as the features understand it.
