@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,17 @@ from orchestration.instance import child_environment, source_file, write_instanc
 from orchestration.job_run import run_job
 from orchestration.postgres import PostgresSettings, running
 from orchestration.report import recommendation_text, report_table
-from orchestration.stack import DEFINITIONS, SERVICE, Ports, Stack, api_service, dagster_services, serving
+from orchestration.stack import (
+    DEFINITIONS,
+    READY_SECONDS,
+    SERVICE,
+    Ports,
+    Stack,
+    answers,
+    api_service,
+    dagster_services,
+    serving,
+)
 
 JOB = "recommender"
 
@@ -87,6 +98,7 @@ def demo(context: Context, ports: Ports) -> int:
             return code
         report = read_json(context.home.report)
         with serving(api_service(ports.api, context.service), context.home, environment) as url:
+            await_model(url)
             for answer in ask(url, report["demo_users"][:3]):
                 _say(recommendation_text(answer) + "\n")
     _say(report_table(report))
@@ -111,13 +123,29 @@ def execute(context: Context, program: Sequence[str]) -> int:
         return subprocess.run([found, *program[1:]], env=environment, check=False).returncode
 
 
+def await_model(url: str) -> None:
+    """Wait until the API has loaded the deployed model; it lives, and answers 503, before that.
+
+    Raises:
+        ServiceError: it has none after `READY_SECONDS`.
+    """
+    deadline = time.monotonic() + READY_SECONDS
+    while not answers(f"{url}/readyz"):
+        if time.monotonic() > deadline:
+            raise ServiceError(
+                f"the API at {url} loaded no model in {READY_SECONDS} s; see whether the gate approved "
+                "the model, and the log logs/api.log in RECOMMENDER_HOME"
+            )
+        time.sleep(0.3)
+
+
 def ask(url: str, users: Sequence[str]) -> list[dict[str, Any]]:
     """POST /recommend for each shopper.
 
     Raises:
         ServiceError: the API does not answer with a recommendation.
     """
-    answers = []
+    replies = []
     for user in users:
         body = {"user_id": user, "scenario": "campaign", "k": 3}
         try:
@@ -128,8 +156,8 @@ def ask(url: str, users: Sequence[str]) -> list[dict[str, Any]]:
             raise ServiceError(
                 f"{url}/recommend answered {response.status_code} for household {user}: {response.text[:500]}"
             )
-        answers.append(response.json())
-    return answers
+        replies.append(response.json())
+    return replies
 
 
 def _source(context: Context, source: str | None) -> Path:

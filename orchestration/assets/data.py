@@ -98,7 +98,7 @@ def _checked(name: str, report) -> dg.MaterializeResult:  # type: ignore[no-unty
     if report is None:
         absent = {"note": "not brought by this source"}
         checks = [
-            dg.AssetCheckResult(passed=True, check_name=check, metadata=absent)
+            dg.AssetCheckResult(asset_key=checked_key(name), passed=True, check_name=check, metadata=absent)
             for check in (CRITICAL, WARNING)
         ]
         return dg.MaterializeResult(
@@ -147,6 +147,7 @@ def _check_result(report, severity: str, name: str) -> dg.AssetCheckResult:  # t
         for c in failed
     ]
     return dg.AssetCheckResult(
+        asset_key=checked_key(report.table),
         passed=not failed,
         check_name=name,
         severity=severities[severity],
