@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from ibis import _
 from ibis.backends import BaseBackend
 from ibis.expr.types import Table as IbisTable
+from tqdm import tqdm
 
 from expectations.contracts.landing import fingerprint, land, write_json
 from expectations.contracts.source import Source
@@ -70,6 +71,7 @@ def open_engine() -> BaseBackend:
     """
     connection = ibis.duckdb.connect()
     connection.raw_sql("SET disabled_optimizers = 'join_order'")
+    connection.raw_sql("SET enable_progress_bar = false")
     return connection
 
 
@@ -78,7 +80,8 @@ def _write(source: Source, checked: Mapping[str, Path], folder: Path) -> dict[st
     shop = read_shop(connection, checked, source.contracts())
     now = horizon(shop)
     rows = {}
-    for name, table in feature_tables(source, shop, now).items():
+    tables = tqdm(feature_tables(source, shop, now).items(), desc="feature rows", unit="table")
+    for name, table in tables:
         rows[name] = write_table(connection, table, folder / f"{name}.parquet")
     facts = {"rows": rows, "horizon": now.isoformat()}
     write_json(folder / "facts.json", facts)
