@@ -28,6 +28,9 @@ from orchestration.runs import LAUNCH_TAG, dagster_instance
 if TYPE_CHECKING:
     from dagster import DagsterEvent, DagsterInstance
 
+_BINDINGS = (b"nanobind: ", b" - leaked ", b" - ... skipped ", b"See https://nanobind")
+"""What DuckDB's bindings say when a process ends: it means nothing to the reader, and stays in the log."""
+
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 30
 _RECORD = re.compile(rb"^(?:\x1b\[[0-9;]*m)*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4} - dagster\S* - (\w+) - ")
@@ -96,7 +99,7 @@ class StepOutput:
         record = _RECORD.match(line)
         if record:
             self._in_error = record[1] in (b"ERROR", b"CRITICAL")  # its stack trace follows
-        return not record and not self._in_error
+        return not record and not self._in_error and not line.startswith(_BINDINGS)
 
 
 @dataclass
