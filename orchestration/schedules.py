@@ -7,7 +7,7 @@ import dagster as dg
 INGESTION_CRON, RETRAINING_CRON = "0 3 * * *", "0 4 * * 0"
 
 data_job = dg.define_asset_job(
-    "ingestion",
+    "data",
     selection=dg.AssetSelection.groups("ingestion", "validation"),
     description="Land and check the source's tables.",
 )

@@ -1,0 +1,52 @@
+import dagster as dg
+import pytest
+
+from expectations.contracts.tables import CONTRACTS
+from orchestration.definitions import build_definitions
+
+GROUPS = {"ingestion", "validation", "features", "training", "evaluation", "deployment"}
+NUM_ASSETS = 2 * len(CONTRACTS) + 6 + 2 + 5
+
+
+@pytest.fixture(scope="module")
+def definitions():
+    return build_definitions({"RECOMMENDER_INGESTION_CRON": "*/5 * * * *"})
+
+
+def test_all_definitions_load_together(definitions):
+    dg.Definitions.validate_loadable(definitions)
+
+
+def test_every_asset_tells_its_story(definitions):
+    specs = list(definitions.resolve_all_asset_specs())
+    assert len(specs) == NUM_ASSETS
+    assert {spec.group_name for spec in specs} == GROUPS
+    for spec in specs:
+        assert spec.owners
+        assert spec.kinds
+        assert spec.tags
+        assert "ne row per" in spec.description or spec.description.startswith("One "), spec.key
+
+
+def test_critical_rules_block_and_warnings_do_not(definitions):
+    graph = definitions.resolve_asset_graph()
+    blocking = {key.name: graph.get(key).blocking for key in graph.asset_check_keys}
+    assert blocking == {
+        "critical_rules": True,
+        "warning_rules": False,
+        "online_equals_offline": True,
+        "approved": False,
+    }
+
+
+def test_schedules_and_sensors_are_on(definitions):
+    schedules = {s.name: s for s in definitions.schedules}
+    assert schedules["daily_ingestion"].cron_schedule == "*/5 * * * *"
+    assert schedules["weekly_retraining"].cron_schedule == "0 4 * * 0"
+    running = [s.default_status.value for s in (*definitions.schedules, *definitions.sensors)]
+    assert running == ["RUNNING"] * 4
+
+
+def test_the_whole_job_takes_every_asset(definitions):
+    job = definitions.resolve_job_def("recommender")
+    assert len(job.asset_layer.executable_asset_keys) == NUM_ASSETS
