@@ -5,7 +5,6 @@ returns it with `made=False`.
 """
 
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 from expectations.contracts.bundle import Manifest, verify_bundle
 from expectations.contracts.errors import BundleError, SchemaError
 from expectations.contracts.examples import ExampleSchema
-from expectations.contracts.landing import current, current_folder, fingerprint, read_json, write_json
+from expectations.contracts.landing import (
+    current,
+    current_folder,
+    file_hash,
+    fingerprint,
+    read_json,
+    write_json,
+)
 from expectations.contracts.verdict import Verdict, write_verdict
 from orchestration.workplace import Workplace
 
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from expectations.suites.report import TableReport
     from features.parity import Parity
     from features.sources.landing import LandedTable
+    from serving.deployment import Deployed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +219,8 @@ def report(work: Workplace, seconds: Mapping[str, float]) -> dict[str, Any]:
     _, _, digest = trained_bundle(work)
     evaluation = read_json(work.place.evaluations / f"{digest}.json")
     verdict = read_verdict(work.place.verdicts, digest)
-    checks = [check for table in validate(work).values() for check in table.checks]
+    tables = validate(work)
+    checks = [check for table in tables.values() for check in table.checks]
     failed = [check for check in checks if not check.passed]
     found = {
         "source": source.name,
@@ -226,7 +234,7 @@ def report(work: Workplace, seconds: Mapping[str, float]) -> dict[str, Any]:
         "gate": {"approved": verdict.approved, "rules": [vars(rule) for rule in verdict.rules]},
         "tables": {
             name: {"rows": table.num_rows, "quarantined": table.num_quarantined}
-            for name, table in validate(work).items()
+            for name, table in tables.items()
         },
         "checks": {
             "passed": len(checks) - len(failed),
@@ -241,18 +249,17 @@ def report(work: Workplace, seconds: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _demo_users(work: Workplace) -> list[str]:
-    """Three shoppers of the last exposures, each with a different amount of history."""
+    """Three shoppers of the latest exposures: with much, some and little history."""
     import pandas as pd
 
     examples = current_folder(work.place.examples / work.declaration().name)
-    rows = pd.read_parquet(
-        examples / "rows.parquet", columns=["user_id", "event_timestamp", "user_num_events"]
-    )
+    columns = ["user_id", "event_timestamp", "user_num_events"]
+    rows = pd.read_parquet(examples / "rows.parquet", columns=columns)
     latest = (
         rows.sort_values(["event_timestamp", "user_id"]).drop_duplicates("user_id", keep="last").tail(100)
     )
     ordered = latest.sort_values(["user_num_events", "user_id"], ascending=False)["user_id"].tolist()
-    return [ordered[0], ordered[len(ordered) // 2], ordered[-1]] if len(ordered) > 2 else ordered
+    return list(dict.fromkeys([ordered[0], ordered[len(ordered) // 2], ordered[-1]]))
 
 
 def _current_tables(folder: Path) -> dict[str, Path]:
@@ -280,17 +287,31 @@ def _is_deployed(work: Workplace, digest: str) -> bool:
 
 def _code(room: str) -> str:
     """Hash of a room's code: what older code made is not taken for what this code would make."""
-    from expectations.contracts.landing import file_hash
-
     folder = Path(__file__).resolve().parents[1] / room
     return fingerprint(*(file_hash(path) for path in sorted(folder.rglob("*.py"))))
 
 
-def clock() -> float:
-    """Seconds that only ever go forward."""
-    return time.monotonic()
+def deploy(work: Workplace) -> "Deployed":
+    """Deploy the bundle that was trained last, if the gate approved that very bundle.
 
+    Where it did not, the model that serves goes on, with today's features.
+    """
+    from expectations.contracts.errors import RejectedError
+    from serving.deployment import DeploymentContext, refresh
+    from serving.deployment import deploy as put_into_service
 
-def deploy(work: Workplace) -> dict[str, Any]:
-    """Deploy the bundle that was trained last, if the gate approved that very bundle."""
-    raise NotImplementedError
+    bundle, _, _ = trained_bundle(work)
+    snapshots, folder = _snapshots(work), work.place.deployment.parent
+    context = DeploymentContext(
+        source=work.source_path,
+        snapshots=snapshots,
+        online_store=work.store_settings().online_path,
+        horizon=datetime.fromisoformat(read_json(snapshots / "facts.json")["horizon"]),
+    )
+    try:
+        return put_into_service(bundle, verdicts=work.place.verdicts, deployment=folder, context=context)
+    except RejectedError:
+        serving = read_json(work.place.deployment) if work.place.deployment.exists() else {}
+        if serving.get("project") == work.declaration().name:
+            refresh(folder, context)
+        raise

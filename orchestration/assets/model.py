@@ -147,8 +147,12 @@ def deployed_model(work: Workplace) -> dg.MaterializeResult:
     with told_apart():
         deployed = steps.deploy(work)
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(deployed["bundle"]),
-        metadata={name: str(value) for name, value in deployed.items()},
+        data_version=dg.DataVersion(deployed.pointer.bundle),
+        metadata={
+            **vars(deployed.pointer),
+            "another_model_served_before": deployed.changed,
+            "seconds": display.table([dict(deployed.seconds)]),
+        },
     )
 
 
