@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from expectations.contracts.bundle import Manifest, verify_bundle
 from expectations.contracts.errors import BundleError
@@ -20,6 +19,8 @@ FOLDER = "bundle"
 
 PACKAGES = ("expectations", "features", "training", "serving")
 """What the service imports, of this project."""
+
+CODE = (".py", ".toml", ".yaml")
 
 REQUIREMENTS = (
     "bentoml",
@@ -81,11 +82,11 @@ def build_bento(digest: str, model_tag: str) -> str:
         return str(bentoml.bentos.get(tag).tag)
     except NotFound:
         pass
-    envs: list[Any] = [{"name": "BENTOML_DO_NOT_TRACK", "value": "true"}]
     with tempfile.TemporaryDirectory(prefix="bento-") as context:
-        for package in PACKAGES:
-            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-            shutil.copytree(_project() / package, Path(context) / package, ignore=ignored)
+        for file in _code():
+            copy = Path(context) / file.relative_to(_project())
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
         built = bentoml.build(
             SERVICE,
             name=NAME,
@@ -95,7 +96,6 @@ def build_bento(digest: str, model_tag: str) -> str:
             models=[model_tag],
             python={"packages": pins, "lock_packages": False},
             docker={"python_version": "3.11"},
-            envs=envs,
             build_ctx=context,
         )
     return str(built.tag)
@@ -103,9 +103,7 @@ def build_bento(digest: str, model_tag: str) -> str:
 
 def code_fingerprint(pins: list[str]) -> str:
     """A hash of the code and the requirements that a Bento is made of."""
-    root = _project()
-    files = [path for package in PACKAGES for path in sorted((root / package).rglob("*.*")) if _is_code(path)]
-    return fingerprint([(path.relative_to(root).as_posix(), file_hash(path)) for path in files], pins)
+    return fingerprint([(file.relative_to(_project()).as_posix(), file_hash(file)) for file in _code()], pins)
 
 
 def keep_only(models: set[str], bentos: set[str]) -> None:
@@ -126,8 +124,15 @@ def keep_only(models: set[str], bentos: set[str]) -> None:
             delete(old.tag)
 
 
-def _is_code(path: Path) -> bool:
-    return path.is_file() and path.suffix != ".pyc"
+def _code() -> list[Path]:
+    """The files of our packages that the service needs."""
+    return [
+        path
+        for package in PACKAGES
+        for suffix in CODE
+        for path in sorted((_project() / package).rglob(f"*{suffix}"))
+        if not any(part.startswith(".") for part in path.relative_to(_project()).parts)
+    ]
 
 
 def _project() -> Path:

@@ -48,7 +48,7 @@ class RecommendRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"user_id": "1", "scenario": "campaign", "context": {"channel": "mail"}, "k": 3}]
+            "example": {"user_id": "1", "scenario": "campaign", "context": {"channel": "mail"}, "k": 3}
         },
     )
 
@@ -61,7 +61,6 @@ class RecommendRequest(BaseModel):
     candidates: Annotated[list[Name], Field(min_length=1, max_length=1000)] | None = Field(
         default=None,
         description="item ids to choose from. Left out: all that may be shown in the scenario at that time",
-        examples=[None],
     )
     k: int = Field(default=10, ge=1, le=MAX_ITEMS, description="how many items at most", examples=[3])
 

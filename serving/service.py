@@ -65,6 +65,7 @@ class ServiceSettings:
     workers=1,
     threads=THREADS,
     traffic={"timeout": TIMEOUT_SECONDS},
+    envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],
 )
 class Recommender:
     """Decides for each shopper and moment which campaigns to show, and says why."""

@@ -1,0 +1,89 @@
+"""What the serving tests share: a small shop, two models of it, and a home to deploy into."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from expectations.contracts.bundle import bundle_hash
+from expectations.contracts.verdict import RuleResult, Verdict, write_verdict
+from tests.serving.shop import HORIZON, NUM_USERS, Shop, build, exposure
+from tests.training.synthetic import write_encoder
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    return build(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="session")
+def later(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """The same shop a moment later: its coupons were sent once more, at the very end of the data."""
+    also = [
+        exposure(f"last-{user}-{item}", f"u{user}", f"c{item}", HORIZON, outcome=user == item)
+        for user in range(NUM_USERS)
+        for item in range(8)
+    ]
+    return build(tmp_path_factory.mktemp("later"), also=also)
+
+
+@pytest.fixture(scope="session")
+def bundles(later: Shop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two models, of different seeds."""
+    from training.fit import fit
+    from training.recipe import read_recipe
+
+    folder = tmp_path_factory.mktemp("models")
+    recipe = replace(
+        read_recipe(None),
+        encoder=str(write_encoder(folder / "encoder")),
+        trainable_layers=0,
+        max_tokens=24,
+        members=2,
+        tabular_width=16,
+        tabular_epochs=4,
+        words_width=16,
+        channel_width=8,
+        epochs=2,
+        refit=False,
+        negatives=1.0,
+        tabular_negatives=1.0,
+    )
+    return tuple(  # type: ignore[return-value]
+        fit(
+            later.examples,
+            replace(recipe, seed=seed),
+            out=folder / "bundles",
+            work=folder / f"work{seed}",
+            log_dir=folder / f"log{seed}",
+            progress=False,
+        ).bundle
+        for seed in (1, 2)
+    )
+
+
+@pytest.fixture(scope="session")
+def bento_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """BentoML's stores; it reads its variable once a process."""
+    home = tmp_path_factory.mktemp("bentoml")
+    before = os.environ.get("BENTOML_HOME")
+    os.environ["BENTOML_HOME"] = str(home)
+    yield home
+    if before is None:
+        del os.environ["BENTOML_HOME"]
+    else:
+        os.environ["BENTOML_HOME"] = before
+
+
+@pytest.fixture
+def home(tmp_path: Path, bento_home: Path) -> Path:  # noqa: ARG001
+    return tmp_path / "home"
+
+
+def judge(home: Path, bundle: Path, *, approved: bool = True) -> None:
+    """The gate's verdict on a bundle."""
+    rule = RuleResult(rule="auc", value=0.4, bound=0.5, passed=approved, reason="AUC 0.40 is below 0.50")
+    verdict = Verdict(bundle=bundle_hash(bundle), approved=approved, created_at="2020-03-01", rules=(rule,))
+    write_verdict(home / "verdicts", verdict)

@@ -1,0 +1,180 @@
+"""A small shop for the tests: shoppers who buy what they like and answer coupons on it, all in real files.
+
+From the contract's tables on everything is made by the project's own code: snapshots, Feast store, examples.
+"""
+
+import warnings
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expectations.contracts import landing
+from expectations.contracts.source import Source, read_source
+from features.examples import build_examples
+from features.retrieval import StoreSettings, apply_repo, materialize, open_store
+from features.snapshots import build_snapshots
+from serving.deployment import DeploymentContext
+
+SUBJECTS = ("fresh coffee beans", "dog food", "frozen pizza", "garden flowers")
+START, DAYS = datetime(2020, 1, 1), 60
+HORIZON = START + timedelta(days=DAYS)
+NUM_USERS = 24
+SOURCE = """
+name = "small_shop"
+clock = "data"
+[tables.items]
+location = "items.parquet"
+extra = { campaign_type = "categorical" }
+[tables.exposures]
+location = "exposures.parquet"
+extra = { weather = "categorical", basket_value = "numeric" }
+[features]
+history_days = 40
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shop:
+    """What was made of one shop."""
+
+    source: Path
+    snapshots: Path
+    examples: Path
+    settings: StoreSettings
+    horizon: datetime
+
+    @property
+    def context(self) -> DeploymentContext:
+        return DeploymentContext(
+            source=self.source,
+            snapshots=self.snapshots,
+            online_store=self.settings.online_path,
+            horizon=self.horizon,
+        )
+
+
+def build(folder: Path, *, also: list[dict[str, Any]] | None = None) -> Shop:
+    """Make a shop up to the online store.
+
+    Args:
+        folder: an empty folder.
+        also: exposures beside the shop's own.
+    """
+    declared = folder / "source.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    declared.write_text(SOURCE, encoding="utf-8")
+    source = read_source(declared)
+    checked = _write(folder / "checked", source, _tables(also or []))
+    pointer, _ = build_snapshots(source, checked, folder / "snapshots")
+    snapshots = folder / "snapshots" / pointer["version"]
+    horizon = datetime.fromisoformat(pointer["horizon"])
+    settings = StoreSettings(
+        project=source.name,
+        registry_url=f"sqlite:///{folder / 'registry.db'}",
+        online_path=folder / "online.db",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        store = open_store(settings)
+        apply_repo(store, snapshots)
+        build_examples(source, checked, snapshots, folder / "examples", store, horizon)
+        materialize(store, horizon)
+    examples = landing.current_folder(folder / "examples")
+    return Shop(source=declared, snapshots=snapshots, examples=examples, settings=settings, horizon=horizon)
+
+
+def exposure(name: str, user: str, item: str, when: datetime, *, outcome: bool) -> dict[str, Any]:
+    return {
+        "exposure_id": name,
+        "user_id": user,
+        "item_id": item,
+        "scenario": "campaign",
+        "event_timestamp": when,
+        "channel": "mail",
+        "weather": "rain",
+        "basket_value": 12.5,
+        "outcome": outcome,
+        "outcome_timestamp": when + timedelta(hours=5) if outcome else None,
+    }
+
+
+def _tables(also: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    rng = np.random.default_rng(3)
+    products = [
+        {"item_id": f"p{n}", "item_type": "product", "text": subject, "categories": ["shop", subject]}
+        for n, subject in enumerate(SUBJECTS)
+    ]
+    return {
+        "items": [*products, *_coupons()],
+        "events": _purchases(rng),
+        "exposures": [*_exposures(rng), *also],
+        "relations": [
+            {"source_id": f"c{n}", "relation": "covers", "target_id": f"p{n % len(SUBJECTS)}"}
+            for n in range(10)
+        ],
+    }
+
+
+def _coupons() -> list[dict[str, Any]]:
+    """c0 … c7 are always valid, c8 has ended, c9 begins after the data."""
+    borders = {8: (START, START + timedelta(days=50)), 9: (HORIZON + timedelta(days=5), None)}
+    return [
+        {
+            "item_id": f"c{n}",
+            "item_type": "campaign",
+            "text": f"Coupon for {SUBJECTS[n % len(SUBJECTS)]}, offer {n}",
+            "categories": ["coupon"],
+            "valid_from": borders.get(n, (START, None))[0],
+            "valid_until": borders.get(n, (START, None))[1],
+            "campaign_type": "A" if n % 2 else "B",
+        }
+        for n in range(10)
+    ]
+
+
+def _purchases(rng: np.random.Generator) -> list[dict[str, Any]]:
+    rows = []
+    for user in range(NUM_USERS):
+        for day in range(user % 3, DAYS, 3):
+            liked = user % len(SUBJECTS) if rng.random() < 0.7 else int(rng.integers(len(SUBJECTS)))
+            rows.append(
+                {
+                    "event_id": f"e{user}-{day}",
+                    "user_id": f"u{user}",
+                    "item_id": f"p{liked}",
+                    "event_type": "purchase",
+                    "event_timestamp": START + timedelta(days=day, hours=10, minutes=user),
+                    "quantity": 1.0,
+                    "amount": 2.0 + liked,
+                    "session_id": f"s{user}-{day}",
+                }
+            )
+    return rows
+
+
+def _exposures(rng: np.random.Generator) -> list[dict[str, Any]]:
+    rows = []
+    for day in range(5, DAYS - 2, 6):
+        for user in range(NUM_USERS):
+            for item in range(9):
+                fits = item % len(SUBJECTS) == user % len(SUBJECTS)
+                outcome = bool(rng.random() < (0.5 if fits else 0.05))
+                name, when = f"x{day}-{user}-{item}", START + timedelta(days=day, hours=8)
+                if when < START + timedelta(days=50) or item != 8:
+                    rows.append(exposure(name, f"u{user}", f"c{item}", when, outcome=outcome))
+    return rows
+
+
+def _write(folder: Path, source: Source, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Path]:
+    contracts, folders = source.contracts(), {}
+    for name, rows in tables.items():
+        folders[name] = folder / name / "v1"
+        folders[name].mkdir(parents=True)
+        table = pa.Table.from_pylist(rows, schema=contracts[name].schema)
+        pq.write_table(table, folders[name] / "part-0.parquet")
+    return folders
