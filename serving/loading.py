@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from expectations.contracts.errors import BundleError, SettingError
-from expectations.contracts.source import read_source
+from expectations.contracts.source import Source, read_source
 from features.online import OnlineFeatures, Situation
 from features.retrieval import StoreSettings, open_store
 from features.shop import NEWCOMER
@@ -40,12 +40,12 @@ def load_ranker(pointer: Pointer, registry_url: str) -> Ranker:
             "deploy again"
         )
     source = read_source(Path(pointer.source))
-    ranker = Ranker(scorer, _features(pointer, registry_url), history_days=source.history_days)
+    ranker = Ranker(scorer, _features(pointer, registry_url, source), source=source)
     _try(ranker, pointer)
     return ranker
 
 
-def _features(pointer: Pointer, registry_url: str) -> OnlineFeatures:
+def _features(pointer: Pointer, registry_url: str, source: Source) -> OnlineFeatures:
     online_store, snapshots = Path(pointer.online_store), Path(pointer.snapshots)
     for path in (online_store, snapshots):
         if not path.exists():
@@ -53,7 +53,7 @@ def _features(pointer: Pointer, registry_url: str) -> OnlineFeatures:
     settings = StoreSettings(project=pointer.project, registry_url=registry_url, online_path=online_store)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental
-        return OnlineFeatures(open_store(settings), snapshots, read_source(Path(pointer.source)))
+        return OnlineFeatures(open_store(settings), snapshots, source)
 
 
 def _try(ranker: Ranker, pointer: Pointer) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from expectations.contracts.errors import ImplementationError, RequestError
+from expectations.contracts.source import Source
 from features.online import Meeting, OnlineFeatures, Situation
 from serving.reasons import reasons
 
@@ -58,11 +59,12 @@ class Ranker:
     Args:
         scorer: a loaded bundle.
         features: the features of requests.
-        history_days: how far back behaviour counts, for the words of the reasons.
+        source: the shop's declaration: the kinds of its context columns, how far back behaviour counts.
     """
 
-    def __init__(self, scorer: "Scorer", features: OnlineFeatures, *, history_days: int) -> None:
-        self.scorer, self.features, self.history_days = scorer, features, history_days
+    def __init__(self, scorer: "Scorer", features: OnlineFeatures, *, source: Source) -> None:
+        self.scorer, self.features, self.history_days = scorer, features, source.history_days
+        self._numbers = {c.name for c in source.contracts()["exposures"].extras if c.extra == "numeric"}
 
     @property
     def bundle(self) -> str:
@@ -79,6 +81,7 @@ class Ranker:
         """
         if k < 1:
             raise RequestError(f"k is {k}; ask for at least 1 item")
+        self._check_context(situation.context)
         meeting = self.features.meet(situation)
         scores = self.score(meeting)
         best = self._best(meeting, scores, k)
@@ -97,6 +100,14 @@ class Ranker:
         )
         queries = [meeting.query] * len(meeting.item_ids)
         return self.scorer.score(meeting.rows, texts=meeting.texts, queries=queries, history=history)
+
+    def _check_context(self, context: Mapping[str, Any]) -> None:
+        for name, value in context.items():
+            if name in self._numbers:
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    raise RequestError(f"context.{name} is {value!r}; give a number")
+            elif not isinstance(value, str):
+                raise RequestError(f"context.{name} is {value!r}; give words")
 
     @staticmethod
     def _best(meeting: Meeting, scores: "Scores", k: int) -> np.ndarray:

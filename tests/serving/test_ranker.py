@@ -22,7 +22,7 @@ def _ranker(shop, bundles):
 
     source = read_source(shop.source)
     features = OnlineFeatures(open_store(shop.settings), shop.snapshots, source)
-    return Ranker(Scorer.load(bundles[0]), features, history_days=source.history_days)
+    return Ranker(Scorer.load(bundles[0]), features, source=source)
 
 
 def situation(**changes) -> Situation:
