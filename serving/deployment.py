@@ -85,7 +85,7 @@ def deploy(bundle: Path, *, verdicts: Path, deployment: Path, context: Deploymen
     if verify_bundle(model)[1] != digest:
         raise BundleError(f"{model} is not bundle {digest[:12]} any more; deploy again")
     require_approval(verdicts, digest)
-    before = Pointer.read(deployment / CURRENT)
+    before = _readable(deployment / CURRENT)
     pointer = _pointer(digest, model, model_tag, bento_tag, deployment, context)
     _point(deployment, pointer)
     clock.lap("point")
@@ -202,16 +202,24 @@ def _keep_candidates(snapshots: Path, deployment: Path) -> Path:
 
 def _point(deployment: Path, pointer: Pointer) -> None:
     """Replace the pointer; the bundle before becomes the previous one; what nothing names is removed."""
-    before = Pointer.read(deployment / CURRENT)
+    before = _readable(deployment / CURRENT)
     if before is not None and before.bundle != pointer.bundle:
         before.write(deployment / PREVIOUS)
     pointer.write(deployment / CURRENT)
-    named = [p for p in (pointer, before, Pointer.read(deployment / PREVIOUS)) if p]
+    named = [p for p in (pointer, before, _readable(deployment / PREVIOUS)) if p]
     folders = {Path(p.snapshots).name for p in named}
     for folder in (deployment / "candidates").iterdir():
         if folder.name not in folders:
             shutil.rmtree(folder, ignore_errors=True)
     keep_only({p.model_tag for p in named}, {p.bento_tag for p in named})
+
+
+def _readable(path: Path) -> Pointer | None:
+    """A pointer that is about to be replaced; a broken one is as good as none."""
+    try:
+        return Pointer.read(path)
+    except SettingError:
+        return None
 
 
 def _now() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from expectations.contracts.errors import BundleError, SettingError
+from expectations.contracts.errors import BundleError, SettingError, TransientError
 from expectations.contracts.source import Source, read_source
 from features.online import OnlineFeatures, Situation
 from features.retrieval import StoreSettings, open_store
@@ -51,9 +51,16 @@ def _features(pointer: Pointer, registry_url: str, source: Source) -> OnlineFeat
         if not path.exists():
             raise SettingError(f"{path} is not there, but the deployment names it; build the features again")
     settings = StoreSettings(project=pointer.project, registry_url=registry_url, online_path=online_store)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental
-        return OnlineFeatures(open_store(settings), snapshots, source)
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental
+            return OnlineFeatures(open_store(settings), snapshots, source)
+    except OperationalError:  # its message has the address
+        raise TransientError(
+            "the Feast registry's database does not answer; is Postgres up? (make up)"
+        ) from None
 
 
 def _try(ranker: Ranker, pointer: Pointer) -> None:

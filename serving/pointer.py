@@ -64,9 +64,7 @@ class Pointer:
             pointer = cls(**values)
             datetime.fromisoformat(pointer.horizon)
         except (TypeError, ValueError, RecommenderError) as error:
-            raise SettingError(
-                f"{path} is not a deployment pointer ({error}); deploy again or roll back"
-            ) from error
+            raise SettingError(f"{path} is not a deployment pointer ({error}); deploy again") from error
         return pointer
 
     def write(self, path: Path) -> None:

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from features.online import Situation
 
 MAX_ITEMS = 100
+FIRST_YEAR, LAST_YEAR = 1971, 2200
 
 Scenario = Literal["campaign", "product", "content", "ad", "search", "customer_service"]
 Words = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
@@ -23,6 +24,12 @@ def _moment(value: Any) -> Any:
     return value
 
 
+def _in_range(moment: datetime | None) -> datetime | None:
+    if moment is not None and not FIRST_YEAR <= moment.year < LAST_YEAR:
+        raise ValueError(f"the year is {moment.year}; give a time from {FIRST_YEAR} to {LAST_YEAR - 1}")
+    return moment
+
+
 class Context(BaseModel):
     """Where and when. A source's extra columns of exposures may be given beside these, by their names."""
 
@@ -34,7 +41,7 @@ class Context(BaseModel):
     occasion: str | None = Field(
         default=None, description="festival, season or situation", examples=["christmas"]
     )
-    time: Annotated[datetime | None, BeforeValidator(_moment)] = Field(
+    time: Annotated[datetime | None, BeforeValidator(_moment), AfterValidator(_in_range)] = Field(
         default=None,
         description="the moment to decide for, ISO 8601; without a zone it is UTC. Left out: now, or the "
         "last moment of the data if the source's clock says so",

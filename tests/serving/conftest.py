@@ -78,7 +78,7 @@ def bento_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, bento_home: Path) -> Path:  # noqa: ARG001
+def home(tmp_path: Path, bento_home: Path) -> Path:
     return tmp_path / "home"
 
 

@@ -26,7 +26,7 @@ def put(home: Path, shop, bundle: Path) -> Pointer:
 
 
 @pytest.fixture(name="client", scope="module")
-def _client(shop, bundles, bento_home, tmp_path_factory):  # noqa: ARG001
+def _client(shop, bundles, bento_home, tmp_path_factory):
     home = tmp_path_factory.mktemp("asgi")
     put(home, shop, bundles[0])
     settings = {"RECOMMENDER_HOME": str(home), "RECOMMENDER_FEAST_URL": shop.settings.registry_url}
