@@ -18,6 +18,7 @@ from training.tabular import CategoryEncoding, NumericEncoding
 from training.transforms import Transforms
 
 ENTRY_FEATURES = 5
+STEPS = 5
 CONTEXT = "context_"
 
 
@@ -52,10 +53,12 @@ class WordsAttention(nn.Module):
         # A channel starts as plain likeness of texts, each at its own sharpness.
         self.likeness = nn.Parameter(torch.linspace(2.0, 20.0, channels))
         self.entry = nn.Linear(ENTRY_FEATURES, channels)
-        self.sharpness = nn.Parameter(torch.tensor([3.0, 10.0, 30.0]).log())
+        # Soft steps: a history text counts as like the candidate above such a cosine.
+        self.steps = nn.Parameter(torch.linspace(0.3, 0.8, STEPS))
+        self.steepness = nn.Parameter(torch.full((STEPS,), math.log(20.0)))
         self.subject = nn.Linear(text_width, channel_width)
         self.context = ContextEncoding(transforms)
-        seen = channels * (ENTRY_FEATURES + 3) + 3 * 2 + 3
+        seen = channels * (ENTRY_FEATURES + 3) + STEPS * 2 + 3
         self.network = nn.Sequential(
             nn.Linear(seen + channel_width + self.context.width, width),
             nn.ReLU(),
@@ -109,8 +112,9 @@ class WordsAttention(nn.Module):
         return like.squeeze(2), fit, value, query_likeness
 
     def _soft_counts(self, like_NH: Tensor, there_NH: Tensor, entries_NHX: Tensor) -> Tensor:
-        """Logarithms of how many acts and entries are like the candidate, at three sharpnesses, (N, 6)."""
-        weight = torch.exp(self.sharpness.exp() * (like_NH[:, :, None] - 1)) * there_NH[:, :, None]
+        """Logarithms of how many acts and entries are like the candidate, above each step."""
+        above = (like_NH[:, :, None] - self.steps) * self.steepness.exp()
+        weight = torch.sigmoid(above) * there_NH[:, :, None]
         acts = torch.expm1(entries_NHX[:, :, :1])
         return torch.log1p(torch.cat([(weight * acts).sum(1), weight.sum(1)], dim=1))
 
