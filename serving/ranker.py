@@ -123,6 +123,7 @@ class Ranker:
 
     def _ranked(self, meeting: Meeting, scores: "Scores", best: np.ndarray) -> list[Ranked]:
         names, contributions = self.scorer.explain_g(meeting.rows.iloc[best])
+        lead = np.maximum(scores.f, scores.f - np.median(scores.f))
         return [
             Ranked(
                 item_id=meeting.item_ids[at],
@@ -134,7 +135,7 @@ class Ranker:
                 reasons=reasons(
                     meeting,
                     at,
-                    f=float(scores.f[at]),
+                    f=float(lead[at]),
                     attention=scores.attention[at],
                     names=names,
                     contributions=contributions[place],

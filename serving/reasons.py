@@ -1,8 +1,9 @@
 """Why an item is in the list, in words: read off the model's own parts, never made up.
 
 Two things speak for an item. f, the words: where the attention lies in the shopper's history, told if f
-is positive. g, the past: what each feature adds to it, told by the table in `serving.sentences`. A shopper
-of whom nothing is known gets reasons from the item's side alone.
+is positive or above that of the other candidates (what all have in common decides nothing). g, the past:
+what each feature adds to it, told by the table in `serving.sentences`. A shopper of whom nothing is known
+gets reasons from the item's side alone.
 """
 
 import math
@@ -75,7 +76,7 @@ def reasons(
     Args:
         meeting: the shopper and the candidates.
         at: the item's place among the candidates.
-        f: its logit of words and context.
+        f: its logit of words and context, or how far that lies above the other candidates'.
         attention: (H,) weight of each history entry for this item.
         names: feature names.
         contributions: (features,) what each adds to g, in logits.
@@ -87,7 +88,7 @@ def reasons(
     said = _Said(meeting, at, history_days)
     of_past = [*_of_past(said, names, contributions, known=meeting.known)]
     found = [reason for reason in of_past if reason.weight >= LEAST]
-    if f > 0 and meeting.known:
+    if f >= LEAST and meeting.known:
         found += _of_words(said, meeting, f, attention)
     if not found:
         found = [*_of_item(said)] if not meeting.known else []
@@ -148,7 +149,8 @@ class _Said:
         side = next((side for side in OWNERS if name.startswith(side)), "")
         said = value if isinstance(value, str) else f"{float(value):,.6g}"
         owner = OWNERS.get(side, "the").format(noun=self.noun)
-        return name, f"{owner} {name.removeprefix(side).replace('_', ' ')} is {said}"
+        column = name.removeprefix(side).removeprefix(f"{self.noun}_").replace("_", " ")
+        return name, f"{owner} {column}: {said}"
 
 
 def _of_past(

@@ -83,7 +83,8 @@ def test_shoppers_who_do_more_than_buy_turn_to_things() -> None:
 
 
 def test_a_shops_own_column_is_told_by_name_and_value() -> None:
-    assert tell(meeting(), item_festival=0.5) == ["this campaign's festival is spring"]
+    assert tell(meeting(), item_festival=0.5) == ["this campaign's festival: spring"]
+    assert tell(meeting(item_campaign_days=33.0), item_campaign_days=0.5) == ["this campaign's days: 33"]
     assert tell(meeting(item_festival=None), item_festival=0.5) == []
 
 
