@@ -212,7 +212,10 @@ class Scorer:
                 changed_numbers[:, feature] = typical[feature]
             else:
                 changed_codes = codes.clone()
-                changed_codes[:, feature - numbers.shape[1]] = 1
+                # Code 1 is the most frequent category; a column that was never known has none.
+                changed_codes[:, feature - numbers.shape[1]] = int(
+                    bool(self.transforms.vocabularies[names[feature]])
+                )
             all_numbers.append(changed_numbers)
             all_codes.append(changed_codes)
         g = self.model.past(torch.cat(all_numbers).to(self.device), torch.cat(all_codes).to(self.device))

@@ -24,6 +24,7 @@ from training import course
 from training.checkpoint import Checkpoints
 from training.fit import FitResult, fit
 from training.recipe import Recipe
+from training.scorer import Scorer
 
 
 def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
@@ -132,6 +133,8 @@ def test_odd_values_and_texts_are_learned_from(recipe: Recipe, tmp_path: Path) -
     result = run(examples, replace(recipe, refit=False), tmp_path)
     assert all(np.isfinite(loss) for loss in losses(result))
     assert np.isfinite(result.metrics["log_loss"])
+    _, contributions = Scorer.load(result.bundle).explain_g(rows.head(3))
+    assert np.isfinite(contributions).all() and (contributions[:, 2] == 0).all()
 
 
 @pytest.mark.parametrize("layers", [0, 2, -1])
