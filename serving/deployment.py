@@ -125,12 +125,14 @@ def rollback(deployment: Path) -> Pointer:
         raise RejectedError(f"{deployment} has no model before the current one; deploy one first")
     if verify_bundle(Path(previous.model))[1] != previous.bundle:
         raise BundleError(f"{previous.model} is not bundle {previous.bundle[:12]} any more; deploy it again")
+    features = current if current.project == previous.project else previous
     restored = replace(
-        current,
-        bundle=previous.bundle,
-        model=previous.model,
-        model_tag=previous.model_tag,
-        bento_tag=previous.bento_tag,
+        previous,
+        online_store=features.online_store,
+        snapshots=features.snapshots,
+        source=features.source,
+        horizon=features.horizon,
+        clock=features.clock,
         deployed_at=_now(),
     )
     _point(deployment, restored)
