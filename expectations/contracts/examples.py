@@ -4,10 +4,13 @@
     ├── schema.json         ExampleSchema
     ├── rows.parquet        one row per exposure whose outcome is known, ordered by event_timestamp
     ├── histories.parquet   one row per (shopper, moment): what the shopper did before, newest first
+    ├── futures.parquet     one row per (shopper, earlier moment): what the shopper turned to after it
     └── texts.parquet       one row per distinct text
 
 Rows name texts and histories by number, so that each distinct text is stored, read and encoded once.
 `text_id` and `history_id` are row numbers (from 0) of their tables; `query_id` is a `text_id`, or -1.
+Futures need no outcome: they are for self-supervised learning, which must leave out those that end after
+the rows it is measured on begin.
 """
 
 from collections.abc import Sequence
@@ -21,6 +24,7 @@ from expectations.contracts.errors import SchemaError
 from expectations.contracts.landing import read_json, write_json
 
 ROWS, HISTORIES, TEXTS, SCHEMA = "rows.parquet", "histories.parquet", "texts.parquet", "schema.json"
+FUTURES, FUTURE_DAYS = "futures.parquet", 28
 
 ROW_SCHEMA = pa.schema(
     [
@@ -45,6 +49,14 @@ HISTORY_SCHEMA = pa.schema(
         ("events", pa.list_(pa.float32())),  # how often
         ("amounts", pa.list_(pa.float32())),  # shop currency
         ("days_ago", pa.list_(pa.float32())),  # days between the last time and the moment
+    ]
+)
+
+FUTURE_SCHEMA = pa.schema(
+    [
+        ("history_id", pa.int32()),  # what the shopper did before the moment
+        ("event_timestamp", pa.timestamp("us")),  # the moment
+        ("text_ids", pa.list_(pa.int32())),  # what the shopper turned to in the FUTURE_DAYS from it on
     ]
 )
 
