@@ -75,38 +75,40 @@ def user_history(shop: Shop, moments: IbisTable, history_days: int) -> IbisTable
         items, item_visits, item_amounts, item_days (at most 1024).
         `_visits` counts sessions, `_days` is days since the last time. Empty for a newcomer.
     """
-    window = ibis.interval(days=history_days)
-    acts = _acts(shop).join(topics(shop), "item_id")
-    acts = acts.mutate(new_topic=_first_in_session("topic"), new_item=_first_in_session("item_id"))
-    acts = acts.select("user_id", "item_id", "topic", MOMENT, "amount", "new_topic", "new_item")
     asked = moments.select("user_id", moment=_[MOMENT].cast("timestamp"))
-    seen = asked.join(acts, "user_id").filter((_[MOMENT] < _.moment) & (_[MOMENT] >= _.moment - window))
-    by_topic = _collect(seen, "topic", MAX_TOPICS, lists="topics", prefix="topic")
-    by_item = _collect(seen, "item_id", MAX_ITEMS, lists="items", prefix="item")
-    everyone = (
-        asked.left_join(by_topic, ["user_id", "moment"])
-        .drop("user_id_right", "moment_right")
-        .left_join(by_item, ["user_id", "moment"])
-        .drop("user_id_right", "moment_right")
-        .rename({MOMENT: "moment"})
+    seen = seen_before(topical_acts(shop), asked, history_days)
+    return fill_lists(
+        asked,
+        newest(seen, "topic", MAX_TOPICS, lists="topics", prefix="topic"),
+        newest(seen, "item_id", MAX_ITEMS, lists="items", prefix="item"),
     )
-    names = [name for name in everyone.columns if name not in ("user_id", MOMENT)]
-    kinds = {name: "array<string>" if name in ("topics", "items") else "array<float64>" for name in names}
-    empty = {name: _[name].coalesce(ibis.literal([], kind)) for name, kind in kinds.items()}
-    return everyone.mutate(**empty)
 
 
-def _collect(seen: IbisTable, what: str, limit: int, *, lists: str, prefix: str) -> IbisTable:
-    """The most recent distinct values of a column with their counts, as parallel lists."""
+def seen_before(acts: IbisTable, asked: IbisTable, days: int) -> IbisTable:
+    """Acts of a shopper strictly before each moment asked of, at most so many days before."""
+    window = ibis.interval(days=days)
+    return asked.join(acts, "user_id").filter((_[MOMENT] < _.moment) & (_[MOMENT] >= _.moment - window))
+
+
+def newest(seen: IbisTable, what: str, limit: int, *, lists: str, prefix: str) -> IbisTable:
+    """The most recent distinct values of a column with their counts, as parallel lists.
+
+    Args:
+        seen: columns user_id, moment, event_timestamp, amount, `what`, and visits_`what`, whose sum counts.
+        what: the column.
+        limit: how many values to keep, the newest.
+        lists: name of the list of values.
+        prefix: of the lists beside it: `_visits`, `_amounts`, `_days`.
+    """
     grouped = seen.group_by(["user_id", "moment", what]).aggregate(
-        visits=_[f"new_{prefix}"].sum(),
+        visits=_[f"visits_{what}"].sum(),
         amount=_.amount.sum().coalesce(0.0).round(4),
         days=days_between(_[MOMENT].max(), _.moment.max()),
     )
     entry = ibis.struct({"days": _.days, "fewness": -_.visits, "what": _[what], "amount": _.amount})
     listed = grouped.group_by(["user_id", "moment"]).aggregate(entries=entry.collect())
-    newest = listed.mutate(entries=_.entries.sort()[:limit])
-    return newest.select(
+    kept = listed.mutate(entries=_.entries.sort()[:limit])
+    return kept.select(
         "user_id",
         "moment",
         **{
@@ -116,6 +118,28 @@ def _collect(seen: IbisTable, what: str, limit: int, *, lists: str, prefix: str)
             f"{prefix}_days": _.entries.map(lambda entry: entry["days"]),
         },
     )
+
+
+def fill_lists(asked: IbisTable, *parts: IbisTable) -> IbisTable:
+    """The lists of each moment asked of; empty ones where a part has no row."""
+    found = asked
+    for part in parts:
+        found = found.left_join(part, ["user_id", "moment"]).drop("user_id_right", "moment_right")
+    empty = {
+        name: _[name].coalesce(ibis.literal([], str(kind)))
+        for name, kind in found.schema().items()
+        if kind.is_array()
+    }
+    return found.mutate(**empty).rename({MOMENT: "moment"})
+
+
+def topical_acts(shop: Shop) -> IbisTable:
+    """Events on items that are about something, each with its topic and flags whose sums count visits."""
+    acts = _acts(shop).join(topics(shop), "item_id")
+    counted = acts.mutate(
+        visits_topic=_first_in_session("topic"), visits_item_id=_first_in_session("item_id")
+    )
+    return counted.select("user_id", "item_id", "topic", MOMENT, "amount", "visits_topic", "visits_item_id")
 
 
 def _first_in_session(what: str) -> ibis.Value:

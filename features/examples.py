@@ -16,11 +16,12 @@ from ibis import _
 from ibis.backends import BaseBackend
 from ibis.expr.types import Table as IbisTable
 
-from expectations.contracts.examples import HISTORIES, ROWS, TEXTS, ExampleSchema
+from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
 from expectations.contracts.landing import fingerprint, land
 from expectations.contracts.source import Source
 from features import vocabulary
 from features.cross import CROSS_FEATURES, cross_features, unnest_items, unnest_topics
+from features.futures import futures
 from features.retrieval import historical
 from features.shop import Shop, read_shop
 from features.snapshots import CODE_VERSION, open_engine, write_table
@@ -84,13 +85,19 @@ def _write(
     numbered = connection.table("numbered")
     crossed = _crossed(connection, numbered, shoppers, snapshots)
     catalogue = connection.read_parquet(str(snapshots / "catalogue.parquet"))
-    topics = shoppers.select(text=_.topics[:HISTORY_LENGTH].unnest())
+    later = _futures(connection, shop, source, horizon)
+    topics = ibis.union(
+        shoppers.select(text=_.topics[:HISTORY_LENGTH].unnest()),
+        later.select(text=_.topics.unnest()),
+        later.select(text=_.next_topics.unnest()),
+    )
     texts = connection.create_table("texts", text_table(catalogue, numbered, topics), temp=True)
     features = vocabulary.describe(source, shoppers.schema(), candidates.schema())
     rows = _rows(numbered, crossed, shoppers, candidates, catalogue, texts, features)
     counts = {
         "texts": write_table(connection, texts.order_by("text_id"), folder / TEXTS),
-        "histories": _write_histories(connection, shoppers, texts, folder / HISTORIES),
+        "histories": _write_histories(connection, shoppers, later, texts, folder / HISTORIES),
+        "futures": _write_futures(connection, later, texts, folder / FUTURES),
         "rows": write_table(connection, rows.order_by(MOMENT, "exposure_id"), folder / ROWS),
     }
     labels = pq.read_table(folder / ROWS, columns=["label"]).column("label")
@@ -211,29 +218,50 @@ def _features(table: IbisTable, features: vocabulary.Features) -> dict[str, str]
     }
 
 
-def _write_histories(connection: BaseBackend, shoppers: IbisTable, texts: IbisTable, path: Path) -> int:
+def _futures(connection: BaseBackend, shop: Shop, source: Source, horizon: Any) -> IbisTable:
+    """The futures before the test part, numbered on from the shoppers' histories."""
+    found = futures(shop, source.test_from or horizon, source.history_days, HISTORY_LENGTH)
+    first = connection.table(f"retrieved_{vocabulary.SHOPPER}").count().execute()
+    number = ibis.row_number().over(ibis.window(order_by=["moment", "user_id"])) + first
+    return connection.create_table("futures", found.mutate(entity_row=number.cast("int32")), temp=True)
+
+
+def _write_histories(
+    connection: BaseBackend, shoppers: IbisTable, later: IbisTable, texts: IbisTable, path: Path
+) -> int:
     """One row per (shopper, moment): the newest topics as text numbers."""
-    listed = unnest_topics(shoppers.mutate(history_id=_.entity_row))
-    rank = ibis.row_number().over(
-        ibis.window(group_by="history_id", order_by=[_.days, _.visits.desc(), _.topic])
-    )
-    newest = listed.mutate(rank=rank).filter(_["rank"] < HISTORY_LENGTH)
-    coded = newest.join(texts.select(topic="text", text_id="text_id"), "topic")
-    lists = coded.group_by("history_id").aggregate(
+    lists = ("topics", "topic_visits", "topic_amounts", "topic_days")
+    everyone = ibis.union(*(table.select("entity_row", *lists) for table in (shoppers, later)))
+    listed = unnest_topics(everyone.mutate(history_id=_.entity_row))
+    newest_first = ibis.window(group_by="history_id", order_by=[_.days, _.visits.desc(), _.topic])
+    rank = ibis.row_number().over(newest_first)
+    kept = listed.mutate(rank=rank).filter(_["rank"] < HISTORY_LENGTH)
+    coded = kept.join(texts.select(topic="text", text_id="text_id"), "topic")
+    codes = coded.group_by("history_id").aggregate(
         text_ids=_.text_id.collect(order_by=_["rank"]),
         events=_.visits.cast("float32").collect(order_by=_["rank"]),
         amounts=_.amount.cast("float32").collect(order_by=_["rank"]),
         days_ago=_.days.cast("float32").collect(order_by=_["rank"]),
     )
-    everyone = (
-        shoppers.select(history_id="entity_row").left_join(lists, "history_id").drop("history_id_right")
-    )
     no_ids, no_numbers = ibis.literal([], "array<int32>"), ibis.literal([], "array<float32>")
-    filled = everyone.mutate(
-        history_id=_.history_id.cast("int32"),
-        text_ids=_.text_ids.coalesce(no_ids),
-        events=_.events.coalesce(no_numbers),
-        amounts=_.amounts.coalesce(no_numbers),
-        days_ago=_.days_ago.coalesce(no_numbers),
+    filled = (
+        everyone.select(history_id="entity_row")
+        .left_join(codes, "history_id")
+        .drop("history_id_right")
+        .mutate(
+            history_id=_.history_id.cast("int32"),
+            text_ids=_.text_ids.coalesce(no_ids),
+            events=_.events.coalesce(no_numbers),
+            amounts=_.amounts.coalesce(no_numbers),
+            days_ago=_.days_ago.coalesce(no_numbers),
+        )
     )
     return write_table(connection, filled.order_by("history_id"), path)
+
+
+def _write_futures(connection: BaseBackend, later: IbisTable, texts: IbisTable, path: Path) -> int:
+    """One row per (shopper, earlier moment): the topics that followed, as text numbers."""
+    named = later.select("entity_row", "moment", text=_.next_topics.unnest()).join(texts, "text")
+    coded = named.group_by(["entity_row", "moment"]).aggregate(text_ids=_.text_id.collect(order_by=_.text_id))
+    table = coded.select(history_id=_.entity_row.cast("int32"), event_timestamp="moment", text_ids="text_ids")
+    return write_table(connection, table.order_by("history_id"), path)

@@ -1,0 +1,55 @@
+"""What shoppers turned to after a moment, beside what they did before it: learning without labels."""
+
+from datetime import datetime, timedelta
+
+import ibis
+from ibis import _
+from ibis.expr.types import Table as IbisTable
+
+from expectations.contracts.examples import FUTURE_DAYS
+from features.behaviour import newest, seen_before, topical_acts
+from features.shop import Shop
+from features.timeline import MOMENT
+
+
+def futures(shop: Shop, until: datetime, history_days: int, length: int) -> IbisTable:
+    """One row per shopper and every FUTURE_DAYS days, where something lies before and after.
+
+    Args:
+        shop: the tables.
+        until: no future ends after it.
+        history_days: how far back the history reaches.
+        length: topics of a history, the newest.
+
+    Returns:
+        user_id, moment, topics, topic_visits, topic_amounts, topic_days (strictly before the moment) and
+        next_topics (from the moment on, FUTURE_DAYS long).
+    """
+    acts = topical_acts(shop)
+    start = acts[MOMENT].min().execute()
+    moments = grid(start, until) if start is not None else []
+    asked = acts.select("user_id").distinct().cross_join(_moments(moments))
+    before = newest(seen_before(acts, asked, history_days), "topic", length, lists="topics", prefix="topic")
+    after = (
+        asked.join(acts.select("user_id", "topic", MOMENT), "user_id")
+        .filter((_[MOMENT] >= _.moment) & (_[MOMENT] < _.moment + ibis.interval(days=FUTURE_DAYS)))
+        .select("user_id", "moment", "topic")
+        .distinct()
+        .group_by(["user_id", "moment"])
+        .aggregate(next_topics=_.topic.collect(order_by=_.topic))
+    )
+    return before.join(after, ["user_id", "moment"])
+
+
+def grid(start: datetime, until: datetime) -> list[datetime]:
+    """Every FUTURE_DAYS days: the first with a past of that length, the last with a whole future."""
+    step = timedelta(days=FUTURE_DAYS)
+    first = datetime(start.year, start.month, start.day) + step
+    count = max(0, (until - step - first) // step + 1)
+    return [first + number * step for number in range(count)]
+
+
+def _moments(moments: list[datetime]) -> IbisTable:
+    return ibis.memtable({"moment": moments}, schema={"moment": "timestamp(6)"}).select(
+        moment=_.moment.cast("timestamp")
+    )
