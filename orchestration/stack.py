@@ -221,7 +221,7 @@ class Stack:
             try:
                 address = open_postgres(self.home, self.postgres)
                 write_instance(self.home)
-                environment = child_environment(self.home, address, source, environ)
+                environment = child_environment(self.home, address, source, {**self._links(), **environ})
                 if not any(process_of(service, self.home) for service in self.services):
                     fail_lost_runs(self.home, environment)
                 self._start_all(environment, source, fresh, say)
@@ -231,6 +231,11 @@ class Stack:
                 if not had_postgres and not self.postgres.url:
                     close_postgres(self.home, self.postgres)
                 raise
+
+    def _links(self) -> dict[str, str]:
+        """Where alerts say that runs can be looked at, unless the user's settings say otherwise."""
+        ports = {service.key: service.port for service in self.services}
+        return {"RECOMMENDER_UI_URL": f"http://127.0.0.1:{ports['ui']}"} if ports.get("ui") else {}
 
     def _start_all(
         self, environment: Mapping[str, str], source: Path, fresh: list[Service], say: Say

@@ -53,7 +53,6 @@ def test_a_scheduled_run_on_broken_data_rings_the_bell(source, tmp_path, webhook
     environ = {
         **os.environ,
         "RECOMMENDER_INGESTION_CRON": "* * * * *",
-        "RECOMMENDER_UI_URL": f"http://127.0.0.1:{ui}",
         "RECOMMENDER_SLACK_WEBHOOK": webhook.url,
         "RECOMMENDER_SMTP_HOST": "127.0.0.1",
         "RECOMMENDER_SMTP_PORT": str(mail.port),
