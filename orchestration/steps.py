@@ -233,7 +233,7 @@ def report(work: Workplace, seconds: Mapping[str, float]) -> dict[str, Any]:
         "intervals": evaluation["intervals"],
         "gate": {"approved": verdict.approved, "rules": [vars(rule) for rule in verdict.rules]},
         "tables": {
-            name: {"rows": table.num_rows, "quarantined": table.num_quarantined}
+            name: {"rows": table.num_rows, "quarantined": _num_quarantined(work, name)}
             for name, table in tables.items()
         },
         "checks": {
@@ -246,6 +246,14 @@ def report(work: Workplace, seconds: Mapping[str, float]) -> dict[str, Any]:
     }
     write_json(work.place.report, found)
     return found
+
+
+def _num_quarantined(work: Workplace, table: str) -> int:
+    """Rows of a table that are in quarantine, by whichever stage."""
+    import pyarrow.parquet as pq
+
+    folder = work.place.quarantine / work.declaration().name / table
+    return sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
 
 
 def _demo_users(work: Workplace) -> list[str]:
