@@ -36,7 +36,7 @@ def checked_key(table: str) -> str:
 )
 def landed_tables(work: Workplace) -> Iterator[dg.MaterializeResult]:
     """Land the six tables of the source."""
-    from orchestration import steps
+    from orchestration.steps import data as steps
 
     with told_apart():
         landed = steps.ingest(work)
@@ -86,7 +86,7 @@ def landed_tables(work: Workplace) -> Iterator[dg.MaterializeResult]:
 )
 def checked_tables(work: Workplace) -> Iterator[dg.MaterializeResult]:
     """Check every landed table against its contract, its distributions and the other tables."""
-    from orchestration import steps
+    from orchestration.steps import data as steps
 
     with told_apart():
         reports = steps.validate(work)

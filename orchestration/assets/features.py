@@ -52,7 +52,7 @@ FEATURE_ROWS = {
 )
 def feature_rows(work: Workplace) -> Iterator[dg.MaterializeResult]:
     """Compute the feature rows of all entities and moments."""
-    from orchestration import steps
+    from orchestration.steps import data as steps
 
     with told_apart():
         made = steps.build_features(work)
@@ -89,7 +89,7 @@ def feature_rows(work: Workplace) -> Iterator[dg.MaterializeResult]:
 )
 def online_features(work: Workplace) -> dg.MaterializeResult:
     """Apply the Feast repo, fill the online store, compare it with the offline store."""
-    from orchestration import steps
+    from orchestration.steps import data as steps
 
     with told_apart():
         made = steps.fill_online_store(work)
@@ -127,7 +127,7 @@ def online_features(work: Workplace) -> dg.MaterializeResult:
 )
 def training_examples(work: Workplace) -> dg.MaterializeResult:
     """Join exposures and features into the examples folder."""
-    from orchestration import steps
+    from orchestration.steps import data as steps
 
     with told_apart():
         made = steps.build_examples(work)

@@ -24,7 +24,7 @@ SCORERS = ("test", "before", "baseline", "popularity", "champion")
 )
 def model_bundle(context: dg.AssetExecutionContext, work: Workplace) -> dg.MaterializeResult:
     """Fit a bundle, resuming where a killed run stopped."""
-    from orchestration import steps
+    from orchestration.steps import model as steps
     from training.plots import loss_curves
 
     with told_apart():
@@ -56,7 +56,7 @@ def model_bundle(context: dg.AssetExecutionContext, work: Workplace) -> dg.Mater
 )
 def model_evaluation(work: Workplace) -> dg.MaterializeResult:
     """Measure the bundle and its rivals on the same rows."""
-    from orchestration import steps
+    from orchestration.steps import model as steps
     from training import plots
 
     with told_apart():
@@ -89,7 +89,7 @@ def model_evaluation(work: Workplace) -> dg.MaterializeResult:
 )
 def gate_verdict(work: Workplace) -> dg.MaterializeResult:
     """Hold the evaluation against the gate's rules."""
-    from orchestration import steps
+    from orchestration.steps import model as steps
 
     with told_apart():
         verdict = steps.judge(work)
@@ -121,11 +121,11 @@ def gate_verdict(work: Workplace) -> dg.MaterializeResult:
 )
 def run_report(context: dg.AssetExecutionContext, work: Workplace) -> dg.MaterializeResult:
     """Write the report of this run."""
-    from orchestration import steps
     from orchestration.runs import step_seconds
+    from orchestration.steps.reporting import report
 
     with told_apart():
-        found = steps.report(work, step_seconds(context.instance, context.run_id))
+        found = report(work, step_seconds(context.instance, context.run_id))
     figures = [{"scorer": name, **_shown(found[name])} for name in ("before", "test", "baseline")]
     return dg.MaterializeResult(
         metadata={"report": dg.MetadataValue.path(work.place.report), "figures": display.table(figures)}
@@ -142,7 +142,7 @@ def run_report(context: dg.AssetExecutionContext, work: Workplace) -> dg.Materia
 )
 def deployed_model(work: Workplace) -> dg.MaterializeResult:
     """Put the approved bundle into BentoML's model store, build a Bento, and point the service at it."""
-    from orchestration import steps
+    from orchestration.steps import model as steps
 
     with told_apart():
         deployed = steps.deploy(work)

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from expectations.contracts.errors import RejectedError
-from orchestration import steps
 from orchestration.definitions import ASSETS
 from orchestration.home import Home
 from orchestration.postgres import PostgresSettings, running
+from orchestration.steps.model import deploy
 from orchestration.workplace import Workplace
 from tests.features import small_shop
 from tests.orchestration.ports import free_port
@@ -177,7 +177,7 @@ def test_a_rejected_bundle_is_not_deployed_even_alone(work, shop, first_run):
     ] == [False]
     assert json.loads(work.place.report.read_text())["gate"]["approved"] is False
     with pytest.raises(RejectedError, match="popularity"):
-        steps.deploy(strict)
+        deploy(strict)
     assert json.loads(work.place.deployment.read_text())["bundle"] == json.loads(before)["bundle"]
 
 
