@@ -1,7 +1,8 @@
 """The Feast store of a source: applied, filled, and read point in time or online."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -79,8 +80,7 @@ def apply_repo(store: "FeatureStore", snapshots: Path) -> list[str]:
     from features.store.definitions import ITEM_VIEWS, USER_VIEWS, feature_repo
 
     sources = [_view_source(snapshots, name) for name in (*USER_VIEWS, *ITEM_VIEWS)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental
+    with _without_advice():
         store.apply(feature_repo(sources, owner=OWNER))
     return [source.name for source in sources]
 
@@ -105,7 +105,8 @@ def _kind(kind: pa.DataType) -> str:
 def materialize(store: "FeatureStore", horizon: datetime) -> None:
     """Bring each entity's latest feature row up to the horizon into the online store."""
     end = horizon.replace(tzinfo=UTC) + timedelta(seconds=1)
-    store.materialize(start_date=datetime(1969, 12, 31, tzinfo=UTC), end_date=end)
+    with _without_advice():
+        store.materialize(start_date=datetime(1969, 12, 31, tzinfo=UTC), end_date=end)
 
 
 def historical(store: "FeatureStore", service: str, entities: pd.DataFrame) -> pa.Table:
@@ -123,14 +124,23 @@ def historical(store: "FeatureStore", service: str, entities: pd.DataFrame) -> p
         SchemaError: the join lost or doubled rows.
     """
     frame = entities.assign(moment=_seconds(entities["event_timestamp"]))
-    found = store.get_historical_features(entity_df=frame, features=store.get_feature_service(service))
-    table = found.to_arrow()
+    with _without_advice():
+        found = store.get_historical_features(entity_df=frame, features=store.get_feature_service(service))
+        table = found.to_arrow()
     if table.num_rows != len(entities):
         raise SchemaError(
             f"the point-in-time join of {service} returned {table.num_rows:,} rows for {len(entities):,} "
             "entities; build the feature snapshots again"
         )
     return table
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Feast and its Ibis warn of each other's old names, and Feast switches such warnings on for everybody."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _seconds(moments: pd.Series) -> pd.Series:

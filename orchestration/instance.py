@@ -35,7 +35,6 @@ DEFAULTS = {
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
-    "PYTHONWARNINGS": "ignore::DeprecationWarning",  # between the packages that we use
 }
 """The user may set these otherwise: models come from pip or the bundle, so nothing is downloaded."""
 
