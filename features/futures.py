@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 import ibis
+import pandas as pd
 from ibis import _
 from ibis.expr.types import Table as IbisTable
 
@@ -27,7 +28,7 @@ def futures(shop: Shop, until: datetime, history_days: int, length: int) -> Ibis
     """
     acts = topical_acts(shop)
     start = acts[MOMENT].min().execute()
-    moments = grid(start, until) if start is not None else []
+    moments = [] if pd.isna(start) else grid(start, until)
     asked = acts.select("user_id").distinct().cross_join(_moments(moments))
     before = newest(seen_before(acts, asked, history_days), "topic", length, lists="topics", prefix="topic")
     after = (
@@ -50,6 +51,5 @@ def grid(start: datetime, until: datetime) -> list[datetime]:
 
 
 def _moments(moments: list[datetime]) -> IbisTable:
-    return ibis.memtable({"moment": moments}, schema={"moment": "timestamp(6)"}).select(
-        moment=_.moment.cast("timestamp")
-    )
+    frame = pd.DataFrame({"moment": pd.Series(moments, dtype="datetime64[us]")})
+    return ibis.memtable(frame).select(moment=_.moment.cast("timestamp"))

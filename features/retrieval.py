@@ -46,6 +46,8 @@ def open_store(settings: StoreSettings) -> "FeatureStore":
     from feast.repo_config import RepoConfig
     from sqlalchemy.exc import OperationalError
 
+    # Feast's import switches deprecation warnings on for everybody; this one is Ibis's, about DuckDB
+    warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
     settings.online_path.parent.mkdir(parents=True, exist_ok=True)
     config = RepoConfig(
         project=settings.project,
