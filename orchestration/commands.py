@@ -170,6 +170,8 @@ def _run(context: Context, environment: Mapping[str, str], *, table: bool = True
     stream = sys.stderr.buffer
     result = run_job(home, environment, definitions=context.definitions, job=JOB, stream=stream)
     if not result.succeeded:
+        if _written(home.report) != before:  # a model that the gate rejected is reported like any other
+            _say("\n" + report_table(read_json(home.report)))
         for step, reason in result.failures.items():
             _complain(f"\n{step} failed: {reason}")
         _complain(f"\nthe run failed; everything it printed is in {result.log}")

@@ -28,6 +28,9 @@ from orchestration.runs import LAUNCH_TAG, dagster_instance
 if TYPE_CHECKING:
     from dagster import DagsterEvent, DagsterInstance
 
+_MODULE = re.compile(r"^(?:\w+\.)+(?=\w+: )")
+"""The module before an error's name."""
+
 _BINDINGS = (b"nanobind: ", b" - leaked ", b" - ... skipped ", b"See https://nanobind")
 """What DuckDB's bindings say when a process ends: it means nothing to the reader, and stays in the log."""
 
@@ -157,7 +160,8 @@ def _reason(event: "DagsterEvent") -> str:
     error = event.step_failure_data.error
     while error is not None and error.cause is not None:
         error = error.cause
-    return error.message.strip() if error is not None else (event.message or "no message")
+    message = error.message.strip() if error is not None else (event.message or "no message")
+    return _MODULE.sub("", message)
 
 
 def run_job(
