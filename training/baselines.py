@@ -2,17 +2,21 @@
 
 Each gives a score and, through two numbers fitted before the test part, a probability.
 
-Shapes: N rows, H length of a history, E width of a text's vector.
+Shapes: N rows, U histories, P pairs, H length of a history, E width of a text's vector.
 """
 
 import importlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor
 
 from training.batches import Assembler
+from training.bundle import BEFORE
 from training.calibration import fit_calibration
 from training.encoder import TextEncoder
 from training.examples import Examples
@@ -20,14 +24,31 @@ from training.recipe import Recipe
 from training.split import TEST
 from training.texts import TextTable
 from training.transforms import Transforms
-from training.words import entry_features
+from training.words import entry_features, weighted_sums
 
 NEGATIVE_SHARE = 0.1  # of the rows without an answer that the two numbers are fitted on
 TREES, RATE, LEAVES = 300, 0.03, 15
 
 
-def pretrained_vectors(recipe: Recipe, texts: list[str]) -> Tensor:
-    """Vectors of texts, (T, E), by the recipe's language model as it was before fine-tuning."""
+def pretrained_vectors(recipe: Recipe, texts: list[str], bundle: Path, known: Mapping[str, int]) -> Tensor:
+    """Vectors of texts, (T, E), by the recipe's language model as it was before fine-tuning.
+
+    Args:
+        recipe: names the language model.
+        texts: the texts.
+        bundle: holds the vectors of known texts.
+        known: place of each known text.
+    """
+    kept = load_file(bundle / BEFORE)["vectors"]
+    places = np.array([known.get(text, -1) for text in texts])
+    vectors = kept[torch.from_numpy(places).clamp_min(0)]
+    unknown = np.flatnonzero(places < 0)
+    if len(unknown):
+        vectors[torch.from_numpy(unknown)] = _read(recipe, [texts[place] for place in unknown])
+    return vectors
+
+
+def _read(recipe: Recipe, texts: list[str]) -> Tensor:
     encoder = TextEncoder.load(recipe.encoder, max_tokens=recipe.max_tokens, trainable_layers=0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     table = TextTable(encoder.to(device), texts, batch=recipe.encode_batch, device=device)
@@ -47,12 +68,11 @@ def zero_shot_score(assembler: Assembler, vectors_TE: Tensor, rows: np.ndarray) 
         batch, text_ids = assembler.batch(chunk)
         vectors = vectors_TE[torch.from_numpy(text_ids)]
         candidates = vectors[batch.pair_text]
-        likeness = (candidates @ vectors.T).reshape(-1, 1)
-        cell = batch.pair[:, None] * len(vectors) + batch.history.clamp_min(0)
-        like_NH = nn.functional.embedding(cell, likeness).squeeze(2)
         entries = entry_features(batch.history_features)
-        weight_NH = entries[:, :, 0] * entries[:, :, 3] * (batch.history >= 0)
-        mean = (weight_NH * like_NH).sum(1) / weight_NH.sum(1).clamp_min(1e-9)
+        weight_UH = entries[:, :, 0] * entries[:, :, 3] * (batch.history >= 0)
+        weight_UH = weight_UH / weight_UH.sum(1, keepdim=True).clamp_min(1e-9)
+        mean_UP = weighted_sums(batch.history.clamp_min(0), vectors @ candidates.T, weight_UH)
+        mean = mean_UP[batch.person, batch.pair]
         asked = batch.pair_query >= 0
         query_like = (candidates * vectors[batch.pair_query.clamp_min(0)]).sum(1)[batch.pair]
         score[chunk] = torch.where(asked[batch.pair], (mean + query_like) / 2, mean).double().numpy()

@@ -4,7 +4,8 @@ Rows with an answer are all seen; of the others a share is drawn, anew each epoc
 rows sees odds 1/share too high; subtracting log(1/share) from the logit is exact (King & Zeng 2001, section
 4.1), so the loss adds it and the model's own logit stays honest.
 
-Shapes: N rows, P distinct (candidate, query) pairs, V distinct texts, H history, F numeric, C categorical.
+Shapes: N rows, U distinct histories, P distinct (candidate, query) pairs, V distinct texts, H history,
+F numeric, C categorical.
 """
 
 from collections.abc import Iterator
@@ -27,8 +28,9 @@ class Batch:
         codes: (N, C) int64.
         pair: (N,) each row's (candidate, query) pair.
         pair_text, pair_query: (P,) places of texts; -1: no query.
-        history: (N, H) places of texts; -1: nothing.
-        history_features: (N, H, 3) events, amount, days ago.
+        person: (N,) each row's history.
+        history: (U, H) places of texts; -1: nothing.
+        history_features: (U, H, 3) events, amount, days ago.
     """
 
     numbers: Tensor
@@ -36,6 +38,7 @@ class Batch:
     pair: Tensor
     pair_text: Tensor
     pair_query: Tensor
+    person: Tensor
     history: Tensor
     history_features: Tensor
 
@@ -66,14 +69,15 @@ class Assembler:
         Args:
             rows: (N,) row numbers.
         """
-        history = self.histories.text_ids[self.history_id[rows]]
+        histories, person = np.unique(self.history_id[rows], return_inverse=True)
+        history = self.histories.text_ids[histories]
         width = max(1, int((history >= 0).sum(1).max(initial=0)))
         history = history[:, :width]
         key = np.stack([self.text_id[rows], self.query_id[rows]], axis=1)
         pairs, pair = np.unique(key, axis=0, return_inverse=True)
         text_ids = np.unique(np.concatenate([history.ravel(), pairs.ravel()]))
         text_ids = text_ids[text_ids >= 0]
-        features = self.histories.features[self.history_id[rows]][:, :width]
+        features = self.histories.features[histories][:, :width]
         chosen = torch.from_numpy(rows)
         batch = Batch(
             numbers=self.numbers[chosen],
@@ -81,6 +85,7 @@ class Assembler:
             pair=torch.from_numpy(pair.reshape(-1)),
             pair_text=torch.from_numpy(places(text_ids, pairs[:, 0])),
             pair_query=torch.from_numpy(places(text_ids, pairs[:, 1])),
+            person=torch.from_numpy(person.reshape(-1)),
             history=torch.from_numpy(places(text_ids, history)),
             history_features=torch.from_numpy(features),
         )

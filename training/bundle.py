@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import save_file
+from torch import Tensor
 
 from expectations.contracts.bundle import Manifest, hash_files, write_manifest
 from expectations.contracts.errors import TransientError
@@ -28,6 +29,7 @@ from training.transforms import Transforms
 
 MODEL, ENCODER, TRANSFORMS, RECIPE = "model.safetensors", "encoder", "transforms.json", "recipe.json"
 TEXTS, EMBEDDINGS = "texts.parquet", "embeddings.safetensors"
+BEFORE = "before.safetensors"  # the same texts' vectors before fine-tuning: what evaluation compares with
 PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
@@ -39,9 +41,10 @@ def write_bundle(
     model: AdditiveModel,
     table: TextTable,
     transforms: Transforms,
+    before: Tensor,
     metrics: Mapping[str, Any],
 ) -> tuple[Path, str]:
-    """Write a bundle into `out/<its hash>`.
+    """Write a bundle into `out/<its hash>`; `before` are the texts' vectors (T, E) before fine-tuning.
 
     Returns:
         The folder and the hash.
@@ -54,6 +57,7 @@ def write_bundle(
         out.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=out, prefix=".writing-"))
         _write_files(folder, recipe, data, model, table, transforms)
+        save_file({"vectors": before.cpu().contiguous()}, folder / BEFORE)
         digest = write_manifest(folder, _manifest(folder, recipe, data, metrics))
         folder.chmod(0o755)
         target = out / digest

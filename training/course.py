@@ -5,6 +5,7 @@ draws what it would have drawn.
 """
 
 import math
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,11 @@ def run_stage(
         if _note(stage, recipe, progress, entry):
             best = learned(stage.modules)
         _write_log(log, entry)
+        if bar:
+            figures = [
+                f"{name} {entry[name]:.4f}" for name in ("train_loss", recipe.metric) if entry.get(name)
+            ]
+            tqdm.write(f"{stage.name} {progress.epoch}/{stage.epochs}: {', '.join(figures)}", file=sys.stderr)
         tensors = {
             **prefixed("model", learned(stage.modules)),
             **prefixed("best", best),
@@ -113,7 +119,8 @@ def _run_epoch(
     total, norms = 0.0, []
     for module in stage.modules.values():
         module.train()
-    shown = tqdm(batches, desc=f"{stage.name} {epoch + 1}/{stage.epochs}", disable=not bar, leave=False)
+    title = f"{stage.name} {epoch + 1}/{stage.epochs}"
+    shown = tqdm(batches, desc=title, disable=not bar or not sys.stderr.isatty(), leave=False)
     for step, rows in enumerate(shown):
         share = (epoch + step / len(batches)) / stage.planned
         rate = learning_rate(share, recipe.warmup_share)

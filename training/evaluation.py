@@ -18,6 +18,7 @@ Figures: auc, average_precision, log_loss, calibration_error, ndcg_at_10, hit_ra
 num_exposures, num_positive. A figure that is not defined is null.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,8 @@ def evaluate(
     if not len(rows):
         raise DataError(f"{examples}: no rows in the test part; choose an earlier test_from")
     test = _test_rows(data, rows)
-    bar = tqdm(total=5, desc="evaluate", disable=not progress, leave=False)
-    found = _score_all(scorer, data, rows, seed, bar)
+    bar = tqdm(total=5, desc="evaluate", disable=not progress or not sys.stderr.isatty(), leave=False)
+    found = _score_all(scorer, bundle, data, rows, seed, bar)
     found["champion"], problem = _champion(champion, data)
     figures = {name: None if p is None else test.figures(p, seed) for name, p in found.items()}
     weights = draw_weights(int(test.user.max()) + 1, draws=DRAWS, seed=seed)
@@ -122,7 +123,7 @@ def evaluate(
 
 
 def _score_all(
-    scorer: Scorer, data: Examples, rows: np.ndarray, seed: int, bar: Any
+    scorer: Scorer, bundle: Path, data: Examples, rows: np.ndarray, seed: int, bar: Any
 ) -> dict[str, np.ndarray | None]:
     """Probabilities of every scorer but the champion on the test rows."""
     found: dict[str, np.ndarray | None] = {}
@@ -134,11 +135,7 @@ def _score_all(
     fit_on, share = fitting_rows(data, seed)
     labels = data.labels[fit_on]
     assembler = Assembler(data, scorer.transforms)
-    vectors = (
-        scorer.vectors_of(data.texts).cpu()
-        if recipe.trainable_layers == 0
-        else pretrained_vectors(recipe, data.texts)
-    )
+    vectors = pretrained_vectors(recipe, data.texts, bundle, scorer.texts.known)
     both = zero_shot_score(assembler, vectors, np.concatenate([rows, fit_on]))
     found["before"] = probabilities(both[: len(rows)], both[len(rows) :], labels, share)
     bar.update()

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.contracts.errors import DataError, SchemaError
-from expectations.contracts.examples import HISTORIES, ROWS, TEXTS, ExampleSchema
+from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
+from training.futures import Futures, read_futures
 from training.split import parts
 
 HISTORY_FEATURES = ("events", "amounts", "days_ago")
@@ -38,6 +39,7 @@ class Examples:
         part: (rows,) "train", "validation" or "test".
         histories: by `history_id`.
         texts: by `text_id`.
+        futures: for learning without labels; None where the folder has none.
     """
 
     schema: ExampleSchema
@@ -45,6 +47,7 @@ class Examples:
     part: np.ndarray
     histories: Histories
     texts: list[str]
+    futures: Futures | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -82,7 +85,8 @@ def read_examples(folder: Path) -> Examples:
             f"{folder / HISTORIES}: text_ids beyond the {len(texts)} texts; build the examples again"
         )
     part = parts(rows["event_timestamp"].to_numpy(), schema)
-    return Examples(schema=schema, rows=rows, part=part, histories=histories, texts=texts)
+    futures = read_futures(folder / FUTURES, num_texts=len(texts), num_histories=len(histories.text_ids))
+    return Examples(schema=schema, rows=rows, part=part, histories=histories, texts=texts, futures=futures)
 
 
 def pad_histories(table: pa.Table) -> Histories:

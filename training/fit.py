@@ -1,46 +1,43 @@
 """Fitting: examples and a recipe become a bundle.
 
-Four stages, each resumable after any epoch:
+Three stages, each resumable after any epoch, and the same once more (recipe `refit`):
 
-1. `past`: g alone on the training part, stopped early; cheap, and the words then only learn what it cannot
-say 2. `words`: f and g together, the language model's upper layers among them, stopped early
-3. `past again`, 4. `words again` (recipe `refit`): the same from the start on train + validation, for the
-   numbers of epochs that were best: the latest answers are the nearest to the future
+1. `purchases`: f learns from what shoppers turned to after earlier moments; skipped without futures
+2. `past`: g on the training part, stopped early; then the scale of f beside it, by the validation part
+3. `words`: f and g together, the language model's upper layers among them, stopped early
+4. `purchases again`, `past again`, `words again`: from the start on train + validation, for the numbers of
+   epochs that were best: the latest answers are the nearest to the future
 
-Figures and calibration come from the stopped model of stage 2; the bundle holds that of stage 4.
+Futures that were not over when the next part began are left out, of the search as of the refit.
+Figures and calibration come from the stopped model of stage 3; the bundle holds that of the last stage.
 """
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from tqdm import tqdm
 
 from expectations.contracts.errors import DataError
-from expectations.contracts.examples import HISTORIES, ROWS, SCHEMA, TEXTS
+from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
 from expectations.contracts.landing import file_hash, fingerprint
-from training.batches import Assembler, drawn_rows, tabular_batches, text_batches
 from training.bundle import write_bundle
 from training.calibration import fit_calibration
-from training.checkpoint import Checkpoints, Progress, learned, restore
+from training.checkpoint import Checkpoints, Progress
 from training.course import Stage, run_stage
-from training.encoder import TextEncoder
 from training.examples import Examples, read_examples
 from training.metrics import ranking_figures
-from training.model import AdditiveModel, build_model
 from training.recipe import Recipe
-from training.scoring import score_rows
-from training.split import TRAIN, VALIDATION
-from training.texts import TextTable
-from training.transforms import fit_transforms
+from training.run import Run
+from training.split import TEST, TRAIN, VALIDATION
 
-PAST, WORDS, PAST_AGAIN, WORDS_AGAIN = "past", "words", "past again", "words again"
-ORDER = (PAST, WORDS, PAST_AGAIN, WORDS_AGAIN)
+PURCHASES, PAST, WORDS = "purchases", "past", "words"
+AGAIN = " again"
+ORDER = (PURCHASES, PAST, WORDS, PURCHASES + AGAIN, PAST + AGAIN, WORDS + AGAIN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +85,8 @@ def fit(
     clock.lap("read")
     run = Run(data, recipe)
     clock.lap("texts")
-    hashes = [file_hash(examples / name) for name in (ROWS, HISTORIES, TEXTS, SCHEMA)]
+    files = [examples / name for name in (ROWS, HISTORIES, TEXTS, SCHEMA, FUTURES)]
+    hashes = [file_hash(path) for path in files if path.exists()]
     checkpoints = Checkpoints(work, fingerprint(recipe.as_dict(), hashes, torch.__version__))
     saved = checkpoints.load()
     state = saved[1] if saved is not None else Progress(stage="")
@@ -96,8 +94,10 @@ def fit(
 
         def go(stage: Stage) -> None:
             run_stage(stage, recipe, state, checkpoints, log=log, bar=progress)
+            clock.lap(stage.name)
 
-        _run_all(run, state, clock, go)
+        course = Course(run, state, go, tell=tqdm.write if progress else lambda _: None)
+        course.run_all()
     folder, digest = write_bundle(
         out,
         recipe=recipe,
@@ -105,6 +105,7 @@ def fit(
         model=run.model,
         table=run.table,
         transforms=run.transforms,
+        before=run.pretrained_vectors,
         metrics=state.facts["metrics"],
     )
     checkpoints.remove()
@@ -128,184 +129,85 @@ class Clock:
         self._last = now
 
 
-class Run:
-    """The data, texts and modules of one fit.
+class Course:
+    """The stages in order, from where `state` is.
 
     Args:
-        data: the examples.
-        recipe: the settings.
+        run: data and modules.
+        state: changed as stages end.
+        go: runs one stage.
+        tell: says one line to who watches.
     """
 
-    def __init__(self, data: Examples, recipe: Recipe) -> None:
-        self.data, self.recipe = data, recipe
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.labels = data.labels
-        self.train = np.flatnonzero(data.part == TRAIN)
-        self.validation = np.flatnonzero(data.part == VALIDATION)
-        schema = data.schema
-        self.transforms = fit_transforms(
-            data.rows.iloc[self.train],
-            numeric=schema.numeric,
-            categorical=schema.categorical,
-            bins=recipe.bins,
-        )
-        self.assembler = Assembler(data, self.transforms)
-        self.encoder = TextEncoder.load(
-            recipe.encoder, max_tokens=recipe.max_tokens, trainable_layers=recipe.trainable_layers
-        ).to(self.device)
-        self.pretrained = learned({"encoder": self.encoder})
-        self.table = TextTable(self.encoder, data.texts, batch=recipe.encode_batch, device=self.device)
-        self.table.prepare()
-        self.model = self.fresh_model()
+    def __init__(
+        self, run: Run, state: Progress, go: Callable[[Stage], None], *, tell: Callable[[str], None]
+    ) -> None:
+        self.run, self.state, self.go, self.tell = run, state, go, tell
+        self.facts = state.facts
 
-    def fresh_model(self) -> AdditiveModel:
-        """New f and g, and the language model as it was pretrained."""
-        torch.manual_seed(self.recipe.seed)
-        restore({"encoder": self.encoder}, self.pretrained)
-        self.encoder.eval()
-        self.table.refresh()
-        rate = float(self.labels[self.train].mean())
-        model = build_model(self.recipe, self.transforms, text_width=self.encoder.width, base_rate=rate)
-        return model.to(self.device).eval()
+    def run_all(self) -> None:
+        """Run the stages that are left; leaves the model of the last in place."""
+        run, facts = self.run, self.facts
+        if self._begun() <= ORDER.index(WORDS):
+            self._three("", run.train, before=VALIDATION)
+            self._find()
+        if run.recipe.refit:
+            run.model = run.fresh_model()
+            known = np.concatenate([run.train, run.validation])
+            self._three(AGAIN, known, before=TEST)
+        slope, shift = facts["calibration"]
+        run.model.slope.fill_(slope)
+        run.model.shift.fill_(shift)
 
-    def past_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
-        """The stage that trains g alone."""
-        recipe, tabular = self.recipe, self.model.tabular
+    def _begun(self) -> int:
+        return ORDER.index(self.state.stage) if self.state.stage in ORDER else 0
 
-        def batches(rng: np.random.Generator) -> list[np.ndarray]:
-            drawn = drawn_rows(self.labels, rows, recipe.tabular_negatives, rng)
-            return tabular_batches(drawn, recipe.tabular_batch)
+    def _three(self, again: str, rows: np.ndarray, *, before: str) -> None:
+        """Purchases, past and words; what is over is not run again."""
+        run, facts, recipe = self.run, self.facts, self.run.recipe
+        search, learned = not again, f"learned{again}"
+        if self._begun() <= ORDER.index(PURCHASES + again):
+            facts[learned] = self._purchases(again, before)
+        elif facts[learned]:
+            run.settle_words()
+        if self._begun() <= ORDER.index(PAST + again):
+            epochs = recipe.tabular_epochs if search else facts["past_epochs"]
+            self.go(run.past_stage(PAST + again, rows, epochs=epochs, validate=search))
+            if search:
+                facts["past_epochs"] = self.state.best_epoch
+                facts["scale"] = run.best_scale() if facts[learned] else 1.0
+            with torch.no_grad():
+                run.model.words.scale.fill_(facts["scale"])
+        epochs = recipe.epochs if search else facts["words_epochs"]
+        self.go(run.words_stage(WORDS + again, rows, epochs=epochs, validate=search))
+        if search:
+            facts["words_epochs"] = self.state.best_epoch
 
-        def loss(chosen: np.ndarray, _rng: np.random.Generator) -> Tensor:
-            index = torch.from_numpy(chosen)
-            numbers = self.assembler.numbers[index].to(self.device)
-            logits = tabular(numbers, self.assembler.codes[index].to(self.device))
-            return self._loss(logits, chosen, recipe.tabular_negatives)
+    def _purchases(self, again: str, before: str) -> bool:
+        """Learn f from purchases; False where there are none."""
+        stage = self.run.purchases_stage(PURCHASES + again, before=before)
+        if stage is None:
+            self.tell(f"{PURCHASES}{again}: skipped, no futures to learn from")
+            return False
+        self.go(stage)
+        self.run.settle_words()
+        return True
 
-        rates = {"lr": recipe.tabular_learning_rate, "weight_decay": recipe.tabular_weight_decay}
-        return Stage(
-            name=name,
-            modules={"tabular": tabular},
-            groups=[{"params": list(tabular.parameters()), **rates}],
-            planned=max(recipe.tabular_epochs, 1),
-            epochs=epochs,
-            batches=batches,
-            loss=loss,
-            finish=lambda: None,
-            validate=(lambda: self.figures(past_only=True)) if validate else None,
-        )
-
-    def words_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
-        """The stage that trains f and g together."""
-        recipe = self.recipe
-
-        def batches(rng: np.random.Generator) -> list[np.ndarray]:
-            drawn = drawn_rows(self.labels, rows, recipe.negatives, rng)
-            texts = recipe.texts_per_step
-            text_id, size = self.assembler.text_id, recipe.max_rows_per_step
-            return text_batches(drawn, text_id, num_texts=texts, size=size, rng=rng)
-
-        return Stage(
-            name=name,
-            modules={"model": self.model, "encoder": self.encoder},
-            groups=self._groups(),
-            planned=max(recipe.epochs, 1),
-            epochs=epochs,
-            batches=batches,
-            loss=self._words_loss,
-            finish=self.table.refresh if self.encoder.learns else (lambda: None),
-            validate=self.figures if validate else None,
-        )
-
-    def _words_loss(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
-        recipe = self.recipe
-        batch, text_ids = self.assembler.batch(rows)
-        candidates = np.unique(self.assembler.text_id[rows])
-        others = np.setdiff1d(text_ids, candidates, assume_unique=True)
-        sample = rng.choice(others, min(recipe.history_texts_per_step, len(others)), replace=False)
-        cuda = torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
-        with cuda:
-            vectors = self.table.mixed(text_ids, np.concatenate([candidates, sample]))
-            f_N, g_NK = self.model(batch.to(self.device), vectors.float())
-        return self._loss(f_N[:, None].float() + g_NK.float(), rows, recipe.negatives)
-
-    def _loss(self, logits_NK: Tensor, rows: np.ndarray, share: float) -> Tensor:
-        """Mean binary cross-entropy of every member, for rows whose negatives were drawn."""
-        labels = torch.from_numpy(self.labels[rows]).to(self.device)[:, None].expand_as(logits_NK)
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits_NK - float(np.log(share)), labels)
-
-    def _groups(self) -> list[dict[str, Any]]:
-        recipe, decay = self.recipe, {"weight_decay": self.recipe.weight_decay}
-        reading = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": list(self.model.words.parameters()), "lr": recipe.learning_rate_head, **decay},
-            {"params": list(self.model.tabular.parameters()), "lr": recipe.learning_rate_tabular, **decay},
-        ]
-        return (
-            [*groups, {"params": reading, "lr": recipe.learning_rate_encoder, **decay}] if reading else groups
-        )
-
-    def figures(self, *, past_only: bool = False) -> dict[str, float | None]:
-        """Figures on the validation part, of g alone or of f + g."""
-        logit, _ = self.validation_logits(past_only=past_only)
-        rows = self.validation
-        lists = self.data.rows["list_id"].to_numpy()[rows]
-        return ranking_figures(self.labels[rows], logit, lists)
-
-    def validation_logits(self, *, past_only: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Logits of the validation part and its labels."""
-        scores = score_rows(
-            self.model, self.assembler, self.table.vectors, self.validation, past_only=past_only
-        )
-        return scores.f + scores.g, self.labels[self.validation]
-
-
-def _run_all(run: Run, state: Progress, clock: Clock, go: Callable[[Stage], None]) -> None:
-    """Run the stages that are left, in order."""
-    recipe, facts = run.recipe, state.facts
-    begun = ORDER.index(state.stage) if state.stage in ORDER else 0
-    if begun <= ORDER.index(WORDS):
-        _search(run, state, clock, go, resumed=state.stage == WORDS)
-    if not recipe.refit:
-        _set_calibration(run, facts)
-        return
-    known = np.concatenate([run.train, run.validation])
-    run.model = run.fresh_model()
-    if state.stage != WORDS_AGAIN:
-        go(run.past_stage(PAST_AGAIN, known, epochs=facts["past_epochs"], validate=False))
-    go(run.words_stage(WORDS_AGAIN, known, epochs=facts["words_epochs"], validate=False))
-    _set_calibration(run, facts)
-    clock.lap("refit")
-
-
-def _search(
-    run: Run,
-    state: Progress,
-    clock: Clock,
-    go: Callable[[Stage], None],
-    *,
-    resumed: bool,
-) -> None:
-    """Stages 1 and 2, and what they found: epochs, figures, calibration."""
-    recipe, facts = run.recipe, state.facts
-    if not resumed:
-        go(run.past_stage(PAST, run.train, epochs=recipe.tabular_epochs, validate=True))
-        facts["past_epochs"] = state.best_epoch
-        clock.lap("past")
-    go(run.words_stage(WORDS, run.train, epochs=recipe.epochs, validate=True))
-    facts["words_epochs"] = state.best_epoch
-    logits, labels = run.validation_logits()
-    slope, shift = fit_calibration(logits, labels) if recipe.calibrate else (1.0, 0.0)
-    facts["calibration"] = [slope, shift]
-    lists = run.data.rows["list_id"].to_numpy()[run.validation]
-    facts["metrics"] = ranking_figures(labels, slope * logits + shift, lists)
-    clock.lap("words")
-
-
-def _set_calibration(run: Run, facts: dict[str, Any]) -> None:
-    slope, shift = facts["calibration"]
-    run.model.slope.fill_(slope)
-    run.model.shift.fill_(shift)
+    def _find(self) -> None:
+        """Calibration and figures, from the validation part."""
+        run, facts = self.run, self.facts
+        scores, labels = run.validation_scores(), run.labels[run.validation]
+        logits = scores.f + scores.g
+        slope, shift = fit_calibration(logits, labels) if run.recipe.calibrate else (1.0, 0.0)
+        facts["calibration"] = [slope, shift]
+        lists = run.data.rows["list_id"].to_numpy()[run.validation]
+        skipped = not facts["learned"]
+        facts["metrics"] = {
+            **ranking_figures(labels, slope * logits + shift, lists),
+            **run.alone(scores),
+            "f_scale": facts["scale"],
+            "num_futures": 0 if skipped else len(run.futures_before(VALIDATION)),
+        }
 
 
 def _check_learnable(data: Examples) -> None:

@@ -19,12 +19,12 @@ class Parts:
     Attributes:
         f: (N,) logit part of words and context.
         g: (N,) logit part of the past.
-        attention: (N, H) weight of each history entry; rows sum to at most 1.
+        attention: (N, H) weight of each history entry, rows sum to at most 1; None where it was not asked for.
     """
 
     f: Tensor
     g: Tensor
-    attention: Tensor
+    attention: Tensor | None
 
 
 class AdditiveModel(nn.Module):
@@ -50,9 +50,9 @@ class AdditiveModel(nn.Module):
         f_N, _ = self.words(batch, vectors_VE)
         return f_N, self.tabular(batch.numbers, batch.codes)
 
-    def parts(self, batch: Batch, vectors_VE: Tensor) -> Parts:
+    def parts(self, batch: Batch, vectors_VE: Tensor, *, with_attention: bool = True) -> Parts:
         """For scoring: calibrated f and g, so that σ(f + g) is the probability."""
-        f_N, attention_NH = self.words(batch, vectors_VE)
+        f_N, attention_NH = self.words(batch, vectors_VE, with_attention=with_attention)
         g_N = self.past(batch.numbers, batch.codes)
         return Parts(f=self.slope * f_N, g=g_N, attention=attention_NH)
 
@@ -62,7 +62,13 @@ class AdditiveModel(nn.Module):
 
 
 def build_model(
-    recipe: Recipe, transforms: Transforms, *, text_width: int, base_rate: float
+    recipe: Recipe,
+    transforms: Transforms,
+    *,
+    text_width: int,
+    base_rate: float,
+    num_topics: int,
+    references: tuple[int, int],
 ) -> AdditiveModel:
     """The model that a recipe describes, with first weights drawn from torch's generator.
 
@@ -71,6 +77,8 @@ def build_model(
         transforms: fitted transforms.
         text_width: width of the language model's vectors.
         base_rate: share of answered rows in the training part, between 0 and 1.
+        num_topics: how many topics the words know.
+        references: number of the words' reference shoppers and length of their histories.
     """
     words = WordsAttention(
         transforms,
@@ -79,6 +87,8 @@ def build_model(
         channel_width=recipe.channel_width,
         width=recipe.words_width,
         dropout=recipe.words_dropout,
+        num_topics=num_topics,
+        references=references,
     )
     tabular = TabularEnsemble(
         transforms,

@@ -26,6 +26,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
                 "weight_decay",
                 "epochs",
                 "tabular_epochs",
+                "purchase_epochs",
                 "learning_rate_encoder",
                 "learning_rate_tabular",
             ),
@@ -57,6 +58,11 @@ class Recipe:
     tabular_weight_decay: float
     tabular_negatives: float
     tabular_batch: int
+    purchase_epochs: int
+    purchase_steps: int
+    purchases_per_step: int
+    topics_per_step: int
+    purchase_learning_rate: float
     channels: int
     channel_width: int
     words_width: int

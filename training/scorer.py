@@ -126,8 +126,16 @@ class Scorer:
             recipe = recipe_from(dict(manifest.recipe), where=f"{bundle}/manifest.json")
             transforms = Transforms.read(bundle / TRANSFORMS)
             encoder = load_saved(bundle / ENCODER, max_tokens=recipe.max_tokens).to(device)
-            model = build_model(recipe, transforms, text_width=encoder.width, base_rate=0.5)
-            model.load_state_dict(load_file(bundle / MODEL))
+            weights = load_file(bundle / MODEL)
+            model = build_model(
+                recipe,
+                transforms,
+                text_width=encoder.width,
+                base_rate=0.5,
+                num_topics=len(weights["words.topics"]),
+                references=(len(weights["words.reference"]), weights["words.reference"].shape[1]),
+            )
+            model.load_state_dict(weights)
             vectors = load_file(bundle / EMBEDDINGS)["vectors"].to(device)
             known = pq.read_table(bundle / TEXTS).column("text").to_pylist()
         except (OSError, RuntimeError, KeyError, SafetensorError) as error:
@@ -167,6 +175,7 @@ class Scorer:
             return scores_of(empty, empty, np.zeros((0, len(history.texts) if history else 0), np.float32))
         batch, distinct = self._batch(rows, list(texts), asked, history or History())
         parts = self.model.parts(batch.to(self.device), self.texts.of(distinct))
+        assert parts.attention is not None
         attention = parts.attention[:, : len(history.texts) if history else 0]
         return scores_of(parts.f.cpu().numpy(), parts.g.cpu().numpy(), attention.cpu().numpy())
 
@@ -185,8 +194,9 @@ class Scorer:
             pair=torch.arange(len(texts)),
             pair_text=torch.tensor([place[text] for text in texts]),
             pair_query=torch.tensor([-1 if query is None else place[query] for query in queries]),
-            history=torch.tensor(entries).expand(len(texts), -1),
-            history_features=features.expand(len(texts), -1, -1),
+            person=torch.zeros(len(texts), dtype=torch.long),
+            history=torch.tensor(entries)[None],
+            history_features=features[None],
         )
         return batch, list(place)
 

@@ -71,8 +71,9 @@ def score_rows(
         return scores_of(f[rows], g[rows], attention[rows])
     for chunk in assembler.chunks(rows):
         batch, text_ids = assembler.batch(chunk)
-        parts = model.parts(batch.to(device), vectors_TE[torch.from_numpy(text_ids).to(device)])
+        vectors = vectors_TE[torch.from_numpy(text_ids).to(device)]
+        parts = model.parts(batch.to(device), vectors, with_attention=with_attention)
         f[chunk], g[chunk] = parts.f.cpu().numpy(), parts.g.cpu().numpy()
-        if with_attention:
+        if parts.attention is not None:
             attention[chunk, : parts.attention.shape[1]] = parts.attention.cpu().numpy()
     return scores_of(f[rows], g[rows], attention[rows])

@@ -1,14 +1,22 @@
 """f(a, c): what the words say to this shopper, a logit from texts and context.
 
-The candidate's text (with the query's, where there is one) attends over the texts of what the shopper did.
-How well two texts go together depends on the texts alone, not on the row. So it is computed once for each
-pair of distinct texts in a batch, and rows look it up: a batch of ten thousand rows costs one small matrix.
+A candidate's text meets the texts of what the shopper did. How well two texts go together depends on the
+texts alone, so it is computed once for each pair of distinct texts, and a shopper's history is a weighted
+sum over its column: ten thousand rows of a thousand shoppers cost one small matrix product a channel.
 
-Shapes: N rows, P distinct (candidate, query) pairs, V distinct texts, E width of a text's vector,
-M channels, W width of a channel, H length of a history, X entry features.
+Candidates and topics are written in different ways ("Coupon for 3 products: …. Type A campaign from …"), and
+what all candidates share hides what each is about. So each kind is read relative to its own mean, and a
+likeness counts relative to the candidate's greatest likeness with any topic known from the training part.
+
+What f learned from purchases knows which topics are popular, which says little of which coupons are: so f is
+then centred, the candidate's mean logit over some reference shoppers is taken off, and the match is left.
+
+Shapes: N rows, U shoppers' histories, P distinct (candidate, query) pairs, V distinct texts, E width of a
+text's vector, M channels, W width of a look, H length of a history, X entry features, K known topics.
 """
 
 import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +26,9 @@ from training.tabular import CategoryEncoding, NumericEncoding
 from training.transforms import Transforms
 
 ENTRY_FEATURES = 5
-STEPS = 5
+SHARPEST, WIDEST = 0.01, 0.2  # differences of cosines at which a channel's likeness has fallen to 1/e
+MOST = 2.0  # a likeness above the greatest known one counts up to e^MOST
+FEW = 10  # as many texts of the other kind steady the mean of a kind
 CONTEXT = "context_"
 
 
@@ -28,11 +38,20 @@ class WordsAttention(nn.Module):
     Args:
         transforms: fitted transforms; the features named context_* go with the words.
         text_width: E.
-        channels: M, ways of looking.
+        channels: M, ways of looking, from sharp to wide.
         channel_width: W.
         width: hidden units of the network at the end.
-        dropout: share of its inputs and hidden units left out in training.
+        dropout: share of hidden units left out in training.
+        num_topics: K.
+        references: number of reference shoppers and length of their histories.
     """
+
+    candidate_mean: Tensor
+    topic_mean: Tensor
+    topics: Tensor
+    reference: Tensor
+    reference_features: Tensor
+    centred: Tensor
 
     def __init__(
         self,
@@ -43,80 +62,151 @@ class WordsAttention(nn.Module):
         channel_width: int,
         width: int,
         dropout: float,
+        num_topics: int,
+        references: tuple[int, int],
     ) -> None:
         super().__init__()
-        self.channels, self.channel_width = channels, channel_width
-        self.candidate = nn.Linear(text_width, channels * channel_width)
-        self.query = nn.Linear(text_width, channels * channel_width, bias=False)
-        self.keys = nn.Linear(text_width, channels * channel_width)
-        self.values = nn.Linear(text_width, channels * channel_width)
-        # A channel starts as plain likeness of texts, each at its own sharpness.
-        self.likeness = nn.Parameter(torch.linspace(2.0, 20.0, channels))
-        self.entry = nn.Linear(ENTRY_FEATURES, channels)
-        # Soft steps: a history text counts as like the candidate above such a cosine.
-        self.steps = nn.Parameter(torch.linspace(0.3, 0.8, STEPS))
-        self.steepness = nn.Parameter(torch.full((STEPS,), math.log(20.0)))
+        self.register_buffer("candidate_mean", torch.zeros(text_width))
+        self.register_buffer("topic_mean", torch.zeros(text_width))
+        self.register_buffer("topics", torch.zeros(num_topics, text_width))
+        self.register_buffer("reference", torch.full(references, -1))
+        self.register_buffer("reference_features", torch.zeros(*references, 3))
+        self.register_buffer("centred", torch.tensor(0.0))
+        self.spread = nn.Parameter(torch.linspace(math.log(SHARPEST), math.log(WIDEST), channels))
+        self.weigh = nn.Linear(ENTRY_FEATURES, channels)
+        nn.init.normal_(self.weigh.weight, std=0.1)
+        nn.init.constant_(self.weigh.bias, 0.5)
+        self.taste_weigh = nn.Linear(ENTRY_FEATURES, 1)
+        self.taste = nn.Linear(text_width, channel_width)
+        self.look = nn.Linear(text_width, channel_width)
+        self.ask = nn.Linear(text_width, channel_width, bias=False)
         self.subject = nn.Linear(text_width, channel_width)
         self.context = ContextEncoding(transforms)
-        seen = channels * (ENTRY_FEATURES + 3) + STEPS * 2 + 3
-        self.network = nn.Sequential(
-            nn.Linear(seen + channel_width + self.context.width, width),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, width),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-        )
-        self.dropout = nn.Dropout(dropout)
+        self.setting = nn.Parameter(torch.zeros(self.context.width, width))
+        seen = 2 * channels + 2 * channel_width + 3  # counts and totals, taste and subject, three numbers
+        self.first = nn.Linear(seen, width)
+        self.second = nn.Linear(width, width)
         self.out = nn.Linear(width, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.skip = nn.Linear(seen, 1, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        for silent in (self.out.weight, self.out.bias, self.skip.weight):
+            nn.init.zeros_(silent)
 
-    def forward(self, batch: Batch, vectors_VE: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns f (N,) and the attention over the history, the mean of the channels, (N, H)."""
-        like_NH, fit_NHM, value_NHM, query_N = self._pairs(batch, vectors_VE)
-        there_NH = batch.history >= 0
-        entries_NHX = entry_features(batch.history_features) * there_NH[:, :, None]
-        looks_NHM = fit_NHM + self.likeness * like_NH[:, :, None] + self.entry(entries_NHX)
-        attention_NHM = softmax_with_nothing(looks_NHM, there_NH)
-        seen = torch.cat([entries_NHX, like_NH[:, :, None]], dim=2)
-        by_channel = torch.einsum("nhm,nhx->nmx", attention_NHM, seen).flatten(1)
-        values = (attention_NHM * value_NHM).sum(1)
-        counts = self._soft_counts(like_NH, there_NH, entries_NHX)
-        most = like_NH.masked_fill(~there_NH, -1).amax(1, keepdim=True)
-        looked = attention_NHM.sum(1)
-        alone = (~there_NH).all(1, keepdim=True).float()
-        subject = torch.relu(self.subject(vectors_VE[batch.pair_text]))[batch.pair]
-        context = self.context(batch.numbers, batch.codes)
-        parts = [by_channel, values, looked, counts, most, alone, query_N[:, None], subject, context]
-        hidden = self.network(self.dropout(torch.cat(parts, dim=1)))
-        return self.out(hidden).squeeze(1), attention_NHM.mean(2)
+    def know(self, candidates_CE: Tensor, topics_KE: Tensor) -> None:
+        """Take the means of both kinds of text and the known topics from the training part's texts."""
+        if len(topics_KE):
+            together = torch.cat([candidates_CE, topics_KE]).mean(0)
+            self.topic_mean.copy_(_steadied_mean(topics_KE, together))
+            self.candidate_mean.copy_(_steadied_mean(candidates_CE, together))
+            self.topics.copy_(self.topic(topics_KE))
 
-    def _pairs(self, batch: Batch, vectors_VE: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Likeness (N, H), fit (N, H, M), value (N, H, M), and likeness of query and candidate (N,)."""
+    def topic(self, vectors_VE: Tensor) -> Tensor:
+        """Vectors of topics relative to their mean, of length 1."""
+        return nn.functional.normalize(vectors_VE - self.topic_mean, dim=1)
+
+    def forward(
+        self, batch: Batch, vectors_VE: Tensor, *, with_attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns f (N,) and, if asked, what share of all that was seen each entry is, (N, H)."""
         text_PE = vectors_VE[batch.pair_text]
-        asked_P1 = (batch.pair_query >= 0).float()[:, None]
-        query_PE = vectors_VE[batch.pair_query.clamp_min(0)] * asked_P1
-        look = (self.candidate(text_PE) + self.query(query_PE)).unflatten(1, (self.channels, -1))
-        keys = self.keys(vectors_VE).unflatten(1, (self.channels, -1))
-        values = self.values(vectors_VE).unflatten(1, (self.channels, -1))
-        scale = 1 / math.sqrt(self.channel_width)
-        fit_PVM = torch.einsum("pmw,vmw->pvm", look, keys) * scale
-        value_PVM = torch.einsum("pmw,vmw->pvm", look, values) * scale
-        like_PV1 = (text_PE @ vectors_VE.T)[:, :, None]
-        table = torch.cat([like_PV1, fit_PVM, value_PVM], dim=2).flatten(0, 1)
-        cell_NH = batch.pair[:, None] * len(vectors_VE) + batch.history.clamp_min(0)
-        found = nn.functional.embedding(cell_NH, table)
-        like, fit, value = found.split([1, self.channels, self.channels], dim=2)
-        query_likeness = (text_PE * query_PE).sum(1)[batch.pair]
-        return like.squeeze(2), fit, value, query_likeness
+        query_PE = vectors_VE[batch.pair_query.clamp_min(0)] * (batch.pair_query >= 0).float()[:, None]
+        meeting = Meeting(
+            history=batch.history,
+            features=batch.history_features,
+            topics=self.topic(vectors_VE),
+            candidates=nn.functional.normalize(text_PE - self.candidate_mean, dim=1),
+            queries=query_PE,
+            query_likeness=(text_PE * query_PE).sum(1),
+            person=batch.person,
+            pair=batch.pair,
+        )
+        setting = self.context(batch.numbers, batch.codes) @ self.setting
+        logit_N, attention = self.meet(meeting, setting, with_attention=with_attention)
+        if self.centred:
+            logit_N = logit_N - self._usual(meeting)[batch.pair]
+        return self.scale * logit_N, attention
 
-    def _soft_counts(self, like_NH: Tensor, there_NH: Tensor, entries_NHX: Tensor) -> Tensor:
-        """Logarithms of how many acts and entries are like the candidate, above each step."""
-        above = (like_NH[:, :, None] - self.steps) * self.steepness.exp()
-        weight = torch.sigmoid(above) * there_NH[:, :, None]
-        acts = torch.expm1(entries_NHX[:, :, :1])
-        return torch.log1p(torch.cat([(weight * acts).sum(1), weight.sum(1)], dim=1))
+    def _usual(self, meeting: "Meeting") -> Tensor:
+        """Mean logit of each pair over the reference shoppers, (P,)."""
+        num_shoppers, num_pairs = len(self.reference), len(meeting.candidates)
+        places = torch.arange(num_pairs, device=self.reference.device)
+        shoppers = torch.arange(num_shoppers, device=self.reference.device)
+        everyone = replace(
+            meeting,
+            history=self.reference,
+            features=self.reference_features,
+            topics=self.topics,
+            person=shoppers.repeat_interleave(num_pairs),
+            pair=places.repeat(num_shoppers),
+        )
+        return self.meet(everyone)[0].unflatten(0, (num_shoppers, num_pairs)).mean(0)
+
+    def meet(
+        self, meeting: "Meeting", setting_NW: Tensor | float = 0.0, *, with_attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """The network's logit (N,), neither scaled nor shifted, and, if asked, the attention (N, H)."""
+        person, pair, history = meeting.person, meeting.pair, meeting.history.clamp_min(0)
+        entries_UHX, there_UH = entry_features(meeting.features), (meeting.history >= 0).float()
+        acts_UH1 = torch.expm1(entries_UHX[:, :, :1]) * there_UH[:, :, None]
+        weight_UHM = nn.functional.softplus(self.weigh(entries_UHX)) * acts_UH1
+        tables = self._likeness(meeting)
+        counts = [
+            weighted_sums(history, table_VP, weight_UHM[:, :, channel])[person, pair]
+            for channel, table_VP in enumerate(tables)
+        ]
+        taste_UH = nn.functional.softplus(self.taste_weigh(entries_UHX)).squeeze(2) * there_UH
+        taste_UH = taste_UH / taste_UH.sum(1, keepdim=True).clamp_min(1e-6)
+        taste_UW = weighted_sums(history, self.taste(meeting.topics), taste_UH)
+        look_PW = self.look(meeting.candidates) + self.ask(meeting.queries)
+        length_U1 = torch.log1p(there_UH.sum(1, keepdim=True))
+        of_person = torch.cat(
+            [torch.log1p(weight_UHM.sum(1)), length_U1 / 3, (length_U1 == 0).float()], dim=1
+        )
+        subject_PW = torch.relu(self.subject(meeting.candidates))
+        of_pair = torch.cat([subject_PW, meeting.query_likeness[:, None]], dim=1)
+        met = [torch.log1p(torch.stack(counts, dim=1)), taste_UW[person] * look_PW[pair]]
+        seen = torch.cat([*met, of_person[person], of_pair[pair]], dim=1)
+        hidden = self.dropout(torch.relu(self.first(seen) + setting_NW))
+        hidden = self.dropout(torch.relu(self.second(hidden)))
+        logit_N = (self.out(hidden) + self.skip(seen)).squeeze(1)
+        if not with_attention:
+            return logit_N, None
+        cell_NH = history[person] * len(meeting.candidates) + pair[:, None]
+        found_NHM = torch.stack([table.flatten()[cell_NH] for table in tables], 2) * weight_UHM[person]
+        return logit_N, (found_NHM / (1 + found_NHM.sum(1, keepdim=True))).mean(2)
+
+    def _likeness(self, meeting: "Meeting") -> list[Tensor]:
+        """How much each topic goes with each pair, one table (V, P) a channel: 1 where none is known to more."""
+        greatest_P = torch.ones(len(meeting.candidates), device=meeting.candidates.device)
+        if len(self.topics):
+            greatest_P = (meeting.candidates @ self.topics.T).amax(1)
+        less_VP = meeting.topics @ meeting.candidates.T - greatest_P
+        return [torch.exp((less_VP * torch.exp(-spread)).clamp(max=MOST)) for spread in self.spread]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """Histories and candidates that meet.
+
+    Attributes:
+        history: (U, H) places among the topics; -1: nothing.
+        features: (U, H, 3) events, amount, days ago.
+        topics: (V, E) relative to their mean, of length 1.
+        candidates: (P, E) relative to their mean, of length 1.
+        queries: (P, E) vectors of the queries, 0 where there is none.
+        query_likeness: (P,) cosine of candidate and query.
+        person, pair: (N,) what each row is of.
+    """
+
+    history: Tensor
+    features: Tensor
+    topics: Tensor
+    candidates: Tensor
+    queries: Tensor
+    query_likeness: Tensor
+    person: Tensor
+    pair: Tensor
 
 
 class ContextEncoding(nn.Module):
@@ -151,8 +241,11 @@ def entry_features(raw_NH3: Tensor) -> Tensor:
     return torch.stack([torch.log1p(events), torch.log1p(amounts) / 3, *forgotten, ones], dim=2)
 
 
-def softmax_with_nothing(looks_NHM: Tensor, there_NH: Tensor) -> Tensor:
-    """Softmax over H and one more place, "nothing", of look 0; where there is no history all goes there."""
-    looks = looks_NHM.masked_fill(~there_NH[:, :, None], -1e4)
-    nothing = torch.zeros_like(looks[:, :1])
-    return torch.cat([nothing, looks], dim=1).softmax(dim=1)[:, 1:]
+def weighted_sums(places_UH: Tensor, table_VP: Tensor, weights_UH: Tensor) -> Tensor:
+    """Sum over each history of the table's rows by weight, (U, P)."""
+    return nn.functional.embedding_bag(places_UH, table_VP, per_sample_weights=weights_UH, mode="sum")
+
+
+def _steadied_mean(vectors_VE: Tensor, other_E: Tensor) -> Tensor:
+    """Mean of a kind of text, as if FEW more of it were like the other; so one text alone is not all mean."""
+    return (vectors_VE.sum(0) + FEW * other_E) / (len(vectors_VE) + FEW)

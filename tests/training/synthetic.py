@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.contracts.examples import (
+    FUTURE_SCHEMA,
+    FUTURES,
     HISTORIES,
     HISTORY_SCHEMA,
     ROW_SCHEMA,
@@ -77,6 +79,7 @@ def write_examples(
     num_days: int = 12,
     rows: pd.DataFrame | None = None,
     texts: list[str] | None = None,
+    futures: bool = True,
     **schema: Any,
 ) -> Path:
     """Write a folder and return it; `rows`, `texts` and schema values may be given."""
@@ -109,8 +112,27 @@ def write_examples(
     pq.write_table(
         pa.table({"text_id": range(len(texts)), "text": texts}, schema=TEXT_SCHEMA), folder / TEXTS
     )
+    if futures:
+        write_futures(folder, liked, first)
     replace(SCHEMA, **schema).write(folder)
     return folder
+
+
+def write_futures(folder: Path, liked: list[list[int]], first: int) -> None:
+    """Each shopper's future at four moments, the subject that it likes; only the first two end in time."""
+    moments = [datetime(2019, 11, 1), datetime(2019, 12, 4), datetime(2019, 12, 11), datetime(2019, 12, 25)]
+    shoppers = range(len(liked))
+    pq.write_table(
+        pa.table(
+            {
+                "history_id": [number for _ in moments for number in shoppers],
+                "event_timestamp": [moment for moment in moments for _ in shoppers],
+                "text_ids": [[first + number % len(SUBJECTS)] for _ in moments for number in shoppers],
+            },
+            schema=FUTURE_SCHEMA,
+        ),
+        folder / FUTURES,
+    )
 
 
 def write_encoder(folder: Path, *, layers: int = 2) -> Path:

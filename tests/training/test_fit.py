@@ -43,7 +43,8 @@ def test_it_learns_and_writes_a_whole_bundle(fitted: FitResult) -> None:
     assert manifest.metrics["auc"] > 0.7
     assert manifest.data["test"]["num_rows"] > 0
     assert {"model.safetensors", "transforms.json", "embeddings.safetensors"} <= set(manifest.files)
-    assert {entry["stage"] for entry in fitted.history} == {"past", "words", "past again", "words again"}
+    stages = {"purchases", "past", "words"}
+    assert {entry["stage"] for entry in fitted.history} == stages | {f"{stage} again" for stage in stages}
     assert not list(fitted.bundle.parent.glob(".writing-*"))
     assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in manifest.files)
     assert list((fitted.bundle.parent.parent / "tb").glob("events.*"))
@@ -57,7 +58,7 @@ def test_the_same_seed_gives_the_same_loss_and_another_does_not(
     assert losses(run(examples, other, tmp_path / "b"))[0] != losses(fitted)[0]
 
 
-@pytest.mark.parametrize("epochs_before_the_kill", [2, 5, 8, 10])
+@pytest.mark.parametrize("epochs_before_the_kill", [1, 2, 4, 8, 9, 11, 14])
 def test_a_killed_run_goes_on_to_the_same_weights(
     epochs_before_the_kill: int,
     examples: Path,
@@ -100,7 +101,7 @@ def test_the_checkpoint_of_another_recipe_is_not_used(
         run(examples, recipe, tmp_path)
     monkeypatch.setattr(course, "_run_epoch", real)
     other = replace(recipe, seed=99, refit=False, epochs=1, tabular_epochs=1)
-    assert [entry["epoch"] for entry in run(examples, other, tmp_path).history] == [1, 1]
+    assert [entry["epoch"] for entry in run(examples, other, tmp_path).history] == [1, 2, 1, 1]
 
 
 def test_a_full_disk_leaves_the_former_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

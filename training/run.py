@@ -1,0 +1,264 @@
+"""The data, texts and modules of one fit, and the stages that train them."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.batches import Assembler, drawn_rows, places, tabular_batches, text_batches
+from training.checkpoint import learned, restore
+from training.course import LOWER_IS_BETTER, Stage
+from training.encoder import TextEncoder
+from training.examples import Examples
+from training.metrics import ranking_figures
+from training.model import AdditiveModel, build_model
+from training.purchases import Purchases
+from training.recipe import Recipe
+from training.scoring import Scores, score_rows
+from training.split import TRAIN, VALIDATION
+from training.texts import TextTable
+from training.transforms import fit_transforms
+
+SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)  # of f beside g, after purchases
+REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
+
+
+class Run:
+    """The data, texts and modules of one fit.
+
+    Args:
+        data: the examples.
+        recipe: the settings.
+    """
+
+    def __init__(self, data: Examples, recipe: Recipe) -> None:
+        self.data, self.recipe = data, recipe
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.labels = data.labels
+        self.train = np.flatnonzero(data.part == TRAIN)
+        self.validation = np.flatnonzero(data.part == VALIDATION)
+        schema = data.schema
+        self.transforms = fit_transforms(
+            data.rows.iloc[self.train],
+            numeric=schema.numeric,
+            categorical=schema.categorical,
+            bins=recipe.bins,
+        )
+        self.assembler = Assembler(data, self.transforms)
+        self.encoder = TextEncoder.load(
+            recipe.encoder, max_tokens=recipe.max_tokens, trainable_layers=recipe.trainable_layers
+        ).to(self.device)
+        self.pretrained = learned({"encoder": self.encoder})
+        self.table = TextTable(self.encoder, data.texts, batch=recipe.encode_batch, device=self.device)
+        self.table.prepare()
+        self.table.refresh()
+        self.pretrained_vectors = self.table.vectors.clone()
+        self.candidate_ids = np.unique(self.assembler.text_id[self.train])
+        self.topic_ids = self._topics()
+        self.reference_places, self.reference_features = self._references()
+        self.model = self.fresh_model()
+
+    def _topics(self) -> np.ndarray:
+        """Topics that shoppers turned to before the validation part, ascending."""
+        histories = np.unique(self.assembler.history_id[self.train])
+        found = [self.data.histories.text_ids[histories].ravel()]
+        if self.data.futures is not None:
+            chosen = self.futures_before(VALIDATION)
+            found.append(self.data.histories.text_ids[self.data.futures.history_id[chosen]].ravel())
+            found.append(self.data.futures.texts_of(chosen)[0])
+        topic_ids = np.unique(np.concatenate(found))
+        return topic_ids[topic_ids >= 0]
+
+    def _references(self) -> tuple[np.ndarray, np.ndarray]:
+        """Histories of some shoppers of the training part: places among the topics, (R, H), and features."""
+        known = np.unique(self.assembler.history_id[self.train])
+        rng = np.random.default_rng(self.recipe.seed)
+        drawn = np.sort(rng.choice(known, min(REFERENCES, len(known)), replace=False))
+        text_ids = self.data.histories.text_ids[drawn][:, :REFERENCE_LENGTH]
+        features = self.data.histories.features[drawn][:, :REFERENCE_LENGTH]
+        return places(self.topic_ids, text_ids), features
+
+    def futures_before(self, part: str) -> np.ndarray:
+        """Numbers of the futures that were over when a part began; all where it has no rows."""
+        futures = self.data.futures
+        if futures is None:
+            return np.zeros(0, dtype=np.int64)
+        moments = self.data.rows["event_timestamp"].to_numpy()[self.data.part == part]
+        if not len(moments):
+            return np.arange(len(futures.moment))
+        return futures.over_by(moments.min())
+
+    def fresh_model(self) -> AdditiveModel:
+        """New f and g, and the language model as it was pretrained."""
+        torch.manual_seed(self.recipe.seed)
+        restore({"encoder": self.encoder}, self.pretrained)
+        self.encoder.eval()
+        self.table.vectors.copy_(self.pretrained_vectors)
+        rate = float(self.labels[self.train].mean())
+        model = build_model(
+            self.recipe,
+            self.transforms,
+            text_width=self.encoder.width,
+            base_rate=rate,
+            num_topics=len(self.topic_ids),
+            references=self.reference_places.shape,
+        ).to(self.device)
+        vectors = self.table.vectors
+        model.words.know(vectors[self._ids(self.candidate_ids)], vectors[self._ids(self.topic_ids)])
+        model.words.reference.copy_(torch.from_numpy(self.reference_places))
+        model.words.reference_features.copy_(torch.from_numpy(self.reference_features))
+        return model.eval()
+
+    def _ids(self, ids: np.ndarray) -> Tensor:
+        return torch.from_numpy(ids).to(self.device)
+
+    def purchases_stage(self, name: str, *, before: str) -> Stage | None:
+        """The stage in which f learns from the futures that were over when a part began; None without any."""
+        futures, recipe, words = self.data.futures, self.recipe, self.model.words
+        chosen = self.futures_before(before)
+        if futures is None or not len(chosen) or recipe.purchase_epochs == 0:
+            return None
+        purchases = Purchases(self.data, futures, chosen, self.topic_ids, recipe)
+        if purchases.num_candidates == 0:
+            return None
+        return Stage(
+            name=name,
+            modules={"words": words},
+            groups=[
+                {
+                    "params": [value for key, value in words.named_parameters() if key != "scale"],
+                    "lr": recipe.purchase_learning_rate,
+                    "weight_decay": recipe.weight_decay,
+                }
+            ],
+            planned=recipe.purchase_epochs,
+            epochs=recipe.purchase_epochs,
+            batches=purchases.batches,
+            loss=lambda rows, rng: purchases.loss(words, rows, rng),
+            finish=lambda: None,
+            validate=None,
+        )
+
+    def settle_words(self) -> None:
+        """After purchases: f is centred on reference shoppers, and silent until its scale is known."""
+        words = self.model.words
+        words.centred.fill_(1)
+        with torch.no_grad():
+            words.scale.fill_(0)
+
+    def best_scale(self) -> float:
+        """The scale of f beside g that is best by the recipe's metric on the validation part."""
+        words = self.model.words
+        with torch.no_grad():
+            words.scale.fill_(1)
+        scores = self.validation_scores()
+        sign = -1 if self.recipe.metric in LOWER_IS_BETTER else 1
+        values = [self._ranking(scale * scores.f + scores.g)[self.recipe.metric] for scale in SCALES]
+        return SCALES[int(np.argmax([sign * (value or 0) for value in values]))]
+
+    def past_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
+        """The stage that trains g alone."""
+        recipe, model, tabular = self.recipe, self.model, self.model.tabular
+
+        def batches(rng: np.random.Generator) -> list[np.ndarray]:
+            drawn = drawn_rows(self.labels, rows, recipe.tabular_negatives, rng)
+            return tabular_batches(drawn, recipe.tabular_batch)
+
+        def loss(chosen: np.ndarray, _rng: np.random.Generator) -> Tensor:
+            index = torch.from_numpy(chosen)
+            numbers = self.assembler.numbers[index].to(self.device)
+            logits = tabular(numbers, self.assembler.codes[index].to(self.device))
+            return self._loss(logits, chosen, recipe.tabular_negatives)
+
+        def figures() -> dict[str, float | None]:
+            vectors = self.table.vectors
+            return self._ranking(
+                score_rows(model, self.assembler, vectors, self.validation, past_only=True).g
+            )
+
+        rates = {"lr": recipe.tabular_learning_rate, "weight_decay": recipe.tabular_weight_decay}
+        return Stage(
+            name=name,
+            modules={"model": model},  # f's weights lie in the checkpoint too
+            groups=[{"params": list(tabular.parameters()), **rates}],
+            planned=max(recipe.tabular_epochs, 1),
+            epochs=epochs,
+            batches=batches,
+            loss=loss,
+            finish=lambda: None,
+            validate=figures if validate else None,
+        )
+
+    def words_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
+        """The stage that trains f and g together."""
+        recipe = self.recipe
+
+        def batches(rng: np.random.Generator) -> list[np.ndarray]:
+            drawn = drawn_rows(self.labels, rows, recipe.negatives, rng)
+            texts = recipe.texts_per_step
+            text_id, size = self.assembler.text_id, recipe.max_rows_per_step
+            return text_batches(drawn, text_id, num_texts=texts, size=size, rng=rng)
+
+        return Stage(
+            name=name,
+            modules={"model": self.model, "encoder": self.encoder},
+            groups=self._groups(),
+            planned=max(recipe.epochs, 1),
+            epochs=epochs,
+            batches=batches,
+            loss=self._words_loss,
+            finish=self.table.refresh if self.encoder.learns else (lambda: None),
+            validate=self.figures if validate else None,
+        )
+
+    def _words_loss(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+        recipe = self.recipe
+        batch, text_ids = self.assembler.batch(rows)
+        candidates = np.unique(self.assembler.text_id[rows])
+        others = np.setdiff1d(text_ids, candidates, assume_unique=True)
+        sample = rng.choice(others, min(recipe.history_texts_per_step, len(others)), replace=False)
+        cuda = torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
+        with cuda:
+            vectors = self.table.mixed(text_ids, np.concatenate([candidates, sample]))
+            f_N, g_NK = self.model(batch.to(self.device), vectors.float())
+        return self._loss(f_N[:, None].float() + g_NK.float(), rows, recipe.negatives)
+
+    def _loss(self, logits_NK: Tensor, rows: np.ndarray, share: float) -> Tensor:
+        """Mean binary cross-entropy of every member, for rows whose negatives were drawn."""
+        labels = torch.from_numpy(self.labels[rows]).to(self.device)[:, None].expand_as(logits_NK)
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits_NK - float(np.log(share)), labels)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        recipe, decay = self.recipe, {"weight_decay": self.recipe.weight_decay}
+        reading = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": list(self.model.words.parameters()), "lr": recipe.learning_rate_head, **decay},
+            {"params": list(self.model.tabular.parameters()), "lr": recipe.learning_rate_tabular, **decay},
+        ]
+        return (
+            [*groups, {"params": reading, "lr": recipe.learning_rate_encoder, **decay}] if reading else groups
+        )
+
+    def figures(self) -> dict[str, float | None]:
+        """Figures of f + g on the validation part."""
+        scores = self.validation_scores()
+        return self._ranking(scores.f + scores.g)
+
+    def validation_scores(self) -> Scores:
+        """What f and g say of the validation part."""
+        return score_rows(self.model, self.assembler, self.table.vectors, self.validation)
+
+    def _ranking(self, logit: np.ndarray) -> dict[str, float | None]:
+        lists = self.data.rows["list_id"].to_numpy()[self.validation]
+        return ranking_figures(self.labels[self.validation], logit, lists)
+
+    def alone(self, scores: Scores) -> dict[str, float | None]:
+        """How far f and g come alone on the validation part, and how much each varies there, in logits."""
+        found: dict[str, float | None] = {}
+        for name, part in (("f", scores.f), ("g", scores.g)):
+            figures = self._ranking(part)
+            kept = ("auc", "average_precision", "ndcg_at_10")
+            found |= {f"{name}_std": float(part.std()), **{f"{name}_{key}": figures[key] for key in kept}}
+        return found
