@@ -132,11 +132,13 @@ class WordsAttention(nn.Module):
         num_shoppers, num_pairs = len(self.reference), len(meeting.candidates)
         places = torch.arange(num_pairs, device=self.reference.device)
         shoppers = torch.arange(num_shoppers, device=self.reference.device)
+        # Only the topics that they turned to: a served list pays for no others.
+        met, history = torch.unique(self.reference.clamp_min(0), return_inverse=True)
         everyone = replace(
             meeting,
-            history=self.reference,
+            history=torch.where(self.reference >= 0, history, -1),
             features=self.reference_features,
-            topics=self.topics,
+            topics=self.topics[met],
             person=shoppers.repeat_interleave(num_pairs),
             pair=places.repeat(num_shoppers),
         )
