@@ -20,6 +20,7 @@ from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, Exa
 from expectations.contracts.landing import fingerprint, land
 from expectations.contracts.source import Source
 from features import vocabulary
+from features.behaviour import MAX_TOPICS
 from features.cross import CROSS_FEATURES, cross_features, unnest_items, unnest_topics
 from features.futures import futures
 from features.retrieval import historical
@@ -31,8 +32,8 @@ from features.words import query_text, text_table
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-HISTORY_LENGTH = 64
-"""Topics of a history that the model reads, the newest."""
+HISTORY_LENGTH = MAX_TOPICS
+"""Topics of a history that the model reads, the newest: with 64, most of what heavy shoppers do stays hidden."""
 
 
 def build_examples(

@@ -60,7 +60,7 @@ class Meeting:
         texts: (k,) what the model reads of each.
         rows: (k, features) numeric columns float32, categorical columns str or None.
         query: the words of the moment, or None.
-        topics, visits, amounts, days: the shopper's history, newest first, at most 64 long.
+        topics, visits, amounts, days: the shopper's history, newest first, at most 256 long.
         known: whether anything is known of the shopper.
         skipped: candidates that were asked for and may not be shown, with the reason.
     """

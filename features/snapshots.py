@@ -31,7 +31,7 @@ from features.shop import (
 from features.timeline import MOMENT
 from features.words import join_words
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 """Raise it when a feature's meaning changes, so that nothing made by older code is reused."""
 
 ALWAYS = datetime(1970, 1, 1)
