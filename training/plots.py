@@ -24,15 +24,15 @@ def loss_curves(history: Sequence[Mapping[str, Any]], metric: str) -> bytes:
         history: `FitResult.history`.
         metric: the figure to draw beside the loss.
     """
-    figure, (left, right) = _figure(2)
+    figure, (upper, lower) = _figure(2)
     for stage in dict.fromkeys(entry["stage"] for entry in history):
         entries = [entry for entry in history if entry["stage"] == stage]
         epochs = [entry["epoch"] for entry in entries]
-        left.plot(epochs, [entry["train_loss"] for entry in entries], marker="o", label=stage)
+        upper.plot(epochs, [entry["train_loss"] for entry in entries], marker="o", label=stage)
         if metric in entries[0]:
-            right.plot(epochs, [entry[metric] for entry in entries], marker="o", label=stage)
-    _label(left, "Training loss", "epoch", "binary cross-entropy")
-    _label(right, f"Validation: {metric.replace('_', ' ')}", "epoch", metric.replace("_", " "))
+            lower.plot(epochs, [entry[metric] for entry in entries], marker="o", label=stage)
+    _label(upper, "Training loss", "epoch", "binary cross-entropy")
+    _label(lower, f"Validation: {metric.replace('_', ' ')}", "epoch", metric.replace("_", " "))
     return _png(figure)
 
 
@@ -79,15 +79,15 @@ def lift(evaluation: Mapping[str, Any]) -> bytes:
     return _png(figure)
 
 
-def _figure(columns: int) -> tuple[Any, Sequence[Any]]:
+def _figure(rows: int) -> tuple[Any, Sequence[Any]]:
     try:
         module = importlib.import_module("matplotlib.figure")
         backend = importlib.import_module("matplotlib.backends.backend_agg")
     except ImportError as error:
         raise SettingError(f"plots need matplotlib ({error}); pip install matplotlib") from error
-    figure = module.Figure(figsize=(6.4 * columns, 4.8), dpi=110, layout="constrained")
+    figure = module.Figure(figsize=(6.4, 4.8 * rows), dpi=110, layout="constrained")
     backend.FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    return figure, figure.subplots(rows, 1, squeeze=False)[:, 0]
 
 
 def _label(axes: Any, title: str, x: str, y: str) -> None:
