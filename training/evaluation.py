@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from expectations.contracts.bundle import verify_bundle
 from expectations.contracts.errors import BundleError, DataError
 from training import metrics
 from training.baselines import (
@@ -151,10 +152,10 @@ def _champion(champion: Path | None, data: Examples) -> tuple[np.ndarray | None,
     """The champion's probabilities, or why it has none; an altered champion is an error."""
     if champion is None:
         return None, None
-    scorer = Scorer.load(champion)
+    verify_bundle(champion)
     try:
-        return scorer.score_examples(data).probability, None
-    except BundleError as error:
+        return Scorer.load(champion).score_examples(data).probability, None
+    except BundleError as error:  # made by older code, or from other features
         return None, f"the champion cannot score these rows: {error}"
 
 
