@@ -148,8 +148,7 @@ SENTENCES: Mapping[str, Sentence] = MappingProxyType(
         "user_known": Sentence(theme="own attributes", says="this shopper's attributes are known"),
         "item_outcome_rate": Sentence(
             theme="item answers",
-            says="shoppers answered {item_num_outcomes:n} of {item_num_exposures:n} earlier showings "
-            "of this {noun}",
+            says="showings of this {noun} are answered at a rate of {item_outcome_rate:.2%}",
         ),
         "item_num_outcomes": Sentence(
             theme="item answers",
@@ -187,8 +186,12 @@ SENTENCES: Mapping[str, Sentence] = MappingProxyType(
         "context_weekday": Sentence(
             theme="clock", says="the day is {context_weekday:weekday}", zero="the day is Monday"
         ),
-        "context_year_sin": Sentence(theme="season", says="the season", zero="the season"),
-        "context_year_cos": Sentence(theme="season", says="the season", zero="the season"),
+        "context_year_sin": Sentence(
+            theme="season", says="the time of year speaks for it", zero="the time of year speaks for it"
+        ),
+        "context_year_cos": Sentence(
+            theme="season", says="the time of year speaks for it", zero="the time of year speaks for it"
+        ),
     }
 )
 """Every feature that each shop has. A shop's own columns get a sentence with their name and value."""
