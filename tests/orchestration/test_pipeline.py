@@ -1,7 +1,6 @@
 """The whole job on a shop's own tables: everything real but the size, of the data and of the language model."""
 
 import json
-import os
 
 import dagster as dg
 import pandas as pd
@@ -94,8 +93,8 @@ def shop(tmp_path_factory):
 @pytest.fixture(scope="module")
 def work(shop, tmp_path_factory):
     home = Home(root=tmp_path_factory.mktemp("home"))
-    os.environ["BENTOML_HOME"] = str(home.bentoml)
-    with running(home, PostgresSettings(port=free_port())) as address:
+    with pytest.MonkeyPatch.context() as patch, running(home, PostgresSettings(port=free_port())) as address:
+        patch.setenv("BENTOML_HOME", str(home.bentoml))
         yield Workplace(
             home=str(home.root),
             source=str(shop / "source.toml"),
@@ -103,7 +102,6 @@ def work(shop, tmp_path_factory):
             recipe=str(shop / "recipe.toml"),
             gate_rules=str(shop / "lenient.toml"),
         )
-    del os.environ["BENTOML_HOME"]
 
 
 def _run(work, *, raise_on_error=True):
