@@ -23,13 +23,10 @@ from expectations.contracts.landing import write_text
 from orchestration.home import Home
 from orchestration.instance import PROJECT
 from orchestration.processes import stop, tail
-from orchestration.runs import LAUNCH_TAG, dagster_instance
+from orchestration.runs import LAUNCH_TAG, dagster_instance, failure_reason
 
 if TYPE_CHECKING:
     from dagster import DagsterEvent, DagsterInstance
-
-_MODULE = re.compile(r"^(?:\w+\.)+(?=\w+: )")
-"""The module before an error's name."""
 
 _BINDINGS = (b"nanobind: ", b" - leaked ", b" - ... skipped ", b"See https://nanobind")
 """What DuckDB's bindings say when a process ends: it means nothing to the reader, and stays in the log."""
@@ -141,7 +138,7 @@ class Progress:
         elif kind in ("STEP_SUCCESS", "STEP_FAILURE"):
             self.seconds[step] = moment - self.started.get(step, moment)
             if kind == "STEP_FAILURE":
-                self.failures[step] = _reason(event)
+                self.failures[step] = failure_reason(event)
             mark = "✓" if kind == "STEP_SUCCESS" else "✗"
             self.console.line(f"  {mark} {step:<40} {self.seconds[step]:8.1f} s")
         elif kind == "STEP_UP_FOR_RETRY":
@@ -153,15 +150,6 @@ class Progress:
                 self.console.line(f"  ! check {check.check_name} on {where}: {check.severity.value}")
         elif kind in ("PIPELINE_FAILURE", "RUN_FAILURE") and not self.failures and event.message:
             self.failures["the run"] = event.message
-
-
-def _reason(event: "DagsterEvent") -> str:
-    """The innermost cause of a step's failure, without its stack."""
-    error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    message = error.message.strip() if error is not None else (event.message or "no message")
-    return _MODULE.sub("", message)
 
 
 def run_job(

@@ -6,6 +6,7 @@ would wait for it.
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from orchestration.home import Home
 from orchestration.instance import DAGSTER_URL
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance, DagsterRun
+    from dagster import DagsterEvent, DagsterInstance, DagsterRun
 
 LAUNCH_TAG = "recommender/launch"
 """Names a run before Dagster has given it an id. It stands in the command line of the run's process too.
@@ -95,3 +96,16 @@ def step_seconds(instance: "DagsterInstance", run_id: str) -> dict[str, float]:
         elif event.event_type_value == "STEP_SUCCESS":
             seconds[event.step_key] = record.event_log_entry.timestamp - started[event.step_key]
     return seconds
+
+
+_MODULE = re.compile(r"^(?:\w+\.)+(?=\w+: )")
+"""The module before an error's name."""
+
+
+def failure_reason(event: "DagsterEvent") -> str:
+    """The innermost cause of a step's failure, in its own words, without its stack."""
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    message = error.message.strip() if error is not None else (event.message or "no message")
+    return _MODULE.sub("", message)

@@ -8,6 +8,7 @@ import dagster as dg
 
 from expectations.contracts.errors import TransientError
 from orchestration.alerts import Alert, AlertSettings, send
+from orchestration.runs import failure_reason
 from orchestration.workplace import Workplace
 
 WATCH_SECONDS = 30
@@ -26,7 +27,11 @@ def failed_runs(context: dg.RunFailureSensorContext, work: Workplace) -> None:
     alerts = list(_failed_checks(context.instance, run.run_id, link))
     steps = [event for event in context.get_step_failure_events() if event.step_key]
     alerts += [
-        Alert(title=f"step {event.step_key} of job {run.job_name} failed", link=link, detail=_reason(event))
+        Alert(
+            title=f"step {event.step_key} of job {run.job_name} failed",
+            link=link,
+            detail=failure_reason(event),
+        )
         for event in steps
     ]
     if not alerts:
@@ -86,11 +91,3 @@ def _failed_checks(instance: dg.DagsterInstance, run_id: str, link: str) -> Iter
                 link=link,
                 detail=rule["message"],
             )
-
-
-def _reason(event: dg.DagsterEvent) -> str:
-    """The innermost cause of a step's failure, without its stack."""
-    error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return error.message.strip() if error is not None else (event.message or "")
