@@ -32,6 +32,7 @@ def _fit(options: argparse.Namespace) -> int:
         out=options.out,
         work=work,
         log_dir=options.log_dir or work / "tensorboard",
+        champion=options.champion,
         progress=not options.quiet,
     )
     facts = {
@@ -39,6 +40,7 @@ def _fit(options: argparse.Namespace) -> int:
         "hash": result.hash,
         "metrics": result.metrics,
         "seconds": result.seconds,
+        "warm_starts": result.warm_starts,
     }
     print(json.dumps(facts, indent=2))
     return 0
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--out", type=Path, required=True, help="folder in which the bundle's folder is made")
     fit.add_argument("--work", type=Path, help="folder of checkpoints (default: OUT/.training)")
     fit.add_argument("--log-dir", type=Path, help="TensorBoard folder (default: WORK/tensorboard)")
+    fit.add_argument("--champion", type=Path, help="bundle to start from, if it fits (default: from scratch)")
     fit.add_argument("--quiet", action="store_true", help="no progress bars")
     fit.set_defaults(run=_fit)
 

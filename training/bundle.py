@@ -4,6 +4,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -43,8 +44,12 @@ def write_bundle(
     transforms: Transforms,
     before: Tensor,
     metrics: Mapping[str, Any],
+    champion: str | None = None,
+    warm_starts: int = 0,
 ) -> tuple[Path, str]:
     """Write a bundle into `out/<its hash>`; `before` are the texts' vectors (T, E) before fine-tuning.
+
+    `champion` is the hash of the bundle whose weights the fit started from, the `warm_starts`-th in a row to do so.
 
     Returns:
         The folder and the hash.
@@ -58,7 +63,8 @@ def write_bundle(
         folder = Path(tempfile.mkdtemp(dir=out, prefix=".writing-"))
         _write_files(folder, recipe, data, model, table, transforms)
         save_file({"vectors": before.cpu().contiguous()}, folder / BEFORE)
-        digest = write_manifest(folder, _manifest(folder, recipe, data, metrics))
+        manifest = _manifest(folder, recipe, data, metrics)
+        digest = write_manifest(folder, replace(manifest, champion=champion, warm_starts=warm_starts))
         folder.chmod(0o755)
         target = out / digest
         if target.exists():
@@ -100,6 +106,7 @@ def _manifest(folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str
         recipe=recipe.as_dict(),
         data={
             "fingerprint": data.schema.fingerprint,
+            "learned_until": pd.Timestamp(learned_until(data)).isoformat(),
             **{p: _part(data, p) for p in (TRAIN, VALIDATION, TEST)},
         },
         feature_service=data.schema.feature_service,
@@ -109,6 +116,12 @@ def _manifest(folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str
         versions=versions,
         files=hash_files(folder),
     )
+
+
+def learned_until(data: Examples) -> Any:
+    """The moment before which lies all that a fit may learn from: the test part's first, or the data's end."""
+    tested = data.rows["event_timestamp"][data.part == TEST]
+    return tested.min() if len(tested) else data.schema.horizon
 
 
 def _part(data: Examples, part: str) -> dict[str, Any]:

@@ -10,6 +10,10 @@ Three stages, each resumable after any epoch, and the same once more (recipe `re
 
 Futures that were not over when the next part began are left out, of the search as of the refit.
 Figures and calibration come from the stopped model of stage 3; the bundle holds that of the last stage.
+
+A fit may begin with a champion (`training.warm`): then purchases are not learned again, a share of the epochs
+is run, and where the training part holds nothing that the champion has not learned from, stages 2 and 3 only
+choose the scale and measure: what is new is learned in stage 4.
 """
 
 import time
@@ -34,6 +38,7 @@ from training.metrics import ranking_figures
 from training.recipe import Recipe
 from training.run import Run
 from training.split import TEST, TRAIN, VALIDATION
+from training.warm import Champion, shortened
 
 PURCHASES, PAST, WORDS = "purchases", "past", "words"
 AGAIN = " again"
@@ -50,6 +55,7 @@ class FitResult:
         metrics: figures on the validation part, of the model before the refit.
         history: one entry for each epoch: stage, epoch, train_loss, learning_rate, figures.
         seconds: wall time by step.
+        warm_starts: how many fits in a row, this one the last of them, began with a champion; 0: from scratch.
     """
 
     bundle: Path
@@ -57,10 +63,18 @@ class FitResult:
     metrics: dict[str, Any]
     history: list[dict[str, Any]]
     seconds: dict[str, float]
+    warm_starts: int = 0
 
 
 def fit(
-    examples: Path, recipe: Recipe, *, out: Path, work: Path, log_dir: Path, progress: bool = True
+    examples: Path,
+    recipe: Recipe,
+    *,
+    out: Path,
+    work: Path,
+    log_dir: Path,
+    champion: Path | None = None,
+    progress: bool = True,
 ) -> FitResult:
     """Train a model.
 
@@ -70,9 +84,11 @@ def fit(
         out: where the bundle's folder is made, named by its hash.
         work: where checkpoints lie; run again with the same, and it goes on.
         log_dir: where TensorBoard's scalars go.
+        champion: folder of a bundle to begin with; where it does not fit, that is said, and the fit is from scratch.
         progress: whether to show progress bars.
 
     Raises:
+        BundleError: the champion was altered.
         SchemaError, DataError: the examples cannot be learned from.
         SettingError: the recipe does not fit them.
         TransientError: a checkpoint could not be written.
@@ -80,24 +96,30 @@ def fit(
     from torch.utils.tensorboard import SummaryWriter  # its import takes a second
 
     clock = Clock()
+    tell = tqdm.write if progress else lambda _: None
     data = read_examples(examples)
+    start = _start(champion, data, recipe, tell) if champion is not None else None
+    data = start.after(data) if start else data
     _check_learnable(data)
     clock.lap("read")
-    run = Run(data, recipe)
+    run = Run(data, shortened(recipe) if start else recipe, start)
     clock.lap("texts")
     files = [examples / name for name in (ROWS, HISTORIES, TEXTS, SCHEMA, FUTURES)]
     hashes = [file_hash(path) for path in files if path.exists()]
-    checkpoints = Checkpoints(work, fingerprint(recipe.as_dict(), hashes, torch.__version__))
+    checkpoints = Checkpoints(
+        work, fingerprint(recipe.as_dict(), hashes, torch.__version__, start and start.hash)
+    )
     saved = checkpoints.load()
     state = saved[1] if saved is not None else Progress(stage="")
     with SummaryWriter(str(log_dir)) as log:
 
         def go(stage: Stage) -> None:
-            run_stage(stage, recipe, state, checkpoints, log=log, bar=progress)
+            run_stage(stage, run.recipe, state, checkpoints, log=log, bar=progress)
             clock.lap(stage.name)
 
-        course = Course(run, state, go, tell=tqdm.write if progress else lambda _: None)
+        course = Course(run, state, go, tell=tell)
         course.run_all()
+    warm_starts = start.warm_starts + 1 if start else 0
     folder, digest = write_bundle(
         out,
         recipe=recipe,
@@ -107,12 +129,33 @@ def fit(
         transforms=run.transforms,
         before=run.pretrained_vectors,
         metrics=state.facts["metrics"],
+        champion=start.hash if start else None,
+        warm_starts=warm_starts,
     )
     checkpoints.remove()
     clock.lap("bundle")
     return FitResult(
-        bundle=folder, hash=digest, metrics=state.facts["metrics"], history=state.history, seconds=clock.laps
+        bundle=folder,
+        hash=digest,
+        metrics=state.facts["metrics"],
+        history=state.history,
+        seconds=clock.laps,
+        warm_starts=warm_starts,
     )
+
+
+def _start(folder: Path, data: Examples, recipe: Recipe, tell: Callable[[str], None]) -> Champion | None:
+    """The champion, if a fit can begin with it; says which it is."""
+    found = Champion.load(folder)
+    problem = found if isinstance(found, str) else found.misfit(data, recipe)
+    if problem is None:
+        assert isinstance(found, Champion)
+        tell(
+            f"starting from champion {found.hash[:12]}: warm start {found.warm_starts + 1} of {recipe.warm_starts}"
+        )
+        return found
+    tell(f"training from scratch, not from champion {folder.name[:12]}: {problem}")
+    return None
 
 
 class Clock:
@@ -171,20 +214,27 @@ class Course:
         elif facts[learned]:
             run.settle_words()
         if self._begun() <= ORDER.index(PAST + again):
-            epochs = recipe.tabular_epochs if search else facts["past_epochs"]
+            epochs = self._search_epochs(recipe.tabular_epochs) if search else facts["past_epochs"]
             self.go(run.past_stage(PAST + again, rows, epochs=epochs, validate=search))
             if search:
-                facts["past_epochs"] = self.state.best_epoch
+                facts["past_epochs"] = self.state.best_epoch or recipe.tabular_epochs
                 facts["scale"] = run.best_scale() if facts[learned] else 1.0
             with torch.no_grad():
                 run.model.words.scale.fill_(facts["scale"])
-        epochs = recipe.epochs if search else facts["words_epochs"]
+        epochs = self._search_epochs(recipe.epochs) if search else facts["words_epochs"]
         self.go(run.words_stage(WORDS + again, rows, epochs=epochs, validate=search))
         if search:
-            facts["words_epochs"] = self.state.best_epoch
+            facts["words_epochs"] = self.state.best_epoch or recipe.epochs
+
+    def _search_epochs(self, planned: int) -> int:
+        """Epochs on the training part: none where a champion has learned from all of it."""
+        champion = self.run.champion
+        return planned if champion is None or champion.has_new(self.run.data) else 0
 
     def _purchases(self, again: str, before: str) -> bool:
-        """Learn f from purchases; False where there are none."""
+        """Learn f from purchases; False where there are none. A champion has learned from them already."""
+        if self.run.champion:
+            return self.run.champion.knows_purchases
         stage = self.run.purchases_stage(PURCHASES + again, before=before)
         if stage is None:
             self.tell(f"{PURCHASES}{again}: skipped, no futures to learn from")

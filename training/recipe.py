@@ -16,7 +16,7 @@ METRICS = ("average_precision", "auc", "ndcg_at_10", "log_loss")
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "trainable_layers": (-1, math.inf),
-        **dict.fromkeys(("tabular_negatives", "negatives"), (1e-6, 1.0)),
+        **dict.fromkeys(("tabular_negatives", "negatives", "warm_share"), (1e-6, 1.0)),
         **dict.fromkeys(("tabular_dropout", "words_dropout", "warmup_share"), (0.0, 0.99)),
         **dict.fromkeys(
             (
@@ -29,6 +29,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
                 "purchase_epochs",
                 "learning_rate_encoder",
                 "learning_rate_tabular",
+                "warm_starts",
             ),
             (0, math.inf),
         ),
@@ -82,6 +83,8 @@ class Recipe:
     patience: int
     refit: bool
     calibrate: bool
+    warm_share: float
+    warm_starts: int
 
     def __post_init__(self) -> None:
         for name, value in self.as_dict().items():

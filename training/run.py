@@ -19,7 +19,8 @@ from training.recipe import Recipe
 from training.scoring import Scores, score_rows
 from training.split import TRAIN, VALIDATION
 from training.texts import TextTable
-from training.transforms import fit_transforms
+from training.transforms import Transforms, fit_transforms
+from training.warm import Champion
 
 SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)  # of f beside g, after purchases
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
@@ -31,34 +32,46 @@ class Run:
     Args:
         data: the examples.
         recipe: the settings.
+        champion: the bundle whose weights and transforms it starts with; None: from scratch.
     """
 
-    def __init__(self, data: Examples, recipe: Recipe) -> None:
-        self.data, self.recipe = data, recipe
+    def __init__(self, data: Examples, recipe: Recipe, champion: Champion | None = None) -> None:
+        self.data, self.recipe, self.champion = data, recipe, champion
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.labels = data.labels
         self.train = np.flatnonzero(data.part == TRAIN)
         self.validation = np.flatnonzero(data.part == VALIDATION)
-        schema = data.schema
-        self.transforms = fit_transforms(
-            data.rows.iloc[self.train],
-            numeric=schema.numeric,
-            categorical=schema.categorical,
-            bins=recipe.bins,
-        )
+        self.transforms = champion.scorer.transforms if champion else self._fitted_transforms()
         self.assembler = Assembler(data, self.transforms)
         self.encoder = TextEncoder.load(
-            recipe.encoder, max_tokens=recipe.max_tokens, trainable_layers=recipe.trainable_layers
+            champion.encoder if champion else recipe.encoder,
+            max_tokens=recipe.max_tokens,
+            trainable_layers=recipe.trainable_layers,
         ).to(self.device)
-        self.pretrained = learned({"encoder": self.encoder})
+        self.first_weights = learned({"encoder": self.encoder})
         self.table = TextTable(self.encoder, data.texts, batch=recipe.encode_batch, device=self.device)
         self.table.prepare()
-        self.table.refresh()
-        self.pretrained_vectors = self.table.vectors.clone()
+        if champion:
+            champion.fill(self.table, data.texts)
+        else:
+            self.table.refresh()
+        self.first_vectors = self.table.vectors.clone()
+        self.pretrained_vectors = (
+            champion.texts_before(data.texts, recipe).to(self.device) if champion else self.first_vectors
+        )
         self.candidate_ids = np.unique(self.assembler.text_id[self.train])
         self.topic_ids = self._topics()
         self.reference_places, self.reference_features = self._references()
         self.model = self.fresh_model()
+
+    def _fitted_transforms(self) -> Transforms:
+        schema = self.data.schema
+        return fit_transforms(
+            self.data.rows.iloc[self.train],
+            numeric=schema.numeric,
+            categorical=schema.categorical,
+            bins=self.recipe.bins,
+        )
 
     def _topics(self) -> np.ndarray:
         """Topics that shoppers turned to before the validation part, ascending."""
@@ -91,11 +104,11 @@ class Run:
         return futures.over_by(moments.min())
 
     def fresh_model(self) -> AdditiveModel:
-        """New f and g, and the language model as it was pretrained."""
+        """New f and g and the pretrained language model, or all three as the champion's are."""
         torch.manual_seed(self.recipe.seed)
-        restore({"encoder": self.encoder}, self.pretrained)
+        restore({"encoder": self.encoder}, self.first_weights)
         self.encoder.eval()
-        self.table.vectors.copy_(self.pretrained_vectors)
+        self.table.vectors.copy_(self.first_vectors)
         rate = float(self.labels[self.train].mean())
         model = build_model(
             self.recipe,
@@ -105,10 +118,12 @@ class Run:
             num_topics=len(self.topic_ids),
             references=self.reference_places.shape,
         ).to(self.device)
-        vectors = self.table.vectors
+        vectors = self.pretrained_vectors  # a champion's own means are of those too
         model.words.know(vectors[self._ids(self.candidate_ids)], vectors[self._ids(self.topic_ids)])
         model.words.reference.copy_(torch.from_numpy(self.reference_places))
         model.words.reference_features.copy_(torch.from_numpy(self.reference_features))
+        if self.champion:
+            self.champion.teach(model)
         return model.eval()
 
     def _ids(self, ids: np.ndarray) -> Tensor:

@@ -30,12 +30,15 @@ class Manifest:
         source: name of the source it was trained on.
         created_at: ISO 8601, UTC.
         recipe: the whole recipe, seeds included.
-        data: fingerprint, row and positive counts by part, and the parts' borders in time.
+        data: fingerprint, row and positive counts by part, the parts' borders in time, and `learned_until`:
+            all that the weights have learned from lies before it.
         feature_service: Feast feature services that serving must read.
         numeric, categorical: feature columns in the order the model takes them.
         metrics: figures on the validation part.
         versions: versions of Python and of the packages that made it.
         files: relative path -> SHA-256 of every other file of the bundle.
+        champion: hash of the bundle whose weights the fit started from; None: it started from scratch.
+        warm_starts: how many fits in a row, this one the last of them, started from a champion.
     """
 
     format: int = FORMAT
@@ -49,6 +52,8 @@ class Manifest:
     metrics: Mapping[str, Any]
     versions: Mapping[str, str]
     files: Mapping[str, str]
+    champion: str | None = None
+    warm_starts: int = 0
 
 
 def hash_files(folder: Path) -> dict[str, str]:

@@ -1,0 +1,155 @@
+"""Starting from the champion: a periodic retraining learns what is new, not everything once more.
+
+The champion's weights (language model, f, g) are where training begins, its transforms are kept, so that the
+weights mean what they meant, and a share of the recipe's epochs is enough (`warm_share`). It has learned from
+every row before its test part began, so the rows from then on are all that can still tell how good it is:
+the validation part is of them alone. After some warm starts in a row (`warm_starts`) one fit is from scratch
+again: weights that are only ever moved a little remember a past that is over (Ash & Adams 2020, "On
+Warm-Starting Neural Network Training").
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from expectations.contracts.bundle import verify_bundle
+from expectations.contracts.errors import BundleError
+from training.baselines import pretrained_vectors
+from training.bundle import ENCODER
+from training.examples import Examples
+from training.model import AdditiveModel
+from training.recipe import Recipe
+from training.scorer import Scorer
+from training.split import TRAIN, VALIDATION
+from training.texts import TextTable
+
+FEWEST = 20  # answered rows, and others, without which a validation part tells nothing
+FREE = ("seed", "warm_share", "warm_starts")  # settings in which champion and recipe may differ
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """The bundle that a fit begins with.
+
+    Attributes:
+        folder: the bundle's folder.
+        scorer: the bundle in memory.
+    """
+
+    folder: Path
+    scorer: Scorer
+
+    @classmethod
+    def load(cls, folder: Path) -> "Champion | str":
+        """The champion, or why it cannot be begun with.
+
+        Raises:
+            BundleError: it was altered.
+        """
+        verify_bundle(folder)
+        try:
+            return cls(folder=folder, scorer=Scorer.load(folder))
+        except BundleError as error:  # made by older code
+            return str(error)
+
+    @property
+    def hash(self) -> str:
+        """The bundle's hash."""
+        return self.scorer.hash
+
+    @property
+    def encoder(self) -> str:
+        """Where its language model lies."""
+        return str(self.folder / ENCODER)
+
+    @property
+    def warm_starts(self) -> int:
+        """How many fits in a row, it the last of them, began with a champion."""
+        return self.scorer.manifest.warm_starts
+
+    @cached_property
+    def learned_until(self) -> np.datetime64 | None:
+        """Everything that it has learned from lies before this moment; None where it does not say."""
+        moment = self.scorer.manifest.data.get("learned_until")
+        return None if moment is None else np.datetime64(pd.Timestamp(moment), "us")
+
+    @property
+    def knows_purchases(self) -> bool:
+        """Whether its f learned from purchases."""
+        return bool(self.scorer.model.words.centred)
+
+    def misfit(self, data: Examples, recipe: Recipe) -> str | None:
+        """Why a fit to these examples cannot begin with it, or None."""
+        manifest, schema = self.scorer.manifest, data.schema
+        if manifest.source != schema.source:
+            return f"it was trained on {manifest.source}, these are examples of {schema.source}"
+        for kind in ("numeric", "categorical"):
+            before, now = list(getattr(manifest, kind)), list(getattr(schema, kind))
+            if before != now:
+                changed = sorted(set(before) ^ set(now)) or ["their order"]
+                return f"the {kind} features differ: {', '.join(changed[:5])}"
+        for name, value in recipe.as_dict().items():
+            if name not in FREE and manifest.recipe.get(name) != value:
+                return f"its recipe differs: {name} was {manifest.recipe.get(name)!r} and is {value!r}"
+        if self.warm_starts >= recipe.warm_starts:
+            return f"{self.warm_starts} fits in a row began with a champion (warm_starts)"
+        return self._too_little_new(data, recipe)
+
+    def _too_little_new(self, data: Examples, recipe: Recipe) -> str | None:
+        if self.learned_until is None:
+            return "it does not say until when it has learned"
+        after = self.after(data)
+        labels = after.labels[after.part == VALIDATION]
+        answered = int(labels.sum())
+        if min(answered, len(labels) - answered) < FEWEST:
+            return (
+                f"{len(labels)} rows of the validation part are newer than what it has learned from (until "
+                f"{self.learned_until}), {answered} of them answered: too few to tell how good it is"
+            )
+        if not recipe.refit and not self.has_new(after):
+            return "all new rows are in the validation part, and without refit they would not be learned from"
+        return None
+
+    def after(self, data: Examples) -> Examples:
+        """The examples, with those rows of the validation part that it has learned from in the training part."""
+        seen = (data.part == VALIDATION) & ~self._new(data)
+        return replace(data, part=np.where(seen, TRAIN, data.part))
+
+    def has_new(self, data: Examples) -> bool:
+        """Whether the training part has rows that it has not learned from."""
+        return bool((self._new(data) & (data.part == TRAIN)).any())
+
+    def _new(self, data: Examples) -> np.ndarray:
+        moments = data.rows["event_timestamp"].to_numpy(dtype="datetime64[us]")
+        return np.asarray(moments >= self.learned_until)
+
+    def texts_before(self, texts: list[str], recipe: Recipe) -> Tensor:
+        """Vectors of texts, (T, E), by the recipe's language model as it was before any fine-tuning."""
+        return pretrained_vectors(recipe, texts, self.folder, self.scorer.texts.known)
+
+    def fill(self, table: TextTable, texts: list[str]) -> None:
+        """Bring the table's vectors to what its language model says; only texts that are new to it are read."""
+        places = np.array([self.scorer.texts.known.get(text, -1) for text in texts])
+        table.vectors.copy_(self.scorer.texts.vectors[torch.from_numpy(places).clamp_min(0)])
+        table.refresh(np.flatnonzero(places < 0))
+
+    def teach(self, model: AdditiveModel) -> None:
+        """Give a new model of the same recipe what this one has learned."""
+        learned = dict(self.scorer.model.named_parameters())
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(learned[name])
+            model.words.centred.copy_(self.scorer.model.words.centred)
+
+
+def shortened(recipe: Recipe) -> Recipe:
+    """The recipe of a fit that begins with a champion: a share of the epochs, at least one where there were any."""
+    share = recipe.warm_share
+    epochs = {name: math.ceil(share * getattr(recipe, name)) for name in ("tabular_epochs", "epochs")}
+    return replace(recipe, purchase_epochs=0, **epochs)
