@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from expectations.contracts.bundle import Manifest, verify_bundle
-from expectations.contracts.errors import BundleError, RequestError
+from expectations.contracts.errors import BundleError, RequestError, SettingError
 from training.batches import Assembler, Batch
 from training.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS
 from training.encoder import TextEncoder, load_saved
@@ -138,7 +138,7 @@ class Scorer:
             model.load_state_dict(weights)
             vectors = load_file(bundle / EMBEDDINGS)["vectors"].to(device)
             known = pq.read_table(bundle / TEXTS).column("text").to_pylist()
-        except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+        except (OSError, RuntimeError, KeyError, SafetensorError, SettingError) as error:
             raise BundleError(f"{bundle} cannot be loaded ({error}); train again") from error
         places = {text: place for place, text in reversed(list(enumerate(known)))}
         texts = TextVectors(encoder, places, vectors, kept=KEPT_TEXTS)
