@@ -135,6 +135,7 @@ def _run_epoch(
     return {
         "stage": stage.name,
         "epoch": epoch + 1,
+        "steps": len(batches),
         "train_loss": total / max(sum(len(rows) for rows in batches), 1),
         "learning_rate": optimizer.param_groups[0]["lr"],
         "gradient_norm": float(np.mean(norms)),
