@@ -53,7 +53,7 @@ class FitResult:
         bundle: the bundle's folder.
         hash: the bundle's hash.
         metrics: figures on the validation part, of the model before the refit.
-        history: one entry for each epoch: stage, epoch, train_loss, learning_rate, figures.
+        history: one entry for each epoch: stage, epoch, steps, train_loss, learning_rate, figures.
         seconds: wall time by step.
         warm_starts: how many fits in a row, this one the last of them, began with a champion; 0: from scratch.
     """
