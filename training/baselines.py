@@ -49,7 +49,9 @@ def pretrained_vectors(recipe: Recipe, texts: list[str], bundle: Path, known: Ma
 
 
 def _read(recipe: Recipe, texts: list[str]) -> Tensor:
-    encoder = TextEncoder.load(recipe.encoder, max_tokens=recipe.max_tokens, trainable_layers=0)
+    encoder = TextEncoder.load(
+        recipe.encoder, max_tokens=recipe.max_tokens, trainable_layers=0, pooling=recipe.pooling
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     table = TextTable(encoder.to(device), texts, batch=recipe.encode_batch, device=device)
     table.refresh()

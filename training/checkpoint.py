@@ -7,6 +7,7 @@ pickled.
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,12 +113,11 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def learned(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """Copies of the parameters that learn, by "module.parameter"."""
+    """Copies of the parameters that learn and of the buffers that are saved, by "module.parameter"."""
     return {
-        f"{name}.{key}": parameter.detach().clone()
+        f"{name}.{key}": tensor.detach().clone()
         for name, module in modules.items()
-        for key, parameter in module.named_parameters()
-        if parameter.requires_grad
+        for key, tensor in _changing(module)
     }
 
 
@@ -125,9 +125,14 @@ def restore(modules: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
     """Put back what `learned` copied."""
     with torch.no_grad():
         for name, module in modules.items():
-            for key, parameter in module.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(tensors[f"{name}.{key}"])
+            for key, tensor in _changing(module):
+                tensor.copy_(tensors[f"{name}.{key}"])
+
+
+def _changing(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    saved = module.state_dict().keys()
+    yield from ((key, value) for key, value in module.named_parameters() if value.requires_grad)
+    yield from ((key, value) for key, value in module.named_buffers() if key in saved)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -45,6 +45,8 @@ class Stage:
         batches: an epoch's generator -> row numbers of each batch.
         loss: row numbers and the epoch's generator -> mean loss of a batch.
         finish: called after an epoch and after weights were put back (refreshes vectors).
+        stepped: called after each step, its gradients in place, with the share of the steps that were over
+            before it.
         validate: figures on the validation part, or None: no early stopping, the last epoch counts.
     """
 
@@ -57,6 +59,7 @@ class Stage:
     loss: Callable[[np.ndarray, np.random.Generator], Tensor]
     finish: Callable[[], None]
     validate: Callable[[], dict[str, float | None]] | None
+    stepped: Callable[[float], None] | None = None
 
 
 def run_stage(
@@ -127,6 +130,8 @@ def _run_epoch(
         for group, planned in zip(optimizer.param_groups, stage.groups, strict=True):
             group["lr"] = planned["lr"] * rate
         loss, norm = _step(stage, recipe, optimizer, rows, rng)
+        if stage.stepped is not None:
+            stage.stepped(share)
         total += loss * len(rows)
         norms.append(norm)
     for module in stage.modules.values():

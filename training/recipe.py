@@ -11,11 +11,18 @@ from typing import Any
 
 from expectations.contracts.errors import SettingError
 
-METRICS = ("average_precision", "auc", "ndcg_at_10", "log_loss")
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "metric": ("average_precision", "auc", "ndcg_at_10", "log_loss"),
+        "pooling": ("mean", "first", "last"),
+        "adapter": ("none", "lora", "adalora", "prefix", "ia3"),
+    }
+)
 # Least and greatest value of settings whose range is not "above 0".
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "trainable_layers": (-1, math.inf),
+        "layer_decay": (0.01, 1.0),
         **dict.fromkeys(("tabular_negatives", "negatives", "warm_share"), (1e-6, 1.0)),
         **dict.fromkeys(("tabular_dropout", "words_dropout", "warmup_share"), (0.0, 0.99)),
         **dict.fromkeys(
@@ -28,6 +35,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
                 "tabular_epochs",
                 "purchase_epochs",
                 "learning_rate_encoder",
+                "learning_rate_adapter",
                 "learning_rate_tabular",
                 "warm_starts",
             ),
@@ -49,6 +57,9 @@ class Recipe:
     encoder: str
     max_tokens: int
     trainable_layers: int
+    pooling: str
+    adapter: str
+    adapter_rank: int
     encode_batch: int
     bins: int
     members: int
@@ -74,6 +85,8 @@ class Recipe:
     negatives: float
     max_rows_per_step: int
     learning_rate_encoder: float
+    learning_rate_adapter: float
+    layer_decay: float
     learning_rate_head: float
     learning_rate_tabular: float
     weight_decay: float
@@ -99,8 +112,8 @@ class Recipe:
 
 def _problem(name: str, value: Any) -> str | None:
     """What is wrong with a setting's value, or None."""
-    if name == "metric":
-        return None if value in METRICS else f"choose one of {', '.join(METRICS)}"
+    if name in CHOICES:
+        return None if value in CHOICES[name] else f"choose one of {', '.join(CHOICES[name])}"
     if isinstance(value, str | bool):
         return None if value != "" else "it must not be empty"
     if name in RANGES:

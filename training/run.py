@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.adapters import NONE, Adapter
 from training.batches import Assembler, drawn_rows, places, tabular_batches, text_batches
 from training.checkpoint import learned, restore
 from training.course import LOWER_IS_BETTER, Stage
@@ -47,6 +48,8 @@ class Run:
             champion.encoder if champion else recipe.encoder,
             max_tokens=recipe.max_tokens,
             trainable_layers=recipe.trainable_layers,
+            pooling=recipe.pooling,
+            adapter=_adapter(recipe),
         ).to(self.device)
         self.first_weights = learned({"encoder": self.encoder})
         self.table = TextTable(self.encoder, data.texts, batch=recipe.encode_batch, device=self.device)
@@ -226,6 +229,7 @@ class Run:
             loss=self._words_loss,
             finish=self.table.refresh if self.encoder.learns else (lambda: None),
             validate=self.figures if validate else None,
+            stepped=self.encoder.step,
         )
 
     def _words_loss(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
@@ -238,7 +242,8 @@ class Run:
         with cuda:
             vectors = self.table.mixed(text_ids, np.concatenate([candidates, sample]))
             f_N, g_NK = self.model(batch.to(self.device), vectors.float())
-        return self._loss(f_N[:, None].float() + g_NK.float(), rows, recipe.negatives)
+        loss = self._loss(f_N[:, None].float() + g_NK.float(), rows, recipe.negatives)
+        return loss + self.encoder.penalty()
 
     def _loss(self, logits_NK: Tensor, rows: np.ndarray, share: float) -> Tensor:
         """Mean binary cross-entropy of every member, for rows whose negatives were drawn."""
@@ -247,14 +252,15 @@ class Run:
 
     def _groups(self) -> list[dict[str, Any]]:
         recipe, decay = self.recipe, {"weight_decay": self.recipe.weight_decay}
-        reading = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
-        groups = [
+        rate = recipe.learning_rate_encoder if recipe.adapter == NONE else recipe.learning_rate_adapter
+        return [
             {"params": list(self.model.words.parameters()), "lr": recipe.learning_rate_head, **decay},
             {"params": list(self.model.tabular.parameters()), "lr": recipe.learning_rate_tabular, **decay},
+            *(
+                {"params": values, "lr": share * rate, **decay}
+                for share, values in self.encoder.by_depth(recipe.layer_decay).items()
+            ),
         ]
-        return (
-            [*groups, {"params": reading, "lr": recipe.learning_rate_encoder, **decay}] if reading else groups
-        )
 
     def figures(self) -> dict[str, float | None]:
         """Figures of f + g on the validation part."""
@@ -277,3 +283,10 @@ class Run:
             kept = ("auc", "average_precision", "ndcg_at_10")
             found |= {f"{name}_std": float(part.std()), **{f"{name}_{key}": figures[key] for key in kept}}
         return found
+
+
+def _adapter(recipe: Recipe) -> Adapter | None:
+    """What the recipe says of adapters."""
+    if recipe.adapter == NONE:
+        return None
+    return Adapter(kind=recipe.adapter, rank=recipe.adapter_rank, seed=recipe.seed)

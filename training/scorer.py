@@ -125,7 +125,8 @@ class Scorer:
         try:
             recipe = recipe_from(dict(manifest.recipe), where=f"{bundle}/manifest.json")
             transforms = Transforms.read(bundle / TRANSFORMS)
-            encoder = load_saved(bundle / ENCODER, max_tokens=recipe.max_tokens).to(device)
+            encoder = load_saved(bundle / ENCODER, max_tokens=recipe.max_tokens, pooling=recipe.pooling)
+            encoder.to(device)
             weights = load_file(bundle / MODEL)
             model = build_model(
                 recipe,
