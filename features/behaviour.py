@@ -4,12 +4,14 @@ import ibis
 from ibis import _
 from ibis.expr.types import Table as IbisTable
 
+from features.remarks import RatingRange, remarks
 from features.shop import Shop, topics
 from features.timeline import MOMENT, Measure, totals_before
 
 RECENT_DAYS = 30
 MAX_TOPICS = 256
 MAX_ITEMS = 1024
+MAX_REMARKS = 64
 
 DAY_SECONDS = 86400.0
 
@@ -66,13 +68,14 @@ def user_behaviour(shop: Shop, moments: IbisTable, history_days: int) -> IbisTab
     )
 
 
-def user_history(shop: Shop, moments: IbisTable, history_days: int) -> IbisTable:
-    """What each shopper turned to in the last `history_days`, one row per (shopper, moment).
+def user_history(shop: Shop, moments: IbisTable, history_days: int, rating_range: RatingRange) -> IbisTable:
+    """What each shopper turned to and said in the last `history_days`, one row per (shopper, moment).
 
     Returns:
         user_id, event_timestamp, and lists that run in parallel, newest first:
         topics, topic_visits, topic_amounts, topic_days (at most 256);
-        items, item_visits, item_amounts, item_days (at most 1024).
+        items, item_visits, item_amounts, item_days (at most 1024);
+        remarks, remark_times, remark_polarities, remark_days (at most 64).
         `_visits` counts sessions, `_days` is days since the last time. Empty for a newcomer.
     """
     asked = moments.select("user_id", moment=_[MOMENT].cast("timestamp"))
@@ -81,6 +84,7 @@ def user_history(shop: Shop, moments: IbisTable, history_days: int) -> IbisTable
         asked,
         newest(seen, "topic", MAX_TOPICS, lists="topics", prefix="topic"),
         newest(seen, "item_id", MAX_ITEMS, lists="items", prefix="item"),
+        newest_remarks(seen_before(remarks(shop, rating_range), asked, history_days)),
     )
 
 
@@ -117,6 +121,34 @@ def newest(seen: IbisTable, what: str, limit: int, *, lists: str, prefix: str) -
             f"{prefix}_amounts": _.entries.map(lambda entry: entry["amount"]),
             f"{prefix}_days": _.entries.map(lambda entry: entry["days"]),
         },
+    )
+
+
+def newest_remarks(seen: IbisTable) -> IbisTable:
+    """The most recent distinct remarks of each shopper and moment, as parallel lists.
+
+    Args:
+        seen: what `seen_before` found of `features.remarks.remarks`.
+
+    Returns:
+        user_id, moment; remarks, remark_times (how often it was said), remark_polarities (their mean, 0
+        where unknown), remark_days (since the last time); newest first, at most MAX_REMARKS.
+    """
+    grouped = seen.group_by(["user_id", "moment", "remark"]).aggregate(
+        times=_.count().cast("float64"),
+        polarity=_.polarity.mean().coalesce(0.0).round(6),
+        days=days_between(_[MOMENT].max(), _.moment.max()),
+    )
+    entry = ibis.struct({"days": _.days, "remark": _.remark, "times": _.times, "polarity": _.polarity})
+    listed = grouped.group_by(["user_id", "moment"]).aggregate(entries=entry.collect())
+    kept = listed.mutate(entries=_.entries.sort()[:MAX_REMARKS])
+    return kept.select(
+        "user_id",
+        "moment",
+        remarks=_.entries.map(lambda entry: entry["remark"]),
+        remark_times=_.entries.map(lambda entry: entry["times"]),
+        remark_polarities=_.entries.map(lambda entry: entry["polarity"]),
+        remark_days=_.entries.map(lambda entry: entry["days"]),
     )
 
 

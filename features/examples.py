@@ -87,12 +87,15 @@ def _write(
     crossed = _crossed(connection, numbered, shoppers, snapshots)
     catalogue = connection.read_parquet(str(snapshots / "catalogue.parquet"))
     later = _futures(connection, shop, source, horizon)
-    topics = ibis.union(
-        shoppers.select(text=_.topics[:HISTORY_LENGTH].unnest()),
-        later.select(text=_.topics.unnest()),
+    past = ibis.union(
+        *(
+            table.select(text=_[lists].unnest())
+            for table in (shoppers, later)
+            for lists in ("topics", "remarks")
+        ),
         later.select(text=_.next_topics.unnest()),
     )
-    texts = connection.create_table("texts", text_table(catalogue, numbered, topics), temp=True)
+    texts = connection.create_table("texts", text_table(catalogue, numbered, past), temp=True)
     features = vocabulary.describe(source, shoppers.schema(), candidates.schema())
     rows = _rows(numbered, crossed, shoppers, candidates, catalogue, texts, features)
     counts = {
@@ -221,32 +224,33 @@ def _features(table: IbisTable, features: vocabulary.Features) -> dict[str, str]
 
 def _futures(connection: BaseBackend, shop: Shop, source: Source, horizon: Any) -> IbisTable:
     """The futures before the test part, numbered on from the shoppers' histories."""
-    found = futures(shop, source.test_from or horizon, source.history_days, HISTORY_LENGTH)
+    until = source.test_from or horizon
+    found = futures(shop, until, source.history_days, HISTORY_LENGTH, source.rating_range)
     first = connection.table(f"retrieved_{vocabulary.SHOPPER}").count().execute()
-    number = ibis.row_number().over(ibis.window(order_by=["moment", "user_id"])) + first
+    number = ibis.row_number().over(ibis.window(order_by=[MOMENT, "user_id"])) + first
     return connection.create_table("futures", found.mutate(entity_row=number.cast("int32")), temp=True)
 
 
 def _write_histories(
     connection: BaseBackend, shoppers: IbisTable, later: IbisTable, texts: IbisTable, path: Path
 ) -> int:
-    """One row per (shopper, moment): the newest topics as text numbers."""
-    lists = ("topics", "topic_visits", "topic_amounts", "topic_days")
-    everyone = ibis.union(*(table.select("entity_row", *lists) for table in (shoppers, later)))
-    listed = unnest_topics(everyone.mutate(history_id=_.entity_row))
-    newest_first = ibis.window(group_by="history_id", order_by=[_.days, _.visits.desc(), _.topic])
+    """One row per (shopper, moment): the newest topics, then the newest remarks, as text numbers."""
+    everyone = [table.mutate(history_id=_.entity_row) for table in (shoppers, later)]
+    entries = ibis.union(*(part(table) for table in everyone for part in (_topic_entries, _remark_entries)))
+    newest_first = ibis.window(group_by="history_id", order_by=[_.is_said, _.days, _.visits.desc(), _.text])
     rank = ibis.row_number().over(newest_first)
-    kept = listed.mutate(rank=rank).filter(_["rank"] < HISTORY_LENGTH)
-    coded = kept.join(texts.select(topic="text", text_id="text_id"), "topic")
+    kept = entries.mutate(rank=rank).filter(_.is_said | (_["rank"] < HISTORY_LENGTH))
+    coded = kept.join(texts, "text")
     codes = coded.group_by("history_id").aggregate(
         text_ids=_.text_id.collect(order_by=_["rank"]),
         events=_.visits.cast("float32").collect(order_by=_["rank"]),
         amounts=_.amount.cast("float32").collect(order_by=_["rank"]),
         days_ago=_.days.cast("float32").collect(order_by=_["rank"]),
+        polarities=_.polarity.cast("float32").collect(order_by=_["rank"]),
     )
     no_ids, no_numbers = ibis.literal([], "array<int32>"), ibis.literal([], "array<float32>")
     filled = (
-        everyone.select(history_id="entity_row")
+        ibis.union(*(table.select("history_id") for table in everyone))
         .left_join(codes, "history_id")
         .drop("history_id_right")
         .mutate(
@@ -255,14 +259,35 @@ def _write_histories(
             events=_.events.coalesce(no_numbers),
             amounts=_.amounts.coalesce(no_numbers),
             days_ago=_.days_ago.coalesce(no_numbers),
+            polarities=_.polarities.coalesce(no_numbers),
         )
     )
     return write_table(connection, filled.order_by("history_id"), path)
 
 
+def _topic_entries(histories: IbisTable) -> IbisTable:
+    """What shoppers did, as entries of their histories."""
+    entries = unnest_topics(histories).rename(text="topic")
+    return entries.mutate(polarity=ibis.literal(0.0), is_said=ibis.literal(False))
+
+
+def _remark_entries(histories: IbisTable) -> IbisTable:
+    """What shoppers said, as entries of their histories."""
+    return histories.select(
+        "history_id",
+        text=_.remarks.unnest(),
+        visits=_.remark_times.unnest(),
+        amount=ibis.literal(0.0),
+        days=_.remark_days.unnest(),
+        polarity=_.remark_polarities.unnest(),
+        is_said=ibis.literal(True),
+    )
+
+
 def _write_futures(connection: BaseBackend, later: IbisTable, texts: IbisTable, path: Path) -> int:
     """One row per (shopper, earlier moment): the topics that followed, as text numbers."""
-    named = later.select("entity_row", "moment", text=_.next_topics.unnest()).join(texts, "text")
-    coded = named.group_by(["entity_row", "moment"]).aggregate(text_ids=_.text_id.collect(order_by=_.text_id))
-    table = coded.select(history_id=_.entity_row.cast("int32"), event_timestamp="moment", text_ids="text_ids")
+    named = later.select("entity_row", MOMENT, text=_.next_topics.unnest()).join(texts, "text")
+    coded = named.group_by(["entity_row", MOMENT]).aggregate(text_ids=_.text_id.collect(order_by=_.text_id))
+    table = coded.select(MOMENT, history_id=_.entity_row.cast("int32"), text_ids="text_ids")
+    table = table.select("history_id", MOMENT, "text_ids")
     return write_table(connection, table.order_by("history_id"), path)

@@ -8,12 +8,15 @@ from ibis import _
 from ibis.expr.types import Table as IbisTable
 
 from expectations.contracts.examples import FUTURE_DAYS
-from features.behaviour import newest, seen_before, topical_acts
+from features.behaviour import fill_lists, newest, newest_remarks, seen_before, topical_acts
+from features.remarks import RatingRange, remarks
 from features.shop import Shop
 from features.timeline import MOMENT
 
 
-def futures(shop: Shop, until: datetime, history_days: int, length: int) -> IbisTable:
+def futures(
+    shop: Shop, until: datetime, history_days: int, length: int, rating_range: RatingRange
+) -> IbisTable:
     """One row per shopper and every FUTURE_DAYS days, where something lies before and after.
 
     Args:
@@ -21,16 +24,18 @@ def futures(shop: Shop, until: datetime, history_days: int, length: int) -> Ibis
         until: no future ends after it.
         history_days: how far back the history reaches.
         length: topics of a history, the newest.
+        rating_range: the worst and the best rating of feedback; None: of all ratings.
 
     Returns:
-        user_id, moment, topics, topic_visits, topic_amounts, topic_days (strictly before the moment) and
-        next_topics (from the moment on, FUTURE_DAYS long).
+        user_id, event_timestamp (the moment), the lists of topics and of remarks of
+        `features.behaviour.user_history`, and next_topics (from the moment on, FUTURE_DAYS long).
     """
     acts = topical_acts(shop)
     start = acts[MOMENT].min().execute()
     moments = [] if pd.isna(start) else grid(start, until)
     asked = acts.select("user_id").distinct().cross_join(_moments(moments))
     before = newest(seen_before(acts, asked, history_days), "topic", length, lists="topics", prefix="topic")
+    said = newest_remarks(seen_before(remarks(shop, rating_range), asked, history_days))
     after = (
         asked.join(acts.select("user_id", "topic", MOMENT), "user_id")
         .filter((_[MOMENT] >= _.moment) & (_[MOMENT] < _.moment + ibis.interval(days=FUTURE_DAYS)))
@@ -39,7 +44,7 @@ def futures(shop: Shop, until: datetime, history_days: int, length: int) -> Ibis
         .group_by(["user_id", "moment"])
         .aggregate(next_topics=_.topic.collect(order_by=_.topic))
     )
-    return before.join(after, ["user_id", "moment"])
+    return fill_lists(before.join(after, ["user_id", "moment"]), said)
 
 
 def grid(start: datetime, until: datetime) -> list[datetime]:

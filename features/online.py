@@ -60,9 +60,10 @@ class Meeting:
         texts: (k,) what the model reads of each.
         rows: (k, features) numeric columns float32, categorical columns str or None.
         query: the words of the moment, or None.
-        topics, visits, amounts, days: the shopper's history, newest first, at most 256 long.
+        topics, visits, amounts, days: what the shopper did, newest first, at most 256 long.
         known: whether anything is known of the shopper.
         skipped: candidates that were asked for and may not be shown, with the reason.
+        remarks, remark_times, remark_polarities, remark_days: what the shopper said, newest first.
     """
 
     item_ids: Sequence[str]
@@ -75,6 +76,10 @@ class Meeting:
     days: Sequence[float]
     known: bool
     skipped: Mapping[str, str]
+    remarks: Sequence[str] = ()
+    remark_times: Sequence[float] = ()
+    remark_polarities: Sequence[float] = ()
+    remark_days: Sequence[float] = ()
 
 
 class OnlineFeatures:
@@ -126,6 +131,10 @@ class OnlineFeatures:
             days=shopper["topic_days"][:HISTORY_LENGTH],
             known=known,
             skipped=skipped,
+            remarks=shopper["remarks"],
+            remark_times=shopper["remark_times"],
+            remark_polarities=shopper["remark_polarities"],
+            remark_days=shopper["remark_days"],
         )
 
     def _rows(

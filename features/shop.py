@@ -27,7 +27,11 @@ COVERS = "covers"
 
 @dataclass(frozen=True, kw_only=True)
 class Shop:
-    """The six tables; an optional table that the shop does not bring has no rows."""
+    """The six tables; an optional table that the shop does not bring has no rows.
+
+    Attributes:
+        with_feedback: whether the shop brings the table of that name: without it there are no features of it.
+    """
 
     users: IbisTable
     items: IbisTable
@@ -35,6 +39,7 @@ class Shop:
     exposures: IbisTable
     feedback: IbisTable
     relations: IbisTable
+    with_feedback: bool
 
 
 def read_shop(connection: BaseBackend, folders: Mapping[str, Path], contracts: Mapping[str, Table]) -> Shop:
@@ -57,7 +62,7 @@ def read_shop(connection: BaseBackend, folders: Mapping[str, Path], contracts: M
             raise SchemaError(f"table {name} has no checked rows; run ingestion and validation first")
         else:
             tables[name] = ibis.memtable(contract.schema.empty_table())
-    return Shop(**tables)
+    return Shop(**tables, with_feedback="feedback" in folders)
 
 
 def horizon(shop: Shop) -> datetime:
@@ -85,6 +90,7 @@ def shopper_moments(shop: Shop, now: datetime) -> IbisTable:
         shop.users.select("user_id"),
         shop.events.select("user_id"),
         shop.exposures.select("user_id"),
+        shop.feedback.select("user_id"),
         ibis.memtable({"user_id": [NEWCOMER]}),
         distinct=True,
     )

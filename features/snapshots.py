@@ -17,6 +17,7 @@ from expectations.contracts.source import Source
 from expectations.contracts.table import Column
 from features.behaviour import user_behaviour, user_history
 from features.outcomes import item_outcomes, user_outcomes
+from features.remarks import RatingRange, opinions
 from features.shop import (
     NEWCOMER,
     Shop,
@@ -31,7 +32,7 @@ from features.shop import (
 from features.timeline import MOMENT
 from features.words import join_words
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 """Raise it when a feature's meaning changes, so that nothing made by older code is reused."""
 
 ALWAYS = datetime(1970, 1, 1)
@@ -54,13 +55,15 @@ def build_snapshots(
     """
     versions = {name: folder.name for name, folder in sorted(checked.items())}
     declared = {name: [str(c) for c in table.extras] for name, table in source.contracts().items()}
-    version = snapshot_version(versions, declared, source.history_days)
+    version = snapshot_version(versions, declared, source.history_days, source.rating_range)
     return land(dataset, version, lambda folder: _write(source, checked, folder))
 
 
-def snapshot_version(versions: Mapping[str, str], declared: Any, history_days: int) -> str:
+def snapshot_version(
+    versions: Mapping[str, str], declared: Any, history_days: int, rating_range: RatingRange
+) -> str:
     """The version of the snapshots of these tables."""
-    return fingerprint("snapshots", CODE_VERSION, versions, declared, history_days)
+    return fingerprint("snapshots", CODE_VERSION, versions, declared, history_days, rating_range)
 
 
 def open_engine() -> BaseBackend:
@@ -98,12 +101,18 @@ def feature_tables(source: Source, shop: Shop, now: datetime) -> dict[str, IbisT
     """
     contracts = source.contracts()
     users, items = shopper_moments(shop, now), item_moments(shop, now)
+    behaviour = user_behaviour(shop, users, source.history_days)
+    outcomes = item_outcomes(shop, items, source.history_days)
+    if shop.with_feedback:
+        window = (source.history_days, source.rating_range)
+        behaviour = behaviour.join(opinions(shop, users, "user_id", *window), ["user_id", MOMENT])
+        outcomes = outcomes.join(opinions(shop, items, "item_id", *window), ["item_id", MOMENT])
     return {
-        "user_behaviour": user_behaviour(shop, users, source.history_days),
+        "user_behaviour": behaviour,
         "user_outcomes": user_outcomes(shop, users),
-        "user_history": user_history(shop, users, source.history_days),
+        "user_history": user_history(shop, users, source.history_days, source.rating_range),
         "user_attributes": _user_attributes(shop, contracts["users"].extras),
-        "item_outcomes": item_outcomes(shop, items, source.history_days),
+        "item_outcomes": outcomes,
         "item_attributes": _item_attributes(shop, contracts["items"].extras),
         "catalogue": _catalogue(shop, contracts["items"].extras),
         "user_words": _user_words(shop, contracts["users"].extras),

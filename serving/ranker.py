@@ -96,7 +96,11 @@ class Ranker:
         from training.scorer import History
 
         history = History(
-            texts=meeting.topics, events=meeting.visits, amounts=meeting.amounts, days_ago=meeting.days
+            texts=[*meeting.topics, *meeting.remarks],
+            events=[*meeting.visits, *meeting.remark_times],
+            amounts=[*meeting.amounts, *(0.0 for _ in meeting.remarks)],
+            days_ago=[*meeting.days, *meeting.remark_days],
+            polarities=[*(0.0 for _ in meeting.topics), *meeting.remark_polarities],
         )
         queries = [meeting.query] * len(meeting.item_ids)
         return self.scorer.score(meeting.rows, texts=meeting.texts, queries=queries, history=history)

@@ -172,19 +172,25 @@ def _of_past(
 
 def _of_words(said: _Said, meeting: Meeting, f: float, attention: np.ndarray) -> list[Reason]:
     """The history entry that the model looked at most, if it looked anywhere in particular."""
-    count = min(len(meeting.topics), len(attention))
+    count = min(len(meeting.topics) + len(meeting.remarks), len(attention))
     if not count:
         return []
     entry = int(np.argmax(attention[:count]))
     if not attention[entry] > 0 or (count > 1 and attention[entry] <= attention[:count].mean() * 1.1):
         return []
+    words = f"{_entry(said, meeting, entry)}, which fits this {said.noun}'s words"
+    return [Reason(theme="words", weight=f, words=words)]
+
+
+def _entry(said: _Said, meeting: Meeting, entry: int) -> str:
+    """An entry of the history in words: what the shopper did, or what the shopper said."""
+    place = entry - len(meeting.topics)
+    if place >= 0:
+        days = Amount(meeting.remark_days[place])
+        return f"said '{_short(meeting.remarks[place])}' {days:day} ago"
     visits, days = Amount(meeting.visits[entry]), Amount(meeting.days[entry])
     ago = f"last {days:day} ago" if visits > 1 else f"{days:day} ago"
-    words = (
-        f"{said.bought} '{_short(meeting.topics[entry])}' on {visits:visit}, {ago}, "
-        f"which fits this {said.noun}'s words"
-    )
-    return [Reason(theme="words", weight=f, words=words)]
+    return f"{said.bought} '{_short(meeting.topics[entry])}' on {visits:visit}, {ago}"
 
 
 def _of_item(said: _Said) -> Iterator[Reason]:

@@ -111,6 +111,13 @@ SENTENCES: Mapping[str, Sentence] = MappingProxyType(
         "user_num_purchases": Sentence(
             theme="own activity", says=f"bought {{user_num_purchases:time}} {_WINDOW}"
         ),
+        "user_polarity": Sentence(
+            theme="own opinions",
+            says=f"judged things {{user_polarity:+.2f}} (-1 to 1) in {{user_num_remarks:remark}} {_WINDOW}",
+        ),
+        "user_num_remarks": Sentence(
+            theme="own opinions", says=f"gave {{user_num_remarks:remark}} {_WINDOW}"
+        ),
         "user_amount": Sentence(theme="own activity", says=f"spent {{user_amount:.2f}} {_WINDOW}"),
         "user_amount_30d": Sentence(
             theme="own activity", says="spent {user_amount_30d:.2f} in the last 30 days"
@@ -168,6 +175,13 @@ SENTENCES: Mapping[str, Sentence] = MappingProxyType(
         "item_popularity": Sentence(
             theme="popularity",
             says=f"shoppers acted {{item_popularity:time}} on what this {{noun}} covers {_WINDOW}",
+        ),
+        "item_polarity": Sentence(
+            theme="opinions",
+            says="{item_num_remarks:remark} judged what this {noun} covers {item_polarity:+.2f} (-1 to 1)",
+        ),
+        "item_num_remarks": Sentence(
+            theme="opinions", says=f"{{item_num_remarks:remark}} on what this {{noun}} covers {_WINDOW}"
         ),
         "item_value": Sentence(theme="value", says="this {noun} is worth {item_value:.2f}"),
         "item_days_to_end": Sentence(

@@ -30,7 +30,7 @@ class Batch:
         pair_text, pair_query: (P,) places of texts; -1: no query.
         person: (N,) each row's history.
         history: (U, H) places of texts; -1: nothing.
-        history_features: (U, H, 3) events, amount, days ago.
+        history_features: (U, H, 4) events, amount, days ago, polarity.
     """
 
     numbers: Tensor

@@ -13,16 +13,16 @@ from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, Exa
 from training.futures import Futures, read_futures
 from training.split import parts
 
-HISTORY_FEATURES = ("events", "amounts", "days_ago")
+HISTORY_FEATURES = ("events", "amounts", "days_ago", "polarities")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Histories:
-    """What shoppers did before a moment, newest first, padded.
+    """What shoppers did and said before a moment, padded.
 
     Attributes:
         text_ids: (histories, H) int64; -1 where there is nothing.
-        features: (histories, H, 3) float32: events, amount, days ago; 0 where there is nothing.
+        features: (histories, H, 4) float32: events, amount, days ago, polarity; 0 where there is nothing.
     """
 
     text_ids: np.ndarray
@@ -101,6 +101,8 @@ def pad_histories(table: pa.Table) -> Histories:
     text_ids[row, place] = lists.flatten().to_numpy(zero_copy_only=False)
     features = np.zeros((len(lengths), width, len(HISTORY_FEATURES)), dtype=np.float32)
     for index, name in enumerate(HISTORY_FEATURES):
+        if name not in table.column_names:
+            continue
         values = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
         features[row, place, index] = np.nan_to_num(values)
     return Histories(text_ids=text_ids, features=features)

@@ -23,7 +23,7 @@ from expectations.contracts.errors import BundleError, RequestError, SettingErro
 from training.batches import Assembler, Batch
 from training.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS
 from training.encoder import TextEncoder, load_saved
-from training.examples import Examples, read_examples
+from training.examples import HISTORY_FEATURES, Examples, read_examples
 from training.model import AdditiveModel, build_model
 from training.recipe import recipe_from
 from training.scoring import Scores, score_rows, scores_of
@@ -36,27 +36,39 @@ KEPT_TEXTS = 20_000  # vectors of texts that the bundle does not know: 30 MB at 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What a shopper turned to before the moment, newest first, each text once; may be empty.
+    """What a shopper did and said before the moment; may be empty.
 
     Attributes:
         texts: the texts.
         events: how often.
         amounts: shop currency.
         days_ago: days between the last time and the moment.
+        polarities: -1 the worst, 1 the best, 0 unknown; left out where nothing was said at all.
     """
 
     texts: Sequence[str] = ()
     events: Sequence[float] = ()
     amounts: Sequence[float] = ()
     days_ago: Sequence[float] = ()
+    polarities: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        lengths = {len(self.texts), len(self.events), len(self.amounts), len(self.days_ago)}
+        if not self.polarities:
+            object.__setattr__(self, "polarities", [0.0] * len(self.texts))
+        lengths = {len(self.texts), *map(len, self._columns())}
         if len(lengths) != 1:
             raise RequestError(
                 f"history: {len(self.texts)} texts, {len(self.events)} events, {len(self.amounts)} amounts, "
-                f"{len(self.days_ago)} days_ago; give each entry all four"
+                f"{len(self.days_ago)} days_ago, {len(self.polarities)} polarities; give each entry all"
             )
+
+    def _columns(self) -> tuple[Sequence[float], ...]:
+        return self.events, self.amounts, self.days_ago, self.polarities
+
+    @property
+    def features(self) -> np.ndarray:
+        """(H, 4) float32, in the order of `training.examples.HISTORY_FEATURES`; 0 where unknown."""
+        return np.nan_to_num(np.array(self._columns(), dtype=np.float32).T)
 
 
 class TextVectors:
@@ -187,8 +199,8 @@ class Scorer:
         for text in (*history.texts, *texts, *(query for query in queries if query is not None)):
             place.setdefault(text, len(place))
         entries = [place[text] for text in history.texts] or [-1]
-        past = np.nan_to_num(np.array([history.events, history.amounts, history.days_ago], dtype=np.float32))
-        features = torch.from_numpy(past.T if past.size else np.zeros((1, 3), np.float32))
+        nothing = np.zeros((1, len(HISTORY_FEATURES)), np.float32)
+        features = torch.from_numpy(history.features if history.texts else nothing)
         batch = Batch(
             numbers=torch.from_numpy(self.transforms.numbers(rows)),
             codes=torch.from_numpy(self.transforms.codes(rows)),

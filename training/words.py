@@ -11,6 +11,10 @@ likeness counts relative to the candidate's greatest likeness with any topic kno
 What f learned from purchases knows which topics are popular, which says little of which coupons are: so f is
 then centred, the candidate's mean logit over some reference shoppers is taken off, and the match is left.
 
+An entry of the history is something that the shopper did or said. What was said has a polarity: a liked entry
+counts like one that was turned to, a disliked one turns the taste away, and how far the liked ones outweigh
+the disliked ones, near the candidate and overall, is an input of its own. Without feedback it is 0.
+
 Shapes: N rows, U shoppers' histories, P distinct (candidate, query) pairs, V distinct texts, E width of a
 text's vector, M channels, W width of a look, H length of a history, X entry features, K known topics.
 """
@@ -22,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from training.batches import Batch
+from training.examples import HISTORY_FEATURES
 from training.tabular import CategoryEncoding, NumericEncoding
 from training.transforms import Transforms
 
@@ -30,6 +35,7 @@ SHARPEST, WIDEST = 0.01, 0.2  # differences of cosines at which a channel's like
 MOST = 2.0  # a likeness above the greatest known one counts up to e^MOST
 FEW = 10  # as many texts of the other kind steady the mean of a kind
 CONTEXT = "context_"
+POLARITY = HISTORY_FEATURES.index("polarities")
 
 
 class WordsAttention(nn.Module):
@@ -70,7 +76,7 @@ class WordsAttention(nn.Module):
         self.register_buffer("topic_mean", torch.zeros(text_width))
         self.register_buffer("topics", torch.zeros(num_topics, text_width))
         self.register_buffer("reference", torch.full(references, -1))
-        self.register_buffer("reference_features", torch.zeros(*references, 3))
+        self.register_buffer("reference_features", torch.zeros(*references, len(HISTORY_FEATURES)))
         self.register_buffer("centred", torch.tensor(0.0))
         self.spread = nn.Parameter(torch.linspace(math.log(SHARPEST), math.log(WIDEST), channels))
         self.weigh = nn.Linear(ENTRY_FEATURES, channels)
@@ -90,6 +96,8 @@ class WordsAttention(nn.Module):
         self.skip = nn.Linear(seen, 1, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.scale = nn.Parameter(torch.tensor(1.0))
+        self.opinion = nn.Parameter(torch.zeros(channels + 2))
+        self.opinion_first = nn.Parameter(torch.zeros(channels + 2, width))
         for silent in (self.out.weight, self.out.bias, self.skip.weight):
             nn.init.zeros_(silent)
 
@@ -150,8 +158,11 @@ class WordsAttention(nn.Module):
         """The network's logit (N,), neither scaled nor shifted, and, if asked, the attention (N, H)."""
         person, pair, history = meeting.person, meeting.pair, meeting.history.clamp_min(0)
         entries_UHX, there_UH = entry_features(meeting.features), (meeting.history >= 0).float()
+        polarity_UH = meeting.features[:, :, POLARITY]
+        stance_UH = torch.where(polarity_UH == 0, 1.0, polarity_UH)
         acts_UH1 = torch.expm1(entries_UHX[:, :, :1]) * there_UH[:, :, None]
-        weight_UHM = nn.functional.softplus(self.weigh(entries_UHX)) * acts_UH1
+        voice_UHM = nn.functional.softplus(self.weigh(entries_UHX)) * acts_UH1
+        weight_UHM = voice_UHM * stance_UH.clamp_min(0)[:, :, None]
         tables = self._likeness(meeting)
         counts = [
             weighted_sums(history, table_VP, weight_UHM[:, :, channel])[person, pair]
@@ -159,7 +170,7 @@ class WordsAttention(nn.Module):
         ]
         taste_UH = nn.functional.softplus(self.taste_weigh(entries_UHX)).squeeze(2) * there_UH
         taste_UH = taste_UH / taste_UH.sum(1, keepdim=True).clamp_min(1e-6)
-        taste_UW = weighted_sums(history, self.taste(meeting.topics), taste_UH)
+        taste_UW = weighted_sums(history, self.taste(meeting.topics), taste_UH * stance_UH)
         look_PW = self.look(meeting.candidates) + self.ask(meeting.queries)
         length_U1 = torch.log1p(there_UH.sum(1, keepdim=True))
         of_person = torch.cat(
@@ -169,14 +180,37 @@ class WordsAttention(nn.Module):
         of_pair = torch.cat([subject_PW, meeting.query_likeness[:, None]], dim=1)
         met = [torch.log1p(torch.stack(counts, dim=1)), taste_UW[person] * look_PW[pair]]
         seen = torch.cat([*met, of_person[person], of_pair[pair]], dim=1)
-        hidden = self.dropout(torch.relu(self.first(seen) + setting_NW))
+        opinion_NO = self._opinions(meeting, voice_UHM, tables)
+        hidden = self.dropout(torch.relu(self.first(seen) + opinion_NO @ self.opinion_first + setting_NW))
         hidden = self.dropout(torch.relu(self.second(hidden)))
-        logit_N = (self.out(hidden) + self.skip(seen)).squeeze(1)
+        logit_N = (self.out(hidden) + self.skip(seen)).squeeze(1) + opinion_NO @ self.opinion
         if not with_attention:
             return logit_N, None
         cell_NH = history[person] * len(meeting.candidates) + pair[:, None]
         found_NHM = torch.stack([table.flatten()[cell_NH] for table in tables], 2) * weight_UHM[person]
         return logit_N, (found_NHM / (1 + found_NHM.sum(1, keepdim=True))).mean(2)
+
+    def _opinions(self, meeting: "Meeting", voice_UHM: Tensor, tables: list[Tensor]) -> Tensor:
+        """How far the liked entries outweigh the disliked, -1 to 1, and how much was said, (N, O).
+
+        Near the candidate as each channel sees it, then overall; 0 where nothing was said.
+        """
+        polarity_UH, history = meeting.features[:, :, POLARITY], meeting.history.clamp_min(0)
+        if not polarity_UH.any():
+            return voice_UHM.new_zeros(len(meeting.person), len(self.opinion))
+        found = []
+        for channel, table_VP in enumerate(tables):
+            said_UH = voice_UHM[:, :, channel] * polarity_UH
+            balance_UP = weighted_sums(history, table_VP, said_UH)
+            found.append(
+                (balance_UP / (1 + weighted_sums(history, table_VP, said_UH.abs())))[
+                    meeting.person, meeting.pair
+                ]
+            )
+        said_UH = voice_UHM.mean(2) * polarity_UH
+        total_U = said_UH.abs().sum(1)
+        of_person = torch.stack([said_UH.sum(1) / (1 + total_U), torch.log1p(total_U)], dim=1)
+        return torch.cat([torch.stack(found, dim=1), of_person[meeting.person]], dim=1)
 
     def _likeness(self, meeting: "Meeting") -> list[Tensor]:
         """How much each topic goes with each pair, one table (V, P) a channel: 1 where none is known to more."""
@@ -193,7 +227,7 @@ class Meeting:
 
     Attributes:
         history: (U, H) places among the topics; -1: nothing.
-        features: (U, H, 3) events, amount, days ago.
+        features: (U, H, 4) events, amount, days ago, polarity.
         topics: (V, E) relative to their mean, of length 1.
         candidates: (P, E) relative to their mean, of length 1.
         queries: (P, E) vectors of the queries, 0 where there is none.
@@ -235,9 +269,9 @@ class ContextEncoding(nn.Module):
         return torch.cat([logs, unknown.float(), categories], dim=1)
 
 
-def entry_features(raw_NH3: Tensor) -> Tensor:
+def entry_features(raw_NH4: Tensor) -> Tensor:
     """Events, amount and days ago as X numbers near 1: logarithms, two rates of forgetting, a constant."""
-    events, amounts, days = raw_NH3.clamp_min(0).unbind(2)
+    events, amounts, days = raw_NH4[:, :, :POLARITY].clamp_min(0).unbind(2)
     forgotten = [torch.exp(-days / 14), torch.exp(-days / 90)]
     ones = torch.ones_like(days)
     return torch.stack([torch.log1p(events), torch.log1p(amounts) / 3, *forgotten, ones], dim=2)

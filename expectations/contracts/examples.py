@@ -3,7 +3,7 @@
     examples/
     ├── schema.json         ExampleSchema
     ├── rows.parquet        one row per exposure whose outcome is known, ordered by event_timestamp
-    ├── histories.parquet   one row per (shopper, moment): what the shopper did before, newest first
+    ├── histories.parquet   one row per (shopper, moment): what the shopper did and said before
     ├── futures.parquet     one row per (shopper, earlier moment): what the shopper turned to after it
     └── texts.parquet       one row per distinct text
 
@@ -45,10 +45,15 @@ ROW_SCHEMA = pa.schema(
 HISTORY_SCHEMA = pa.schema(
     [
         ("history_id", pa.int32()),
-        ("text_ids", pa.list_(pa.int32())),  # what the shopper turned to, newest first, each once
+        # what the shopper turned to, newest first, each once; then what the shopper said, likewise
+        ("text_ids", pa.list_(pa.int32())),
         ("events", pa.list_(pa.float32())),  # how often
         ("amounts", pa.list_(pa.float32())),  # shop currency
         ("days_ago", pa.list_(pa.float32())),  # days between the last time and the moment
+        (
+            "polarities",
+            pa.list_(pa.float32()),
+        ),  # of what was said: -1 the worst, 1 the best; 0: nothing or unknown
     ]
 )
 

@@ -21,6 +21,7 @@ validation_share = 0.2                # the last part of the rows before the tes
 
 [features]
 history_days = 180                    # how far back behaviour counts
+rating_range = [1, 5]                 # worst and best rating of feedback; without it that of all ratings
 """
 
 import tomllib
@@ -69,15 +70,17 @@ class Source:
     test_from: datetime | None = None
     validation_share: float = 0.2
     history_days: int = 180
+    rating_range: tuple[float, float] | None = None
 
     def contracts(self) -> Mapping[str, Table]:
-        """All six contracts, with this source's extra columns."""
-        return MappingProxyType(
-            {
-                name: table.with_extras(self.tables[name].extra) if name in self.tables else table
-                for name, table in CONTRACTS.items()
-            }
-        )
+        """All six contracts, with this source's extra columns and range of ratings."""
+        contracts = {
+            name: table.with_extras(self.tables[name].extra) if name in self.tables else table
+            for name, table in CONTRACTS.items()
+        }
+        if self.rating_range is not None:
+            contracts["feedback"] = contracts["feedback"].with_range("rating", *self.rating_range)
+        return MappingProxyType(contracts)
 
 
 def read_source(path: Path) -> Source:
@@ -115,7 +118,7 @@ def read_source(path: Path) -> Source:
     split = settings.get("split", {})
     _refuse_unknown(path, "[split]", split, {"test_from", "validation_share"})
     features = settings.get("features", {})
-    _refuse_unknown(path, "[features]", features, {"history_days"})
+    _refuse_unknown(path, "[features]", features, {"history_days", "rating_range"})
     validation_share = split.get("validation_share", 0.2)
     if not isinstance(validation_share, int | float) or not 0 < validation_share < 1:
         raise SettingError(f"{path}: validation_share is {validation_share!r}; use a number between 0 and 1")
@@ -131,6 +134,7 @@ def read_source(path: Path) -> Source:
         test_from=_moment(path, split.get("test_from")),
         validation_share=float(validation_share),
         history_days=history_days,
+        rating_range=_range(path, features.get("rating_range")),
     )
 
 
@@ -172,6 +176,19 @@ def _require_tables(path: Path, tables: Mapping[str, TableSource]) -> None:
     for name, table in tables.items():
         if (table.location is None) == (table.query is None):
             raise SettingError(f"{path}: [tables.{name}] needs either location or query")
+
+
+def _range(path: Path, value: Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in value)
+        or not value[0] < value[1]
+    ):
+        raise SettingError(f"{path}: rating_range is {value!r}; write the worst and the best, such as [1, 5]")
+    return float(value[0]), float(value[1])
 
 
 def _moment(path: Path, value: Any) -> datetime | None:

@@ -104,6 +104,11 @@ class Table:
                 return column
         raise KeyError(f"table {self.name} has no column {name}")
 
+    def with_range(self, name: str, low: float, high: float) -> "Table":
+        """This contract with bounds on the numbers of one column."""
+        bounded = replace(self.column(name), minimum=low, maximum=high)
+        return replace(self, columns=tuple(bounded if c.name == name else c for c in self.columns))
+
     def with_extras(self, extras: Mapping[str, ExtraKind]) -> "Table":
         """This contract with a source's extra columns after its own."""
         own = {column.name for column in self.columns}

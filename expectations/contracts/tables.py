@@ -153,7 +153,9 @@ FEEDBACK = Table(
             description="what it is about, if an item",
         ),
         Column(name="text", type="string", required=True, description="the shopper's words"),
-        Column(name="rating", type="number", description="the shopper's rating, any scale"),
+        Column(
+            name="rating", type="number", description="the shopper's rating, the higher the better; any scale"
+        ),
         Column(name="event_timestamp", type="timestamp", required=True, description="when it was said"),
     ),
 )

@@ -21,11 +21,12 @@ SOURCE = Source(
     },
     test_from=datetime(2024, 5, 1),
     history_days=60,
+    rating_range=(1.0, 5.0),
 )
 
 
 def frames(seed: int = 0, *, num_users: int = 12, num_events: int = 400) -> dict[str, pd.DataFrame]:
-    """The contract's tables as frames, feedback left out."""
+    """The contract's tables as frames."""
     rng = np.random.default_rng(seed)
     users = [f"u{n}" for n in range(num_users)]
     products, campaigns = [f"p{n}" for n in range(20)], [f"c{n}" for n in range(6)]
@@ -87,6 +88,16 @@ def frames(seed: int = 0, *, num_users: int = 12, num_events: int = 400) -> dict
         ],
         columns=["source_id", "relation", "target_id"],
     )
+    feedback = pd.DataFrame(
+        {
+            "feedback_id": [f"f{n}" for n in range(60)],
+            "user_id": rng.choice(users[:-1], 60),
+            "item_id": rng.choice([*products, None], 60),
+            "text": rng.choice(["far too salty", "my favourite", ""], 60),
+            "rating": rng.choice([1.0, 2.0, 4.0, 5.0, None], 60),
+            "event_timestamp": START + pd.to_timedelta(rng.integers(0, 150 * 24, 60), unit="h"),
+        }
+    )
     shoppers = pd.DataFrame(
         {"user_id": users, "city": "Basel", "age": np.arange(num_users) + 20.0, "hobby": "cooking"}
     )
@@ -95,6 +106,7 @@ def frames(seed: int = 0, *, num_users: int = 12, num_events: int = 400) -> dict
         "items": items,
         "events": events,
         "exposures": exposures,
+        "feedback": feedback,
         "relations": relations,
     }
 

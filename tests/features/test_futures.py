@@ -20,7 +20,7 @@ def test_past_and_future_of_a_moment_are_what_a_loop_finds(tmp_path):
     tables = small_shop.frames()
     connection = open_engine()
     shop = read_shop(connection, small_shop.land(tmp_path, tables), small_shop.SOURCE.contracts())
-    found = connection.to_pandas(futures(shop, UNTIL.to_pydatetime(), 60, 64))
+    found = connection.to_pandas(futures(shop, UNTIL.to_pydatetime(), 60, 64, (1, 5)))
     items = tables["items"].set_index("item_id")
     paths = items["categories"].map(lambda path: ", ".join(path) if path is not None else None)
     topic_of = paths.fillna(items["text"])
@@ -28,7 +28,7 @@ def test_past_and_future_of_a_moment_are_what_a_loop_finds(tmp_path):
     assert len(found) > 10
     for row in found.itertuples():
         own = events[events["user_id"] == row.user_id]
-        days = (own["event_timestamp"] - row.moment) / pd.Timedelta(days=1)
+        days = (own["event_timestamp"] - row.event_timestamp) / pd.Timedelta(days=1)
         assert set(row.topics) == set(own["topic"][(days < 0) & (days >= -60)])
         assert set(row.next_topics) == set(own["topic"][(days >= 0) & (days < 28)])
-        assert row.moment + pd.Timedelta(days=28) <= UNTIL
+        assert row.event_timestamp + pd.Timedelta(days=28) <= UNTIL

@@ -41,6 +41,12 @@ def _future_changed(tables, moment):
     flipped = exposures["event_timestamp"] >= moment
     exposures.loc[flipped, "outcome"] = ~exposures.loc[flipped, "outcome"].astype(bool)
     exposures.loc[flipped & ~exposures["outcome"].astype(bool), "outcome_timestamp"] = pd.NaT
+    feedback = changed["feedback"]
+    said_later = feedback["event_timestamp"] >= moment
+    feedback.loc[said_later, "text"] = "something else"
+    feedback.loc[said_later, "rating"] = 6 - feedback.loc[said_later, "rating"].astype(float)
+    again = feedback[said_later].assign(feedback_id=lambda frame: "again " + frame["feedback_id"])
+    changed["feedback"] = pd.concat([feedback, again])
     return changed
 
 
@@ -59,6 +65,12 @@ def test_the_past_does_change_features(tmp_path):
     tables = small_shop.frames()
     features = _features(tmp_path / "as_it_was", tables)
     tables["events"]["amount"] *= 2
+    tables["feedback"]["rating"] = 5.0
     doubled = _features(tmp_path / "doubled", tables)
-    for name, column in (("user_behaviour", "user_amount"), ("user_history", "topic_amounts")):
+    for name, column in (
+        ("user_behaviour", "user_amount"),
+        ("user_behaviour", "user_polarity"),
+        ("user_history", "topic_amounts"),
+        ("user_history", "remark_polarities"),
+    ):
         assert not _at(features[name], MOMENTS[-1])[column].equals(_at(doubled[name], MOMENTS[-1])[column])

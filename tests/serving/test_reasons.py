@@ -1,5 +1,7 @@
 """Reasons: read off attention and contributions, told in words, one of each theme."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,6 +62,20 @@ def test_attention_speaks_only_where_f_is_positive() -> None:
         "bought 'dog food' on 1 visit, 40 days ago, which fits this campaign's words"
     ]
     assert tell(meeting(), f=-0.5, attention=(0.7, 0.1)) == []
+
+
+def test_what_was_said_is_told_as_said() -> None:
+    met = replace(meeting(), remarks=["yogurt: my favourite"], remark_polarities=[1.0], remark_days=[9.0])
+    told = reasons(
+        met,
+        0,
+        f=0.5,
+        attention=np.array([0.1, 0.0, 0.7]),
+        names=[],
+        contributions=np.zeros(0),
+        history_days=180,
+    )
+    assert told == ["said 'yogurt: my favourite' 9 days ago, which fits this campaign's words"]
 
 
 def test_attention_that_looks_nowhere_in_particular_is_no_reason() -> None:

@@ -101,6 +101,7 @@ def write_examples(
         "events": [[9.0, 1.0, 1.0][:length] for length in lengths],
         "amounts": [[30.0, 2.0, 5.0][:length] for length in lengths],
         "days_ago": [[1.0, 20.0, 50.0][:length] for length in lengths],
+        "polarities": [[0.0] * length for length in lengths],
     }
     table = pa.Table.from_pandas(frame, preserve_index=False)
     for field in ROW_SCHEMA:
