@@ -7,24 +7,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.adapters import NONE, Adapter
+from training.adapters import NONE
 from training.batches import Assembler, drawn_rows, places, tabular_batches, text_batches
-from training.checkpoint import learned, restore
 from training.course import LOWER_IS_BETTER, Stage
-from training.encoder import TextEncoder
 from training.examples import Examples
 from training.metrics import ranking_figures
 from training.model import AdditiveModel, build_model
 from training.purchases import Purchases
+from training.reading import Reading
 from training.recipe import Recipe
 from training.scoring import Scores, score_rows
 from training.split import TRAIN, VALIDATION
-from training.texts import TextTable
 from training.transforms import Transforms, fit_transforms
 from training.warm import Champion
 
 SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)  # of f beside g, after purchases
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
+
+
+def first_device() -> str:
+    """Where models run: the first GPU, or where there is none, the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Run:
@@ -34,34 +37,27 @@ class Run:
         data: the examples.
         recipe: the settings.
         champion: the bundle whose weights and transforms it starts with; None: from scratch.
+        reading: the texts, where another run of the same recipe has read them.
     """
 
-    def __init__(self, data: Examples, recipe: Recipe, champion: Champion | None = None) -> None:
+    def __init__(
+        self,
+        data: Examples,
+        recipe: Recipe,
+        champion: Champion | None = None,
+        *,
+        reading: Reading | None = None,
+    ) -> None:
         self.data, self.recipe, self.champion = data, recipe, champion
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = first_device()
         self.labels = data.labels
         self.train = np.flatnonzero(data.part == TRAIN)
         self.validation = np.flatnonzero(data.part == VALIDATION)
         self.transforms = champion.scorer.transforms if champion else self._fitted_transforms()
         self.assembler = Assembler(data, self.transforms)
-        self.encoder = TextEncoder.load(
-            champion.encoder if champion else recipe.encoder,
-            max_tokens=recipe.max_tokens,
-            trainable_layers=recipe.trainable_layers,
-            pooling=recipe.pooling,
-            adapter=_adapter(recipe),
-        ).to(self.device)
-        self.first_weights = learned({"encoder": self.encoder})
-        self.table = TextTable(self.encoder, data.texts, batch=recipe.encode_batch, device=self.device)
-        self.table.prepare()
-        if champion:
-            champion.fill(self.table, data.texts)
-        else:
-            self.table.refresh()
-        self.first_vectors = self.table.vectors.clone()
-        self.pretrained_vectors = (
-            champion.texts_before(data.texts, recipe).to(self.device) if champion else self.first_vectors
-        )
+        self.reading = reading or Reading(data.texts, recipe, champion, self.device)
+        self.encoder, self.table = self.reading.encoder, self.reading.table
+        self.pretrained_vectors = self.reading.before
         self.candidate_ids = np.unique(self.assembler.text_id[self.train])
         self.topic_ids = self._topics()
         self.reference_places, self.reference_features = self._references()
@@ -109,9 +105,7 @@ class Run:
     def fresh_model(self) -> AdditiveModel:
         """New f and g and the pretrained language model, or all three as the champion's are."""
         torch.manual_seed(self.recipe.seed)
-        restore({"encoder": self.encoder}, self.first_weights)
-        self.encoder.eval()
-        self.table.vectors.copy_(self.first_vectors)
+        self.reading.rewind()
         rate = float(self.labels[self.train].mean())
         model = build_model(
             self.recipe,
@@ -283,10 +277,3 @@ class Run:
             kept = ("auc", "average_precision", "ndcg_at_10")
             found |= {f"{name}_std": float(part.std()), **{f"{name}_{key}": figures[key] for key in kept}}
         return found
-
-
-def _adapter(recipe: Recipe) -> Adapter | None:
-    """What the recipe says of adapters."""
-    if recipe.adapter == NONE:
-        return None
-    return Adapter(kind=recipe.adapter, rank=recipe.adapter_rank, seed=recipe.seed)

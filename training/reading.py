@@ -1,0 +1,59 @@
+"""Every text of a run, read by the language model that it begins with; what it began with can be had again."""
+
+from typing import TYPE_CHECKING
+
+from training.adapters import NONE, Adapter
+from training.checkpoint import learned, restore
+from training.encoder import TextEncoder
+from training.recipe import Recipe
+from training.texts import TextTable
+
+if TYPE_CHECKING:
+    from training.warm import Champion
+
+
+class Reading:
+    """A language model, and what it says of every text.
+
+    Args:
+        texts: distinct texts, by `text_id`.
+        recipe: names the language model and says how it reads.
+        champion: the bundle whose language model it is; None: the pretrained one.
+        device: where it runs.
+
+    Attributes:
+        encoder: the language model.
+        table: the texts with their vectors as they are now.
+        before: (T, E) the texts' vectors before any fine-tuning.
+    """
+
+    def __init__(self, texts: list[str], recipe: Recipe, champion: "Champion | None", device: str) -> None:
+        self.encoder = TextEncoder.load(
+            champion.encoder if champion else recipe.encoder,
+            max_tokens=recipe.max_tokens,
+            trainable_layers=recipe.trainable_layers,
+            pooling=recipe.pooling,
+            adapter=_adapter(recipe),
+        ).to(device)
+        self.table = TextTable(self.encoder, texts, batch=recipe.encode_batch, device=device)
+        self.table.prepare()
+        if champion:
+            champion.fill(self.table, texts)
+        else:
+            self.table.refresh()
+        self._weights = learned({"encoder": self.encoder})
+        self._vectors = self.table.vectors.clone()
+        self.before = champion.texts_before(texts, recipe).to(device) if champion else self._vectors
+
+    def rewind(self) -> None:
+        """Put weights and vectors back to what they were at the beginning."""
+        restore({"encoder": self.encoder}, self._weights)
+        self.encoder.eval()
+        self.table.vectors.copy_(self._vectors)
+
+
+def _adapter(recipe: Recipe) -> Adapter | None:
+    """What the recipe says of adapters."""
+    if recipe.adapter == NONE:
+        return None
+    return Adapter(kind=recipe.adapter, rank=recipe.adapter_rank, seed=recipe.seed)
