@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from expectations.contracts.errors import SettingError
 
 LORA, ADALORA, PREFIX, IA3 = "lora", "adalora", "prefix", "ia3"
 NONE = "none"
-FOLDER = "adapter"
+FOLDER, WEIGHTS = "adapter", "adapter_model.safetensors"
 NAME = "default"
 STRENGTH = 2.0  # what LoRA's product counts beside the layer's own
 SPARE = 1.5  # AdaLoRA begins with as many times the rank it ends with
@@ -155,13 +156,29 @@ def save_prefix(adapted: Any, folder: Path) -> None:
     config.save_pretrained(place)
     tensors = peft.get_peft_model_state_dict(adapted, adapter_name=NAME)
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(flat, place / "adapter_model.safetensors")
+    save_file(flat, place / WEIGHTS)
 
 
 def load_prefix(model: Any, folder: Path, *, learns: bool) -> Any:
-    """The model wrapped with the prefix that `save_prefix` wrote into `folder`."""
+    """The model wrapped with the prefix that lies in its folder; nothing else needs gradients then.
+
+    Raises:
+        SettingError: the prefix cannot be read or is another model's.
+    """
     peft = importlib.import_module("peft")
-    return peft.PeftModel.from_pretrained(model, folder / FOLDER, is_trainable=learns)
+    try:
+        config = peft.PeftConfig.from_pretrained(folder / FOLDER)
+        config.inference_mode = not learns
+        adapted = peft.get_peft_model(model, config, adapter_name=NAME)
+        peft.set_peft_model_state_dict(adapted, load_file(folder / FOLDER / WEIGHTS), adapter_name=NAME)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        raise SettingError(
+            f"the prefix in {folder / FOLDER} cannot be used with the model in {folder} "
+            f"({str(error).splitlines()[0]}); name another encoder"
+        ) from error
+    adapted.requires_grad_(False)
+    adapted.prompt_encoder.requires_grad_(learns)
+    return adapted
 
 
 def prefix_length(adapted: Any) -> int:

@@ -96,17 +96,21 @@ class TextEncoder(nn.Module):
         self.num_layers = len(self.layers)
         self.num_frozen = max(self.num_layers - trainable_layers, 0) if trainable_layers >= 0 else 0
         model.config.use_cache = False  # of decoders, for writing texts
-        model.requires_grad_(trainable_layers == -1)
-        if getattr(model, "pooler", None) is not None:
-            model.pooler.requires_grad_(False)  # not read
-        for layer in self.layers[self.num_frozen :] if trainable_layers > 0 else []:
-            layer.requires_grad_(True)
         self.adapted = _adapted(model, self.layers[self.num_frozen :], adapter, prefix)
+        if adapter is None:
+            self._let_learn(trainable_layers)
         self.prefixed = self.adapted is not None and prefix_length(self.adapted) > 0
         # Read in one piece, never in two: a prefix, and models whose layers cannot be run apart.
         self.whole = self.prefixed or not (0 < self.num_frozen < self.num_layers and self._comes_apart())
         self.ranks = RankAllocation(self.adapted) if adapter and adapter.kind == ADALORA else None
         self.max_tokens = min(max_tokens, self._most_tokens())
+
+    def _let_learn(self, trainable_layers: int) -> None:
+        self.model.requires_grad_(trainable_layers == -1)
+        if getattr(self.model, "pooler", None) is not None:
+            self.model.pooler.requires_grad_(False)  # not read
+        for layer in self.layers[self.num_frozen :] if trainable_layers > 0 else []:
+            layer.requires_grad_(True)
 
     def _most_tokens(self) -> int:
         most = int(getattr(self.model.config, "max_position_embeddings", 0) or 10**9)
