@@ -46,6 +46,26 @@ def _fit(options: argparse.Namespace) -> int:
     return 0
 
 
+def _search(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from training.recipe import read_recipe
+    from training.search import search, table
+
+    recipe = read_recipe(options.recipe)
+    found = search(
+        options.examples,
+        replace(recipe, metric=options.metric or recipe.metric),
+        space=options.space,
+        out=options.out,
+        trials=options.trials,
+        progress=not options.quiet,
+    )
+    print(table(found.summary))
+    print(f"best: {found.recipe}")
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from training.evaluation import evaluate
 
@@ -76,7 +96,7 @@ def _gate(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="fit | evaluate | gate")
+    commands = parser.add_subparsers(required=True, metavar="fit | search | evaluate | gate")
 
     fit = commands.add_parser(
         "fit", help="examples and a recipe become a bundle; goes on where it was stopped"
@@ -89,6 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--champion", type=Path, help="bundle to start from, if it fits (default: from scratch)")
     fit.add_argument("--quiet", action="store_true", help="no progress bars")
     fit.set_defaults(run=_fit)
+
+    search = commands.add_parser(
+        "search", help="a better recipe, by many trials on the validation part; goes on where it was stopped"
+    )
+    search.add_argument("--examples", type=Path, required=True, help="examples folder")
+    search.add_argument("--recipe", type=Path, help="TOML file to begin with (default: the packaged recipe)")
+    search.add_argument("--space", type=Path, help="TOML file: what is tried (default: the packaged space)")
+    search.add_argument("--metric", help="what decides (default: the recipe's metric)")
+    search.add_argument("--out", type=Path, required=True, help="folder of trials, summary and best recipe")
+    search.add_argument("--trials", type=int, default=30, help="in all, former runs included (default: 30)")
+    search.add_argument("--quiet", action="store_true", help="no progress bar")
+    search.set_defaults(run=_search)
 
     evaluate = commands.add_parser("evaluate", help="figures of a bundle on the test part")
     evaluate.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")

@@ -100,7 +100,7 @@ def fit(
     data = read_examples(examples)
     start = _start(champion, data, recipe, tell) if champion is not None else None
     data = start.after(data) if start else data
-    _check_learnable(data)
+    check_learnable(data)
     clock.lap("read")
     run = Run(data, shortened(recipe) if start else recipe, start)
     clock.lap("texts")
@@ -260,7 +260,12 @@ class Course:
         }
 
 
-def _check_learnable(data: Examples) -> None:
+def check_learnable(data: Examples) -> None:
+    """Refuse examples whose training or validation part has one kind of answer only.
+
+    Raises:
+        DataError: it has.
+    """
     for part in (TRAIN, VALIDATION):
         labels = data.labels[data.part == part]
         answered = int(labels.sum())

@@ -1,0 +1,145 @@
+"""One trial of a search: a fit up to its figures on the validation part, sharing what earlier trials made.
+
+What depends on which settings is not written down anywhere: a recipe that notes what is read of it says so,
+and a later recipe that says the same there gets the same thing.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from training.checkpoint import Checkpoints, Progress, under
+from training.course import Stage, run_stage
+from training.examples import Examples
+from training.fit import PURCHASES, Course
+from training.reading import Reading
+from training.recipe import Recipe
+from training.run import Run, first_device
+from training.split import TEST
+
+T = TypeVar("T")
+Told = Callable[[str, int, float], None]
+"""Called with stage, epoch and figure; what it raises ends the trial."""
+
+
+def before_test(data: Examples) -> Examples:
+    """The examples without the rows of the test part."""
+    keep = data.part != TEST
+    return replace(data, rows=data.rows[keep].reset_index(drop=True), part=data.part[keep])
+
+
+class Noted:
+    """A recipe that notes which of its settings were read, and their values."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self.read: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        value = self.read[name] = getattr(self._recipe, name)
+        return value
+
+    def says_the_same(self, read: dict[str, Any]) -> bool:
+        """Whether what was once read of a recipe is what this one says there."""
+        return all(getattr(self._recipe, name) == value for name, value in read.items())
+
+
+class Once(Generic[T]):
+    """Something that is made again only where a recipe, or what it is made from, differs."""
+
+    def __init__(self) -> None:
+        self._made: tuple[dict[str, Any], dict[str, Tensor], T] | None = None
+
+    def get(self, noted: Noted, source: dict[str, Tensor], make: Callable[[], T]) -> T:
+        """What `make` made last, from the same tensors and a recipe that says the same where it was read."""
+        if self._made is not None and noted.says_the_same(self._made[0]) and _equal(self._made[1], source):
+            return self._made[2]
+        self._made = None  # before the next one is made: there may be no room for both
+        made = make()
+        self._made = (dict(noted.read), source, made)  # what is read later is no part of it
+        return made
+
+
+class Watch(Checkpoints):
+    """In place of checkpoints, which no trial needs: tells each epoch's figure."""
+
+    def __init__(self, metric: str, told: Told) -> None:
+        self.metric, self.told = metric, told
+
+    def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:  # noqa: ARG002
+        """Tell the figure of the epoch that ended."""
+        value = progress.history[-1].get(self.metric)
+        if value is not None:
+            self.told(progress.stage, progress.epoch, value)
+
+    def load(self) -> None:
+        """Nothing: a trial that was killed begins again."""
+
+
+class Trials:
+    """Trials of recipes on the same examples.
+
+    Args:
+        data: the examples; rows of the test part are dropped.
+    """
+
+    def __init__(self, data: Examples) -> None:
+        self.data = before_test(data)
+        self._reading: Once[Reading] = Once()
+        self._words: Once[dict[str, Tensor]] = Once()
+
+    def run(self, recipe: Recipe, *, log: Any, told: Told) -> dict[str, Any]:
+        """Run one trial.
+
+        Args:
+            recipe: its settings; `refit` has no say.
+            log: a TensorBoard `SummaryWriter`.
+            told: hears the recipe's metric after every epoch that is measured.
+
+        Returns:
+            Figures on the validation part, as `FitResult.metrics`.
+        """
+        recipe = replace(recipe, refit=False)
+        of_texts, of_stages = Noted(recipe), Noted(recipe)
+        reading = self._reading.get(of_texts, {}, lambda: self._read(cast(Recipe, of_texts)))
+        run = Run(self.data, recipe, reading=reading)
+        run.recipe = cast(Recipe, of_stages)
+        state, watch = Progress(stage=""), Watch(recipe.metric, told)
+
+        def go(stage: Stage) -> None:
+            def learn() -> dict[str, Tensor]:
+                run_stage(stage, run.recipe, state, watch, log=log, bar=False)
+                return _copy(stage.modules)
+
+            if stage.name == PURCHASES:
+                _put(stage.modules, self._words.get(of_stages, _copy(stage.modules), learn))
+            else:
+                learn()
+
+        Course(run, state, go, tell=lambda _: None).run_all()
+        return cast(dict[str, Any], state.facts["metrics"])
+
+    def _read(self, recipe: Recipe) -> Reading:
+        return Reading(self.data.texts, recipe, None, first_device())
+
+
+def _copy(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, by "module.name"."""
+    return {
+        f"{name}.{key}": tensor.clone()
+        for name, module in modules.items()
+        for key, tensor in module.state_dict().items()
+    }
+
+
+def _put(modules: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
+    """Put back what `_copy` copied."""
+    for name, module in modules.items():
+        module.load_state_dict(under(name, tensors))
+
+
+def _equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
