@@ -40,7 +40,7 @@ def _fit(options: argparse.Namespace) -> int:
         "hash": result.hash,
         "metrics": result.metrics,
         "seconds": result.seconds,
-        "warm_starts": result.warm_starts,
+        "start": result.start,
     }
     print(json.dumps(facts, indent=2))
     return 0
@@ -94,9 +94,29 @@ def _gate(options: argparse.Namespace) -> int:
     return 0 if verdict.approved else 1
 
 
+def _new_encoder(options: argparse.Namespace) -> int:
+    from training.domain import known_text_ids
+    from training.examples import read_examples
+    from training.new_encoder import write_encoder
+
+    data = read_examples(options.examples)
+    place = write_encoder(
+        options.out,
+        [data.texts[number] for number in known_text_ids(data)],
+        tokenizer=options.tokenizer,
+        vocabulary=options.vocabulary,
+        layers=options.layers,
+        width=options.width,
+        max_tokens=options.max_tokens,
+        seed=options.seed,
+    )
+    print(f'encoder = "{place}"  # for a recipe; domain_epochs teaches it the language of the texts')
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="fit | search | evaluate | gate")
+    commands = parser.add_subparsers(required=True, metavar="fit | search | evaluate | gate | new-encoder")
 
     fit = commands.add_parser(
         "fit", help="examples and a recipe become a bundle; goes on where it was stopped"
@@ -137,6 +157,20 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument("--rules", type=Path, help="TOML file (default: the packaged rules)")
     gate.add_argument("--verdicts", type=Path, required=True, help="folder for the verdict")
     gate.set_defaults(run=_gate)
+
+    new = commands.add_parser(
+        "new-encoder",
+        help="a small language model with random weights, for languages without a pretrained one",
+    )
+    new.add_argument("--examples", type=Path, required=True, help="examples folder whose texts it is to read")
+    new.add_argument("--out", type=Path, required=True, help="folder to write; a recipe names it as encoder")
+    new.add_argument("--tokenizer", default="pieces", help="pieces (frequent strings, default) or characters")
+    new.add_argument("--vocabulary", type=int, default=16000, help="most tokens (default: 16000)")
+    new.add_argument("--layers", type=int, default=2, help="number of layers (default: 2)")
+    new.add_argument("--width", type=int, default=192, help="of a token's vector (default: 192)")
+    new.add_argument("--max-tokens", type=int, default=128, help="of the longest text (default: 128)")
+    new.add_argument("--seed", type=int, default=7, help="of the weights (default: 7)")
+    new.set_defaults(run=_new_encoder)
     return parser
 
 

@@ -48,11 +48,15 @@ class Checkpoints:
     Args:
         folder: where it lies.
         key: fingerprint of recipe and data; the checkpoint of another run is not used.
+
+    Attributes:
+        kept: tensors that later stages begin with; they lie in every checkpoint, under "kept".
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.path = folder / FILE
         self.key = key
+        self.kept: dict[str, Tensor] = {}
 
     def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Replace the checkpoint.
@@ -67,7 +71,8 @@ class Checkpoints:
             os.close(handle)
             temporary = Path(name)
             header = {"key": self.key, "progress": json.dumps(asdict(progress))}
-            flat = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            every = {**tensors, **prefixed("kept", self.kept)}
+            flat = {key: tensor.detach().cpu().contiguous() for key, tensor in every.items()}
             save_file(flat, temporary, metadata=header)
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())

@@ -1,19 +1,20 @@
 """Fitting: examples and a recipe become a bundle.
 
-Three stages, each resumable after any epoch, and the same once more (recipe `refit`):
+Stages, each resumable after any epoch; all but the first once more (recipe `refit`):
 
+0. `domain`: the language model alone learns the language of the texts; left out by default (`training.domain`)
 1. `purchases`: f learns from what shoppers turned to after earlier moments; skipped without futures
 2. `past`: g on the training part, stopped early; then the scale of f beside it, by the validation part
 3. `words`: f and g together, the language model's upper layers among them, stopped early
-4. `purchases again`, `past again`, `words again`: from the start on train + validation, for the numbers of
-   epochs that were best: the latest answers are the nearest to the future
+4. `purchases again`, `past again`, `words again`: from what `domain` left, on train + validation, for the
+   numbers of epochs that were best: the latest answers are the nearest to the future
 
 Futures that were not over when the next part began are left out, of the search as of the refit.
 Figures and calibration come from the stopped model of stage 3; the bundle holds that of the last stage.
 
-A fit may begin with a champion (`training.warm`): then purchases are not learned again, a share of the epochs
-is run, and where the training part holds nothing that the champion has not learned from, stages 2 and 3 only
-choose the scale and measure: what is new is learned in stage 4.
+A fit may begin with a champion (`training.warm`): then neither language nor purchases are learned again, a
+share of the epochs is run, and where the training part holds nothing that the champion has not learned from,
+stages 2 and 3 only choose the scale and measure: what is new is learned in stage 4.
 """
 
 import time
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from expectations.contracts.errors import DataError
@@ -31,8 +33,9 @@ from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TE
 from expectations.contracts.landing import file_hash, fingerprint
 from training.bundle import write_bundle
 from training.calibration import fit_calibration
-from training.checkpoint import Checkpoints, Progress
+from training.checkpoint import Checkpoints, Progress, learned, under
 from training.course import Stage, run_stage
+from training.domain import domain_stage, known_text_ids
 from training.examples import Examples, read_examples
 from training.metrics import ranking_figures
 from training.recipe import Recipe
@@ -40,9 +43,9 @@ from training.run import Run
 from training.split import TEST, TRAIN, VALIDATION
 from training.warm import Champion, shortened
 
-PURCHASES, PAST, WORDS = "purchases", "past", "words"
+DOMAIN, PURCHASES, PAST, WORDS = "domain", "purchases", "past", "words"
 AGAIN = " again"
-ORDER = (PURCHASES, PAST, WORDS, PURCHASES + AGAIN, PAST + AGAIN, WORDS + AGAIN)
+ORDER = (DOMAIN, PURCHASES, PAST, WORDS, PURCHASES + AGAIN, PAST + AGAIN, WORDS + AGAIN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,7 @@ class FitResult:
         history: one entry for each epoch: stage, epoch, steps, train_loss, learning_rate, figures.
         seconds: wall time by step.
         warm_starts: how many fits in a row, this one the last of them, began with a champion; 0: from scratch.
+        start: with what it began, and where that is not the champion, why.
     """
 
     bundle: Path
@@ -64,6 +68,7 @@ class FitResult:
     history: list[dict[str, Any]]
     seconds: dict[str, float]
     warm_starts: int = 0
+    start: str = "from scratch"
 
 
 def fit(
@@ -98,7 +103,8 @@ def fit(
     clock = Clock()
     tell = tqdm.write if progress else lambda _: None
     data = read_examples(examples)
-    start = _start(champion, data, recipe, tell) if champion is not None else None
+    start, said = _start(champion, data, recipe)
+    tell(said)
     data = start.after(data) if start else data
     check_learnable(data)
     clock.lap("read")
@@ -111,13 +117,14 @@ def fit(
     )
     saved = checkpoints.load()
     state = saved[1] if saved is not None else Progress(stage="")
+    checkpoints.kept.update(under("kept", saved[0]) if saved is not None else {})
     with SummaryWriter(str(log_dir)) as log:
 
         def go(stage: Stage) -> None:
             run_stage(stage, run.recipe, state, checkpoints, log=log, bar=progress)
             clock.lap(stage.name)
 
-        course = Course(run, state, go, tell=tell)
+        course = Course(run, state, go, checkpoints.kept, tell=tell)
         course.run_all()
     warm_starts = start.warm_starts + 1 if start else 0
     folder, digest = write_bundle(
@@ -141,21 +148,22 @@ def fit(
         history=state.history,
         seconds=clock.laps,
         warm_starts=warm_starts,
+        start=said,
     )
 
 
-def _start(folder: Path, data: Examples, recipe: Recipe, tell: Callable[[str], None]) -> Champion | None:
-    """The champion, if a fit can begin with it; says which it is."""
+def _start(folder: Path | None, data: Examples, recipe: Recipe) -> tuple[Champion | None, str]:
+    """The champion, if there is one and a fit can begin with it; and which it is, or why not."""
+    if folder is None:
+        return None, "from scratch"
     found = Champion.load(folder)
     problem = found if isinstance(found, str) else found.misfit(data, recipe)
-    if problem is None:
-        assert isinstance(found, Champion)
-        tell(
-            f"starting from champion {found.hash[:12]}: warm start {found.warm_starts + 1} of {recipe.warm_starts}"
-        )
-        return found
-    tell(f"training from scratch, not from champion {folder.name[:12]}: {problem}")
-    return None
+    if isinstance(found, str) or problem is not None:
+        return None, f"from scratch, not from champion {folder.name[:12]}: {problem}"
+    return (
+        found,
+        f"from champion {found.hash[:12]}, warm start {found.warm_starts + 1} of {recipe.warm_starts}",
+    )
 
 
 class Clock:
@@ -179,18 +187,26 @@ class Course:
         run: data and modules.
         state: changed as stages end.
         go: runs one stage.
+        kept: what the domain stage left, by name; filled when it ends, and kept in every later checkpoint.
         tell: says one line to who watches.
     """
 
     def __init__(
-        self, run: Run, state: Progress, go: Callable[[Stage], None], *, tell: Callable[[str], None]
+        self,
+        run: Run,
+        state: Progress,
+        go: Callable[[Stage], None],
+        kept: dict[str, Tensor],
+        *,
+        tell: Callable[[str], None],
     ) -> None:
-        self.run, self.state, self.go, self.tell = run, state, go, tell
+        self.run, self.state, self.go, self.kept, self.tell = run, state, go, kept, tell
         self.facts = state.facts
 
     def run_all(self) -> None:
         """Run the stages that are left; leaves the model of the last in place."""
         run, facts = self.run, self.facts
+        self._domain()
         if self._begun() <= ORDER.index(WORDS):
             self._three("", run.train, before=VALIDATION)
             self._find()
@@ -204,6 +220,18 @@ class Course:
 
     def _begun(self) -> int:
         return ORDER.index(self.state.stage) if self.state.stage in ORDER else 0
+
+    def _domain(self) -> None:
+        """Learn the language of the texts, or take what was learned of it. A champion has learned it already."""
+        run = self.run
+        if self._begun() == ORDER.index(DOMAIN) and not run.champion:
+            stage = domain_stage(DOMAIN, run.recipe, run.encoder, run.table, known_text_ids(run.data))
+            if stage is None:
+                return
+            self.go(stage)
+            self.kept.update(learned({"encoder": run.encoder}))
+        if self.kept:
+            run.begin_with(dict(self.kept))
 
     def _three(self, again: str, rows: np.ndarray, *, before: str) -> None:
         """Purchases, past and words; what is over is not run again."""

@@ -1,6 +1,9 @@
 """Every text of a run, read by the language model that it begins with; what it began with can be had again."""
 
+import copy
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from training.adapters import NONE, Adapter
 from training.checkpoint import learned, restore
@@ -44,6 +47,14 @@ class Reading:
         self._weights = learned({"encoder": self.encoder})
         self._vectors = self.table.vectors.clone()
         self.before = champion.texts_before(texts, recipe).to(device) if champion else self._vectors
+
+    def beginning_with(self, weights: dict[str, Tensor]) -> "Reading":
+        """The same language model and texts, but these weights are the beginning."""
+        restore({"encoder": self.encoder}, weights)
+        self.table.refresh()
+        other = copy.copy(self)
+        other._weights, other._vectors = weights, self.table.vectors.clone()
+        return other
 
     def rewind(self) -> None:
         """Put weights and vectors back to what they were at the beginning."""

@@ -15,6 +15,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "metric": ("average_precision", "auc", "ndcg_at_10", "log_loss"),
         "pooling": ("mean", "first", "last"),
+        "domain_objective": ("masked", "causal", "contrastive"),
         "adapter": ("none", "lora", "adalora", "prefix", "ia3"),
     }
 )
@@ -31,6 +32,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
                 "history_texts_per_step",
                 "tabular_weight_decay",
                 "weight_decay",
+                "domain_epochs",
                 "epochs",
                 "tabular_epochs",
                 "purchase_epochs",
@@ -61,6 +63,10 @@ class Recipe:
     adapter: str
     adapter_rank: int
     encode_batch: int
+    domain_epochs: int
+    domain_objective: str
+    domain_texts_per_step: int
+    domain_learning_rate: float
     bins: int
     members: int
     tabular_width: int

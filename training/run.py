@@ -115,13 +115,19 @@ class Run:
             num_topics=len(self.topic_ids),
             references=self.reference_places.shape,
         ).to(self.device)
-        vectors = self.pretrained_vectors  # a champion's own means are of those too
+        # A champion's own means are of the vectors as they were pretrained.
+        vectors = self.pretrained_vectors if self.champion else self.table.vectors
         model.words.know(vectors[self._ids(self.candidate_ids)], vectors[self._ids(self.topic_ids)])
         model.words.reference.copy_(torch.from_numpy(self.reference_places))
         model.words.reference_features.copy_(torch.from_numpy(self.reference_features))
         if self.champion:
             self.champion.teach(model)
         return model.eval()
+
+    def begin_with(self, weights: dict[str, Tensor]) -> None:
+        """Every later stage, the refit's too, begins with these weights of the language model."""
+        self.reading = self.reading.beginning_with(weights)
+        self.model = self.fresh_model()
 
     def _ids(self, ids: np.ndarray) -> Tensor:
         return torch.from_numpy(ids).to(self.device)

@@ -67,6 +67,11 @@ class TextTable:
             return self.encoder(self._ids(place_BL), mask)
         return self.encoder.upper(self._lower[place_BL].to(self.device), mask)
 
+    def padded(self, text_ids: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Token ids of some texts and which of them are there, both (B, L)."""
+        place_BL, mask_BL = self._places(text_ids)
+        return self._ids(place_BL), mask_BL.to(self.device)
+
     def mixed(self, text_ids: np.ndarray, fresh: np.ndarray) -> Tensor:
         """Vectors of `text_ids`, (V, E): those also in `fresh` read now with gradient, the rest kept.
 

@@ -119,7 +119,7 @@ class Trials:
             else:
                 learn()
 
-        Course(run, state, go, tell=lambda _: None).run_all()
+        Course(run, state, go, {}, tell=lambda _: None).run_all()
         return cast(dict[str, Any], state.facts["metrics"])
 
     def _read(self, recipe: Recipe) -> Reading:
