@@ -37,7 +37,7 @@ def remarks(shop: Shop, rating_range: RatingRange) -> IbisTable:
         "item_id",
         MOMENT,
         topic=_.topic.fill_null(""),
-        words=_.text.strip(),
+        words=_.text.fill_null("").strip(),
         polarity=polarity,
     )
     gap = ibis.ifelse((_.topic == "") | (_.words == ""), "", ": ")

@@ -152,7 +152,7 @@ FEEDBACK = Table(
             references="items.item_id",
             description="what it is about, if an item",
         ),
-        Column(name="text", type="string", required=True, description="the shopper's words"),
+        Column(name="text", type="string", description="the shopper's words; null: a rating alone"),
         Column(
             name="rating", type="number", description="the shopper's rating, the higher the better; any scale"
         ),
