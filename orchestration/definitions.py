@@ -13,10 +13,11 @@ from orchestration.assets.model import (
     model_bundle,
     model_evaluation,
     run_report,
+    searched_recipe,
 )
 from orchestration.home import Home
 from orchestration.instance import COMPLETE_JOURNEY
-from orchestration.schedules import data_job, schedules, whole_job
+from orchestration.schedules import data_job, schedules, search_job, whole_job
 from orchestration.sensors import failed_checks, failed_runs
 from orchestration.workplace import Workplace
 
@@ -50,8 +51,8 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         ui=environ.get("RECOMMENDER_UI_URL") or "http://127.0.0.1:3000",
     )
     return dg.Definitions(
-        assets=ASSETS,
-        jobs=[data_job, whole_job],
+        assets=[*ASSETS, searched_recipe],
+        jobs=[data_job, whole_job, search_job],
         schedules=schedules(environ),
         sensors=[failed_runs, failed_checks],
         resources={"work": work},

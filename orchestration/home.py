@@ -7,6 +7,7 @@
 ├── features/<source>/…            feature tables
 ├── examples/<source>/             training examples
 ├── training/<source>/             checkpoints, TensorBoard
+├── recipes/<source>.toml          the best recipe of a search
 ├── bundles/<hash>/                trained models
 ├── evaluations/<hash>.json        measured on the test part
 ├── verdicts/<hash>.json           what the gate says
@@ -68,6 +69,11 @@ class Home:
     def training(self) -> Path:
         """Checkpoints and TensorBoard files: `<source>/`."""
         return self.root / "training"
+
+    @property
+    def recipes(self) -> Path:
+        """The best recipe of a search: `<source>.toml`."""
+        return self.root / "recipes"
 
     @property
     def bundles(self) -> Path:

@@ -15,10 +15,18 @@ data_job = dg.define_asset_job(
 
 whole_job = dg.define_asset_job(
     "recommender",
-    selection=dg.AssetSelection.all(),
+    selection=dg.AssetSelection.all() - dg.AssetSelection.assets("searched_recipe"),
     description="Everything: ingestion, validation, features, fine-tuning, evaluation, gate, deployment.",
 )
 """Everything, every week: an approved model replaces the one that serves."""
+
+
+search_job = dg.define_asset_job(
+    "search",
+    selection=dg.AssetSelection.assets("searched_recipe"),
+    description="Many trials for a better recipe on the current examples; on demand only.",
+)
+"""A better recipe; nobody runs it by a clock, as it takes hours."""
 
 
 def schedules(environ: Mapping[str, str]) -> list[dg.ScheduleDefinition]:

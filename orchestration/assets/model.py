@@ -10,7 +10,30 @@ from orchestration.assets.data import OWNERS
 from orchestration.failures import told_apart
 from orchestration.workplace import Workplace
 
+NUM_TRIALS = 30
 SCORERS = ("test", "before", "baseline", "popularity", "champion")
+
+
+class Training(dg.Config):
+    """How the model is trained.
+
+    Attributes:
+        full: from scratch, though the model that serves would fit to begin with.
+    """
+
+    full: bool = False
+
+
+class Search(dg.Config):
+    """What is searched, and for how long.
+
+    Attributes:
+        trials: how many in all, those of a search that was stopped included.
+        space: path of a TOML file: which settings, between what; empty: the packaged one.
+    """
+
+    trials: int = NUM_TRIALS
+    space: str = ""
 
 
 @dg.asset(
@@ -22,13 +45,15 @@ SCORERS = ("test", "before", "baseline", "popularity", "champion")
     owners=OWNERS,
     tags={"layer": "model"},
 )
-def model_bundle(context: dg.AssetExecutionContext, work: Workplace) -> dg.MaterializeResult:
+def model_bundle(
+    context: dg.AssetExecutionContext, config: Training, work: Workplace
+) -> dg.MaterializeResult:
     """Fit a bundle, resuming where a killed run stopped."""
     from orchestration.steps import model as steps
     from training.plots import loss_curves
 
     with told_apart():
-        made = steps.train(work)
+        made = steps.train(work, full=config.full)
     facts = made.facts
     context.log.info("bundle %s %s", facts["bundle"][:12], "fitted" if made.made else "is unchanged")
     return dg.MaterializeResult(
@@ -36,12 +61,42 @@ def model_bundle(context: dg.AssetExecutionContext, work: Workplace) -> dg.Mater
         metadata={
             "bundle": facts["bundle"],
             "unchanged": not made.made,
+            "start": facts["start"],
             "validation": display.table([_shown(facts["metrics"])]),
             "loss_curves": display.picture(loss_curves(facts["history"], facts["metric"]), "loss curves"),
             "seconds": display.table([facts["seconds"]]),
             "tensorboard": dg.MetadataValue.path(facts["log_dir"]),
             "folder": dg.MetadataValue.path(made.folder),
         },
+    )
+
+
+@dg.asset(
+    group_name="training",
+    deps=["training_examples"],
+    description="One recipe: the best of many trials, measured on the validation part. The job `search` makes it; "
+    "trainings take it where RECOMMENDER_RECIPE names its file.",
+    kinds={"optuna", "pytorch"},
+    owners=OWNERS,
+    tags={"layer": "model"},
+)
+def searched_recipe(config: Search, work: Workplace) -> dg.MaterializeResult:
+    """Search for a better recipe, going on where a killed search stopped."""
+    from orchestration.steps import model as steps
+
+    with told_apart():
+        recipe, summary = steps.search(work, trials=config.trials, space=config.space)
+    trials = [{**_shown(trial), **trial["settings"]} for trial in summary["trials"]]
+    return dg.MaterializeResult(
+        metadata={
+            "best_value": summary["best"]["value"],
+            "metric": summary["metric"],
+            "best": display.table([summary["best"]["settings"]]),
+            "trials": display.table(trials),
+            "num_trials": len(trials),
+            "use_it": f"RECOMMENDER_RECIPE={recipe}",
+            "recipe": dg.MetadataValue.path(recipe),
+        }
     )
 
 

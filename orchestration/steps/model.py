@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from expectations.contracts.bundle import Manifest, verify_bundle
 from expectations.contracts.errors import BundleError
 from expectations.contracts.examples import ExampleSchema
-from expectations.contracts.landing import current_folder, file_hash, fingerprint, read_json, write_json
+from expectations.contracts.landing import (
+    current_folder,
+    file_hash,
+    fingerprint,
+    read_json,
+    write_json,
+    write_text,
+)
 from expectations.contracts.verdict import Verdict, write_verdict
 from orchestration.instance import PROJECT
 from orchestration.steps.data import Made, snapshots_folder
@@ -18,8 +25,11 @@ if TYPE_CHECKING:
     from serving.deployment import Deployed
 
 
-def train(work: Workplace) -> Made:
-    """Fit a bundle to the current examples, or take the one that was fitted to them."""
+def train(work: Workplace, *, full: bool = False) -> Made:
+    """Fit a bundle to the current examples, or take the one that was fitted to them.
+
+    It begins with the model that serves now, if that fits; from scratch where it does not, or where `full`.
+    """
     from training.fit import fit
     from training.recipe import read_recipe
 
@@ -29,7 +39,8 @@ def train(work: Workplace) -> Made:
     version = fingerprint(ExampleSchema.read(examples).fingerprint, recipe.as_dict(), _code("training"))
     pointer = folder / "current.json"
     known = read_json(pointer) if pointer.exists() else {}
-    if known.get("version") == version and _is_whole(work.place.bundles / known["bundle"]):
+    wanted = known.get("version") == version and not (full and known.get("warm_starts"))
+    if wanted and _is_whole(work.place.bundles / known["bundle"]):
         return Made(folder=work.place.bundles / known["bundle"], facts=known, made=False)
     result = fit(
         examples,
@@ -37,6 +48,7 @@ def train(work: Workplace) -> Made:
         out=work.place.bundles,
         work=folder / "checkpoints" / version,
         log_dir=folder / "tensorboard" / version,
+        champion=None if full else champion(work),
     )
     facts = {
         "version": version,
@@ -44,6 +56,8 @@ def train(work: Workplace) -> Made:
         "metrics": result.metrics,
         "history": result.history,
         "seconds": result.seconds,
+        "start": result.start,
+        "warm_starts": result.warm_starts,
         "metric": recipe.metric,
         "log_dir": str(folder / "tensorboard" / version),
     }
@@ -60,12 +74,33 @@ def trained_bundle(work: Workplace) -> tuple[Path, Manifest, str]:
     return folder, manifest, digest
 
 
-def champion(work: Workplace, challenger: str) -> Path | None:
+def search(work: Workplace, *, trials: int, space: str) -> tuple[Path, dict[str, Any]]:
+    """Search for a better recipe on the current examples; goes on where the same search was stopped.
+
+    Returns:
+        The best recipe's file, where the workplace's recipe may point to, and the summary of the search.
+    """
+    from training.recipe import read_recipe
+    from training.search import search as try_recipes
+
+    examples = current_folder(work.place.examples / work.declaration().name)
+    recipe = read_recipe(Path(work.recipe) if work.recipe else None)
+    chosen = Path(space) if space else None
+    text = chosen.read_text(encoding="utf-8") if chosen and chosen.is_file() else space
+    version = fingerprint(ExampleSchema.read(examples).fingerprint, recipe.as_dict(), text, _code("training"))
+    out = work.place.training / work.declaration().name / "search" / version
+    found = try_recipes(examples, recipe, space=chosen, out=out, trials=trials)
+    best = work.place.recipes / f"{work.declaration().name}.toml"
+    write_text(best, found.recipe.read_text(encoding="utf-8"))
+    return best, found.summary
+
+
+def champion(work: Workplace, challenger: str | None = None) -> Path | None:
     """The bundle that serves now, if it is of this source, whole, and not the challenger itself."""
     pointer = work.place.deployment
     deployed = read_json(pointer) if pointer.exists() else {}
     folder = work.place.bundles / str(deployed.get("bundle"))
-    if deployed.get("bundle") in (None, challenger) or not _is_whole(folder):
+    if "bundle" not in deployed or deployed["bundle"] == challenger or not _is_whole(folder):
         return None
     manifest, _ = verify_bundle(folder)
     return folder if manifest.source == work.declaration().name else None

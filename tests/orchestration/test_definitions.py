@@ -19,7 +19,7 @@ def test_all_definitions_load_together(definitions):
 
 def test_every_asset_tells_its_story(definitions):
     specs = list(definitions.resolve_all_asset_specs())
-    assert len(specs) == NUM_ASSETS
+    assert len(specs) == NUM_ASSETS + 1  # a search runs on demand
     assert {spec.group_name for spec in specs} == GROUPS
     for spec in specs:
         assert spec.owners
@@ -50,3 +50,18 @@ def test_schedules_and_sensors_are_on(definitions):
 def test_the_whole_job_takes_every_asset(definitions):
     job = definitions.resolve_job_def("recommender")
     assert len(job.asset_layer.executable_asset_keys) == NUM_ASSETS
+
+
+def test_the_search_is_a_job_of_its_own_without_a_schedule(definitions):
+    job = definitions.resolve_job_def("search")
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {"searched_recipe"}
+    assert "search" not in {schedule.job_name for schedule in definitions.schedules}
+
+
+def test_a_full_training_is_a_matter_of_the_run_s_config(definitions, monkeypatch):
+    monkeypatch.setenv("RECOMMENDER_FEAST_URL", "postgresql://nobody@nowhere/none")
+    job = definitions.resolve_job_def("recommender")
+    config = {"ops": {"model_bundle": {"config": {"full": True}}}}
+    assert dg.validate_run_config(job, config)["ops"]["model_bundle"]["config"] == {"full": True}
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        dg.validate_run_config(job, {"ops": {"model_bundle": {"config": {"fulll": True}}}})

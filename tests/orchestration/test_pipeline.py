@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from expectations.contracts.errors import RejectedError
+from orchestration.assets.model import searched_recipe
 from orchestration.definitions import ASSETS
 from orchestration.home import Home
 from orchestration.postgres import PostgresSettings, running
-from orchestration.steps.model import deploy
+from orchestration.steps.model import deploy, train
 from orchestration.workplace import Workplace
 from tests.features import small_shop
 from tests.orchestration.ports import free_port
@@ -196,3 +197,46 @@ def test_too_many_broken_rows_stop_the_run_and_name_the_rule(work, shop, first_r
     assert any("c99" in value for value in rules[0]["sample"])
     ran = {event.step_key for event in result.all_events if event.event_type_value == "STEP_SUCCESS"}
     assert "feature_rows" not in ran
+
+
+@pytest.fixture(scope="module")
+def later(work, shop, first_run, tmp_path_factory):
+    """The same shop, when the campaign with which the test part began is old enough to learn from."""
+    folder = tmp_path_factory.mktemp("later")
+    for path in shop.iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "source.toml").write_text(SOURCE.replace("2024-03-20", "2024-04-05"))
+    return Workplace(**{**_settings(work), "source": str(folder / "source.toml")})
+
+
+def test_a_retraining_begins_with_the_model_that_serves(work, later, first_run):
+    serving = json.loads(work.place.deployment.read_text())["bundle"]
+    result = _run(later)
+    assert result.success
+    assert _metadata(result, "model_bundle")["start"] == f"from champion {serving[:12]}, warm start 1 of 4"
+    assert json.loads(work.place.deployment.read_text())["bundle"] != serving
+    assert train(later).made is False
+
+
+def test_a_full_retraining_is_done_on_request(later):
+    assets = [asset for asset in ASSETS if "model_bundle" in {key.to_user_string() for key in asset.keys}]
+    config = {"ops": {"model_bundle": {"config": {"full": True}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(assets, resources={"work": later}, instance=instance, run_config=config)
+    assert _metadata(result, "model_bundle")["start"] == "from scratch"
+    assert train(later).made is False  # on the same examples, the full one stays
+
+
+def test_a_search_leaves_a_recipe_that_trainings_take(later):
+    space = later.place.root / "space.toml"
+    space.write_text("members = [1, 2]")
+    config = {"ops": {"searched_recipe": {"config": {"trials": 2, "space": str(space)}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [searched_recipe], resources={"work": later}, instance=instance, run_config=config
+        )
+    found = _metadata(result, "searched_recipe")
+    assert found["num_trials"] == 2
+    assert found["use_it"] == f"RECOMMENDER_RECIPE={later.place.recipes / 'small_shop.toml'}"
+    assert train(Workplace(**{**_settings(later), "recipe": str(found["recipe"])})).facts["bundle"]
