@@ -14,6 +14,7 @@ from training.futures import Futures, read_futures
 from training.split import parts
 
 HISTORY_FEATURES = ("events", "amounts", "days_ago", "polarities")
+POLARITY = HISTORY_FEATURES.index("polarities")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,10 @@ class Histories:
 
     text_ids: np.ndarray
     features: np.ndarray
+
+    def turned_to(self, chosen: np.ndarray) -> np.ndarray:
+        """Text ids of what was neither liked nor disliked but done, of some histories, (chosen, H); else -1."""
+        return np.where(self.features[chosen, :, POLARITY] == 0, self.text_ids[chosen], -1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,10 +75,10 @@ class Run:
     def _topics(self) -> np.ndarray:
         """Topics that shoppers turned to before the validation part, ascending."""
         histories = np.unique(self.assembler.history_id[self.train])
-        found = [self.data.histories.text_ids[histories].ravel()]
+        found = [self.data.histories.turned_to(histories).ravel()]
         if self.data.futures is not None:
             chosen = self.futures_before(VALIDATION)
-            found.append(self.data.histories.text_ids[self.data.futures.history_id[chosen]].ravel())
+            found.append(self.data.histories.turned_to(self.data.futures.history_id[chosen]).ravel())
             found.append(self.data.futures.texts_of(chosen)[0])
         topic_ids = np.unique(np.concatenate(found))
         return topic_ids[topic_ids >= 0]
@@ -88,7 +88,7 @@ class Run:
         known = np.unique(self.assembler.history_id[self.train])
         rng = np.random.default_rng(self.recipe.seed)
         drawn = np.sort(rng.choice(known, min(REFERENCES, len(known)), replace=False))
-        text_ids = self.data.histories.text_ids[drawn][:, :REFERENCE_LENGTH]
+        text_ids = self.data.histories.turned_to(drawn)[:, :REFERENCE_LENGTH]
         features = self.data.histories.features[drawn][:, :REFERENCE_LENGTH]
         return places(self.topic_ids, text_ids), features
 
@@ -106,6 +106,8 @@ class Run:
         """New f and g and the pretrained language model, or all three as the champion's are."""
         torch.manual_seed(self.recipe.seed)
         self.reading.rewind()
+        if self.champion:
+            return self.champion.model().to(self.device)
         rate = float(self.labels[self.train].mean())
         model = build_model(
             self.recipe,
@@ -115,13 +117,10 @@ class Run:
             num_topics=len(self.topic_ids),
             references=self.reference_places.shape,
         ).to(self.device)
-        # A champion's own means are of the vectors as they were pretrained.
-        vectors = self.pretrained_vectors if self.champion else self.table.vectors
+        vectors = self.table.vectors
         model.words.know(vectors[self._ids(self.candidate_ids)], vectors[self._ids(self.topic_ids)])
         model.words.reference.copy_(torch.from_numpy(self.reference_places))
         model.words.reference_features.copy_(torch.from_numpy(self.reference_features))
-        if self.champion:
-            self.champion.teach(model)
         return model.eval()
 
     def begin_with(self, weights: dict[str, Tensor]) -> None:

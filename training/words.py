@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from training.batches import Batch
-from training.examples import HISTORY_FEATURES
+from training.examples import HISTORY_FEATURES, POLARITY
 from training.tabular import CategoryEncoding, NumericEncoding
 from training.transforms import Transforms
 
@@ -35,7 +35,6 @@ SHARPEST, WIDEST = 0.01, 0.2  # differences of cosines at which a channel's like
 MOST = 2.0  # a likeness above the greatest known one counts up to e^MOST
 FEW = 10  # as many texts of the other kind steady the mean of a kind
 CONTEXT = "context_"
-POLARITY = HISTORY_FEATURES.index("polarities")
 
 
 class WordsAttention(nn.Module):

@@ -9,10 +9,10 @@ import torch
 
 from expectations.contracts.errors import RequestError
 from tests.training import synthetic
-from training.examples import pad_histories
+from training.examples import POLARITY, pad_histories
 from training.scorer import History
 from training.transforms import fit_transforms
-from training.words import POLARITY, Meeting, WordsAttention
+from training.words import Meeting, WordsAttention
 
 
 @pytest.fixture(name="words")
@@ -95,8 +95,9 @@ def test_polarities_are_read_beside_their_entries() -> None:
             "polarities": [[0.5, -1.0], [], [0.0]],
         }
     )
-    features = pad_histories(table).features
-    assert features[:, :, POLARITY].tolist() == [[0.5, -1.0], [0.0, 0.0], [0.0, 0.0]]
+    histories = pad_histories(table)
+    assert histories.features[:, :, POLARITY].tolist() == [[0.5, -1.0], [0.0, 0.0], [0.0, 0.0]]
+    assert histories.turned_to(np.array([0, 2])).tolist() == [[-1, -1], [1, -1]]
 
 
 def test_a_served_history_may_leave_polarities_out_but_not_some_of_them() -> None:
