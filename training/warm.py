@@ -8,6 +8,7 @@ again: weights that are only ever moved a little remember a past that is over (A
 Warm-Starting Neural Network Training").
 """
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -98,7 +99,7 @@ class Champion:
             if name not in FREE and manifest.recipe.get(name) != value:
                 return f"its recipe differs: {name} was {manifest.recipe.get(name)!r} and is {value!r}"
         if self.warm_starts >= recipe.warm_starts:
-            return f"{self.warm_starts} fits in a row began with a champion (warm_starts)"
+            return f"{self.warm_starts} fits in a row began with a champion, the most that warm_starts allows"
         return self._too_little_new(data, recipe)
 
     def _too_little_new(self, data: Examples, recipe: Recipe) -> str | None:
@@ -139,13 +140,12 @@ class Champion:
         table.vectors.copy_(self.scorer.texts.vectors[torch.from_numpy(places).clamp_min(0)])
         table.refresh(np.flatnonzero(places < 0))
 
-    def teach(self, model: AdditiveModel) -> None:
-        """Give a new model of the same recipe what this one has learned."""
-        learned = dict(self.scorer.model.named_parameters())
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(learned[name])
-            model.words.centred.copy_(self.scorer.model.words.centred)
+    def model(self) -> AdditiveModel:
+        """A copy of its f and g, what they know of topics and shoppers with them, not calibrated."""
+        model = copy.deepcopy(self.scorer.model)
+        model.slope.fill_(1)
+        model.shift.fill_(0)
+        return model.eval()
 
 
 def shortened(recipe: Recipe) -> Recipe:
