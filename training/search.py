@@ -2,7 +2,8 @@
 
 A trial is a fit without its second half: no refit, no bundle, no checkpoints. Its value is the recipe's metric
 on the validation part; the test part's rows are not even kept in memory. What several trials share is done
-once: reading examples and texts, and learning from purchases as long as no setting that it reads is searched.
+once: reading examples and texts, and what is learned before any answer is seen, as long as nothing that it
+depends on is searched.
 
 Trials are proposed by a tree-structured Parzen estimator (Bergstra et al. 2011, "Algorithms for
 Hyper-Parameter Optimization") and stopped early by the median rule (Golovin et al. 2017, "Google Vizier",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from training.checkpoint import Checkpoints, Progress, under
 from training.course import Stage, run_stage
 from training.examples import Examples
-from training.fit import PURCHASES, Course
+from training.fit import DOMAIN, PURCHASES, Course
 from training.reading import Reading
 from training.recipe import Recipe
 from training.run import Run, first_device
@@ -89,7 +89,7 @@ class Trials:
     def __init__(self, data: Examples) -> None:
         self.data = before_test(data)
         self._reading: Once[Reading] = Once()
-        self._words: Once[dict[str, Tensor]] = Once()
+        self._stages: dict[str, Once[dict[str, Tensor]]] = {DOMAIN: Once(), PURCHASES: Once()}
 
     def run(self, recipe: Recipe, *, log: Any, told: Told) -> dict[str, Any]:
         """Run one trial.
@@ -114,8 +114,8 @@ class Trials:
                 run_stage(stage, run.recipe, state, watch, log=log, bar=False)
                 return _copy(stage.modules)
 
-            if stage.name == PURCHASES:
-                _put(stage.modules, self._words.get(of_stages, _copy(stage.modules), learn))
+            if stage.name in self._stages:
+                _put(stage.modules, self._stages[stage.name].get(of_stages, _copy(stage.modules), learn))
             else:
                 learn()
 
