@@ -16,7 +16,7 @@ RECOMMENDER := $(BIN)/python -m orchestration
 source_option = $(if $(SOURCE),--source "$(SOURCE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run up down status check format test test-quick clean
+.PHONY: help install demo run up down status check format test test-quick bench-warm-start clean
 MAKEFLAGS += --no-print-directory
 
 help: ## say what there is
@@ -76,6 +76,9 @@ test-quick: $(STAMP) ## the tests that need no services
 
 test: $(STAMP) ## all tests
 	$(BIN)/python -m pytest -n $(JOBS)
+
+bench-warm-start: $(STAMP) ## retraining from the champion beside retraining from scratch, on Complete Journey
+	@$(BIN)/python -m tests.benchmarks.warm_start
 
 clean: ## remove .venv and caches; what runs made (.recommender) stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
