@@ -79,6 +79,26 @@ class Watch(Checkpoints):
         """Nothing: a trial that was killed begins again."""
 
 
+class NotedRun(Run):
+    """A run that notes which settings the stages before any answer read; not those its modules were built from.
+
+    Args:
+        data: the examples.
+        recipe: the settings.
+        reading: the texts.
+    """
+
+    def __init__(self, data: Examples, recipe: Recipe, reading: Reading) -> None:
+        super().__init__(data, recipe, reading=reading)
+        self.noted = Noted(recipe)
+        self.recipe = cast(Recipe, self.noted)
+
+    def purchases_stage(self, name: str, *, before: str) -> Stage | None:
+        """The stage as `Run` makes it; what was read before it begins does not matter to it."""
+        self.noted.read.clear()
+        return super().purchases_stage(name, before=before)
+
+
 class Trials:
     """Trials of recipes on the same examples.
 
@@ -103,10 +123,10 @@ class Trials:
             Figures on the validation part, as `FitResult.metrics`.
         """
         recipe = replace(recipe, refit=False)
-        of_texts, of_stages = Noted(recipe), Noted(recipe)
-        reading = self._reading.get(of_texts, {}, lambda: self._read(cast(Recipe, of_texts)))
-        run = Run(self.data, recipe, reading=reading)
-        run.recipe = cast(Recipe, of_stages)
+        noted = Noted(recipe)
+        run = NotedRun(
+            self.data, recipe, self._reading.get(noted, {}, lambda: self._read(cast(Recipe, noted)))
+        )
         state, watch = Progress(stage=""), Watch(recipe.metric, told)
 
         def go(stage: Stage) -> None:
@@ -115,7 +135,7 @@ class Trials:
                 return _copy(stage.modules)
 
             if stage.name in self._stages:
-                _put(stage.modules, self._stages[stage.name].get(of_stages, _copy(stage.modules), learn))
+                _put(stage.modules, self._stages[stage.name].get(run.noted, _copy(stage.modules), learn))
             else:
                 learn()
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,11 @@ import pytest
 
 from expectations.contracts.errors import DataError, SettingError, TransientError
 from tests.training.synthetic import make_rows, write_examples
-from training import course, study
+from training import course, study, trial
 from training import search as searching
+from training.course import Stage
 from training.examples import read_examples
 from training.fit import fit
-from training.purchases import Purchases
 from training.recipe import Recipe, read_recipe
 from training.search import _alone, recipe_text, search, table
 from training.space import read_space
@@ -122,7 +123,7 @@ def test_a_killed_search_goes_on_as_if_nothing_had_been(
         search(examples, quick, space=space, out=tmp_path, trials=4, progress=False)
     monkeypatch.setattr(course, "_run_epoch", real)
     kept = open_study(tmp_path, quick, read_space(space, quick), _key(tmp_path, quick))
-    states = [trial.state.name for trial in kept.trials]
+    states = [one.state.name for one in kept.trials]
     assert states[2:] == ["FAIL", "WAITING"]
     assert kept.trials[3].system_attrs["fixed_params"] == kept.trials[2].params
     result = search(examples, quick, space=space, out=tmp_path, trials=4, progress=False)
@@ -169,15 +170,15 @@ def test_only_the_validation_part_is_looked_at(
 def test_what_trials_share_is_done_once(
     examples: Path, quick: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Texts are read once, purchases are learned from once, and nothing differs from trials on their own."""
-    learns = replace(quick, trainable_layers=1)
+    """Texts are read, and learned from without answers, once; nothing differs from trials on their own."""
+    learns = replace(quick, trainable_layers=1, domain_epochs=1, domain_objective="contrastive")
     recipes = [replace(learns, members=members, tabular_dropout=0.1 * members) for members in (1, 2, 3)]
     alone = [Trials(read_examples(examples)).run(one, log=Log(), told=nothing) for one in recipes]
     calls = counted(monkeypatch)
     together = Trials(read_examples(examples))
     assert [together.run(one, log=Log(), told=nothing) for one in recipes] == alone
-    assert calls["prepare"] == 1
-    assert calls["loss"] == learns.purchase_epochs * learns.purchase_steps
+    assert calls["prepare"] == calls["domain"] == calls["purchases"] == 1
+    assert calls["past"] == calls["words"] == 3
 
 
 @pytest.mark.parametrize(
@@ -201,24 +202,24 @@ def test_a_setting_that_matters_is_not_shared(
     for recipe in (quick, replace(quick, **change)):
         runs.run(recipe, log=Log(), told=nothing)
     assert calls["prepare"] == prepared
-    assert calls["loss"] == learned * quick.purchase_epochs * quick.purchase_steps
+    assert calls["purchases"] == learned
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Counts readings of all texts and steps of learning from purchases."""
-    calls = {"prepare": 0, "loss": 0}
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts readings of all texts, and stages that were run."""
+    calls: Counter[str] = Counter()
+    prepare, run_stage = TextTable.prepare, trial.run_stage
 
-    def count(of: type, name: str) -> None:
-        real = getattr(of, name)
+    def prepared(table: TextTable) -> None:
+        calls["prepare"] += 1
+        prepare(table)
 
-        def counting(*arguments: Any, **named: Any) -> Any:
-            calls[name] += 1
-            return real(*arguments, **named)
+    def run(stage: Stage, *arguments: Any, **named: Any) -> None:
+        calls[stage.name] += 1
+        run_stage(stage, *arguments, **named)
 
-        monkeypatch.setattr(of, name, counting)
-
-    count(TextTable, "prepare")
-    count(Purchases, "loss")
+    monkeypatch.setattr(TextTable, "prepare", prepared)
+    monkeypatch.setattr(trial, "run_stage", run)
     return calls
 
 
