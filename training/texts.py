@@ -15,6 +15,7 @@ from torch import Tensor
 
 from training.encoder import TextEncoder
 
+TOGETHER = 24  # texts of nearly equal length that a step reads at once
 LOWER_BYTES = 2 << 30  # what the frozen layers said is kept up to this size
 
 
@@ -83,9 +84,9 @@ class TextTable:
         if not len(fresh) or not self.encoder.learns:
             return kept
         order = fresh[np.argsort(self.lengths[fresh], kind="stable")]
-        # Two halves by length: short history texts do not pay for the candidates' padding.
-        halves = [half for half in np.array_split(order, 2) if len(half)]
-        read = torch.cat([self.read(half) for half in halves])
+        # Parts by length: short history texts do not pay for the candidates' padding.
+        parts = np.array_split(order, max(2, len(order) // TOGETHER))
+        read = torch.cat([self.read(part) for part in parts if len(part)])
         places = torch.from_numpy(np.searchsorted(text_ids, order)).to(self.device)
         return kept.index_copy(0, places, read)
 
