@@ -130,6 +130,7 @@ def summary(options: argparse.Namespace, fits: list[Fit]) -> dict[str, Any]:
                 "figures": {
                     kind: _mean([seed["figures"][kind] for seed in seeds]) for kind in seeds[0]["figures"]
                 },
+                "seeds": [{"figures": seed["figures"], "cost": seed["cost"]} for seed in seeds],
                 "spread": _spread([seed["figures"][SCRATCH] for seed in seeds]),
                 "warm_minus_scratch": {name: _difference(name, seeds) for name in FIGURES},
                 "cost": {kind: _mean([seed["cost"][kind] for seed in seeds]) for kind in (SCRATCH, WARM)},
@@ -185,10 +186,11 @@ def _mean(values: list[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([value[name] for value in values])) for name in values[0]}
 
 
-def _spread(values: list[dict[str, float]]) -> dict[str, float]:
+def _spread(values: list[dict[str, float]]) -> dict[str, float | None]:
+    """Deviation over the seeds; None where there is one only."""
     several = len(values) > 1
     return {
-        name: float(np.std([value[name] for value in values], ddof=1)) if several else float("nan")
+        name: float(np.std([value[name] for value in values], ddof=1)) if several else None
         for name in values[0]
     }
 
@@ -223,9 +225,10 @@ def _section(arrival: dict[str, Any]) -> list[str]:
         values = " | ".join(f"{arrival['figures'][kind][name]:.4f}" for kind in (CHAMPION, SCRATCH, WARM))
         difference = arrival["warm_minus_scratch"][name]
         low, high = difference["interval"]
+        spread = arrival["spread"][name]
         lines.append(
             f"| {name.replace('_', ' ')} | {values} | {difference['difference']:+.4f} [{low:+.4f}, {high:+.4f}] | "
-            f"{arrival['spread'][name]:.4f} |"
+            f"{'' if spread is None else f'{spread:.4f}'} |"
         )
     for name, unit in (("steps", "steps"), ("cpu_seconds", "processor seconds"), ("seconds", "seconds")):
         scratch, warm = cost[SCRATCH][name], cost[WARM][name]
