@@ -83,10 +83,10 @@ def zero_shot_score(assembler: Assembler, vectors_TE: Tensor, rows: np.ndarray) 
 
 def popularity_score(examples: Examples, rows: np.ndarray) -> np.ndarray:
     """The schema's popularity column, (N,), its signed logarithm; unknown counts as least popular."""
-    column = examples.rows[examples.schema.popularity].to_numpy(np.float64)
-    known = column[np.isfinite(column)]
-    least = known.min() if known.size else 0.0
-    values = np.nan_to_num(column[rows], nan=least, posinf=known.max(initial=least), neginf=least)
+    columns, name = examples.columns, examples.schema.popularity
+    known = columns.series(name, slice(None)).dropna()
+    least = float(known.min()) if len(known) else 0.0
+    values = columns.series(name, rows).fillna(least).to_numpy(np.float64)
     return np.asarray(np.sign(values) * np.log1p(np.abs(values)))
 
 

@@ -48,20 +48,35 @@ class Batch:
 
 
 class Assembler:
-    """Makes batches from an examples folder's rows; transforms every row once.
+    """Makes batches from an examples folder's rows, which stay on disk but for those of the batch.
 
     Args:
         examples: the examples.
         transforms: fitted transforms.
+
+    Raises:
+        BundleError: the examples lack a feature that the transforms were fitted on.
     """
 
     def __init__(self, examples: Examples, transforms: Transforms) -> None:
-        self.numbers = torch.from_numpy(transforms.numbers(examples.rows))
-        self.codes = torch.from_numpy(transforms.codes(examples.rows))
-        self.text_id = examples.rows["text_id"].to_numpy(np.int64)
-        self.query_id = examples.rows["query_id"].to_numpy(np.int64)
-        self.history_id = examples.rows["history_id"].to_numpy(np.int64)
-        self.histories = examples.histories
+        self.columns = columns = examples.columns
+        self.transforms = transforms
+        self.text_id, self.query_id = columns["text_id"], columns["query_id"]
+        self.history_id, self.histories = columns["history_id"], examples.histories
+        transforms.require(columns.names)
+        self._numeric = [columns.numeric.index(name) for name in transforms.numeric]
+        self._categorical = [columns.categorical.index(name) for name in transforms.categorical]
+        # Of each category that the rows hold, its code; at place -1 that of an unknown one.
+        self._code_of = [transforms.code(name, columns.words(name)) for name in transforms.categorical]
+
+    def features(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Numbers (k, F) float32 and codes (k, C) int64 of some rows, as the transforms make them."""
+        numbers = self.transforms.clipped(self.columns.numbers(rows)[:, self._numeric])
+        found = self.columns.codes(rows)[:, self._categorical].T
+        codes = np.zeros((len(rows), len(found)), dtype=np.int64)
+        for place, (code_of, column) in enumerate(zip(self._code_of, found, strict=True)):
+            codes[:, place] = code_of[column]
+        return torch.from_numpy(numbers), torch.from_numpy(codes)
 
     def batch(self, rows: np.ndarray) -> tuple[Batch, np.ndarray]:
         """The batch of some rows, and the (V,) text ids that its places stand for, ascending.
@@ -70,18 +85,16 @@ class Assembler:
             rows: (N,) row numbers.
         """
         histories, person = np.unique(self.history_id[rows], return_inverse=True)
-        history = self.histories.text_ids[histories]
-        width = max(1, int((history >= 0).sum(1).max(initial=0)))
-        history = history[:, :width]
+        history, features = self.histories.padded(histories)
         key = np.stack([self.text_id[rows], self.query_id[rows]], axis=1)
         pairs, pair = np.unique(key, axis=0, return_inverse=True)
         text_ids = np.unique(np.concatenate([history.ravel(), pairs.ravel()]))
         text_ids = text_ids[text_ids >= 0]
-        features = self.histories.features[histories][:, :width]
-        chosen = torch.from_numpy(rows)
+        numbers, codes = self.features(rows)
+        self.columns.release()
         batch = Batch(
-            numbers=self.numbers[chosen],
-            codes=self.codes[chosen],
+            numbers=numbers,
+            codes=codes,
             pair=torch.from_numpy(pair.reshape(-1)),
             pair_text=torch.from_numpy(places(text_ids, pairs[:, 0])),
             pair_query=torch.from_numpy(places(text_ids, pairs[:, 1])),

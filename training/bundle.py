@@ -120,13 +120,13 @@ def _manifest(folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str
 
 def learned_until(data: Examples) -> Any:
     """The moment before which lies all that a fit may learn from: the test part's first, or the data's end."""
-    tested = data.rows["event_timestamp"][data.part == TEST]
+    tested = data.columns["event_timestamp"][data.part == TEST]
     return tested.min() if len(tested) else data.schema.horizon
 
 
 def _part(data: Examples, part: str) -> dict[str, Any]:
     chosen = data.part == part
-    moments = data.rows["event_timestamp"][chosen]
+    moments = data.columns["event_timestamp"][chosen]
     return {
         "num_rows": int(chosen.sum()),
         "num_positive": int(data.labels[chosen].sum()),

@@ -89,15 +89,15 @@ def known_text_ids(data: Examples) -> np.ndarray:
     tell of.
     """
     train = data.part == TRAIN
-    rows = data.rows[train]
-    histories, later = [rows["history_id"].to_numpy()], np.zeros(0, dtype=np.int64)
+    columns = data.columns
+    histories, later = [columns["history_id"][train]], np.zeros(0, dtype=np.int64)
     if data.futures is not None:
-        over = data.futures.over_by(data.rows["event_timestamp"].to_numpy()[~train].min())
+        over = data.futures.over_by(columns["event_timestamp"][~train].min())
         histories.append(data.futures.history_id[over])
         later, _ = data.futures.texts_of(over)
-    before = data.histories.text_ids[np.unique(np.concatenate(histories))].ravel()
-    found = np.concatenate([rows["text_id"].to_numpy(), rows["query_id"].to_numpy(), before, later])
-    text_ids = np.unique(found).astype(np.int64)
+    before = data.histories.texts(np.unique(np.concatenate(histories)))
+    found = [np.unique(columns[name][train]) for name in ("text_id", "query_id")]
+    text_ids = np.unique(np.concatenate([*found, before, later])).astype(np.int64)
     return text_ids[text_ids >= 0]
 
 

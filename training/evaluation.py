@@ -128,7 +128,7 @@ def _score_all(
 ) -> dict[str, np.ndarray | None]:
     """Probabilities of every scorer but the champion on the test rows."""
     found: dict[str, np.ndarray | None] = {}
-    mask = np.zeros(len(data.rows), dtype=bool)
+    mask = np.zeros(len(data.part), dtype=bool)
     mask[rows] = True
     found["test"] = scorer.score_examples(data, mask).probability
     bar.update()
@@ -160,12 +160,12 @@ def _champion(champion: Path | None, data: Examples) -> tuple[np.ndarray | None,
 
 
 def _test_rows(data: Examples, rows: np.ndarray) -> TestRows:
-    frame = data.rows.iloc[rows]
+    columns = data.columns.of(rows)
     return TestRows(
-        label=frame["label"].to_numpy(np.int64),
-        list_id=frame["list_id"].to_numpy(),
-        item_id=frame["item_id"].to_numpy(),
-        user=np.unique(frame["user_id"].to_numpy(str), return_inverse=True)[1],
+        label=columns["label"].to_numpy(np.int64),
+        list_id=columns["list_id"].to_numpy(),
+        item_id=columns["item_id"].to_numpy(),
+        user=np.unique(columns["user_id"].to_numpy(str), return_inverse=True)[1],
     )
 
 

@@ -1,7 +1,11 @@
-"""An examples folder in memory: rows as columns, histories padded, texts as a list."""
+"""An examples folder, opened: rows and histories on disk, by number; texts as a list."""
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -10,28 +14,12 @@ import pyarrow.parquet as pq
 
 from expectations.contracts.errors import DataError, SchemaError
 from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
+from training.columns import Columns
 from training.futures import Futures, read_futures
+from training.histories import Histories
 from training.split import parts
 
-HISTORY_FEATURES = ("events", "amounts", "days_ago", "polarities")
-POLARITY = HISTORY_FEATURES.index("polarities")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Histories:
-    """What shoppers did and said before a moment, padded.
-
-    Attributes:
-        text_ids: (histories, H) int64; -1 where there is nothing.
-        features: (histories, H, 4) float32: events, amount, days ago, polarity; 0 where there is nothing.
-    """
-
-    text_ids: np.ndarray
-    features: np.ndarray
-
-    def turned_to(self, chosen: np.ndarray) -> np.ndarray:
-        """Text ids of what was neither liked nor disliked but done, of some histories, (chosen, H); else -1."""
-        return np.where(self.features[chosen, :, POLARITY] == 0, self.text_ids[chosen], -1)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +28,16 @@ class Examples:
 
     Attributes:
         schema: the folder's schema.
-        rows: one row per exposure, the schema's numeric columns as float32.
+        columns: of the rows, one row per exposure; on disk.
         part: (rows,) "train", "validation" or "test".
-        histories: by `history_id`.
+        histories: by `history_id`; on disk.
         texts: by `text_id`.
         futures: for learning without labels; None where the folder has none.
     """
 
     schema: ExampleSchema
-    rows: pd.DataFrame
-    part: np.ndarray
+    columns: Columns
+    part: "pd.Categorical[str]"
     histories: Histories
     texts: list[str]
     futures: Futures | None = None
@@ -57,90 +45,75 @@ class Examples:
     @property
     def labels(self) -> np.ndarray:
         """(rows,) float32: 1 where the shopper answered."""
-        return self.rows["label"].to_numpy(np.float32)
+        return self.columns["label"].astype(np.float32)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """All columns but `exposure_id` as a frame, for analysis: numbers stay on disk, strings do not."""
+        return pd.DataFrame(dict(self.columns.of(slice(None))), copy=False)
 
 
-def read_examples(folder: Path) -> Examples:
-    """Read an examples folder.
+def read_examples(folder: Path, *, spool: Path | None = None) -> Examples:
+    """Open an examples folder; its rows are read once, by row groups.
+
+    Infinite features are unknown ones; a warning says how many there are.
+
+    Args:
+        folder: the examples folder.
+        spool: where columns are kept while they are in use; None: the system's folder for temporary files.
 
     Raises:
         SchemaError: a file or a column is missing or unreadable.
         DataError: no rows, a label that is not 0 or 1, an id outside its table.
+        TransientError: no room for the columns.
     """
     schema = ExampleSchema.read(folder)
-    rows = _read(folder / ROWS).to_pandas()
-    needed = (
-        "user_id",
-        "item_id",
-        "event_timestamp",
-        "list_id",
-        "label",
-        "text_id",
-        "query_id",
-        "history_id",
+    for name, column in (("popularity", schema.popularity), ("activity", schema.activity)):
+        if column not in schema.numeric:
+            raise SchemaError(f"{folder}: the {name} column {column} is no numeric feature; name one that is")
+    texts = [text or "" for text in _tried(pq.read_table, folder / TEXTS).column("text").to_pylist()]
+    histories = _tried(Histories, folder / HISTORIES, num_texts=len(texts), folder=spool)
+    columns = _tried(
+        Columns, folder / ROWS, numeric=schema.numeric, categorical=schema.categorical, folder=spool
     )
-    _require(folder / ROWS, rows, (*needed, *schema.numeric, *schema.categorical))
-    for column in (schema.popularity, schema.activity):
-        _require(folder / ROWS, rows, (column,))
-    texts = [text or "" for text in _read(folder / TEXTS).column("text").to_pylist()]
-    histories = pad_histories(_read(folder / HISTORIES))
-    _check_rows(folder / ROWS, rows, len(texts), len(histories.text_ids))
-    if histories.text_ids.size and histories.text_ids.max() >= len(texts):
-        raise DataError(
-            f"{folder / HISTORIES}: text_ids beyond the {len(texts)} texts; build the examples again"
-        )
-    part = parts(rows["event_timestamp"].to_numpy(), schema)
-    futures = read_futures(folder / FUTURES, num_texts=len(texts), num_histories=len(histories.text_ids))
-    return Examples(schema=schema, rows=rows, part=part, histories=histories, texts=texts, futures=futures)
+    _check(folder / ROWS, columns, len(texts), len(histories))
+    part = parts(columns["event_timestamp"], schema)
+    futures = read_futures(folder / FUTURES, num_texts=len(texts), num_histories=len(histories))
+    columns.release()
+    return Examples(
+        schema=schema, columns=columns, part=part, histories=histories, texts=texts, futures=futures
+    )
 
 
-def pad_histories(table: pa.Table) -> Histories:
-    """Histories as arrays of one width, the longest history's (at least 1)."""
-    lists = table.column("text_ids").combine_chunks()
-    lengths = np.nan_to_num(np.asarray(lists.value_lengths().to_numpy(zero_copy_only=False), dtype=float))
-    lengths = lengths.astype(np.int64)
-    width = max(1, int(lengths.max(initial=0)))
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
-    text_ids = np.full((len(lengths), width), -1, dtype=np.int64)
-    text_ids[row, place] = lists.flatten().to_numpy(zero_copy_only=False)
-    features = np.zeros((len(lengths), width, len(HISTORY_FEATURES)), dtype=np.float32)
-    for index, name in enumerate(HISTORY_FEATURES):
-        if name not in table.column_names:
-            continue
-        values = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        features[row, place, index] = np.nan_to_num(values)
-    return Histories(text_ids=text_ids, features=features)
-
-
-def _read(path: Path) -> pa.Table:
+def _tried(read: Callable[..., Made], path: Path, **named: Any) -> Made:
     try:
-        return pq.read_table(path)
+        return read(path, **named)
     except FileNotFoundError:
         raise SchemaError(f"{path} does not exist; build the examples first") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
         raise SchemaError(f"{path} cannot be read ({error}); build the examples again") from error
 
 
-def _require(path: Path, rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    missing = [name for name in columns if name not in rows.columns]
-    if missing:
-        raise SchemaError(f"{path}: column {missing[0]} is missing; build the examples again")
-
-
-def _check_rows(path: Path, rows: pd.DataFrame, num_texts: int, num_histories: int) -> None:
-    if rows.empty:
+def _check(path: Path, columns: Columns, num_texts: int, num_histories: int) -> None:
+    if not len(columns):
         raise DataError(f"{path}: no rows; land exposures with known outcomes first")
-    bad = ~rows["label"].isin((0, 1))
-    if bad.any():
-        raise DataError(
-            f"{path}: {int(bad.sum())} rows have a label that is neither 0 nor 1; build them again"
-        )
+    num_bad = int((~np.isin(columns["label"], (0, 1))).sum())
+    if num_bad:
+        raise DataError(f"{path}: {num_bad} rows have a label that is neither 0 nor 1; build them again")
     limits = (("text_id", 0, num_texts), ("query_id", -1, num_texts), ("history_id", 0, num_histories))
-    for column, low, high in limits:
-        outside = (rows[column] < low) | (rows[column] >= high)
-        if outside.any():
+    for name, low, high in limits:
+        num_outside = int(((columns[name] < low) | (columns[name] >= high)).sum())
+        if num_outside:
             raise DataError(
-                f"{path}: {int(outside.sum())} rows have a {column} outside {low}..{high - 1}; "
-                "build them again"
+                f"{path}: {num_outside} rows have a {name} outside {low}..{high - 1}; build them again"
             )
+    infinite = [
+        f"{name} ({count} rows)"
+        for name, count in zip(columns.numeric, columns.num_infinite, strict=True)
+        if count
+    ]
+    if infinite:
+        warnings.warn(
+            f"{path}: infinite values count as unknown in {', '.join(infinite)}; correct the source",
+            stacklevel=3,
+        )

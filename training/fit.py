@@ -102,7 +102,7 @@ def fit(
 
     clock = Clock()
     tell = tqdm.write if progress else lambda _: None
-    data = read_examples(examples)
+    data = read_examples(examples, spool=work)
     start, said = _start(champion, data, recipe)
     tell(said)
     data = start.after(data) if start else data
@@ -278,7 +278,7 @@ class Course:
         logits = scores.f + scores.g
         slope, shift = fit_calibration(logits, labels) if run.recipe.calibrate else (1.0, 0.0)
         facts["calibration"] = [slope, shift]
-        lists = run.data.rows["list_id"].to_numpy()[run.validation]
+        lists = run.data.columns["list_id"][run.validation]
         skipped = not facts["learned"]
         facts["metrics"] = {
             **ranking_figures(labels, slope * logits + shift, lists),

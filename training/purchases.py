@@ -90,12 +90,10 @@ class Purchases:
     def _meeting(self, words: WordsAttention, rows: np.ndarray, candidates: Tensor) -> Meeting:
         device, count = candidates.device, len(candidates)
         history_ids = self.futures.history_id[rows]
-        text_ids = self.data.histories.text_ids[history_ids]
-        width = max(1, int((text_ids >= 0).sum(1).max(initial=0)))
-        slots = np.where(text_ids >= 0, self.slot[text_ids], -1)[:, :width]
+        text_ids, features = self.data.histories.padded(history_ids)
+        slots = np.where(text_ids >= 0, self.slot[text_ids], -1)
         met = np.unique(slots[slots >= 0])
         met = met if len(met) else np.array([0])
-        features = self.data.histories.features[history_ids][:, :width]
         return Meeting(
             history=torch.from_numpy(np.where(slots >= 0, np.searchsorted(met, slots), -1)).to(device),
             features=torch.from_numpy(features).to(device),

@@ -22,6 +22,7 @@ from training.transforms import Transforms, fit_transforms
 from training.warm import Champion
 
 SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)  # of f beside g, after purchases
+FITTED_ROWS = 1 << 20  # of more rows than these, transforms are fitted on a sample
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
 
 
@@ -66,7 +67,7 @@ class Run:
     def _fitted_transforms(self) -> Transforms:
         schema = self.data.schema
         return fit_transforms(
-            self.data.rows.iloc[self.train],
+            self.data.columns.of(_sample(self.train, self.recipe.seed)),
             numeric=schema.numeric,
             categorical=schema.categorical,
             bins=self.recipe.bins,
@@ -74,30 +75,29 @@ class Run:
 
     def _topics(self) -> np.ndarray:
         """Topics that shoppers turned to before the validation part, ascending."""
-        histories = np.unique(self.assembler.history_id[self.train])
-        found = [self.data.histories.turned_to(histories).ravel()]
-        if self.data.futures is not None:
+        histories, futures = self.data.histories, self.data.futures
+        found = [histories.texts_turned_to(np.unique(self.assembler.history_id[self.train]))]
+        if futures is not None:
             chosen = self.futures_before(VALIDATION)
-            found.append(self.data.histories.turned_to(self.data.futures.history_id[chosen]).ravel())
-            found.append(self.data.futures.texts_of(chosen)[0])
-        topic_ids = np.unique(np.concatenate(found))
-        return topic_ids[topic_ids >= 0]
+            found.append(histories.texts_turned_to(np.unique(futures.history_id[chosen])))
+            found.append(futures.texts_of(chosen)[0])
+        return np.unique(np.concatenate(found))
 
     def _references(self) -> tuple[np.ndarray, np.ndarray]:
         """Histories of some shoppers of the training part: places among the topics, (R, H), and features."""
         known = np.unique(self.assembler.history_id[self.train])
         rng = np.random.default_rng(self.recipe.seed)
         drawn = np.sort(rng.choice(known, min(REFERENCES, len(known)), replace=False))
+        _, features = self.data.histories.padded(drawn)
         text_ids = self.data.histories.turned_to(drawn)[:, :REFERENCE_LENGTH]
-        features = self.data.histories.features[drawn][:, :REFERENCE_LENGTH]
-        return places(self.topic_ids, text_ids), features
+        return places(self.topic_ids, text_ids), features[:, :REFERENCE_LENGTH]
 
     def futures_before(self, part: str) -> np.ndarray:
         """Numbers of the futures that were over when a part began; all where it has no rows."""
         futures = self.data.futures
         if futures is None:
             return np.zeros(0, dtype=np.int64)
-        moments = self.data.rows["event_timestamp"].to_numpy()[self.data.part == part]
+        moments = self.data.columns["event_timestamp"][self.data.part == part]
         if not len(moments):
             return np.arange(len(futures.moment))
         return futures.over_by(moments.min())
@@ -184,9 +184,8 @@ class Run:
             return tabular_batches(drawn, recipe.tabular_batch)
 
         def loss(chosen: np.ndarray, _rng: np.random.Generator) -> Tensor:
-            index = torch.from_numpy(chosen)
-            numbers = self.assembler.numbers[index].to(self.device)
-            logits = tabular(numbers, self.assembler.codes[index].to(self.device))
+            numbers, codes = self.assembler.features(chosen)
+            logits = tabular(numbers.to(self.device), codes.to(self.device))
             return self._loss(logits, chosen, recipe.tabular_negatives)
 
         def figures() -> dict[str, float | None]:
@@ -271,7 +270,7 @@ class Run:
         return score_rows(self.model, self.assembler, self.table.vectors, self.validation)
 
     def _ranking(self, logit: np.ndarray) -> dict[str, float | None]:
-        lists = self.data.rows["list_id"].to_numpy()[self.validation]
+        lists = self.data.columns["list_id"][self.validation]
         return ranking_figures(self.labels[self.validation], logit, lists)
 
     def alone(self, scores: Scores) -> dict[str, float | None]:
@@ -282,3 +281,10 @@ class Run:
             kept = ("auc", "average_precision", "ndcg_at_10")
             found |= {f"{name}_std": float(part.std()), **{f"{name}_{key}": figures[key] for key in kept}}
         return found
+
+
+def _sample(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Rows to fit transforms on, ascending: all of them, or FITTED_ROWS drawn ones."""
+    if len(rows) <= FITTED_ROWS:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, FITTED_ROWS, replace=False))

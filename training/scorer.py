@@ -23,7 +23,8 @@ from expectations.contracts.errors import BundleError, RequestError, SettingErro
 from training.batches import Assembler, Batch
 from training.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS
 from training.encoder import TextEncoder, load_saved
-from training.examples import HISTORY_FEATURES, Examples, read_examples
+from training.examples import Examples, read_examples
+from training.histories import HISTORY_FEATURES, known
 from training.model import AdditiveModel, build_model
 from training.recipe import recipe_from
 from training.scoring import Scores, score_rows, scores_of
@@ -67,8 +68,8 @@ class History:
 
     @property
     def features(self) -> np.ndarray:
-        """(H, 4) float32, in the order of `training.examples.HISTORY_FEATURES`; 0 where unknown."""
-        return np.nan_to_num(np.array(self._columns(), dtype=np.float32).T)
+        """(H, 4) float32, in the order of `training.histories.HISTORY_FEATURES`; 0 where unknown."""
+        return known(np.array(self._columns(), dtype=np.float32).T)
 
 
 class TextVectors:

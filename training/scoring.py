@@ -61,13 +61,12 @@ def score_rows(
     device = str(vectors_TE.device)
     f = np.zeros(len(assembler.text_id), dtype=np.float32)
     g = np.zeros_like(f)
-    width = assembler.histories.text_ids.shape[1] if with_attention else 0
+    width = max(1, assembler.histories.longest) if with_attention else 0
     attention = np.zeros((len(f), width), dtype=np.float32)
     if past_only:
         for chunk in np.array_split(rows, max(1, -(-len(rows) // PAST_CHUNK))):
-            index = torch.from_numpy(chunk)
-            numbers = assembler.numbers[index].to(device)
-            g[chunk] = model.past(numbers, assembler.codes[index].to(device)).cpu().numpy()
+            numbers, codes = assembler.features(chunk)
+            g[chunk] = model.past(numbers.to(device), codes.to(device)).cpu().numpy()
         return scores_of(f[rows], g[rows], attention[rows])
     for chunk in assembler.chunks(rows):
         batch, text_ids = assembler.batch(chunk)

@@ -14,7 +14,8 @@ def slices(data: Examples, rows: np.ndarray) -> dict[str, np.ndarray]:
     A new shopper has no past event. The others are parted at the terciles of the training part's activity,
     so a group may be empty later.
     """
-    activity = np.nan_to_num(data.rows[data.schema.activity].to_numpy(np.float64))
+    every = slice(None)
+    activity = np.nan_to_num(data.columns.series(data.schema.activity, every).to_numpy(np.float64))
     known = activity[(data.part == TRAIN) & (activity > 0)]
     low, high = np.quantile(known, [1 / 3, 2 / 3]) if known.size else (0.0, 0.0)
     here = activity[rows]
@@ -25,7 +26,7 @@ def slices(data: Examples, rows: np.ndarray) -> dict[str, np.ndarray]:
         "heavy shoppers": (here > 0) & (here > high),
     }
     for column in data.schema.slices:
-        values = data.rows[column].iloc[rows]
+        values = data.columns.series(column, rows)
         for value in values.value_counts().index[:MOST_VALUES]:
             groups[f"{column}={value}"] = (values == value).to_numpy(dtype=bool)
     return groups

@@ -10,7 +10,7 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 LAST_SHARE = 0.2  # the test part where a schema names no moment
 
 
-def parts(event_timestamps: np.ndarray, schema: ExampleSchema) -> np.ndarray:
+def parts(event_timestamps: np.ndarray, schema: ExampleSchema) -> "pd.Categorical[str]":
     """The part of each row.
 
     The test part begins at `schema.test_from` (without one: at the moment nearest to the last
@@ -22,7 +22,7 @@ def parts(event_timestamps: np.ndarray, schema: ExampleSchema) -> np.ndarray:
         schema: the examples' schema.
 
     Returns:
-        (rows,) array of "train", "validation", "test".
+        (rows,) "train", "validation" or "test", one byte each.
 
     Raises:
         DataError: no rows, or all rows before the test part are of one moment, so that no
@@ -40,7 +40,8 @@ def parts(event_timestamps: np.ndarray, schema: ExampleSchema) -> np.ndarray:
     if not before.any():
         raise DataError(f"examples: no rows before test_from {test_from}; choose a later test_from")
     validation_from = _cut(moments[before], schema.validation_share, "validation")
-    return np.where(before, np.where(moments < validation_from, TRAIN, VALIDATION), TEST)
+    codes = (moments >= validation_from).astype(np.int8) + (moments >= test_from)
+    return pd.Categorical.from_codes(codes, categories=pd.Index([TRAIN, VALIDATION, TEST]))
 
 
 def _cut(moments: np.ndarray, share: float, part: str) -> np.datetime64:

@@ -5,7 +5,7 @@ Numerical Features in Tabular Deep Learning", section 3.2). Counts are mostly on
 fills a whole bin is set apart and the quantiles are those of the rest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Transforms:
     vocabularies: Mapping[str, tuple[str, ...]]
 
     def numbers(self, rows: pd.DataFrame) -> np.ndarray:
-        """Numeric features, clipped to the range of the training part; NaN stays.
+        """Numeric features, clipped to the range of the training part; NaN stays, infinite is NaN.
 
         Returns:
             (rows, F) float32 in the order of `numeric`.
@@ -49,14 +49,18 @@ class Transforms:
         Raises:
             BundleError: a column is missing or not numeric.
         """
-        _require(rows, self.numeric)
+        _require(rows.columns, self.numeric)
         try:
             raw = rows[list(self.numeric)].to_numpy(np.float32)
         except (TypeError, ValueError) as error:
             raise BundleError(
                 f"a numeric feature does not hold numbers ({error}); correct its column"
             ) from error
-        return np.clip(raw, self.edges[:, 0], self.edges[:, -1]).astype(np.float32)
+        return self.clipped(np.where(np.isinf(raw), np.float32(np.nan), raw))
+
+    def clipped(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers (k, F) in the order of `numeric`, clipped to the range of the training part."""
+        return np.clip(numbers, self.edges[:, 0], self.edges[:, -1]).astype(np.float32)
 
     def codes(self, rows: pd.DataFrame) -> np.ndarray:
         """Categories as (rows, C) int64 codes in the order of `categorical`; 0 is unknown.
@@ -64,9 +68,17 @@ class Transforms:
         Raises:
             BundleError: a column is missing.
         """
-        _require(rows, self.categorical)
-        columns = [self._code(rows[name], self.vocabularies[name]) for name in self.categorical]
+        _require(rows.columns, self.categorical)
+        columns = [self.code(name, rows[name]) for name in self.categorical]
         return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0), dtype=np.int64)
+
+    def require(self, there: Collection[str]) -> None:
+        """Check that every feature is there.
+
+        Raises:
+            BundleError: one is missing.
+        """
+        _require(there, (*self.numeric, *self.categorical))
 
     def named(self, prefix: str) -> tuple["Transforms", list[int], list[int]]:
         """The part of the features whose names begin so, and their places among numeric and categorical."""
@@ -84,9 +96,9 @@ class Transforms:
         )
         return part, numeric, categorical
 
-    @staticmethod
-    def _code(column: pd.Series, vocabulary: Sequence[str]) -> np.ndarray:
-        return pd.Categorical(column, categories=list(vocabulary)).codes.astype(np.int64) + 1
+    def code(self, name: str, words: pd.Series | np.ndarray) -> np.ndarray:
+        """Codes of words of a categorical feature, int64."""
+        return pd.Categorical(words, categories=list(self.vocabularies[name])).codes.astype(np.int64) + 1
 
     def write(self, path: Path) -> None:
         """Write as JSON; NaN as null."""
@@ -127,12 +139,16 @@ class Transforms:
 
 
 def fit_transforms(
-    rows: pd.DataFrame, *, numeric: Sequence[str], categorical: Sequence[str], bins: int
+    rows: Mapping[str, pd.Series] | pd.DataFrame,
+    *,
+    numeric: Sequence[str],
+    categorical: Sequence[str],
+    bins: int,
 ) -> Transforms:
-    """Fit transforms on the rows of the training part.
+    """Fit transforms on the rows of the training part, one column after the other.
 
-    Edge cases: infinite values count as the largest finite one, an all-NaN column has no pieces and only its
-    "unknown" flag speaks, a constant column says nothing.
+    Edge cases: infinite values are unknown, an all-NaN column has no pieces and only its "unknown" flag speaks,
+    a constant column says nothing.
 
     Raises:
         SettingError: there is no feature at all.
@@ -141,14 +157,20 @@ def fit_transforms(
         raise SettingError(
             "examples: the schema names no feature; declare at least one numeric or categorical"
         )
-    columns = [finite(rows[name].to_numpy(np.float64)) for name in numeric]
-    logs = [_signed_log(column[~np.isnan(column)]) for column in columns]
+    edges, others = [], []
+    for name in numeric:
+        column = finite(rows[name].to_numpy(np.float64))
+        edges.append(_edges(column, bins))
+        log = _signed_log(column[~np.isnan(column)])
+        centre, scale = (log.mean(), max(log.std(), 1e-3)) if log.size else (0.0, 1.0)
+        others.append((centre, scale, _typical(column)))
+    centres, scales, typical = np.array(others, dtype=np.float32).reshape(-1, 3).T
     return Transforms(
         numeric=tuple(numeric),
-        edges=np.array([_edges(column, bins) for column in columns], dtype=np.float32).reshape(-1, bins + 1),
-        centre=np.array([log.mean() if log.size else 0.0 for log in logs], dtype=np.float32),
-        scale=np.array([max(log.std(), 1e-3) if log.size else 1.0 for log in logs], dtype=np.float32),
-        typical=np.array([_typical(column) for column in columns], dtype=np.float32),
+        edges=np.array(edges, dtype=np.float32).reshape(-1, bins + 1),
+        centre=centres,
+        scale=scales,
+        typical=typical,
         categorical=tuple(categorical),
         vocabularies={
             name: tuple(str(word) for word in rows[name].value_counts(sort=True).index)
@@ -158,11 +180,8 @@ def fit_transforms(
 
 
 def finite(column: np.ndarray) -> np.ndarray:
-    """The column with infinite values brought to its finite range; all NaN where nothing is finite."""
-    inside = column[np.isfinite(column)]
-    if not inside.size:
-        return np.full_like(column, np.nan)
-    return np.clip(column, inside.min(), inside.max())
+    """The column with NaN for infinite values."""
+    return np.where(np.isinf(column), np.nan, column)
 
 
 def _edges(column: np.ndarray, bins: int) -> np.ndarray:
@@ -190,8 +209,8 @@ def _signed_log(values: np.ndarray) -> np.ndarray:
     return np.sign(values) * np.log1p(np.abs(values))
 
 
-def _require(rows: pd.DataFrame, names: Sequence[str]) -> None:
-    missing = [name for name in names if name not in rows.columns]
+def _require(there: Collection[str], names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in there]
     if missing:
         raise BundleError(
             f"feature column {missing[0]} is missing; the model was trained with it, provide it"

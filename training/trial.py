@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ Told = Callable[[str, int, float], None]
 def before_test(data: Examples) -> Examples:
     """The examples without the rows of the test part."""
     keep = data.part != TEST
-    return replace(data, rows=data.rows[keep].reset_index(drop=True), part=data.part[keep])
+    return replace(data, columns=data.columns.only(np.flatnonzero(keep)), part=data.part[keep])
 
 
 class Noted:

@@ -120,15 +120,16 @@ class Champion:
     def after(self, data: Examples) -> Examples:
         """The examples, with those rows of the validation part that it has learned from in the training part."""
         seen = (data.part == VALIDATION) & ~self._new(data)
-        return replace(data, part=np.where(seen, TRAIN, data.part))
+        part = data.part.copy()
+        part[seen] = TRAIN
+        return replace(data, part=part)
 
     def has_new(self, data: Examples) -> bool:
         """Whether the training part has rows that it has not learned from."""
         return bool((self._new(data) & (data.part == TRAIN)).any())
 
     def _new(self, data: Examples) -> np.ndarray:
-        moments = data.rows["event_timestamp"].to_numpy(dtype="datetime64[us]")
-        return np.asarray(moments >= self.learned_until)
+        return np.asarray(data.columns["event_timestamp"] >= self.learned_until)
 
     def texts_before(self, texts: list[str], recipe: Recipe) -> Tensor:
         """Vectors of texts, (T, E), by the recipe's language model as it was before any fine-tuning."""

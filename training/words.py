@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from training.batches import Batch
-from training.examples import HISTORY_FEATURES, POLARITY
+from training.histories import HISTORY_FEATURES, POLARITY
 from training.tabular import CategoryEncoding, NumericEncoding
 from training.transforms import Transforms
 

@@ -131,7 +131,8 @@ def test_odd_values_and_texts_are_learned_from(recipe: Recipe, tmp_path: Path) -
     rows["item_kind"] = None
     texts = ["", "coupon " * 1500, "优惠券", *(f"coupon {number}" for number in range(13))]
     examples = write_examples(tmp_path / "examples", rows=rows, texts=texts)
-    result = run(examples, replace(recipe, refit=False), tmp_path)
+    with pytest.warns(UserWarning, match=r"unknown in item_popularity \(81 rows\)"):
+        result = run(examples, replace(recipe, refit=False), tmp_path)
     assert all(np.isfinite(loss) for loss in losses(result))
     assert np.isfinite(result.metrics["log_loss"])
     _, contributions = Scorer.load(result.bundle).explain_g(rows.head(3))

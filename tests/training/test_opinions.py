@@ -1,15 +1,17 @@
 """Polarity in a history: what was liked pulls up, what was disliked pulls down, nothing said changes nothing."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from expectations.contracts.errors import RequestError
 from tests.training import synthetic
-from training.examples import POLARITY, pad_histories
+from training.histories import POLARITY, Histories
 from training.scorer import History
 from training.transforms import fit_transforms
 from training.words import Meeting, WordsAttention
@@ -85,7 +87,7 @@ def test_opinions_learn(words: WordsAttention) -> None:
     assert (words.opinion.grad == 0).all()
 
 
-def test_polarities_are_read_beside_their_entries() -> None:
+def test_polarities_are_read_beside_their_entries(tmp_path: Path) -> None:
     table = pa.table(
         {
             "text_ids": [[4, 2], [], [1]],
@@ -95,7 +97,8 @@ def test_polarities_are_read_beside_their_entries() -> None:
             "polarities": [[0.5, -1.0], [], [0.0]],
         }
     )
-    histories = pad_histories(table)
+    pq.write_table(table, tmp_path / "histories.parquet")
+    histories = Histories(tmp_path / "histories.parquet", num_texts=5)
     assert histories.features[:, :, POLARITY].tolist() == [[0.5, -1.0], [0.0, 0.0], [0.0, 0.0]]
     assert histories.turned_to(np.array([0, 2])).tolist() == [[-1, -1], [1, -1]]
 

@@ -29,8 +29,8 @@ def _data(examples: Path) -> Examples:
 def ask(scorer: Scorer, data: Examples, chosen: pd.DataFrame) -> Scores:
     """Score the rows of one list as serving would."""
     place = int(chosen["history_id"].iloc[0])
-    text_ids = data.histories.text_ids[place]
-    features = data.histories.features[place][text_ids >= 0]
+    text_ids, features = (padded[0] for padded in data.histories.padded(np.array([place])))
+    features = features[text_ids >= 0]
     history = History(
         texts=[data.texts[text] for text in text_ids[text_ids >= 0]],
         events=features[:, 0].tolist(),
