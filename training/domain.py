@@ -130,7 +130,7 @@ class TokenLesson(nn.Module):
     def loss(self, encoder: TextEncoder, ids_BL: Tensor, mask_BL: Tensor, rng: np.random.Generator) -> Tensor:
         """Mean cross-entropy of the tokens to guess."""
         shown_BL, wanted_BL = self.show(ids_BL, mask_BL, rng)
-        hidden_BLE = encoder.model(input_ids=shown_BL, attention_mask=mask_BL).last_hidden_state
+        hidden_BLE = encoder.hidden(shown_BL, mask_BL)
         guessed_BL = wanted_BL >= 0
         words_VE = encoder.model.get_input_embeddings().weight
         looked_ME = self.norm(nn.functional.gelu(self.dense(hidden_BLE[guessed_BL])))

@@ -205,9 +205,12 @@ class TextEncoder(nn.Module):
 
     def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """From tokens to vectors of length 1, (B, E); absent tokens are at each row's end."""
+        return pool(self.hidden(ids_BL, mask_BL), mask_BL, self.pooling)
+
+    def hidden(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """What the last layer makes of tokens, (B, L, E)."""
         model = self.adapted if self.prefixed else self.model
-        hidden_BLE = model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
-        return pool(hidden_BLE, mask_BL, self.pooling)
+        return model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
 
     def step(self, share: float) -> None:
         """After an optimizer's step, gradients in place; `share`: share of all planned steps that are over."""

@@ -12,6 +12,7 @@ from expectations.contracts.bundle import verify_bundle
 from expectations.contracts.errors import DataError, SettingError
 from tests.training.synthetic import write_examples
 from training.__main__ import main
+from training.adapters import Adapter
 from training.checkpoint import Checkpoints, learned
 from training.domain import Hiding, domain_stage, known_text_ids, length_batches
 from training.encoder import TextEncoder
@@ -146,6 +147,21 @@ def test_a_decoder_learns_what_comes_next_and_cannot_be_masked(recipe: Recipe, t
     bert = TextEncoder.load(str(new_encoder(tmp_path / "bert")), max_tokens=24, trainable_layers=-1)
     with pytest.raises(SettingError, match="both directions; choose 'masked' or 'contrastive'"):
         stage_losses(causal, bert, CHINESE, epochs=1)
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+def test_an_adapter_learns_in_place_of_the_model(kind: str, recipe: Recipe, tmp_path: Path) -> None:
+    encoder = TextEncoder.load(
+        str(new_encoder(tmp_path / "encoder")),
+        max_tokens=24,
+        trainable_layers=-1,
+        adapter=Adapter(kind=kind, rank=2, seed=0),
+    )
+    before = {name: value.detach().clone() for name, value in encoder.named_parameters()}
+    stage_losses(replace(recipe, domain_epochs=1, domain_learning_rate=1e-2), encoder, CHINESE, epochs=3)
+    changed = {name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])}
+    learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
+    assert changed == learning and changed
 
 
 def test_what_cannot_be_learned_from_is_said(recipe: Recipe, tmp_path: Path, encoder: Path) -> None:
