@@ -16,7 +16,7 @@ RECOMMENDER := $(BIN)/python -m orchestration
 source_option = $(if $(SOURCE),--source "$(SOURCE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run up down status check format test test-quick bench-warm-start clean
+.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese clean
 MAKEFLAGS += --no-print-directory
 
 help: ## say what there is
@@ -79,6 +79,9 @@ test: $(STAMP) ## all tests
 
 bench-warm-start: $(STAMP) ## retraining from the champion beside retraining from scratch, on Complete Journey
 	@$(BIN)/python -m tests.benchmarks.warm_start
+
+bench-chinese: $(STAMP) ## reviews in Chinese, read by a language model made from nothing (needs ../shared/data)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.chinese
 
 clean: ## remove .venv and caches; what runs made (.recommender) stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
