@@ -16,7 +16,7 @@ RECOMMENDER := $(BIN)/python -m orchestration
 source_option = $(if $(SOURCE),--source "$(SOURCE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese clean
+.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese bench-methods clean
 MAKEFLAGS += --no-print-directory
 
 help: ## say what there is
@@ -82,6 +82,12 @@ bench-warm-start: $(STAMP) ## retraining from the champion beside retraining fro
 
 bench-chinese: $(STAMP) ## reviews in Chinese, read by a language model made from nothing (needs ../shared/data)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.chinese
+
+bench-methods: $(STAMP) ## ways to tune the language model: memory, time and figures of each (needs ../shared/data)
+	@$(BIN)/python -m tests.benchmarks.methods
+
+bench-quality: $(STAMP) ## every method on the same rows of Complete Journey, after make demo; QUICK=1 shows that it runs
+	@$(BIN)/python -m tests.benchmarks.quality $(if $(QUICK),--quick)
 
 clean: ## remove .venv and caches; what runs made (.recommender) stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

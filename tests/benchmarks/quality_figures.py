@@ -1,0 +1,185 @@
+"""Figures of scorers with three seeds: mean, spread, intervals, paired differences, slices, campaign level.
+
+Intervals resample shoppers (`training.bootstrap`), with the same draws for every scorer and seed. A draw's
+figure is the mean over the seeds, so an interval is of the mean that stands beside it.
+
+Shapes: N rows, R draws, L lists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+from training.bootstrap import draw_weights, interval, resampled_figures
+from training.examples import Examples
+from training.metrics import probability_figures
+from training.slices import slices
+
+FIGURES = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10")
+DRAWS = 200
+BELOW = 1e-9  # probabilities are kept so far from 0 and 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The rows that scorers are compared on.
+
+    Attributes:
+        label: (N,) 0 or 1.
+        list_id: (N,) ranked list of each row.
+        user: (N,) shopper of each row, 0 to U - 1.
+        draws: (R, U) how often each shopper is drawn.
+    """
+
+    label: np.ndarray
+    list_id: np.ndarray
+    user: np.ndarray
+    draws: np.ndarray
+
+    @classmethod
+    def of(cls, data: Examples, rows: np.ndarray) -> "Rows":
+        """Of some rows of the examples."""
+        frame = data.rows.iloc[rows]
+        user = np.unique(frame["user_id"].to_numpy(str), return_inverse=True)[1]
+        return cls(
+            label=frame["label"].to_numpy(np.int64),
+            list_id=frame["list_id"].to_numpy(),
+            user=user,
+            draws=draw_weights(int(user.max()) + 1, draws=DRAWS, seed=0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a scorer came to.
+
+    Attributes:
+        by_seed: figure -> its value with each seed.
+        draws: figure -> (R,) mean over the seeds in each draw.
+    """
+
+    by_seed: dict[str, list[float]]
+    draws: dict[str, np.ndarray]
+
+    def mean(self, name: str) -> float:
+        """Mean of a figure over the seeds."""
+        return float(np.mean(self.by_seed[name]))
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-able: for each figure mean, deviation between seeds, interval, and the seeds' values."""
+        return {
+            name: {
+                "mean": self.mean(name),
+                "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                "interval": interval(self.draws[name]),
+                "by_seed": values,
+            }
+            for name, values in self.by_seed.items()
+        }
+
+
+def measured(rows: Rows, by_seed: Sequence[np.ndarray]) -> Measured:
+    """Figures of a scorer's probabilities, (N,) for each seed."""
+    points = [probability_figures(rows.label, p, rows.list_id) for p in by_seed]
+    draws = [resampled_figures(rows.label, p, rows.list_id, rows.user, rows.draws) for p in by_seed]
+    return Measured(
+        by_seed={name: [float(point[name] or np.nan) for point in points] for name in FIGURES},
+        draws={name: np.mean([draw[name] for draw in draws], axis=0) for name in FIGURES},
+    )
+
+
+def difference(ours: Measured, theirs: Measured) -> dict[str, dict[str, Any]]:
+    """Ours minus theirs, each figure with its interval over the same draws."""
+    return {
+        name: {
+            "difference": ours.mean(name) - theirs.mean(name),
+            "interval": interval(ours.draws[name] - theirs.draws[name]),
+        }
+        for name in ours.by_seed
+    }
+
+
+def by_slice(
+    data: Examples, rows: np.ndarray, found: dict[str, Sequence[np.ndarray]]
+) -> dict[str, dict[str, Any]]:
+    """AUC, average precision and NDCG@10 of every scorer in every slice, means over the seeds."""
+    label, lists = data.labels[rows], data.rows["list_id"].to_numpy()[rows]
+    result: dict[str, dict[str, Any]] = {}
+    for name, mask in slices(data, rows).items():
+        result[name] = {"num_rows": int(mask.sum()), "num_positive": int(label[mask].sum()), "figures": {}}
+        if not 0 < label[mask].sum() < mask.sum():
+            continue
+        for scorer, by_seed in found.items():
+            points = [probability_figures(label[mask], p[mask], lists[mask]) for p in by_seed]
+            result[name]["figures"][scorer] = {
+                figure: float(np.mean([point[figure] for point in points]))
+                for figure in ("auc", "average_precision", "ndcg_at_10")
+            }
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lists:
+    """What the coupons of one campaign to one shopper come to.
+
+    Attributes:
+        label: (L,) 1 where any was answered.
+        user: (L,) the shopper.
+        any: (L,) 1 - Π(1 - p): the chance of any answer, were they independent.
+        greatest: (L,) the greatest p.
+    """
+
+    label: np.ndarray
+    user: np.ndarray
+    any: np.ndarray
+    greatest: np.ndarray
+
+    @classmethod
+    def of(cls, label: np.ndarray, probability: np.ndarray, list_id: np.ndarray, user: np.ndarray) -> "Lists":
+        """From the rows of the lists."""
+        p = np.clip(probability.astype(np.float64), BELOW, 1 - BELOW)
+        frame = pd.DataFrame({"list": list_id, "user": user, "label": label, "p": p, "miss": np.log1p(-p)})
+        lists = frame.groupby("list").agg(
+            label=("label", "max"), user=("user", "first"), greatest=("p", "max"), miss=("miss", "sum")
+        )
+        return cls(
+            label=lists["label"].to_numpy(np.int64),
+            user=lists["user"].to_numpy(),
+            any=-np.expm1(lists["miss"].to_numpy()),
+            greatest=lists["greatest"].to_numpy(),
+        )
+
+    def inputs(self) -> np.ndarray:
+        """(L, 2): the logits of both."""
+        both = np.clip(np.stack([self.any, self.greatest], axis=1), BELOW, 1 - BELOW)
+        return np.asarray(np.log(both) - np.log1p(-both))
+
+
+def campaign_level(
+    test: Rows, by_seed: Sequence[np.ndarray], validation: Rows, searched: np.ndarray | None
+) -> dict[str, Measured]:
+    """Did the shopper answer any coupon of the campaign? By three ways to put a list's probabilities together.
+
+    Args:
+        test: the test rows.
+        by_seed: the scorer's probabilities there, with each seed.
+        validation: the validation rows.
+        searched: probabilities there by a model that has not seen them; None: nothing to fit to.
+
+    Returns:
+        "any" and "greatest" of `Lists`, and "fitted": a logistic regression on the logits of both, fitted to
+        the validation part's lists.
+    """
+    of_seed = [Lists.of(test.label, p, test.list_id, test.user) for p in by_seed]
+    scores = {"any": [lists.any for lists in of_seed], "greatest": [lists.greatest for lists in of_seed]}
+    if searched is not None:
+        known = Lists.of(validation.label, searched, validation.list_id, validation.user)
+        model = LogisticRegression(C=1.0).fit(known.inputs(), known.label)
+        scores["fitted"] = [model.predict_proba(lists.inputs())[:, 1] for lists in of_seed]
+    first = of_seed[0]
+    rows = Rows(label=first.label, list_id=np.arange(len(first.label)), user=first.user, draws=test.draws)
+    return {name: measured(rows, values) for name, values in scores.items()}

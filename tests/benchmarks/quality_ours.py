@@ -1,0 +1,91 @@
+"""Ours and what is left of it when a part is taken away: the product's own `fit` with a changed recipe."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
+from tests.benchmarks.quality_rivals import Scored
+from training.examples import Examples, read_examples
+from training.fit import fit
+from training.recipe import Recipe
+from training.scorer import Scorer
+from training.split import TEST, VALIDATION
+
+CROSS = "cross_"
+SILENT: Mapping[str, Any] = {"trainable_layers": 0, "purchase_epochs": 0, "epochs": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A way to train ours.
+
+    Attributes:
+        name: its key.
+        title: what the page calls it.
+        changes: settings of the recipe that differ from the default.
+        without: features whose names begin so are taken away.
+    """
+
+    name: str
+    title: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    without: str | None = None
+
+
+OURS = Variant(name="ours", title="ours")
+FROZEN = Variant(name="frozen", title="ours, language model frozen", changes={"trainable_layers": 0})
+PAST = Variant(name="past", title="ours without the words (g alone)", changes=SILENT)
+OURS_UNCROSSED = Variant(name="ours_uncrossed", title="ours", without=CROSS)
+PAST_UNCROSSED = Variant(
+    name="past_uncrossed", title="ours without the words (g alone)", changes=SILENT, without=CROSS
+)
+
+
+def trained(variant: Variant, examples: Path, recipe: Recipe, *, work: Path) -> tuple[Scored, float]:
+    """Fit a variant and score the test part; validation probabilities where the recipe does not refit.
+
+    Args:
+        variant: what to train.
+        examples: the examples folder.
+        recipe: the recipe that the variant changes, with the seed.
+        work: a folder for this alone; a killed fit goes on there. It is removed at the end.
+
+    Returns:
+        Probabilities, and the seconds of the fit (of its last part where it was resumed).
+    """
+    folder = examples if variant.without is None else without(examples, work / "examples", variant.without)
+    changed = replace(recipe, **variant.changes)
+    start = time.perf_counter()
+    result = fit(folder, changed, out=work / "out", work=work / "fit", log_dir=work / "log")
+    seconds = time.perf_counter() - start
+    scored = _scored(read_examples(folder), result.bundle, with_validation=not changed.refit)
+    shutil.rmtree(work)
+    return scored, seconds
+
+
+def _scored(data: Examples, bundle: Path, *, with_validation: bool) -> Scored:
+    scorer = Scorer.load(bundle)
+    validation = scorer.score_examples(data, data.part == VALIDATION) if with_validation else None
+    return Scored(
+        test=scorer.score_examples(data, data.part == TEST).probability,
+        validation=None if validation is None else validation.probability,
+    )
+
+
+def without(examples: Path, folder: Path, prefix: str) -> Path:
+    """An examples folder whose schema names no feature that begins so; the tables are the same files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (ROWS, HISTORIES, TEXTS, FUTURES):
+        if (examples / name).exists() and not (folder / name).exists():
+            (folder / name).symlink_to((examples / name).absolute())
+    schema = ExampleSchema.read(examples)
+    kept = {
+        kind: [name for name in getattr(schema, kind) if not name.startswith(prefix)]
+        for kind in ("numeric", "categorical")
+    }
+    replace(schema, **kept).write(folder)
+    return folder

@@ -1,0 +1,145 @@
+"""The benchmarks' own parts, on synthetic examples: what they compute is what they say."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.training.synthetic import SUBJECTS, make_rows, write_examples
+from training.examples import Examples, read_examples
+from training.metrics import auc
+from training.recipe import Recipe
+from training.split import TEST, TRAIN, VALIDATION
+
+NUMERIC = ("user_events", "item_popularity", "cross_topic_visits", "cross_topic_amount", "context_hour")
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic examples with the columns that the past-baskets heuristic reads."""
+    rows = make_rows(np.random.default_rng(0), 24, 12)
+    visits = rows.pop("cross_visits").fillna(0)
+    rows.insert(rows.columns.get_loc("item_popularity") + 1, "cross_topic_visits", visits)
+    rows["cross_topic_amount"] = visits * 2
+    return write_examples(tmp_path_factory.mktemp("crossed"), rows=rows, numeric=NUMERIC)
+
+
+@pytest.fixture(scope="module")
+def data(crossed: Path) -> Examples:
+    return read_examples(crossed)
+
+
+@pytest.fixture(scope="module")
+def covers() -> pd.DataFrame:
+    items = range(2 * len(SUBJECTS))
+    return pd.DataFrame(
+        {"item_id": [f"i{n}" for n in items], "topic": [SUBJECTS[n % len(SUBJECTS)] for n in items]}
+    )
+
+
+def test_rivals_rank_better_than_chance(data: Examples, covers: pd.DataFrame) -> None:
+    pytest.importorskip("lenskit")
+    from tests.benchmarks.quality_rivals import Ease, calibrated, past_baskets
+
+    label = data.labels[data.part == TEST]
+    for score in (past_baskets(data), Ease(data, covers).scores(tell=lambda _: None)):
+        scored = calibrated(data, score, seed=0)
+        assert (auc(label, scored.test) or 0) > 0.6
+        assert scored.test.mean() == pytest.approx(data.labels[data.part != TEST].mean(), rel=0.2)
+        assert scored.validation is not None
+        assert len(scored.validation) == (data.part == VALIDATION).sum()
+
+
+def test_ease_knows_nothing_of_later_histories(data: Examples, covers: pd.DataFrame) -> None:
+    pytest.importorskip("lenskit")
+    from tests.benchmarks.quality_rivals import Ease
+
+    ease = Ease(data, covers)
+    early = ease.moment <= np.sort(np.unique(ease.moment))[0]
+    before = ease._fitted(ease.moment.min(), 30.0)
+    ease.bought.data[~early[np.repeat(np.arange(len(early)), np.diff(ease.bought.indptr))]] = 7.0
+    assert np.array_equal(before, ease._fitted(ease.moment.min(), 30.0))
+
+
+def test_trees_are_tuned_on_the_validation_part_and_the_search_goes_on(
+    data: Examples, tmp_path: Path
+) -> None:
+    from tests.benchmarks.quality_rivals import WITHOUT, features, refitted_trees, tuned_trees
+
+    table = features(data)
+    tuned_trees(data, table, trials=1, store=tmp_path / "trees.db", seed=0)
+    found = tuned_trees(data, table, trials=2, store=tmp_path / "trees.db", seed=0)
+    assert len(found["trials"]) == 2
+    assert found["trials"][0]["num_leaves"] == 15
+    kept = table.without(WITHOUT[found["without"]])
+    scored = refitted_trees(data, kept, found["settings"], num_trees=found["num_trees"], seed=0)
+    assert (auc(data.labels[data.part == TEST], scored) or 0) > 0.6
+
+
+def test_the_chance_of_any_answer_in_a_list() -> None:
+    from tests.benchmarks.quality_figures import Lists
+
+    lists = Lists.of(np.array([0, 1, 0]), np.array([0.5, 0.5, 0.1]), np.array([3, 3, 8]), np.array([0, 0, 1]))
+    assert lists.any == pytest.approx([0.75, 0.1])
+    assert lists.greatest == pytest.approx([0.5, 0.1])
+    assert list(lists.label) == [1, 0]
+
+
+def test_taking_features_away_leaves_the_rows(crossed: Path, tmp_path: Path) -> None:
+    from tests.benchmarks.quality_ours import without
+
+    left = read_examples(without(crossed, tmp_path / "left", "cross_"))
+    assert list(left.schema.numeric) == ["user_events", "item_popularity", "context_hour"]
+    assert len(left.rows) == len(read_examples(crossed).rows)
+
+
+def test_the_textbook_learns_from_written_rows(data: Examples, encoder: Path) -> None:
+    from tests.benchmarks.training_textbook import Drawn, Textbook, WrittenRows, as_if_all
+
+    drawn = Drawn.of(data.labels, np.flatnonzero(data.part == TRAIN), others=40, seed=0)
+    assert data.labels[drawn.rows].sum() == data.labels[data.part == TRAIN].sum()
+    every = as_if_all(data.labels, drawn)
+    others = (data.labels[data.part == TRAIN] == 0).sum()
+    assert (data.labels[drawn.rows][every] == 0).sum() == pytest.approx(others, abs=20)
+    textbook = Textbook(str(encoder), seed=0)
+    bought, offered = WrittenRows(data, drawn.rows, textbook.tokenizer).words(int(drawn.rows[1]))
+    assert data.texts[data.rows["text_id"].iloc[drawn.rows[1]]] in offered
+    assert "bought" in bought
+    lesson = textbook.fit(data, drawn.rows, share=drawn.share, seconds=60)
+    assert lesson.rows == len(drawn.rows)
+    assert not lesson.stopped
+    probability = textbook.probabilities(data, drawn.rows)
+    assert probability.shape == drawn.rows.shape
+    assert ((probability > 0) & (probability < 1)).all()
+
+
+@pytest.mark.slow
+def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
+    crossed: Path, covers: pd.DataFrame, recipe: Recipe, tmp_path: Path
+) -> None:
+    pytest.importorskip("lenskit")
+    from tests.benchmarks.machine import machine
+    from tests.benchmarks.quality import QUICK
+    from tests.benchmarks.quality_bench import TITLES, Bench, Store
+    from tests.benchmarks.quality_page import goals, page
+
+    said: list[str] = []
+    effort = replace(QUICK, seeds=(1, 2))
+    bench = Bench(crossed, covers, recipe, effort, Store(tmp_path, said.append))
+    found = bench.run()
+    done = len(said)
+    again = Bench(crossed, covers, recipe, effort, Store(tmp_path, said.append)).run()
+    assert len(said) == done
+    assert again["figures"]["ours"]["auc"] == found["figures"]["ours"]["auc"]
+    assert found["figures"]["ours"]["auc"]["mean"] > 0.7
+    assert len(found["figures"]["trees"]["auc"]["by_seed"]) == 2
+    assert found["paired"]["past"]["auc"]["difference"] == pytest.approx(
+        found["figures"]["ours"]["auc"]["mean"] - found["figures"]["past"]["auc"]["mean"]
+    )
+    assert "fitted" in found["campaign"]["ours"]
+    facts = {"machine": machine(), "command": "make", "seconds": 1, "quick": True, **found}
+    written = page(facts)
+    assert all(title in written for title in TITLES.values())
+    assert len(goals(facts)) == 6
