@@ -16,7 +16,7 @@ RECOMMENDER := $(BIN)/python -m orchestration
 source_option = $(if $(SOURCE),--source "$(SOURCE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese bench-methods clean
+.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese bench-methods bench-quality bench-training clean
 MAKEFLAGS += --no-print-directory
 
 help: ## say what there is
@@ -88,6 +88,9 @@ bench-methods: $(STAMP) ## ways to tune the language model: memory, time and fig
 
 bench-quality: $(STAMP) ## every method on the same rows of Complete Journey, after make demo; QUICK=1 shows that it runs
 	@$(BIN)/python -m tests.benchmarks.quality $(if $(QUICK),--quick)
+
+bench-training: $(STAMP) ## rows a second beside the textbook loop, after make demo; QUICK=1 shows that it runs
+	@$(BIN)/python -m tests.benchmarks.training $(if $(QUICK),--quick)
 
 clean: ## remove .venv and caches; what runs made (.recommender) stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -43,14 +43,19 @@ class Lesson:
     """What the loop did.
 
     Attributes:
-        rows: rows whose loss was computed.
+        seen: (rows,) numbers of the rows whose loss was computed.
         seconds: wall time of the loop, without loading the model.
         stopped: whether the wall time ended it before its rows were through.
     """
 
-    rows: int
+    seen: np.ndarray
     seconds: float
     stopped: bool
+
+    @property
+    def rows(self) -> int:
+        """How many rows it learned from."""
+        return len(self.seen)
 
     @property
     def rows_per_second(self) -> float:
@@ -85,7 +90,11 @@ class WrittenRows(torch.utils.data.Dataset):  # type: ignore[type-arg]
             return_tensors="pt",
         )
         label = torch.tensor(float(self.columns["label"][row]))
-        return {"label": label, **{name: value[0] for name, value in tokens.items()}}
+        return {
+            "row": torch.tensor(row),
+            "label": label,
+            **{name: value[0] for name, value in tokens.items()},
+        }
 
     def words(self, row: int) -> tuple[str, str]:
         """The shopper, and the context and the candidate, in words."""
@@ -154,22 +163,22 @@ class Textbook:
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=RATE, weight_decay=DECAY)
         self.model.train()
-        start, seen = time.perf_counter(), 0
+        start, seen = time.perf_counter(), np.zeros(0, dtype=np.int64)
         for batch in loader:
-            done = max(seen / len(rows), (time.perf_counter() - start) / seconds)
+            done = max(len(seen) / len(rows), (time.perf_counter() - start) / seconds)
             if done >= 1:
                 break
             for group in optimizer.param_groups:
                 group["lr"] = RATE * min(max(done, 0.01) / WARMUP, (1 - done) / (1 - WARMUP))
-            label = batch.pop("label").to(self.device)
+            places, label = batch.pop("row"), batch.pop("label").to(self.device)
             logit = self._logit(batch) - float(np.log(share))
             loss = nn.functional.binary_cross_entropy_with_logits(logit, label)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
-            seen += len(label)
-        return Lesson(rows=seen, seconds=time.perf_counter() - start, stopped=seen < len(rows))
+            seen = np.concatenate([seen, places.numpy()])
+        return Lesson(seen=seen, seconds=time.perf_counter() - start, stopped=len(seen) < len(rows))
 
     @torch.inference_mode()
     def probabilities(
@@ -180,7 +189,7 @@ class Textbook:
         loader = torch.utils.data.DataLoader(self._written(data, rows), batch_size=64)
         found = []
         for number, batch in enumerate(loader):
-            batch.pop("label")
+            del batch["row"], batch["label"]
             found.append(torch.sigmoid(self._logit(batch).double()).cpu().numpy())
             if number % 20 == 0:
                 tell(f"textbook: {number * 64} of {len(rows)} rows scored")

@@ -143,3 +143,23 @@ def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
     written = page(facts)
     assert all(title in written for title in TITLES.values())
     assert len(goals(facts)) == 6
+
+
+@pytest.mark.slow
+def test_the_speed_of_ours_beside_the_textbook(examples: Path, recipe: Recipe, tmp_path: Path) -> None:
+    from tests.benchmarks.machine import machine
+    from tests.benchmarks.training import QUICK, Bench
+    from tests.benchmarks.training_page import page
+
+    bench = Bench(examples, recipe, QUICK, tmp_path / "work", lambda _: None)
+    found = bench.run()
+    assert found["ours"]["every row"]["rows"] == len(bench.train)
+    assert found["ours"]["recipe"]["rows"] < len(bench.train)
+    assert found["ours"]["same rows"]["rows"] == found["textbook"]["the recipe's layers"]["rows"]
+    assert found["ratio"] == pytest.approx(
+        found["ours"]["every row"]["rows_per_second"]
+        / found["textbook"]["the recipe's layers"]["rows_per_second"]
+    )
+    assert found["floor"]["tokens"] <= found["floor"]["padded"]
+    facts = {"machine": machine(), "command": "make", "seconds": 1, "quick": True, **found}
+    assert f"{found['auc_ours']:.4f}" in page(facts)

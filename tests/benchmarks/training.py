@@ -1,0 +1,246 @@
+"""`make bench-training`: rows a second of ours beside the textbook loop, on the same machine, model and rows.
+
+Four fits of ours by the product's own `fit`, without the refit, and two textbook loops:
+
+- `every row`: the recipe with every row of the training part in the words stage. The textbook of the same
+  trainable layers gets the wall time of that whole fit, and rows drawn from the same training part.
+- `recipe`: as it is packaged; of the rows without an answer it draws a share.
+- `all layers`: every row, the whole language model learning, beside a textbook that does the same.
+- `same rows`: ours on nothing but the rows that the textbook came to see in its time.
+
+A row counts when its loss was computed and learned from. Ours' rows a second are those of the words stage: its
+steps, the reading anew of every distinct text at the end, and the figures of the validation part. `whole` divides the
+same rows by the wall time of the whole fit: reading the files, reading the texts, purchases, g, words.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expectations.contracts.errors import RecommenderError
+from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
+from expectations.contracts.landing import current_folder, write_json
+from tests.benchmarks.machine import machine
+from tests.benchmarks.training_floor import floor
+from tests.benchmarks.training_page import page
+from tests.benchmarks.training_textbook import LENGTH, Drawn, Lesson, Textbook, as_if_all
+from training.examples import Examples, read_examples
+from training.fit import fit
+from training.metrics import auc, average_precision
+from training.recipe import Recipe, read_recipe
+from training.scorer import Scorer
+from training.split import TEST, TRAIN
+
+HERE = Path(__file__).parent
+SOURCE = "complete_journey"
+OUTSIDE = ("bundle",)  # laps of a fit that are not training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much a run does.
+
+    Attributes:
+        textbook_others: unanswered rows of the training part that the textbook may see, beside all answered.
+        test_others: unanswered test rows that AUC and AP are measured on, beside all answered.
+        most_seconds: longest wall time of a textbook loop.
+    """
+
+    textbook_others: int = 4000
+    test_others: int = 3000
+    most_seconds: float = 300.0
+
+
+QUICK = Effort(textbook_others=64, test_others=64, most_seconds=8.0)
+QUICK_RECIPE = {
+    "max_tokens": 8,
+    "tabular_epochs": 1,
+    "purchase_epochs": 1,
+    "purchase_steps": 4,
+    "texts_per_step": 128,
+    "history_texts_per_step": 2,
+}
+
+
+class Bench:
+    """One run.
+
+    Args:
+        examples: the examples folder.
+        recipe: ours.
+        effort: how much to do.
+        work: a folder for this alone.
+        tell: says one line to who watches.
+    """
+
+    def __init__(
+        self, examples: Path, recipe: Recipe, effort: Effort, work: Path, tell: Callable[[str], None]
+    ) -> None:
+        self.examples, self.effort, self.work, self.tell = examples, effort, work, tell
+        self.recipe = replace(recipe, refit=False, epochs=1)
+        self.data: Examples = read_examples(examples)
+        self.train = np.flatnonzero(self.data.part == TRAIN)
+        self.measured = Drawn.of(
+            self.data.labels, np.flatnonzero(self.data.part == TEST), others=effort.test_others, seed=1
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Everything; JSON-able."""
+        layers = self.recipe.trainable_layers
+        ours = {"every row": self._ours("every row", {"negatives": 1.0})}
+        seconds = min(ours["every row"]["whole_seconds"], self.effort.most_seconds)
+        top, seen = self._textbook("the recipe's layers", layers, seconds)
+        whole, _ = self._textbook("all layers", -1, seconds)
+        ours["recipe"] = self._ours("recipe", {})
+        ours["all layers"] = self._ours("all layers", {"negatives": 1.0, "trainable_layers": -1})
+        ours["same rows"] = self._ours("same rows", {"negatives": 1.0}, rows=seen)
+        rate = top["rows_per_second"]
+        return {
+            "ratio": ours["every row"]["rows_per_second"] / rate,
+            "auc_ours": ours["every row"]["auc"],
+            "auc_textbook": max(top["auc"], whole["auc"]),
+            "ratio_whole_fit": ours["every row"]["whole_rows_per_second"] / rate,
+            "ratio_recipe": ours["recipe"]["rows_per_second"] / rate,
+            "ratio_all_layers": ours["all layers"]["rows_per_second"] / whole["rows_per_second"],
+            "auc_ours_same_rows": ours["same rows"]["auc"],
+            "trainable_layers": layers,
+            "ours": ours,
+            "textbook": {"the recipe's layers": top, "all layers": whole},
+            "test": {
+                "rows": len(self.measured.rows),
+                "answered": int(self.data.labels[self.measured.rows].sum()),
+            },
+            "train": {"rows": len(self.train), "answered": int(self.data.labels[self.train].sum())},
+            "distinct_texts": len(self.data.texts),
+            "floor": asdict(floor(self.data, self.recipe, length=LENGTH)),
+        }
+
+    def _ours(self, name: str, changes: dict[str, Any], *, rows: np.ndarray | None = None) -> dict[str, Any]:
+        """One fit of ours: rows a second, wall time by step, AUC and AP on the drawn test rows."""
+        folder = (
+            self.examples if rows is None else only(self.examples, self.data, rows, self.work / "examples")
+        )
+        recipe = replace(self.recipe, **changes)
+        result = fit(
+            folder,
+            recipe,
+            out=self.work / "out",
+            work=self.work / "fit",
+            log_dir=self.work / "log",
+            progress=False,
+        )
+        scorer = Scorer.load(result.bundle)
+        mask = np.zeros(len(self.data.rows), dtype=bool)
+        mask[self.measured.rows] = True
+        learned = self.train if rows is None else rows
+        answered = int(self.data.labels[learned].sum())
+        num_rows = answered + round((len(learned) - answered) * recipe.negatives)
+        whole = sum(seconds for lap, seconds in result.seconds.items() if lap not in OUTSIDE)
+        found = {
+            "rows": num_rows,
+            "words_seconds": result.seconds["words"],
+            "rows_per_second": num_rows / result.seconds["words"],
+            "whole_seconds": whole,
+            "whole_rows_per_second": num_rows / whole,
+            "laps": result.seconds,
+            **self._figures(scorer.score_examples(self.data, mask).probability),
+        }
+        shutil.rmtree(self.work)
+        self.tell(f"ours, {name}: {found['rows_per_second']:.0f} rows a second, AUC {found['auc']:.4f}")
+        return found
+
+    def _textbook(self, name: str, layers: int, seconds: float) -> tuple[dict[str, Any], np.ndarray]:
+        """One textbook loop, and the rows that it saw."""
+        drawn = Drawn.of(self.data.labels, self.train, others=self.effort.textbook_others, seed=0)
+        textbook = Textbook(self.recipe.encoder, seed=self.recipe.seed, trainable_layers=layers)
+        lesson: Lesson = textbook.fit(self.data, drawn.rows, share=drawn.share, seconds=seconds)
+        found = {
+            "rows": lesson.rows,
+            "seconds": lesson.seconds,
+            "rows_per_second": lesson.rows_per_second,
+            **self._figures(textbook.probabilities(self.data, self.measured.rows)),
+        }
+        self.tell(f"textbook, {name}: {found['rows_per_second']:.1f} rows a second, AUC {found['auc']:.4f}")
+        return found, lesson.seen
+
+    def _figures(self, probability: np.ndarray) -> dict[str, float | None]:
+        """AUC and AP as if all test rows were there."""
+        label = self.data.labels[self.measured.rows]
+        every = as_if_all(self.data.labels, self.measured)
+        return {
+            "auc": auc(label, probability),
+            "average_precision": average_precision(label[every], probability[every]),
+        }
+
+
+def only(examples: Path, data: Examples, rows: np.ndarray, folder: Path) -> Path:
+    """An examples folder whose training part is these rows alone; the other parts are whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (HISTORIES, TEXTS, SCHEMA, FUTURES):
+        if (examples / name).exists():
+            (folder / name).symlink_to((examples / name).absolute())
+    kept = data.part != TRAIN
+    kept[rows] = True
+    pq.write_table(pq.read_table(examples / ROWS).filter(pa.array(kept)), folder / ROWS)
+    return folder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; the exit status is 0, or 1 after an error's message."""
+    options = _parser().parse_args(arguments)
+    work = options.work or options.home / "benchmarks" / "training"
+    start = time.perf_counter()
+    try:
+        examples = options.examples or current_folder(options.home / "examples" / SOURCE)
+        recipe, effort = read_recipe(options.recipe), Effort()
+        if options.quick:
+            effort, recipe = QUICK, replace(recipe, **QUICK_RECIPE)
+        found = Bench(examples, recipe, effort, work / "fits", _tell).run()
+    except RecommenderError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    seconds = round(time.perf_counter() - start)
+    command = "make bench-training" + (" QUICK=1" if options.quick else "")
+    facts = {"machine": machine(), "command": command, "seconds": seconds, "quick": options.quick, **found}
+    out = work if options.quick else options.out
+    write_json(out / "results" / "training.json", facts)
+    (out / "training.md").write_text(page(facts), encoding="utf-8")
+    _tell(f"{out / 'training.md'}: {seconds} s")
+    return 0
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.training", description=__doc__)
+    home = Path(os.environ.get("RECOMMENDER_HOME") or ".recommender")
+    parser.add_argument(
+        "--home", type=Path, default=home, help="RECOMMENDER_HOME, after a run on Complete Journey"
+    )
+    parser.add_argument("--examples", type=Path, help="examples folder (default: the home's current one)")
+    parser.add_argument("--recipe", type=Path, help="TOML file (default: the packaged recipe)")
+    parser.add_argument("--work", type=Path, help="for checkpoints (default: HOME/benchmarks/training)")
+    parser.add_argument(
+        "--out", type=Path, default=HERE, help="where the page and results/ go (not of --quick)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a little of everything, written to the work folder"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
