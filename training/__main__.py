@@ -22,19 +22,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fit(options: argparse.Namespace) -> int:
+    from training import ranks
     from training.fit import fit
     from training.recipe import read_recipe
 
     work = options.work or options.out / ".training"
-    result = fit(
-        options.examples,
-        read_recipe(options.recipe),
-        out=options.out,
-        work=work,
-        log_dir=options.log_dir or work / "tensorboard",
-        champion=options.champion,
-        progress=not options.quiet,
-    )
+    with ranks.together():
+        result = fit(
+            options.examples,
+            read_recipe(options.recipe),
+            out=options.out,
+            work=work,
+            log_dir=options.log_dir or work / "tensorboard",
+            champion=options.champion,
+            progress=not options.quiet,
+        )
+        if ranks.rank() > 0:
+            return 0
     facts = {
         "bundle": str(result.bundle),
         "hash": result.hash,

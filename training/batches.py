@@ -64,6 +64,7 @@ class Assembler:
         self.text_id, self.query_id = columns["text_id"], columns["query_id"]
         self.history_id, self.histories = columns["history_id"], examples.histories
         transforms.require(columns.names)
+        self._num_texts = len(examples.texts)
         self._numeric = [columns.numeric.index(name) for name in transforms.numeric]
         self._categorical = [columns.categorical.index(name) for name in transforms.categorical]
         # Of each category that the rows hold, its code; at place -1 that of an unknown one.
@@ -88,8 +89,7 @@ class Assembler:
         history, features = self.histories.padded(histories)
         key = np.stack([self.text_id[rows], self.query_id[rows]], axis=1)
         pairs, pair = np.unique(key, axis=0, return_inverse=True)
-        text_ids = np.unique(np.concatenate([history.ravel(), pairs.ravel()]))
-        text_ids = text_ids[text_ids >= 0]
+        text_ids = self._distinct(history, pairs)
         numbers, codes = self.features(rows)
         self.columns.release()
         batch = Batch(
@@ -103,6 +103,17 @@ class Assembler:
             history_features=torch.from_numpy(features),
         )
         return batch, text_ids
+
+    def text_ids(self, rows: np.ndarray) -> np.ndarray:
+        """Text ids of the batch of some rows, ascending."""
+        history, _ = self.histories.padded(np.unique(self.history_id[rows]))
+        return self._distinct(history, self.text_id[rows], self.query_id[rows])
+
+    def _distinct(self, *text_ids: np.ndarray) -> np.ndarray:
+        there = np.zeros(self._num_texts + 1, dtype=bool)  # the last for -1: nothing
+        for ids in text_ids:
+            there[ids] = True
+        return np.flatnonzero(there[:-1])
 
     def chunks(self, rows: np.ndarray, *, size: int = 16384, num_pairs: int = 64) -> Iterator[np.ndarray]:
         """Cut rows into chunks of at most `size` rows and `num_pairs` distinct pairs; every row once."""

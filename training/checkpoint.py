@@ -122,7 +122,7 @@ def learned(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": tensor.detach().clone()
         for name, module in modules.items()
-        for key, tensor in _changing(module)
+        for key, tensor in changing(module)
     }
 
 
@@ -130,11 +130,12 @@ def restore(modules: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
     """Put back what `learned` copied."""
     with torch.no_grad():
         for name, module in modules.items():
-            for key, tensor in _changing(module):
+            for key, tensor in changing(module):
                 tensor.copy_(tensors[f"{name}.{key}"])
 
 
-def _changing(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def changing(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The parameters that learn and the buffers that are saved, by name."""
     saved = module.state_dict().keys()
     yield from ((key, value) for key, value in module.named_parameters() if value.requires_grad)
     yield from ((key, value) for key, value in module.named_buffers() if key in saved)

@@ -4,7 +4,6 @@ An epoch's randomness comes from (seed, stage, epoch) alone, so a run that was k
 draws what it would have drawn.
 """
 
-import math
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from expectations.contracts.errors import DataError, SettingError
+from expectations.contracts.errors import DataError
+from training import ranks
 from training.checkpoint import (
     Checkpoints,
     Progress,
+    changing,
     learned,
     optimizer_tensors,
     prefixed,
@@ -28,6 +29,7 @@ from training.checkpoint import (
     under,
 )
 from training.recipe import Recipe
+from training.step import take_step
 
 LOWER_IS_BETTER = ("log_loss",)
 
@@ -43,10 +45,12 @@ class Stage:
         planned: epochs that the learning rate is planned for.
         epochs: epochs to run, at most `planned`.
         batches: an epoch's generator -> row numbers of each batch.
-        loss: row numbers and the epoch's generator -> mean loss of a batch.
+        loss: row numbers and the epoch's generator -> mean loss of a batch, or of a part of one.
         finish: called after an epoch and after weights were put back (refreshes vectors).
         stepped: called after each step, its gradients in place, with the share of the steps that were over
             before it.
+        draw: called before each step with all its rows and the epoch's generator: draws what must be the same
+            for all parts of the batch.
         validate: figures on the validation part, or None: no early stopping, the last epoch counts.
     """
 
@@ -60,6 +64,7 @@ class Stage:
     finish: Callable[[], None]
     validate: Callable[[], dict[str, float | None]] | None
     stepped: Callable[[float], None] | None = None
+    draw: Callable[[np.ndarray, np.random.Generator], None] | None = None
 
 
 def run_stage(
@@ -72,7 +77,7 @@ def run_stage(
         recipe: seed, warm-up, clipping, patience and metric.
         progress: changed as the stage goes on.
         checkpoints: written after each epoch.
-        log: a TensorBoard `SummaryWriter`.
+        log: a TensorBoard `SummaryWriter`, or None.
         bar: whether to show a progress bar.
 
     Raises:
@@ -81,6 +86,7 @@ def run_stage(
     """
     optimizer = torch.optim.AdamW([dict(group) for group in stage.groups])  # AdamW changes what it is given
     best: dict[str, Tensor] = {}
+    at_once = progress.facts.setdefault("rows_at_once", {})
     if progress.stage == stage.name:
         saved = checkpoints.load()
         if saved is not None and progress.epoch > 0:
@@ -90,8 +96,9 @@ def run_stage(
             stage.finish()
     else:
         progress.stage, progress.epoch, progress.best_epoch, progress.best_value = stage.name, 0, 0, None
+    ranks.agree(tensor for module in stage.modules.values() for _, tensor in changing(module))
     while progress.epoch < stage.epochs and not _is_stale(stage, recipe, progress):
-        entry = _run_epoch(stage, recipe, progress.epoch, optimizer, bar=bar)
+        entry = _run_epoch(stage, recipe, progress.epoch, optimizer, at_once, bar=bar)
         progress.epoch += 1
         if _note(stage, recipe, progress, entry):
             best = learned(stage.modules)
@@ -101,23 +108,30 @@ def run_stage(
                 f"{name} {entry[name]:.4f}" for name in ("train_loss", recipe.metric) if entry.get(name)
             ]
             tqdm.write(f"{stage.name} {progress.epoch}/{stage.epochs}: {', '.join(figures)}", file=sys.stderr)
-        tensors = {
-            **prefixed("model", learned(stage.modules)),
-            **prefixed("best", best),
-            **prefixed("optimizer", optimizer_tensors(optimizer)),
-        }
-        checkpoints.save(tensors, progress)
+        if ranks.rank() == 0:
+            tensors = {
+                **prefixed("model", learned(stage.modules)),
+                **prefixed("best", best),
+                **prefixed("optimizer", optimizer_tensors(optimizer)),
+            }
+            checkpoints.save(tensors, progress)
     if best and progress.best_epoch != progress.epoch:
         restore(stage.modules, best)
         stage.finish()
 
 
 def _run_epoch(
-    stage: Stage, recipe: Recipe, epoch: int, optimizer: torch.optim.Optimizer, *, bar: bool
+    stage: Stage,
+    recipe: Recipe,
+    epoch: int,
+    optimizer: torch.optim.Optimizer,
+    at_once: dict[str, int],
+    *,
+    bar: bool,
 ) -> dict[str, Any]:
     stage_number = zlib.crc32(stage.name.encode())
     rng = np.random.default_rng([recipe.seed, stage_number, epoch])
-    torch.manual_seed(int(rng.integers(2**31)))
+    torch.manual_seed(int(rng.integers(2**31)) + ranks.rank())  # ranks drop out different units
     batches = stage.batches(rng)
     total, norms = 0.0, []
     for module in stage.modules.values():
@@ -129,7 +143,7 @@ def _run_epoch(
         rate = learning_rate(share, recipe.warmup_share)
         for group, planned in zip(optimizer.param_groups, stage.groups, strict=True):
             group["lr"] = planned["lr"] * rate
-        loss, norm = _step(stage, recipe, optimizer, rows, rng)
+        loss, norm = take_step(stage, optimizer, rows, rng, clip_norm=recipe.clip_norm, at_once=at_once)
         if stage.stepped is not None:
             stage.stepped(share)
         total += loss * len(rows)
@@ -146,25 +160,6 @@ def _run_epoch(
         "gradient_norm": float(np.mean(norms)),
         **(stage.validate() if stage.validate is not None else {}),
     }
-
-
-def _step(
-    stage: Stage,
-    recipe: Recipe,
-    optimizer: torch.optim.Optimizer,
-    rows: np.ndarray,
-    rng: np.random.Generator,
-) -> tuple[float, float]:
-    optimizer.zero_grad(set_to_none=True)
-    loss = stage.loss(rows, rng)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise SettingError(f"the loss of stage {stage.name} is {value}; lower the recipe's learning rates")
-    loss.backward()
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = float(nn.utils.clip_grad_norm_(parameters, recipe.clip_norm))
-    optimizer.step()
-    return value, norm
 
 
 def learning_rate(share: float, warmup_share: float) -> float:
@@ -198,6 +193,6 @@ def _is_stale(stage: Stage, recipe: Recipe, progress: Progress) -> bool:
 
 
 def _write_log(log: Any, entry: dict[str, Any]) -> None:
-    for name, value in entry.items():
+    for name, value in entry.items() if log is not None else ():
         if isinstance(value, float):
             log.add_scalar(f"{entry['stage']}/{name}", value, entry["epoch"])

@@ -19,6 +19,7 @@ stages 2 and 3 only choose the scale and measure: what is new is learned in stag
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tqdm import tqdm
 from expectations.contracts.errors import DataError
 from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
 from expectations.contracts.landing import file_hash, fingerprint
+from training import ranks
 from training.bundle import write_bundle
 from training.calibration import fit_calibration
 from training.checkpoint import Checkpoints, Progress, learned, under
@@ -96,11 +98,12 @@ def fit(
         BundleError: the champion was altered.
         SchemaError, DataError: the examples cannot be learned from.
         SettingError: the recipe does not fit them.
-        TransientError: a checkpoint could not be written.
+        TransientError: a checkpoint could not be written, or another process of the run has ended.
     """
     from torch.utils.tensorboard import SummaryWriter  # its import takes a second
 
     clock = Clock()
+    progress = progress and ranks.rank() == 0
     tell = tqdm.write if progress else lambda _: None
     data = read_examples(examples, spool=work)
     start, said = _start(champion, data, recipe)
@@ -118,7 +121,7 @@ def fit(
     saved = checkpoints.load()
     state = saved[1] if saved is not None else Progress(stage="")
     checkpoints.kept.update(under("kept", saved[0]) if saved is not None else {})
-    with SummaryWriter(str(log_dir)) as log:
+    with SummaryWriter(str(log_dir)) if ranks.rank() == 0 else nullcontext() as log:
 
         def go(stage: Stage) -> None:
             run_stage(stage, run.recipe, state, checkpoints, log=log, bar=progress)
@@ -127,17 +130,19 @@ def fit(
         course = Course(run, state, go, checkpoints.kept, tell=tell)
         course.run_all()
     warm_starts = start.warm_starts + 1 if start else 0
-    folder, digest = write_bundle(
-        out,
-        recipe=recipe,
-        data=data,
-        model=run.model,
-        table=run.table,
-        transforms=run.transforms,
-        before=run.pretrained_vectors,
-        metrics=state.facts["metrics"],
-        champion=start.hash if start else None,
-        warm_starts=warm_starts,
+    folder, digest = ranks.told(
+        lambda: write_bundle(
+            out,
+            recipe=recipe,
+            data=data,
+            model=run.model,
+            table=run.table,
+            transforms=run.transforms,
+            before=run.pretrained_vectors,
+            metrics=state.facts["metrics"],
+            champion=start.hash if start else None,
+            warm_starts=warm_starts,
+        )
     )
     checkpoints.remove()
     clock.lap("bundle")

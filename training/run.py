@@ -63,6 +63,7 @@ class Run:
         self.topic_ids = self._topics()
         self.reference_places, self.reference_features = self._references()
         self.model = self.fresh_model()
+        self._fresh = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
 
     def _fitted_transforms(self) -> Transforms:
         schema = self.data.schema
@@ -228,20 +229,24 @@ class Run:
             finish=self.table.refresh if self.encoder.learns else (lambda: None),
             validate=self.figures if validate else None,
             stepped=self.encoder.step,
+            draw=self._draw_texts,
         )
 
-    def _words_loss(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
-        recipe = self.recipe
-        batch, text_ids = self.assembler.batch(rows)
+    def _draw_texts(self, rows: np.ndarray, rng: np.random.Generator) -> None:
+        """Choose the texts that a step reads with gradient: its candidates and some of its history texts."""
         candidates = np.unique(self.assembler.text_id[rows])
-        others = np.setdiff1d(text_ids, candidates, assume_unique=True)
-        sample = rng.choice(others, min(recipe.history_texts_per_step, len(others)), replace=False)
+        others = np.setdiff1d(self.assembler.text_ids(rows), candidates, assume_unique=True)
+        count = min(self.recipe.history_texts_per_step, len(others))
+        self._fresh = np.concatenate([candidates, rng.choice(others, count, replace=False)])
+
+    def _words_loss(self, rows: np.ndarray, _rng: np.random.Generator) -> Tensor:
+        batch, text_ids = self.assembler.batch(rows)
+        # The language model alone computes in bf16: f tells cosines apart by less than that can hold.
         cuda = torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
         with cuda:
-            vectors = self.table.mixed(text_ids, np.concatenate([candidates, sample]))
-            f_N, g_NK = self.model(batch.to(self.device), vectors.float())
-        loss = self._loss(f_N[:, None].float() + g_NK.float(), rows, recipe.negatives)
-        return loss + self.encoder.penalty()
+            vectors = self.table.mixed(text_ids, self._fresh[np.isin(self._fresh, text_ids)])
+        f_N, g_NK = self.model(batch.to(self.device), vectors)
+        return self._loss(f_N[:, None] + g_NK, rows, self.recipe.negatives) + self.encoder.penalty()
 
     def _loss(self, logits_NK: Tensor, rows: np.ndarray, share: float) -> Tensor:
         """Mean binary cross-entropy of every member, for rows whose negatives were drawn."""

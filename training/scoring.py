@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training import ranks
 from training.batches import Assembler
 from training.model import AdditiveModel
 
@@ -64,15 +65,15 @@ def score_rows(
     width = max(1, assembler.histories.longest) if with_attention else 0
     attention = np.zeros((len(f), width), dtype=np.float32)
     if past_only:
-        for chunk in np.array_split(rows, max(1, -(-len(rows) // PAST_CHUNK))):
+        for chunk in ranks.turns(np.array_split(rows, max(1, -(-len(rows) // PAST_CHUNK)))):
             numbers, codes = assembler.features(chunk)
             g[chunk] = model.past(numbers.to(device), codes.to(device)).cpu().numpy()
-        return scores_of(f[rows], g[rows], attention[rows])
-    for chunk in assembler.chunks(rows):
+        return scores_of(f[rows], ranks.summed(g[rows]), attention[rows])
+    for chunk in ranks.turns(assembler.chunks(rows)):
         batch, text_ids = assembler.batch(chunk)
         vectors = vectors_TE[torch.from_numpy(text_ids).to(device)]
         parts = model.parts(batch.to(device), vectors, with_attention=with_attention)
         f[chunk], g[chunk] = parts.f.cpu().numpy(), parts.g.cpu().numpy()
         if parts.attention is not None:
             attention[chunk, : parts.attention.shape[1]] = parts.attention.cpu().numpy()
-    return scores_of(f[rows], g[rows], attention[rows])
+    return scores_of(ranks.summed(f[rows]), ranks.summed(g[rows]), ranks.summed(attention[rows]))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training import ranks
 from training.encoder import TextEncoder
 
 TOGETHER = 24  # texts of nearly equal length that a step reads at once
@@ -46,10 +47,11 @@ class TextTable:
             return
         lower = torch.zeros(len(self.tokens.ids), encoder.width)
         with torch.inference_mode():
-            for text_ids in self._batches(np.arange(len(self.lengths))):
+            for text_ids in ranks.turns(self._batches(np.arange(len(self.lengths)))):
                 place_BL, mask_BL = self._places(text_ids)
                 hidden = encoder.lower(self._ids(place_BL), mask_BL.to(self.device)).float().cpu()
                 lower[place_BL[mask_BL.bool()]] = hidden[mask_BL.bool()]
+            ranks.fill(lower, torch.arange(len(lower)))
         self._lower = lower.clone()
 
     def refresh(self, text_ids: np.ndarray | None = None) -> None:
@@ -57,8 +59,11 @@ class TextTable:
         self.encoder.eval()
         wanted = np.arange(len(self.lengths)) if text_ids is None else text_ids
         with torch.no_grad():
-            for ids in self._batches(wanted):
+            places = torch.from_numpy(wanted).to(self.device)
+            self.vectors[places] = 0
+            for ids in ranks.turns(self._batches(wanted)):
                 self.vectors[torch.from_numpy(ids).to(self.device)] = self.read(ids)
+            ranks.fill(self.vectors, places)
 
     def read(self, text_ids: np.ndarray) -> Tensor:
         """Vectors of some texts, read now, (V, E); with gradient where the model learns."""
