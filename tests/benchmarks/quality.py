@@ -18,6 +18,7 @@ from expectations.contracts.errors import RecommenderError, SchemaError
 from expectations.contracts.landing import current_folder, write_json
 from tests.benchmarks.machine import machine
 from tests.benchmarks.quality_bench import Bench, Effort, Store
+from tests.benchmarks.quality_facts import facts
 from tests.benchmarks.quality_page import page
 from tests.benchmarks.quality_rivals import covers_of
 from training.recipe import read_recipe
@@ -64,16 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         effort = QUICK if options.quick else Effort()
         if options.quick and options.recipe is None:
             recipe = replace(recipe, **QUICK_RECIPE)
-        found = Bench(examples, covers_of(checked), recipe, effort, Store(work, tell)).run()
+        bench = Bench(examples, covers_of(checked), recipe, effort, Store(work, tell))
+        found = facts(bench, bench.run(), bench.textbook())
     except RecommenderError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     seconds = round(time.perf_counter() - start)
     command = "make bench-quality" + (" QUICK=1" if options.quick else "")
-    facts = {"machine": machine(), "command": command, "seconds": seconds, "quick": options.quick, **found}
+    written = {"machine": machine(), "command": command, "seconds": seconds, "quick": options.quick, **found}
     out = work if options.quick else options.out
-    write_json(out / "results" / "quality.json", facts)
-    (out / "quality.md").write_text(page(facts), encoding="utf-8")
+    write_json(out / "results" / "quality.json", written)
+    (out / "quality.md").write_text(page(written), encoding="utf-8")
     tell(f"{out / 'quality.md'}: {seconds} s")
     return 0
 

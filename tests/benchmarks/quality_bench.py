@@ -11,26 +11,20 @@ import numpy as np
 import pandas as pd
 
 from expectations.contracts.landing import file_hash, fingerprint, read_json, write_json
-from tests.benchmarks import quality_figures, quality_ours, quality_rivals, training_textbook
+from tests.benchmarks import quality_ours, quality_rivals, quality_trees, training_textbook
 from tests.benchmarks.quality_ours import FROZEN, OURS, OURS_UNCROSSED, PAST, PAST_UNCROSSED, Variant
-from tests.benchmarks.quality_rivals import WITHOUT, Ease, Features, Scored
+from tests.benchmarks.quality_rivals import Ease, Scored
+from tests.benchmarks.quality_trees import WITHOUT, Features
 from tests.benchmarks.training_textbook import Drawn, Textbook
 from training.examples import Examples, read_examples
 from training.recipe import Recipe
 from training.split import TEST, VALIDATION
 
 TRAINING = Path(__file__).parents[2] / "training"
-TITLES = {
-    "popularity": "popularity",
-    "past_baskets": "past baskets (visits with what the coupon covers)",
-    "ease": "EASE (LensKit), household × product type",
-    "trees": "LightGBM, tuned",
-    "trees_ease": "LightGBM, tuned, with the EASE score",
-    "past": PAST.title,
-    "frozen": FROZEN.title,
-    "ours": OURS.title,
-}
-TABULAR = ("popularity", "past_baskets", "ease", "trees", "trees_ease")
+
+
+Runs = list[dict[str, np.ndarray]]
+"""A method's kept arrays for each seed: "test" and where there are such "validation" probabilities, "seconds"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +77,23 @@ class Store:
             return dict(kept)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextbookRuns:
+    """What the textbook came to.
+
+    Attributes:
+        learned: rows that it was given to learn from.
+        measured: drawn test rows.
+        whole: all rows of some test lists.
+        runs: for each seed "drawn" and "lists", probabilities of those; "rows" and "fit_seconds" of its loop.
+    """
+
+    learned: np.ndarray
+    measured: Drawn
+    whole: np.ndarray
+    runs: Runs
+
+
 class Bench:
     """One run of all methods.
 
@@ -104,8 +115,8 @@ class Bench:
         self.validation = np.flatnonzero(self.data.part == VALIDATION)
         self.known = np.flatnonzero(self.data.part != TEST)
 
-    def run(self) -> dict[str, Any]:
-        """Train and score everything; JSON-able figures."""
+    def run(self) -> dict[str, Runs]:
+        """Train and score every method but the textbook: its runs, one for each seed."""
         found = dict(self._rivals())
         for variant in (PAST, FROZEN, OURS, PAST_UNCROSSED, OURS_UNCROSSED):
             found[variant.name] = [self._fitted(variant, seed) for seed in self.effort.seeds]
@@ -114,10 +125,9 @@ class Bench:
             self.effort.seeds[0],
         )
         found["ours"][0]["validation"] = searched["validation"]
-        textbook = self._textbook(found)
-        return {**self._facts(found), "textbook": textbook}
+        return found
 
-    def _rivals(self) -> Iterator[tuple[str, list[dict[str, np.ndarray]]]]:
+    def _rivals(self) -> Iterator[tuple[str, Runs]]:
         data, seeds = self.data, self.effort.seeds
         for name, score in (
             ("popularity", quality_rivals.popularity),
@@ -131,18 +141,19 @@ class Bench:
         yield "trees_ease", [self._trees(seed, "trees_ease", beside) for seed in seeds]
         uncrossed = self.table.without([quality_ours.CROSS])
         yield "trees_uncrossed", [self._trees(seed, "trees_uncrossed", uncrossed) for seed in seeds]
+        yield "campaign_trees", [self._campaign_trees(seed) for seed in seeds]
 
     @cached_property
     def table(self) -> Features:
         """Every feature of every row."""
-        return quality_rivals.features(self.data)
+        return quality_trees.features(self.data)
 
     @cached_property
     def tuned(self) -> dict[str, Any]:
         """LightGBM's settings."""
-        path = self.store.folder / f"tuned-{self._key(quality_rivals.__file__)}.json"
+        path = self.store.folder / f"tuned-{self._key(quality_trees.__file__)}.json"
         if not path.exists():
-            found = quality_rivals.tuned_trees(
+            found = quality_trees.tuned_trees(
                 self.data,
                 self.table,
                 trials=self.effort.trials,
@@ -160,7 +171,7 @@ class Bench:
         settings, kept = self.tuned["settings"], table.without(WITHOUT[self.tuned["without"]])
 
         def search() -> dict[str, np.ndarray]:
-            number, scored = quality_rivals.searched_trees(
+            number, scored = quality_trees.searched_trees(
                 self.data, kept, settings, seed=self.effort.seeds[0]
             )
             return {"num_trees": np.array(number), "validation": scored}
@@ -170,10 +181,16 @@ class Bench:
         found = self._arrays(
             f"{name}-{seed}",
             lambda: {
-                "test": quality_rivals.refitted_trees(self.data, kept, settings, num_trees=number, seed=seed)
+                "test": quality_trees.refitted_trees(self.data, kept, settings, num_trees=number, seed=seed)
             },
         )
         return {**found, "validation": searched["validation"]}
+
+    def _campaign_trees(self, seed: int) -> dict[str, np.ndarray]:
+        def make() -> dict[str, np.ndarray]:
+            return {"lists": quality_trees.campaign_trees(self.data, self.table, seed=seed)}
+
+        return self._arrays(f"campaign_trees-{seed}", make)
 
     def _fitted(self, variant: Variant, seed: int) -> dict[str, np.ndarray]:
         recipe = replace(self.recipe, seed=seed)
@@ -186,8 +203,8 @@ class Bench:
 
         return self.store.arrays(f"{variant.name}-{seed}", key, make)
 
-    def _textbook(self, found: dict[str, list[dict[str, np.ndarray]]]) -> dict[str, Any]:
-        """The textbook, and ours and the trees on the rows that it could be measured on in time."""
+    def textbook(self) -> "TextbookRuns":
+        """The textbook, on the rows that it can be measured on in time."""
         effort, data = self.effort, self.data
         learned = Drawn.of(data.labels, self.known, others=effort.textbook_others, seed=0)
         measured = Drawn.of(data.labels, self.test, others=effort.test_others, seed=1)
@@ -210,89 +227,11 @@ class Bench:
             self.store.arrays(f"textbook-{seed}", key, lambda seed=seed: make(seed))
             for seed in effort.seeds[: effort.textbook_seeds]
         ]
-        every = training_textbook.as_if_all(data.labels, measured)
-        place = np.zeros(len(data.rows), dtype=np.int64)
-        place[self.test] = np.arange(len(self.test))
-        parts = {"textbook": [(run["drawn"], run["lists"]) for run in runs]} | {
-            name: [(run["test"][place[measured.rows]], run["test"][place[whole]]) for run in found[name]]
-            for name in ("trees", "ours")
-        }
-        drawn = quality_figures.Rows.of(data, measured.rows[every])
-        listed = quality_figures.Rows.of(data, whole)
-        figures, draws = {}, {}
-        for name, by_seed in parts.items():
-            all_rows = quality_figures.measured(drawn, [p[every] for p, _ in by_seed])
-            in_lists = quality_figures.measured(listed, [p for _, p in by_seed])
-            figures[name] = all_rows.facts() | {"ndcg_at_10": in_lists.facts()["ndcg_at_10"]}
-            draws[name] = (all_rows, in_lists)
-        against = [
-            quality_figures.difference(mine, theirs)
-            for mine, theirs in zip(draws["ours"], draws["textbook"], strict=True)
-        ]
-        return {
-            "seeds": effort.textbook_seeds,
-            "rows": len(learned.rows),
-            "rows_seen": [int(run["rows"]) for run in runs],
-            "seconds": [float(run["fit_seconds"]) for run in runs],
-            "test_rows": len(measured.rows),
-            "test_positive": int(data.labels[measured.rows].sum()),
-            "test_lists": len(np.unique(lists[whole])),
-            "figures": figures,
-            "paired": against[0] | {"ndcg_at_10": against[1]["ndcg_at_10"]},
-        }
-
-    def _facts(self, found: dict[str, list[dict[str, np.ndarray]]]) -> dict[str, Any]:
-        data, effort = self.data, self.effort
-        test = quality_figures.Rows.of(data, self.test)
-        validation = quality_figures.Rows.of(data, self.validation)
-        scores = {name: [run["test"] for run in runs] for name, runs in found.items()}
-        all_figures = {name: quality_figures.measured(test, by_seed) for name, by_seed in scores.items()}
-        campaigns = {
-            name: quality_figures.campaign_level(
-                test, scores[name], validation, found[name][0].get("validation")
-            )
-            for name in TITLES
-        }
-        return {
-            "examples": {
-                "fingerprint": data.schema.fingerprint,
-                "rows": {part: int((data.part == part).sum()) for part in np.unique(data.part)},
-                "answered": {
-                    part: int(data.labels[data.part == part].sum()) for part in np.unique(data.part)
-                },
-                "test_from": str(data.schema.test_from),
-            },
-            "seeds": list(effort.seeds),
-            "recipe": self.recipe.as_dict(),
-            "titles": TITLES,
-            "tabular": TABULAR,
-            "tuned": self.tuned,
-            "figures": {
-                name: {
-                    "seconds": float(np.mean([run["seconds"] for run in found[name]])),
-                    **all_figures[name].facts(),
-                }
-                for name in found
-            },
-            "paired": {
-                name: quality_figures.difference(all_figures["ours"], all_figures[name])
-                for name in TITLES
-                if name != "ours"
-            },
-            "campaign": {
-                name: {how: one.facts() for how, one in ways.items()} for name, ways in campaigns.items()
-            },
-            "text_only": {
-                name: quality_figures.difference(all_figures["ours_uncrossed"], all_figures[name])
-                for name in ("past_uncrossed", "trees_uncrossed")
-            },
-            "slices": quality_figures.by_slice(
-                data, self.test, {name: scores[name] for name in ("past_baskets", "trees", "past", "ours")}
-            ),
-        }
+        return TextbookRuns(learned=learned.rows, measured=measured, whole=whole, runs=runs)
 
     def _arrays(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        return self.store.arrays(name, self._key(quality_rivals.__file__), make)
+        key = self._key(quality_rivals.__file__, quality_trees.__file__)
+        return self.store.arrays(name, key, make)
 
     def _key(self, *made_by: Any) -> str:
         """Hash of what a result comes from: examples, effort, and files or values."""

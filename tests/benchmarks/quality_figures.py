@@ -180,6 +180,11 @@ def campaign_level(
         known = Lists.of(validation.label, searched, validation.list_id, validation.user)
         model = LogisticRegression(C=1.0).fit(known.inputs(), known.label)
         scores["fitted"] = [model.predict_proba(lists.inputs())[:, 1] for lists in of_seed]
-    first = of_seed[0]
-    rows = Rows(label=first.label, list_id=np.arange(len(first.label)), user=first.user, draws=test.draws)
+    rows = list_rows(test)
     return {name: measured(rows, values) for name, values in scores.items()}
+
+
+def list_rows(rows: Rows) -> Rows:
+    """The lists of some rows as rows, by rising `list_id`: answered where any row was."""
+    lists = Lists.of(rows.label, np.full(len(rows.label), 0.5), rows.list_id, rows.user)
+    return Rows(label=lists.label, list_id=np.arange(len(lists.label)), user=lists.user, draws=rows.draws)

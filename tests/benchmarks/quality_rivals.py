@@ -1,37 +1,25 @@
-"""Rivals that need no fine-tuning: popularity, past baskets, boosted trees, and EASE from LensKit.
+"""Rivals that learn little or nothing from answers: popularity, past baskets, and EASE from LensKit.
 
 Every rival says two things of a row: its probability on the test part, by a model fitted to all rows before
 that part, and its probability on the validation part, by a model that has seen the training part alone.
 
-Shapes: N rows, F features, U histories, K topics, C candidates.
+Shapes: N rows, U histories, K topics, C candidates.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import lightgbm
 import numpy as np
 import pandas as pd
-import torch
 from scipy import sparse
 
 from training.baselines import fitting_rows, popularity_score, probabilities
 from training.examples import Examples
-from training.metrics import auc, average_precision
+from training.metrics import auc
 from training.split import TEST, TRAIN, VALIDATION
-from training.transforms import fit_transforms
 
-MOST_TREES, PATIENCE = 600, 40
-# Columns that may tell a campaign from others by its day rather than by what it is.
-WITHOUT: dict[str, tuple[str, ...]] = {
-    "nothing": (),
-    "day of the year": ("context_year_",),
-    "context": ("context_",),
-    "context and age of the campaign": ("context_", "item_days_", "item_campaign_days"),
-}
 PENALTIES = (30.0, 100.0, 300.0, 1000.0)
 
 
@@ -46,40 +34,6 @@ class Scored:
 
     test: np.ndarray
     validation: np.ndarray | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Features:
-    """Every feature that the schema names, as LightGBM takes it.
-
-    Attributes:
-        values: (N, F) float32; categories by their codes, most frequent first.
-        names: (F,) names.
-    """
-
-    values: np.ndarray
-    names: tuple[str, ...]
-
-    def without(self, prefixes: Sequence[str]) -> "Features":
-        """Those whose names do not begin so."""
-        kept = [place for place, name in enumerate(self.names) if not name.startswith(tuple(prefixes))]
-        return Features(values=self.values[:, kept], names=tuple(self.names[place] for place in kept))
-
-    def beside(self, name: str, column: np.ndarray) -> "Features":
-        """With one column more."""
-        values = np.hstack([self.values, column.astype(np.float32)[:, None]])
-        return Features(values=values, names=(*self.names, name))
-
-
-def features(data: Examples) -> Features:
-    """The features that ours has too."""
-    schema = data.schema
-    transforms = fit_transforms(
-        data.rows[data.part == TRAIN], numeric=schema.numeric, categorical=schema.categorical, bins=2
-    )
-    numbers = data.rows[list(schema.numeric)].to_numpy(np.float32)
-    values = np.hstack([numbers, transforms.codes(data.rows).astype(np.float32)])
-    return Features(values=values, names=(*schema.numeric, *schema.categorical))
 
 
 def calibrated(data: Examples, score: np.ndarray, *, seed: int) -> Scored:
@@ -105,116 +59,6 @@ def past_baskets(data: Examples) -> np.ndarray:
     visits = data.rows["cross_topic_visits"].to_numpy(np.float64)
     amount = np.log1p(data.rows["cross_topic_amount"].to_numpy(np.float64).clip(0))
     return np.asarray(np.log1p(visits) + 1e-3 * amount)
-
-
-def tuned_trees(data: Examples, table: Features, *, trials: int, store: Path, seed: int) -> dict[str, Any]:
-    """LightGBM's settings that are best on the validation part, by average precision, of some trials.
-
-    The first trial is the pipeline's own baseline, so that tuning cannot end below it there.
-
-    Args:
-        data: the examples.
-        table: their features.
-        trials: number of trials.
-        store: a file in which finished trials are kept; a killed search goes on.
-        seed: of the search.
-
-    Returns:
-        settings, without (a key of WITHOUT), num_trees, and the trials.
-    """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=f"sqlite:///{store}",
-        study_name="trees",
-        direction="maximize",
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(1, trials // 2)),
-    )
-    if not study.trials:
-        study.enqueue_trial({"num_leaves": 15, "learning_rate": 0.03, "without": "nothing"})
-
-    def objective(trial: optuna.Trial) -> float:
-        settings = {
-            "num_leaves": trial.suggest_int("num_leaves", 4, 63, log=True),
-            "learning_rate": trial.suggest_float("learning_rate", 0.015, 0.1, log=True),
-            "min_data_in_leaf": trial.suggest_int("min_data_in_leaf", 20, 2000, log=True),
-            "feature_fraction": trial.suggest_float("feature_fraction", 0.3, 1.0),
-            "bagging_fraction": trial.suggest_float("bagging_fraction", 0.5, 1.0),
-            "bagging_freq": 1,
-            "lambda_l2": trial.suggest_float("lambda_l2", 0.01, 100.0, log=True),
-        }
-        without = trial.suggest_categorical("without", list(WITHOUT))
-        trees, scored = searched_trees(data, table.without(WITHOUT[without]), settings, seed=seed)
-        trial.set_user_attr("num_trees", trees)
-        trial.set_user_attr("settings", settings)
-        label = data.labels[data.part == VALIDATION]
-        trial.set_user_attr("auc", auc(label, scored))
-        return float(average_precision(label, scored) or 0.0)
-
-    finished = [trial for trial in study.trials if trial.state.is_finished()]
-    study.optimize(objective, n_trials=max(0, trials - len(finished)))
-    best = study.best_trial
-    return {
-        "settings": best.user_attrs["settings"],
-        "without": best.params["without"],
-        "num_trees": best.user_attrs["num_trees"],
-        "trials": [
-            {
-                **trial.params,
-                **{k: v for k, v in trial.user_attrs.items() if k != "settings"},
-                "average_precision": trial.value,
-            }
-            for trial in study.trials
-            if trial.value is not None
-        ],
-    }
-
-
-def searched_trees(
-    data: Examples, table: Features, settings: dict[str, Any], *, seed: int
-) -> tuple[int, np.ndarray]:
-    """Trees fitted to the training part and stopped by average precision on the validation part.
-
-    Returns:
-        The number of trees, and the probabilities of the validation part.
-    """
-    train, validation = data.part == TRAIN, data.part == VALIDATION
-    fitted = lightgbm.train(
-        _settings(settings, seed),
-        lightgbm.Dataset(table.values[train], label=data.labels[train]),
-        num_boost_round=MOST_TREES,
-        valid_sets=[lightgbm.Dataset(table.values[validation], label=data.labels[validation])],
-        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
-    )
-    return fitted.best_iteration, np.asarray(fitted.predict(table.values[validation]))
-
-
-def refitted_trees(
-    data: Examples, table: Features, settings: dict[str, Any], *, num_trees: int, seed: int
-) -> np.ndarray:
-    """Probabilities of the test part by that many trees, fitted to all rows before it."""
-    before = data.part != TEST
-    fitted = lightgbm.train(
-        _settings(settings, seed),
-        lightgbm.Dataset(table.values[before], label=data.labels[before]),
-        num_boost_round=num_trees,
-    )
-    return np.asarray(fitted.predict(table.values[~before]))
-
-
-def _settings(settings: dict[str, Any], seed: int) -> dict[str, Any]:
-    return {
-        "objective": "binary",
-        "metric": "average_precision",
-        "num_threads": torch.get_num_threads(),
-        "verbose": -1,
-        "deterministic": True,
-        "force_col_wise": True,
-        "seed": seed,
-        **settings,
-    }
 
 
 class Ease:
