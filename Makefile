@@ -16,7 +16,7 @@ RECOMMENDER := $(BIN)/python -m orchestration
 source_option = $(if $(SOURCE),--source "$(SOURCE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese bench-methods bench-quality bench-training clean
+.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese bench-methods bench-tallrec bench-quality bench-training clean
 MAKEFLAGS += --no-print-directory
 
 help: ## say what there is
@@ -85,6 +85,9 @@ bench-chinese: $(STAMP) ## reviews in Chinese, read by a language model made fro
 
 bench-methods: $(STAMP) ## ways to tune the language model: memory, time and figures of each (needs ../shared/data)
 	@$(BIN)/python -m tests.benchmarks.methods
+
+bench-tallrec: $(STAMP) ## what liked and disliked books in the history are worth, beside TALLRec (needs ../shared/data)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.tallrec
 
 bench-quality: $(STAMP) ## every method on the same rows of Complete Journey, after make demo; QUICK=1 shows that it runs
 	@$(BIN)/python -m tests.benchmarks.quality $(if $(QUICK),--quick)

@@ -1,0 +1,151 @@
+"""One fit on some of the readers of TALLRec's book data, and what it says of others."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from torch.utils.tensorboard import SummaryWriter
+
+from expectations.contracts.examples import HISTORIES, ROWS, TEXTS, ExampleSchema
+from training.checkpoint import Progress
+from training.course import run_stage
+from training.examples import Examples, read_examples
+from training.fit import Course
+from training.reading import Reading
+from training.recipe import Recipe
+from training.run import Run, first_device
+from training.scoring import score_rows
+from training.split import TEST, TRAIN, VALIDATION
+from training.trial import Watch
+
+MOMENTS = {TRAIN: datetime(2004, 1, 1), VALIDATION: datetime(2004, 2, 1), TEST: datetime(2004, 6, 1)}
+NUM_REMARKS, POLARITY = "user_num_remarks", "user_polarity"
+STOPPING_SHARE = 0.2  # of the readers who are known: they decide when to stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a line of the table may see.
+
+    Attributes:
+        name: of the line.
+        words: whether the books' words are read.
+        polarity: whether it is known which books of a history were liked.
+        table: whether the share of liked books is a feature, beside the number of books.
+        again: whether the books of a history are asked about again.
+    """
+
+    name: str
+    words: bool = True
+    polarity: bool = True
+    table: bool = True
+    again: bool = True
+
+
+class Readers:
+    """The readers of an examples folder that `tallrec_shop` built: chosen ones become a folder of their own.
+
+    Args:
+        folder: the examples.
+        recipe: of all fits.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.folder, self.recipe = folder, recipe
+        self.rows = pq.read_table(folder / ROWS)
+        names = [name.split() for name in self.rows.column("exposure_id").to_pylist()]
+        self.split = np.array([name[0] for name in names])
+        self.number = np.array([int(name[1]) for name in names])
+        self.again = np.array([len(name) > 2 for name in names])
+        self._reading: Reading | None = None
+
+    @property
+    def num_known(self) -> int:
+        """How many readers the valid split has."""
+        return int(self.number[self.split == "valid"].max()) + 1
+
+    def test_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Share of liked books (-1 to 1, as if one more were neutral) and answer of each reader of the test split."""
+        rows = self.rows.filter(pa.array(self.split == "test"))
+        return rows.column(POLARITY).to_numpy(), rows.column("label").to_numpy()
+
+    def fit(self, setting: Setting, known: np.ndarray, out: Path, *, seed: int) -> np.ndarray:
+        """Fit on readers of the valid split; returns the logits of the test split's, in the order of `test_rows`.
+
+        Args:
+            setting: what the fit may see.
+            known: numbers of the readers to learn from, in any order: the first of them decide when to stop.
+            out: a folder for the examples of this fit, removed afterwards.
+            seed: of the fit.
+        """
+        examples = self.examples(setting, known, out)
+        recipe = replace(self.recipe, seed=seed, epochs=self.recipe.epochs if setting.words else 0)
+        if self._reading is None:
+            self._reading = Reading(examples.texts, recipe, None, first_device())
+        run = Run(examples, recipe, reading=self._reading)
+        state, watch = Progress(stage=""), Watch(recipe.metric, lambda *_: None)
+        with SummaryWriter(str(out)) as log:
+            Course(
+                run,
+                state,
+                lambda stage: run_stage(stage, recipe, state, watch, log=log, bar=False),
+                {},
+                tell=lambda _: None,
+            ).run_all()
+        chosen = np.flatnonzero(np.asarray(examples.part) == TEST)
+        scores = score_rows(run.model, run.assembler, run.table.vectors, chosen)
+        shutil.rmtree(out)
+        return scores.f + scores.g
+
+    def examples(self, setting: Setting, known: np.ndarray, out: Path) -> Examples:
+        """The examples folder of a fit: a reader's rows are all in one part."""
+        num_stopping = max(2, round(STOPPING_SHARE * len(known)))
+        part = np.full(len(self.split), "", dtype=object)
+        of = {VALIDATION: known[:num_stopping], TRAIN: known[num_stopping:]}
+        for name, numbers in of.items():
+            part[(self.split == "valid") & np.isin(self.number, numbers)] = name
+        if not setting.again:
+            part[self.again] = ""
+        part[self.split == "test"] = TEST
+        out.mkdir(parents=True)
+        in_time = np.concatenate([np.flatnonzero(part == name) for name in MOMENTS])
+        rows = self.rows.take(pa.array(in_time))
+        moments = pa.array([MOMENTS[name] for name in part[in_time]], pa.timestamp("us"))
+        rows = rows.set_column(rows.column_names.index("event_timestamp"), "event_timestamp", moments)
+        pq.write_table(rows, out / ROWS)
+        histories = pq.read_table(self.folder / HISTORIES)
+        if not setting.polarity:
+            place = histories.column_names.index("polarities")
+            histories = histories.set_column(place, "polarities", _silent(histories.column("polarities")))
+        pq.write_table(histories, out / HISTORIES)
+        shutil.copy(self.folder / TEXTS, out / TEXTS)
+        replace(
+            ExampleSchema.read(self.folder),
+            # What others said of a book is left out: readers who are asked again say what is asked of others.
+            numeric=(NUM_REMARKS, POLARITY) if setting.table else (NUM_REMARKS,),
+            categorical=("context_scenario",),
+            popularity=NUM_REMARKS,
+            activity=NUM_REMARKS,
+            slices=(),
+        ).write(out)
+        return read_examples(out)
+
+
+def _silent(lists: pa.ChunkedArray) -> pa.Array:
+    """The same lists with every number 0."""
+    together = lists.combine_chunks()
+    return pa.ListArray.from_arrays(
+        together.offsets, pc.multiply(together.values, pa.scalar(0.0, pa.float32()))
+    )
+
+
+def draws(num_readers: int, size: int, count: int) -> Iterable[np.ndarray]:
+    """Numbers of `size` readers, drawn anew each time."""
+    for number in range(count):
+        yield np.random.default_rng([size, number]).permutation(num_readers)[:size]
