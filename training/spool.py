@@ -33,7 +33,7 @@ class DiskArray:
         self.folder = folder or Path(tempfile.gettempdir())
         self._file: IO[bytes] | None = self._tried(self._open)
         self._map: mmap.mmap | None = None
-        self._values = np.zeros((0, *self.shape), self.dtype)
+        self._length = 0
 
     def append(self, values: np.ndarray) -> None:
         """Write more entries, (n, *shape).
@@ -44,6 +44,7 @@ class DiskArray:
         plain = np.ascontiguousarray(values, dtype=self.dtype).reshape(-1).view(np.uint8)
         assert self._file is not None, "it has been read"
         self._tried(self._file.write, plain)
+        self._length += len(values)
 
     @property
     def values(self) -> np.ndarray:
@@ -54,6 +55,8 @@ class DiskArray:
             if size:
                 self._map = mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ)
                 self._values = np.frombuffer(self._map, self.dtype).reshape(-1, *self.shape)
+            else:  # no entries, or entries of no width
+                self._values = np.zeros((self._length, *self.shape), self.dtype)
             self._file.close()
             self._file = None
         return self._values

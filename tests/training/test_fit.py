@@ -123,6 +123,12 @@ def test_a_full_disk_leaves_the_former_checkpoint(tmp_path: Path, monkeypatch: p
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.FILE]
 
 
+def test_examples_without_a_category_are_learned_from(recipe: Recipe, tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "examples", categorical=(), slices=())
+    short = replace(recipe, refit=False, purchase_epochs=0, tabular_epochs=1, epochs=1)
+    assert run(examples, short, tmp_path).metrics["auc"] is not None
+
+
 def test_odd_values_and_texts_are_learned_from(recipe: Recipe, tmp_path: Path) -> None:
     rows = make_rows(np.random.default_rng(0), 24, 12)
     rows.loc[:40, "item_popularity"] = np.inf
