@@ -254,6 +254,8 @@ class Course:
                 facts["scale"] = run.best_scale() if facts[learned] else 1.0
             with torch.no_grad():
                 run.model.words.scale.fill_(facts["scale"])
+        if run.champion:
+            rows = run.champion.rehearsed(run.data, rows, recipe.seed)
         epochs = self._search_epochs(recipe.epochs) if search else facts["words_epochs"]
         self.go(run.words_stage(WORDS + again, rows, epochs=epochs, validate=search))
         if search:

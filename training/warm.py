@@ -1,11 +1,14 @@
 """Starting from the champion: a periodic retraining learns what is new, not everything once more.
 
 The champion's weights (language model, f, g) are where training begins, its transforms are kept, so that the
-weights mean what they meant, and a share of the recipe's epochs is enough (`warm_share`). It has learned from
-every row before its test part began, so the rows from then on are all that can still tell how good it is:
-the validation part is of them alone. After some warm starts in a row (`warm_starts`) one fit is from scratch
-again: weights that are only ever moved a little remember a past that is over (Ash & Adams 2020, "On
-Warm-Starting Neural Network Training").
+weights mean what they meant. g learns from all rows for a share of the recipe's epochs (`warm_share`). f and the
+language model, which soon know few answers by heart, learn from the new rows and as many old ones, so that
+the old are not forgotten (Rolnick et al. 2019, "Experience Replay for Continual Learning").
+
+The champion has learned from every row before its test part began, so the rows from then on are all that can
+still tell how good it is: the validation part is of them alone. Where most answers are new there is little to
+begin with, and after some warm starts in a row (`warm_starts`) weights remember a past that is over (Ash &
+Adams 2020, "On Warm-Starting Neural Network Training"): both times the fit is from scratch.
 """
 
 import copy
@@ -27,7 +30,7 @@ from training.examples import Examples
 from training.model import AdditiveModel
 from training.recipe import Recipe
 from training.scorer import Scorer
-from training.split import TRAIN, VALIDATION
+from training.split import TEST, TRAIN, VALIDATION
 from training.texts import TextTable
 
 FEWEST = 20  # answered rows, and others, without which a validation part tells nothing
@@ -113,6 +116,12 @@ class Champion:
                 f"{len(labels)} rows of the validation part are newer than what it has learned from (until "
                 f"{self.learned_until}), {answered} of them answered: too few to tell how good it is"
             )
+        before_test = data.part != TEST
+        known, new = (
+            int(data.labels[before_test & rows].sum()) for rows in (~self._new(data), self._new(data))
+        )
+        if new > known:
+            return f"most answers are new: {new}, beside {known} that it has learned from"
         if not recipe.refit and not self.has_new(after):
             return "all new rows are in the validation part, and without refit they would not be learned from"
         return None
@@ -127,6 +136,13 @@ class Champion:
     def has_new(self, data: Examples) -> bool:
         """Whether the training part has rows that it has not learned from."""
         return bool((self._new(data) & (data.part == TRAIN)).any())
+
+    def rehearsed(self, data: Examples, rows: np.ndarray, seed: int) -> np.ndarray:
+        """Of some rows, those that it has not learned from, and as many that it has, drawn by a seed."""
+        new = self._new(data)[rows]
+        known = rows[~new]
+        rng = np.random.default_rng(seed)
+        return np.sort(np.r_[rows[new], rng.choice(known, min(len(known), int(new.sum())), replace=False)])
 
     def _new(self, data: Examples) -> np.ndarray:
         return np.asarray(data.columns["event_timestamp"] >= self.learned_until)

@@ -1,9 +1,8 @@
-"""Periodic retraining, simulated: as good from the champion's weights as from scratch, for a part of the work.
+"""Periodic retraining, simulated: as good from the champion's weights as from scratch, for a part of the work?
 
-The examples' `test_from` is moved through time. Before the first border a champion is trained from scratch; at
-each later border new campaigns have become known, and the retraining is done twice on the same rows: from
-scratch, and from the former warm model (at first the champion). Both are measured on all rows from the border
-on, which neither has seen.
+The examples' `test_from` is moved through time. At a first border a champion is trained from scratch. At a later
+border more campaigns have become known, and the retraining is done twice on the same rows: from scratch, and
+from the champion. Both are measured on all rows from the later border on, which neither has seen.
 
 Every fit's figures are kept under --work: run it again and it goes on; --most lets others have their turn.
 """
@@ -31,15 +30,21 @@ from training.scorer import Scorer
 from training.split import TEST
 
 HERE = Path(__file__).parent
-BORDERS = (datetime(2017, 8, 8), datetime(2017, 9, 1), datetime(2017, 11, 1))
+ARRIVALS = (  # the champion's border, and that of the retraining
+    (datetime(2017, 5, 31), datetime(2017, 8, 8)),
+    (datetime(2017, 9, 1), datetime(2017, 10, 30)),
+)
 FIGURES = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10")
-CHAMPION, SCRATCH, WARM = "champion", "scratch", "warm"
+KINDS = CHAMPION, SCRATCH, WARM = "champion", "scratch", "warm"
 
 
 def main() -> int:
     """Run the fits that are left, then write page and figures."""
     options = _options()
-    fits = [Fit(options, seed, step, kind) for seed in options.seeds for step, kind in _plan(options)]
+    numbers = range(options.arrivals)
+    fits = [
+        Fit(options, seed, number, kind) for number in numbers for seed in options.seeds for kind in KINDS
+    ]
     left = [fit for fit in fits if not fit.record.exists()]
     for one in left[: options.most]:
         one.run()
@@ -72,25 +77,19 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _plan(options: argparse.Namespace) -> list[tuple[int, str]]:
-    """Every fit of a seed: the number of its border, and how it begins."""
-    later = [(step, kind) for step in range(1, options.arrivals + 1) for kind in (SCRATCH, WARM)]
-    return [(0, CHAMPION), *later]
-
-
 class Fit:
     """One fit, its measurement, and the record of both."""
 
-    def __init__(self, options: argparse.Namespace, seed: int, step: int, kind: str) -> None:
-        self.options, self.seed, self.step, self.kind = options, seed, step, kind
-        self.folder = options.work / f"seed-{seed}" / f"{step}-{kind}"
+    def __init__(self, options: argparse.Namespace, seed: int, arrival: int, kind: str) -> None:
+        self.options, self.seed, self.arrival, self.kind = options, seed, arrival, kind
+        self.folder = options.work / f"seed-{seed}" / f"{arrival}-{kind}"
         self.record = self.folder / "record.json"
 
     def run(self) -> None:
         """Fit and measure; written down at the end, so a fit that was stopped is done again as a whole."""
         examples = self._examples()
         recipe = replace(read_recipe(self.options.recipe), seed=self.seed)
-        former = Fit(self.options, self.seed, self.step - 1, WARM if self.step > 1 else CHAMPION)
+        former = Fit(self.options, self.seed, self.arrival, CHAMPION)
         champion = Path(read_json(former.record)["bundle"]) if self.kind == WARM else None
         before, started = time.process_time(), time.perf_counter()
         places = {"out": self.folder / "out", "work": self.folder / "work", "log_dir": self.folder / "tb"}
@@ -106,26 +105,27 @@ class Fit:
 
     def _examples(self) -> Path:
         """The examples as they were known at this border: the same files, another `test_from`."""
-        folder: Path = self.options.work / f"examples-{self.step}"
+        border = ARRIVALS[self.arrival][self.kind != CHAMPION]
+        folder: Path = self.options.work / f"examples-{border.date()}"
         folder.mkdir(parents=True, exist_ok=True)
         for name in (ROWS, HISTORIES, TEXTS, FUTURES):
             link, target = folder / name, self.options.examples.absolute() / name
             if target.exists() and not link.exists():
                 link.symlink_to(target)
         schema = ExampleSchema.read(self.options.examples)
-        replace(schema, test_from=BORDERS[self.step]).write(folder)
+        replace(schema, test_from=border).write(folder)
         return folder
 
 
 def summary(options: argparse.Namespace, fits: list[Fit]) -> dict[str, Any]:
     """Figures and costs by arrival: means over the seeds, and the difference of warm and scratch by shoppers."""
     arrivals = []
-    for step in range(1, options.arrivals + 1):
-        seeds = [_measured(options, seed, step) for seed in options.seeds]
+    for number in range(options.arrivals):
+        seeds = [_measured(options, seed, number) for seed in options.seeds]
         arrivals.append(
             {
-                "from": BORDERS[step - 1].date().isoformat(),
-                "until": BORDERS[step].date().isoformat(),
+                "from": ARRIVALS[number][0].date().isoformat(),
+                "until": ARRIVALS[number][1].date().isoformat(),
                 "rows": seeds[0]["rows"],
                 "figures": {
                     kind: _mean([seed["figures"][kind] for seed in seeds]) for kind in seeds[0]["figures"]
@@ -139,13 +139,14 @@ def summary(options: argparse.Namespace, fits: list[Fit]) -> dict[str, Any]:
     return {"machine": machine(), "seeds": options.seeds, "arrivals": arrivals}
 
 
-def _measured(options: argparse.Namespace, seed: int, step: int) -> dict[str, Any]:
-    """Champion, scratch and warm on the rows from a border on."""
-    fits = {kind: Fit(options, seed, step, kind) for kind in (SCRATCH, WARM)}
-    fits[CHAMPION] = Fit(options, seed, step - 1, WARM if step > 1 else CHAMPION)
+def _measured(options: argparse.Namespace, seed: int, arrival: int) -> dict[str, Any]:
+    """Champion, scratch and warm on the rows from the later border on."""
+    fits = {kind: Fit(options, seed, arrival, kind) for kind in KINDS}
     records = {kind: read_json(one.record) for kind, one in fits.items()}
     data = read_examples(fits[WARM]._examples())
     rows = np.flatnonzero(data.part == TEST)
+    moments = data.rows["event_timestamp"]
+    new = (moments >= ARRIVALS[arrival][0]).to_numpy() & (data.part != TEST)
     frame = data.rows.iloc[rows]
     test = TestRows(
         label=frame["label"].to_numpy(np.int64),
@@ -164,8 +165,14 @@ def _measured(options: argparse.Namespace, seed: int, step: int) -> dict[str, An
         for kind in (SCRATCH, WARM)
     }
     return {
-        "rows": {part: int((data.part == part).sum()) for part in ("train", "validation", "test")}
-        | {"answered_in_test": int(test.label.sum())},
+        "rows": {
+            name: {"rows": int(chosen.sum()), "answered": int(data.labels[chosen].sum())}
+            for name, chosen in (
+                ("known", (data.part != TEST) & ~new),
+                ("new", new),
+                ("test", data.part == TEST),
+            )
+        },
         "figures": {kind: {name: values[name] for name in FIGURES} for kind, values in figures.items()},
         "draws": {name: draws[WARM][name] - draws[SCRATCH][name] for name in FIGURES},
         "cost": {
@@ -215,10 +222,13 @@ def _section(arrival: dict[str, Any]) -> list[str]:
     lines = [
         f"## Campaigns from {arrival['from']} on became known; measured from {arrival['until']} on",
         "",
-        f"{rows['train']:,} + {rows['validation']:,} rows to learn from, {rows['test']:,} rows in the test part, "
-        f"{rows['answered_in_test']} of them answered.",
+        ", ".join(
+            f"{rows[name]['rows']:,} rows {what} ({rows[name]['answered']} answered)"
+            for name, what in (("known", "known before"), ("new", "new"), ("test", "to measure on"))
+        )
+        + ".",
         "",
-        "| | former model | from scratch | from the champion | difference, 95 % (shoppers drawn) | spread over seeds |",
+        "| | the champion itself | from scratch | from the champion | difference, 95 % (shoppers drawn) | seeds |",
         "|---|---|---|---|---|---|",
     ]
     for name in FIGURES:

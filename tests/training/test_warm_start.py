@@ -25,7 +25,7 @@ from training.scorer import Scorer
 from training.split import TEST, TRAIN, VALIDATION
 from training.warm import Champion, shortened
 
-WARM = {"tabular_epochs": 8, "epochs": 4, "warm_share": 0.25}
+WARM = {"tabular_epochs": 4, "epochs": 2}
 
 
 def day(number: int) -> datetime:
@@ -142,6 +142,17 @@ def test_new_rows_before_the_validation_part_are_searched_with_early_stopping(
     result = run(later, long, tmp_path, champion)
     assert {stage for stage, _ in stages(result)} == {"past", "words", "past again", "words again"}
     assert all(epoch <= 2 for _, epoch in stages(result))
+
+
+def test_the_words_learn_from_the_new_rows_and_as_many_old_ones(champion: Path, later: Path) -> None:
+    start, data = loaded(champion), read_examples(later)
+    rows = np.flatnonzero(data.part != TEST)
+    new = np.flatnonzero(data.rows["event_timestamp"].to_numpy() == np.datetime64(day(8)))
+    chosen = start.rehearsed(data, rows, seed=0)
+    assert set(new) <= set(chosen) <= set(rows)
+    assert len(chosen) == len(set(chosen)) == 2 * len(new)
+    assert not np.array_equal(chosen, start.rehearsed(data, rows, seed=1))
+    assert len(start.rehearsed(data, np.flatnonzero(data.part == TRAIN), seed=0)) == 0
 
 
 def test_texts_that_the_champion_never_saw_are_read(champion: Path, long: Recipe, tmp_path: Path) -> None:
@@ -275,3 +286,12 @@ def test_rows_of_a_few_answers_are_too_few(champion: Path, long: Recipe, tmp_pat
     rows.loc[rows["event_timestamp"] == pd.Timestamp(day(8)), "label"] = 0
     later = write_examples(tmp_path / "examples", rows=rows, test_from=day(9))
     assert "0 of them answered" in str(loaded(champion).misfit(read_examples(later), long))
+
+
+def test_where_most_answers_are_new_there_is_little_to_begin_with(
+    champion: Path, long: Recipe, tmp_path: Path
+) -> None:
+    rows = make_rows(np.random.default_rng(0), 24, 12)
+    rows.loc[rows["event_timestamp"] < pd.Timestamp(day(7)), "label"] = 0
+    later = write_examples(tmp_path / "examples", rows=rows, test_from=day(10))
+    assert "most answers are new: " in str(loaded(champion).misfit(read_examples(later), long))
