@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from training import ranks
-from training.batches import Assembler
+from training.batches import Assembler, tabular_batches
+from training.memory import in_parts
 from training.model import AdditiveModel
 
 PAST_CHUNK = 32768
@@ -64,16 +65,21 @@ def score_rows(
     g = np.zeros_like(f)
     width = max(1, assembler.histories.longest) if with_attention else 0
     attention = np.zeros((len(f), width), dtype=np.float32)
-    if past_only:
-        for chunk in ranks.turns(np.array_split(rows, max(1, -(-len(rows) // PAST_CHUNK)))):
-            numbers, codes = assembler.features(chunk)
-            g[chunk] = model.past(numbers.to(device), codes.to(device)).cpu().numpy()
-        return scores_of(f[rows], ranks.summed(g[rows]), attention[rows])
-    for chunk in ranks.turns(assembler.chunks(rows)):
+    at_once: dict[str, int] = {}
+
+    def past(chunk: np.ndarray) -> None:
+        numbers, codes = assembler.features(chunk)
+        g[chunk] = model.past(numbers.to(device), codes.to(device)).cpu().numpy()
+
+    def both(chunk: np.ndarray) -> None:
         batch, text_ids = assembler.batch(chunk)
         vectors = vectors_TE[torch.from_numpy(text_ids).to(device)]
         parts = model.parts(batch.to(device), vectors, with_attention=with_attention)
         f[chunk], g[chunk] = parts.f.cpu().numpy(), parts.g.cpu().numpy()
         if parts.attention is not None:
             attention[chunk, : parts.attention.shape[1]] = parts.attention.cpu().numpy()
+
+    chunks = tabular_batches(rows, PAST_CHUNK) if past_only else assembler.chunks(rows)
+    for chunk in ranks.turns(chunks):
+        in_parts(past if past_only else both, chunk, name="rows to score", at_once=at_once)
     return scores_of(ranks.summed(f[rows]), ranks.summed(g[rows]), ranks.summed(attention[rows]))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from training import ranks
 from training.encoder import TextEncoder
+from training.memory import in_parts
 
 TOGETHER = 24  # texts of nearly equal length that a step reads at once
 LOWER_BYTES = 2 << 30  # what the frozen layers said is kept up to this size
@@ -61,8 +62,10 @@ class TextTable:
         with torch.no_grad():
             places = torch.from_numpy(wanted).to(self.device)
             self.vectors[places] = 0
+            at_once: dict[str, int] = {}
             for ids in ranks.turns(self._batches(wanted)):
-                self.vectors[torch.from_numpy(ids).to(self.device)] = self.read(ids)
+                read = in_parts(self.read, ids, name="texts to read", at_once=at_once)
+                self.vectors[torch.from_numpy(ids).to(self.device)] = torch.cat(read)
             ranks.fill(self.vectors, places)
 
     def read(self, text_ids: np.ndarray) -> Tensor:
