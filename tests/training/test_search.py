@@ -101,6 +101,7 @@ def test_the_table_begins_with_the_best(searched: searching.SearchResult) -> Non
     assert "pruned" in lines[-1]
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_as_if_nothing_had_been(
     examples: Path,
     quick: Recipe,
@@ -167,6 +168,7 @@ def test_only_the_validation_part_is_looked_at(
     assert TEST not in set(data.part) and len(data.rows) == len(data.part) == (~tested).sum()
 
 
+@pytest.mark.slow
 def test_what_trials_share_is_done_once(
     examples: Path, quick: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
