@@ -35,7 +35,8 @@ QUICK = Effort(
 )
 # Enough of every stage to see that it runs; figures of a quick run say nothing.
 QUICK_RECIPE = {
-    "max_tokens": 8,
+    "max_tokens": 4,
+    "refit": False,
     "tabular_epochs": 1,
     "purchase_epochs": 1,
     "purchase_steps": 4,

@@ -194,7 +194,7 @@ class Bench:
 
     def _fitted(self, variant: Variant, seed: int) -> dict[str, np.ndarray]:
         recipe = replace(self.recipe, seed=seed)
-        key = self._key(quality_ours.__file__, *sorted(TRAINING.glob("*.py")), recipe.as_dict())
+        key = self._key(quality_ours.__file__, self._code, recipe.as_dict())
         work = self.store.folder / f"{variant.name}-{seed}-{key}"
 
         def make() -> dict[str, np.ndarray]:
@@ -232,6 +232,11 @@ class Bench:
     def _arrays(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         key = self._key(quality_rivals.__file__, quality_trees.__file__)
         return self.store.arrays(name, key, make)
+
+    @cached_property
+    def _code(self) -> str:
+        """Hash of the code that trains."""
+        return fingerprint(*(file_hash(path) for path in sorted(TRAINING.glob("*.py"))))
 
     def _key(self, *made_by: Any) -> str:
         """Hash of what a result comes from: examples, effort, and files or values."""

@@ -16,7 +16,13 @@ from training.scorer import Scorer
 from training.split import TEST, VALIDATION
 
 CROSS = "cross_"
-SILENT: Mapping[str, Any] = {"trainable_layers": 0, "purchase_epochs": 0, "epochs": 0}
+# f stays silent; as it would be in vain, no more than a text's marker tokens are read.
+SILENT: Mapping[str, Any] = {
+    "trainable_layers": 0,
+    "purchase_epochs": 0,
+    "epochs": 0,
+    "max_tokens": 2,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,7 @@ class Effort:
 
 QUICK = Effort(textbook_others=64, test_others=64, most_seconds=8.0)
 QUICK_RECIPE = {
-    "max_tokens": 8,
+    "max_tokens": 4,
     "tabular_epochs": 1,
     "purchase_epochs": 1,
     "purchase_steps": 4,
