@@ -56,7 +56,7 @@ def teach(encoder: TextEncoder, *, first: int = 0, last: int = 20, planned: int 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", pytest.param("llama", marks=pytest.mark.slow)])
 def test_only_the_adapter_learns_and_what_is_saved_reads_the_same(
     family: str, kind: str, models: dict[str, str], tmp_path: Path
 ) -> None:
@@ -225,7 +225,7 @@ def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["lora", "adalora", pytest.param("ia3", marks=pytest.mark.slow), "prefix"])
 def test_scores_of_the_bundle_are_those_of_the_model_in_training(
     kind: str, examples: Path, fits: Callable[[str], FitResult]
 ) -> None:
