@@ -35,6 +35,7 @@ location = "exposures.parquet"
 extra = { weather = "categorical", basket_value = "numeric" }
 [features]
 history_days = 40
+rating_range = [1, 5]
 """
 
 
@@ -113,6 +114,7 @@ def _tables(also: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         "items": [*products, *_coupons()],
         "events": _purchases(rng),
         "exposures": [*_exposures(rng), *also],
+        "feedback": _feedback(),
         "relations": [
             {"source_id": f"c{n}", "relation": "covers", "target_id": f"p{n % len(SUBJECTS)}"}
             for n in range(10)
@@ -155,6 +157,23 @@ def _purchases(rng: np.random.Generator) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _feedback() -> list[dict[str, Any]]:
+    """All shoppers but the last say what they like; some what they do not."""
+    said = [(user, user % len(SUBJECTS), "just right", 5.0) for user in range(NUM_USERS - 1)]
+    said += [(user, (user + 1) % len(SUBJECTS), "never again", 1.0) for user in range(0, NUM_USERS, 3)]
+    return [
+        {
+            "feedback_id": f"f{user}-{product}",
+            "user_id": f"u{user}",
+            "item_id": f"p{product}",
+            "text": text,
+            "rating": rating,
+            "event_timestamp": START + timedelta(days=25 + user),
+        }
+        for user, product, text, rating in said
+    ]
 
 
 def _exposures(rng: np.random.Generator) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from features.retrieval import open_store
 from serving.ranker import Ranker
 from tests.serving.shop import HORIZON, SUBJECTS, Shop
 from training.examples import read_examples
+from training.histories import POLARITY
 from training.scorer import Scorer
 
 pytestmark = pytest.mark.slow
@@ -38,6 +39,8 @@ def test_served_probability_is_the_offline_one(ranker: Ranker, later: Shop) -> N
     scores = ranker.scorer.score_examples(data, mask)
     rows = data.rows[mask].reset_index(drop=True)
     assert len(rows) == 24 * 8
+    polarities = data.histories.features[rows["history_id"], :, POLARITY]
+    assert polarities.max() == 1 and polarities.min() == -1
     for user in ("u0", "u1", "u5", "u23"):
         served = ranker.recommend(situation(user_id=user), 100)
         offline = {
