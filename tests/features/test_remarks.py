@@ -5,6 +5,8 @@ from datetime import datetime
 import pandas as pd
 import pytest
 
+from expectations.contracts.errors import SettingError
+from expectations.contracts.source import read_source
 from features.behaviour import user_history
 from features.remarks import opinions, remarks
 from features.shop import Shop, read_shop
@@ -60,6 +62,18 @@ def test_polarity_is_cut_at_the_range_and_spans_all_ratings_without_one(shop):
     assert set(remarks(shop, None).to_pandas()["polarity"].dropna()) == {-1.0, -0.5, 1.0}
     alike = shop.feedback.mutate(rating=3.0)
     assert remarks(Shop(**{**vars(shop), "feedback": alike}), None).to_pandas()["polarity"].isna().all()
+
+
+def test_the_range_of_ratings_is_declared_and_bounds_them(tmp_path):
+    declared = tmp_path / "source.toml"
+    tables = "".join(f'[tables.{name}]\nlocation = "x.csv"\n' for name in ("items", "exposures"))
+    declared.write_text(f'name = "shop"\n{tables}[features]\nrating_range = [1, 10]\n')
+    rating = read_source(declared).contracts()["feedback"].column("rating")
+    assert (rating.minimum, rating.maximum) == (1, 10)
+    for wrong in ("5", "[5, 1]", "[1]", '["bad", "good"]', "[true, false]"):
+        declared.write_text(f'name = "shop"\n{tables}[features]\nrating_range = {wrong}\n')
+        with pytest.raises(SettingError, match="rating_range"):
+            read_source(declared)
 
 
 def test_opinions_count_what_a_shopper_said_and_what_was_said_of_an_item(shop):
