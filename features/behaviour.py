@@ -1,5 +1,8 @@
 """What shoppers did before a moment: how recently, how often, for how much, on what."""
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 import ibis
 from ibis import _
 from ibis.expr.types import Table as IbisTable
@@ -10,7 +13,7 @@ from features.timeline import MOMENT, Measure, totals_before
 
 RECENT_DAYS = 30
 MAX_TOPICS = 256
-MAX_ITEMS = 1024
+MAX_ITEMS = 2048
 MAX_REMARKS = 64
 
 DAY_SECONDS = 86400.0
@@ -45,6 +48,11 @@ def user_behaviour(shop: Shop, moments: IbisTable, history_days: int) -> IbisTab
             Measure(name="user_num_purchases", column="is_purchase", days=history_days),
             Measure(name="last_event", column="is_act", how="last"),
             Measure(name="last_purchase", column="is_purchase", how="last"),
+            Measure(name="user_num_coupons", column="with_coupon", days=history_days),
+            Measure(name="user_num_coupons_30d", column="with_coupon", days=RECENT_DAYS),
+            Measure(name="user_coupon_amount", column="coupon_discount", days=history_days),
+            Measure(name="num_discounted", column="is_discounted", days=history_days),
+            Measure(name="last_coupon", column="with_coupon", how="last"),
         ),
     )
     visits = totals_before(
@@ -63,8 +71,11 @@ def user_behaviour(shop: Shop, moments: IbisTable, history_days: int) -> IbisTab
             user_days_since_purchase=days_between(_.last_purchase, _[MOMENT]),
             user_amount_per_session=ratio(_.user_amount, _.user_num_sessions),
             user_click_rate=ratio(_.user_num_clicks, _.user_num_views),
+            user_days_since_coupon=days_between(_.last_coupon, _[MOMENT]),
+            user_coupon_rate=ratio(_.user_num_coupons, _.user_num_purchases),
+            user_discount_rate=ratio(_.num_discounted, _.user_num_purchases),
         )
-        .drop("last_event", "last_purchase")
+        .drop("last_event", "last_purchase", "last_coupon", "num_discounted")
     )
 
 
@@ -74,16 +85,17 @@ def user_history(shop: Shop, moments: IbisTable, history_days: int, rating_range
     Returns:
         user_id, event_timestamp, and lists that run in parallel, newest first:
         topics, topic_visits, topic_amounts, topic_days (at most 256);
-        items, item_visits, item_amounts, item_days (at most 1024);
+        items, item_visits, item_amounts, item_days, item_recents, item_coupons, item_firsts (at most 2048);
         remarks, remark_times, remark_polarities, remark_days (at most 64).
-        `_visits` counts sessions, `_days` is days since the last time. Empty for a newcomer.
+        `_visits` counts sessions, `_recents` those of the last 30 days, `_coupons` acts with a coupon;
+        `_days` is days since the last time, `_firsts` since the first. Empty for a newcomer.
     """
     asked = moments.select("user_id", moment=_[MOMENT].cast("timestamp"))
     seen = seen_before(topical_acts(shop), asked, history_days)
     return fill_lists(
         asked,
         newest(seen, "topic", MAX_TOPICS, lists="topics", prefix="topic"),
-        newest(seen, "item_id", MAX_ITEMS, lists="items", prefix="item"),
+        newest(seen, "item_id", MAX_ITEMS, lists="items", prefix="item", more=_of_items()),
         newest_remarks(seen_before(remarks(shop, rating_range), asked, history_days)),
     )
 
@@ -94,7 +106,15 @@ def seen_before(acts: IbisTable, asked: IbisTable, days: int) -> IbisTable:
     return asked.join(acts, "user_id").filter((_[MOMENT] < _.moment) & (_[MOMENT] >= _.moment - window))
 
 
-def newest(seen: IbisTable, what: str, limit: int, *, lists: str, prefix: str) -> IbisTable:
+def newest(
+    seen: IbisTable,
+    what: str,
+    limit: int,
+    *,
+    lists: str,
+    prefix: str,
+    more: Mapping[str, ibis.Value] = MappingProxyType({}),
+) -> IbisTable:
     """The most recent distinct values of a column with their counts, as parallel lists.
 
     Args:
@@ -102,14 +122,19 @@ def newest(seen: IbisTable, what: str, limit: int, *, lists: str, prefix: str) -
         what: the column.
         limit: how many values to keep, the newest.
         lists: name of the list of values.
-        prefix: of the lists beside it: `_visits`, `_amounts`, `_days`.
+        prefix: of the lists beside it: `_visits`, `_amounts`, `_days`, and one for each of `more`.
+        more: name of a list -> what is aggregated of each value.
     """
     grouped = seen.group_by(["user_id", "moment", what]).aggregate(
         visits=_[f"visits_{what}"].sum(),
         amount=_.amount.sum().coalesce(0.0).round(4),
         days=days_between(_[MOMENT].max(), _.moment.max()),
+        **more,
     )
-    entry = ibis.struct({"days": _.days, "fewness": -_.visits, "what": _[what], "amount": _.amount})
+    entry = ibis.struct(
+        {"days": _.days, "fewness": -_.visits, "what": _[what], "amount": _.amount}
+        | {name: _[name] for name in more}
+    )
     listed = grouped.group_by(["user_id", "moment"]).aggregate(entries=entry.collect())
     kept = listed.mutate(entries=_.entries.sort()[:limit])
     return kept.select(
@@ -120,8 +145,23 @@ def newest(seen: IbisTable, what: str, limit: int, *, lists: str, prefix: str) -
             f"{prefix}_visits": _.entries.map(lambda entry: -entry["fewness"]),
             f"{prefix}_amounts": _.entries.map(lambda entry: entry["amount"]),
             f"{prefix}_days": _.entries.map(lambda entry: entry["days"]),
+            **{f"{prefix}_{name}": _.entries.map(_field(name)) for name in more},
         },
     )
+
+
+def _of_items() -> dict[str, ibis.Value]:
+    """What is kept of each item of a history beside its visits, amount and days."""
+    recent = _[MOMENT] >= _.moment - ibis.interval(days=RECENT_DAYS)
+    return {
+        "recents": (_.visits_item_id * recent.cast("float64")).sum(),
+        "coupons": _.with_coupon.sum(),
+        "firsts": days_between(_[MOMENT].min(), _.moment.max()),
+    }
+
+
+def _field(name: str) -> Callable[[ibis.Value], ibis.Value]:
+    return lambda entry: entry[name]
 
 
 def newest_remarks(seen: IbisTable) -> IbisTable:
@@ -171,7 +211,8 @@ def topical_acts(shop: Shop) -> IbisTable:
     counted = acts.mutate(
         visits_topic=_first_in_session("topic"), visits_item_id=_first_in_session("item_id")
     )
-    return counted.select("user_id", "item_id", "topic", MOMENT, "amount", "visits_topic", "visits_item_id")
+    columns = ("user_id", "item_id", "topic", MOMENT, "amount", "with_coupon")
+    return counted.select(*columns, "visits_topic", "visits_item_id")
 
 
 def _first_in_session(what: str) -> ibis.Value:
@@ -189,11 +230,14 @@ def _acts(shop: Shop) -> IbisTable:
         MOMENT,
         "amount",
         "dwell_seconds",
+        "coupon_discount",
         session=_.session_id.coalesce(_.event_id),
         is_view=(_.event_type == "view").cast("float64"),
         is_click=(_.event_type == "click").cast("float64"),
         is_purchase=(_.event_type == "purchase").cast("float64"),
         is_act=ibis.literal(1.0),
+        with_coupon=(_.coupon_discount.coalesce(0) > 0).cast("float64"),
+        is_discounted=(_.discount.coalesce(0) > 0).cast("float64"),
     )
 
 

@@ -1,30 +1,49 @@
-"""What a shopper did before with what a candidate covers: its products, its topics, its departments.
+"""What a shopper did before with what a candidate covers: its items, lines, topics, …, departments.
 
 The candidate's side changes with the catalogue and the shopper's with every event, so these features
 belong to neither entity: they are computed from the shopper's retrieved history when the two meet,
 by the same expressions for training examples and for a request.
 """
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import ibis
 from ibis import _
 from ibis.expr.types import Table as IbisTable
 
-CROSS_FEATURES = (
-    "cross_item_visits",
-    "cross_item_amount",
-    "cross_item_days",
-    "cross_item_matches",
-    "cross_topic_visits",
-    "cross_topic_amount",
-    "cross_topic_days",
-    "cross_topic_matches",
-    "cross_topic_share",
-    "cross_topic_affinity",
-    "cross_department_visits",
-    "cross_department_amount",
+from features.shop import LEVELS
+
+MEASURES: Mapping[str, Callable[[ibis.Value], ibis.Value]] = MappingProxyType(
+    {
+        "visits": lambda here: _.visits.sum(where=here),
+        "recent": lambda here: _.recents.sum(where=here),
+        "coupons": lambda here: _.coupons.sum(where=here),
+        "amount": lambda here: _.amount.sum(where=here).round(4),
+        "days": lambda here: _.days.min(where=here),
+        "first": lambda here: _.firsts.max(where=here),
+        "matches": lambda here: _.visits.count(where=here).cast("float64"),
+        "affinity": lambda here: (_.visits * _.weight).sum(where=here).round(6),
+    }
 )
-"""visits: sessions in the history window; amount: shop currency; days: since the last time, null if
-never; matches: distinct items or topics of the candidate in the history; share: of all the history's
-topic visits; affinity: topic visits weighted by the topic's share of the candidate."""
+RECENCIES = ("days", "first")
+
+CROSS_FEATURES = tuple(f"cross_{level}_{measure}" for level in LEVELS for measure in MEASURES)
+"""visits: sessions in the history window, added up over the items of a key; recent: those of the last 30
+days; coupons: acts with a coupon; amount: shop currency; days, first: since the last and the first time,
+null if never; matches: distinct keys of the candidate in the history; affinity: visits weighted by the
+key's share of the candidate."""
+
+ITEM_LISTS = {
+    "covered_id": "items",
+    "visits": "item_visits",
+    "recents": "item_recents",
+    "coupons": "item_coupons",
+    "amount": "item_amounts",
+    "days": "item_days",
+    "firsts": "item_firsts",
+}
+"""Column of `unnest_items` -> list of `features.behaviour.user_history`."""
 
 
 def unnest_topics(histories: IbisTable) -> IbisTable:
@@ -36,97 +55,51 @@ def unnest_topics(histories: IbisTable) -> IbisTable:
     Returns:
         Columns history_id, topic, visits, amount, days.
     """
-    return _unnest(histories, "topics", "topic", "topic")
+    lists = {"topic": "topics", "visits": "topic_visits", "amount": "topic_amounts", "days": "topic_days"}
+    return _unnest(histories, lists)
 
 
 def unnest_items(histories: IbisTable) -> IbisTable:
-    """One row per (history, item): columns history_id, covered_id, visits, amount, days."""
-    return _unnest(histories, "items", "item", "covered_id")
+    """One row per (history, item): columns history_id and those of ITEM_LISTS."""
+    return _unnest(histories, ITEM_LISTS)
 
 
-def cross_features(
-    pairs: IbisTable,
-    *,
-    history_topics: IbisTable,
-    history_items: IbisTable,
-    item_topics: IbisTable,
-    coverage: IbisTable,
-) -> IbisTable:
+def history_keys(history_items: IbisTable, levels: IbisTable) -> IbisTable:
+    """What a history says of every key that its items belong to.
+
+    Args:
+        history_items: as `unnest_items` returns it.
+        levels: as `features.shop.levels` returns it.
+
+    Returns:
+        Columns history_id, level, key, visits, recents, coupons, amount, days, firsts.
+    """
+    totals = {name: _[name].sum() for name in ("visits", "recents", "coupons", "amount")}
+    return (
+        history_items.join(levels.rename(covered_id="item_id"), "covered_id")
+        .group_by(["history_id", "level", "key"])
+        .aggregate(**totals, days=_.days.min(), firsts=_.firsts.max())
+    )
+
+
+def cross_features(pairs: IbisTable, *, history_keys: IbisTable, item_keys: IbisTable) -> IbisTable:
     """The cross features of (history, candidate) pairs.
 
     Args:
         pairs: columns pair_id, history_id, item_id.
-        history_topics: as `unnest_topics` returns it.
-        history_items: as `unnest_items` returns it.
-        item_topics: as `features.shop.item_topics` returns it.
-        coverage: as `features.shop.coverage` returns it.
+        history_keys: as the function of that name returns it.
+        item_keys: as `features.shop.item_keys` returns it.
 
     Returns:
         One row per pair: pair_id and CROSS_FEATURES, float64.
     """
-    by_item = (
-        pairs.join(coverage, "item_id")
-        .join(history_items, ["history_id", "covered_id"])
-        .group_by("pair_id")
-        .aggregate(
-            cross_item_visits=_.visits.sum(),
-            cross_item_amount=_.amount.sum().round(4),
-            cross_item_days=_.days.min(),
-            cross_item_matches=_.count().cast("float64"),
-        )
+    met = pairs.join(item_keys, "item_id").join(history_keys, ["history_id", "level", "key"])
+    found = met.group_by("pair_id").aggregate(
+        **{f"cross_{level}_{name}": m(_.level == level) for level in LEVELS for name, m in MEASURES.items()}
     )
-    by_topic = (
-        pairs.join(item_topics, "item_id")
-        .join(history_topics, ["history_id", "topic"])
-        .group_by("pair_id")
-        .aggregate(
-            cross_topic_visits=_.visits.sum(),
-            cross_topic_amount=_.amount.sum().round(4),
-            cross_topic_days=_.days.min(),
-            cross_topic_matches=_.count().cast("float64"),
-            cross_topic_affinity=(_.visits * _.weight).sum().round(6),
-        )
-    )
-    found = pairs
-    for part in (by_item, by_topic, _by_department(pairs, history_topics, item_topics)):
-        found = found.left_join(part, "pair_id").drop("pair_id_right")
-    found = found.left_join(_total_visits(history_topics), "history_id").mutate(
-        cross_topic_share=_.cross_topic_visits / _.total_visits
-    )
-    recency = ("cross_item_days", "cross_topic_days")
-    return found.select(
-        "pair_id",
-        **{n: _[n] if n in recency else _[n].coalesce(0.0) for n in CROSS_FEATURES},
-    )
+    known = {name: _[name] if name.endswith(RECENCIES) else _[name].coalesce(0.0) for name in CROSS_FEATURES}
+    return pairs.select("pair_id").left_join(found, "pair_id").select("pair_id", **known)
 
 
-def _by_department(pairs: IbisTable, history_topics: IbisTable, item_topics: IbisTable) -> IbisTable:
-    """Visits and amounts in the departments that the candidate covers."""
-    departments = item_topics.select("topic", "department").distinct()
-    history = (
-        history_topics.join(departments, "topic")
-        .group_by(["history_id", "department"])
-        .aggregate(visits=_.visits.sum(), amount=_.amount.sum())
-    )
-    return (
-        pairs.join(item_topics.select("item_id", "department").distinct(), "item_id")
-        .join(history, ["history_id", "department"])
-        .group_by("pair_id")
-        .aggregate(
-            cross_department_visits=_.visits.sum(),
-            cross_department_amount=_.amount.sum().round(4),
-        )
-    )
-
-
-def _total_visits(history_topics: IbisTable) -> IbisTable:
-    return history_topics.group_by("history_id").aggregate(total_visits=_.visits.sum().nullif(0.0))
-
-
-def _unnest(histories: IbisTable, lists: str, prefix: str, name: str) -> IbisTable:
-    columns = {"visits": f"{prefix}_visits", "amount": f"{prefix}_amounts", "days": f"{prefix}_days"}
-    return histories.select(
-        "history_id",
-        **{name: _[lists].unnest()},
-        **{column: _[source].unnest() for column, source in columns.items()},
-    )
+def _unnest(histories: IbisTable, lists: dict[str, str]) -> IbisTable:
+    return histories.select("history_id", **{name: _[column].unnest() for name, column in lists.items()})

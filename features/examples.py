@@ -21,7 +21,7 @@ from expectations.contracts.landing import fingerprint, land
 from expectations.contracts.source import Source
 from features import vocabulary
 from features.behaviour import MAX_TOPICS
-from features.cross import CROSS_FEATURES, cross_features, unnest_items, unnest_topics
+from features.cross import CROSS_FEATURES, cross_features, history_keys, unnest_items, unnest_topics
 from features.futures import futures
 from features.retrieval import historical
 from features.shop import Shop, read_shop
@@ -172,13 +172,15 @@ def _number(asked: IbisTable, shoppers: IbisTable, candidates: IbisTable) -> Ibi
 
 
 def _crossed(connection: BaseBackend, numbered: IbisTable, shoppers: IbisTable, snapshots: Path) -> IbisTable:
-    histories = shoppers.mutate(history_id=_.entity_row)
+    items = connection.create_table(
+        "history_items", unnest_items(shoppers.mutate(history_id=_.entity_row)), temp=True
+    )
+    covered = connection.read_parquet(str(snapshots / "item_keys.parquet"))
+    wanted = connection.read_parquet(str(snapshots / "levels.parquet")).semi_join(covered, ["level", "key"])
     expression = cross_features(
         numbered.select("pair_id", "history_id", "item_id"),
-        history_topics=connection.create_table("history_topics", unnest_topics(histories), temp=True),
-        history_items=connection.create_table("history_items", unnest_items(histories), temp=True),
-        item_topics=connection.read_parquet(str(snapshots / "item_topics.parquet")),
-        coverage=connection.read_parquet(str(snapshots / "coverage.parquet")),
+        history_keys=connection.create_table("history_keys", history_keys(items, wanted), temp=True),
+        item_keys=covered,
     )
     return connection.create_table("crossed", expression, temp=True)
 

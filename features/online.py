@@ -19,15 +19,13 @@ from expectations.contracts.source import Source
 from features import vocabulary
 from features.candidates import Catalogue
 from features.context import calendar_features
-from features.cross import CROSS_FEATURES, cross_features
+from features.cross import CROSS_FEATURES, ITEM_LISTS, cross_features, history_keys
 from features.examples import HISTORY_LENGTH
 from features.retrieval import online
 from features.shop import NEWCOMER
 
 if TYPE_CHECKING:
     from feast import FeatureStore
-
-_LISTS = {"topic": ("topics", "topic"), "covered_id": ("items", "item")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +98,8 @@ class OnlineFeatures:
         self.catalogue = Catalogue.load(store, snapshots)
         self._words = _words(snapshots)
         self._newcomer = self._fetch(NEWCOMER, 0.0)
-        self._coverage = _ByItem(snapshots / "coverage.parquet")
-        self._item_topics = _ByItem(snapshots / "item_topics.parquet")
+        self._item_keys = _ByItem(snapshots / "item_keys.parquet")
+        self._levels = _ByItem(snapshots / "levels.parquet")
         self._engine = duckdb.connect()
         self._engine.execute("SET threads = 1")  # a request's few rows are not worth a second thread
         self._cross_sql = _cross_sql()
@@ -179,10 +177,9 @@ class OnlineFeatures:
         pairs = {"pair_id": np.arange(count), "history_id": np.zeros(count, np.int32), "item_id": ids}
         cursor = self._engine.cursor()
         cursor.register("pairs", pa.table(pairs))
-        cursor.register("history_topics", _history(shopper, "topic"))
-        cursor.register("history_items", _history(shopper, "covered_id"))
-        cursor.register("coverage", self._coverage.of(item_ids))
-        cursor.register("item_topics", self._item_topics.of(item_ids))
+        cursor.register("history_items", _history_items(shopper))
+        cursor.register("levels", self._levels.of(shopper["items"]))
+        cursor.register("item_keys", self._item_keys.of(item_ids))
         found = cursor.execute(self._cross_sql).fetchnumpy()
         cursor.close()
         order = np.argsort(found["pair_id"])
@@ -211,31 +208,31 @@ def _words(snapshots: Path) -> dict[str, str]:
     return {user: words for user, words in zip(table["user_id"], table["words"], strict=True) if words}
 
 
-def _history(shopper: Mapping[str, Any], column: str) -> pa.Table:
-    lists, prefix = _LISTS[column]
-    return pa.table(
-        {
-            "history_id": pa.array([0] * len(shopper[lists]), pa.int32()),
-            column: pa.array(shopper[lists], pa.string()),
-            "visits": pa.array(shopper[f"{prefix}_visits"], pa.float64()),
-            "amount": pa.array(shopper[f"{prefix}_amounts"], pa.float64()),
-            "days": pa.array(shopper[f"{prefix}_days"], pa.float64()),
-        }
-    )
+def _history_items(shopper: Mapping[str, Any]) -> pa.Table:
+    lists = {
+        name: pa.array(shopper[column], pa.string() if name == "covered_id" else pa.float64())
+        for name, column in ITEM_LISTS.items()
+    }
+    return pa.table({"history_id": pa.array([0] * len(shopper["items"]), pa.int32()), **lists})
 
 
 def _cross_sql() -> str:
     """The cross features compiled once for DuckDB, over tables that each request registers."""
-    entry = {"history_id": "int32", "visits": "float64", "amount": "float64", "days": "float64"}
+    key = {"item_id": "string", "level": "string", "key": "string"}
     schemas = {
         "pairs": {"pair_id": "int64", "history_id": "int32", "item_id": "string"},
-        "history_topics": {**entry, "topic": "string"},
-        "history_items": {**entry, "covered_id": "string"},
-        "item_topics": {"item_id": "string", "topic": "string", "department": "string", "weight": "float64"},
-        "coverage": {"item_id": "string", "covered_id": "string"},
+        "history_items": {
+            "history_id": "int32",
+            **dict.fromkeys(ITEM_LISTS, "float64"),
+            "covered_id": "string",
+        },
+        "levels": key,
+        "item_keys": {**key, "covered": "float64", "weight": "float64"},
     }
     tables = {name: ibis.table(schema, name=name) for name, schema in schemas.items()}
-    return str(ibis.to_sql(cross_features(tables.pop("pairs"), **tables), dialect="duckdb"))
+    met = history_keys(tables["history_items"], tables["levels"])
+    expression = cross_features(tables["pairs"], history_keys=met, item_keys=tables["item_keys"])
+    return str(ibis.to_sql(expression, dialect="duckdb"))
 
 
 def _repeat(value: Any, count: int) -> np.ndarray:

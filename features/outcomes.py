@@ -10,7 +10,7 @@ import ibis
 from ibis import _
 from ibis.expr.types import Table as IbisTable
 
-from features.behaviour import days_between
+from features.behaviour import days_between, ratio
 from features.shop import Shop, coverage, item_topics
 from features.timeline import MOMENT, Measure, totals_before
 
@@ -51,8 +51,10 @@ def item_outcomes(shop: Shop, moments: IbisTable, history_days: int) -> IbisTabl
 
     Returns:
         item_id, event_timestamp, item_num_exposures, item_num_outcomes, item_outcome_rate,
-        item_topic_rate (mean smoothed rate of the item's topics, by their weight), and
-        item_popularity: all shoppers' events on what the item covers in the last `history_days`.
+        item_topic_rate (mean smoothed rate of the item's topics, by their weight); and of all shoppers'
+        events on what the item covers in the last `history_days`: item_popularity, their number;
+        item_price, the mean amount; item_coupon_rate and item_discount_rate, the shares with a coupon and
+        with a discount; item_coupon_amount, what coupons took off where there was one.
     """
     own = _with_rate(shop, totals_before(_tallies(shop, "item_id"), moments, by="item_id", measures=_TALLY))
     return (
@@ -67,6 +69,10 @@ def item_outcomes(shop: Shop, moments: IbisTable, history_days: int) -> IbisTabl
             item_outcome_rate="rate",
             item_topic_rate=_.topic_rate.coalesce(_.prior),
             item_popularity=_.popularity.coalesce(0.0),
+            item_price=ratio(_.amount, _.popularity).round(6),
+            item_coupon_rate=ratio(_.coupons, _.popularity),
+            item_discount_rate=ratio(_.discounts, _.popularity),
+            item_coupon_amount=ratio(_.coupon_amount, _.coupons).round(6),
         )
     )
 
@@ -123,15 +129,29 @@ def _popularity(shop: Shop, moments: IbisTable, history_days: int) -> IbisTable:
     """Events of all shoppers on what an item covers, per (item, moment)."""
     covered = coverage(shop)
     asked = moments.select("item_id", **{MOMENT: _[MOMENT].cast("timestamp")}).join(covered, "item_id")
-    facts = shop.events.filter(_.item_id.notnull()).select(covered_id="item_id", **{MOMENT: _[MOMENT]})
+    facts = shop.events.filter(_.item_id.notnull()).select(
+        MOMENT,
+        "amount",
+        "coupon_discount",
+        covered_id="item_id",
+        with_coupon=(_.coupon_discount.coalesce(0) > 0).cast("float64"),
+        with_discount=(_.discount.coalesce(0) > 0).cast("float64"),
+    )
+    columns = {
+        "popularity": None,
+        "amount": "amount",
+        "coupons": "with_coupon",
+        "discounts": "with_discount",
+        "coupon_amount": "coupon_discount",
+    }
     counted = totals_before(
         facts,
         asked.select("covered_id", MOMENT).distinct(),
         by="covered_id",
-        measures=(Measure(name="popularity", days=history_days),),
+        measures=[Measure(name=n, column=column, days=history_days) for n, column in columns.items()],
     )
     return (
         asked.join(counted, ["covered_id", MOMENT])
         .group_by(["item_id", MOMENT])
-        .aggregate(popularity=_.popularity.sum())
+        .aggregate(**{name: _[name].sum() for name in columns})
     )

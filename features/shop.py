@@ -24,6 +24,9 @@ NEWCOMER = "__newcomer__"
 
 COVERS = "covers"
 
+LEVELS = ("item", "line", "topic", "category", "brand", "department")
+"""What an item belongs to, from narrow to wide. A line is what one brand makes of one topic."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shop:
@@ -128,20 +131,39 @@ def topics(shop: Shop) -> IbisTable:
     """One row per item that says what it is about.
 
     Returns:
-        Columns item_id; topic, its whole category path in words, or its text where it has none;
-        department, the same without the narrowest category.
+        Columns item_id; topic, its whole category path in words, or its text where it has none.
     """
-    path = _.categories
-    return (
-        shop.items.mutate(depth=path.length().coalesce(0))
-        .select(
-            "item_id",
-            topic=ibis.ifelse(_.depth > 0, path.join(", "), _.text),
-            department=ibis.ifelse(_.depth > 1, path[:-1].join(", "), path.join(", ")),
-        )
-        .filter(_.topic.notnull() & (_.topic != ""))
-        .mutate(department=_.department.coalesce(_.topic))
+    found = shop.items.select("item_id", topic=_topic())
+    return found.filter(_.topic.notnull() & (_.topic != ""))
+
+
+def levels(shop: Shop) -> IbisTable:
+    """What each item belongs to, from the item itself to its department.
+
+    Returns:
+        Columns item_id, level (of LEVELS), key; a level that an item's row does not tell has no row.
+    """
+    depth, path = _.categories.length().coalesce(0), _.categories
+    named = shop.items.select(
+        "item_id",
+        item=_.item_id,
+        line=_.brand.concat(": ", _topic()),
+        topic=_topic(),
+        category=ibis.ifelse(depth > 1, path[:-1].join(", "), _topic()),
+        brand=_.brand,
+        department=ibis.ifelse(depth > 0, path[0], _topic()),
     )
+    parts = [
+        named.select("item_id", level=ibis.literal(level), key=_[level]).filter(
+            _.key.notnull() & (_.key != "")
+        )
+        for level in LEVELS
+    ]
+    return ibis.union(*parts, distinct=False)
+
+
+def _topic() -> ibis.Value:
+    return ibis.ifelse(_.categories.length().coalesce(0) > 0, _.categories.join(", "), _.text)
 
 
 def coverage(shop: Shop) -> IbisTable:
@@ -156,13 +178,24 @@ def coverage(shop: Shop) -> IbisTable:
     return ibis.union(edges, alone, distinct=True)
 
 
-def item_topics(shop: Shop) -> IbisTable:
-    """One row per (candidate, topic it covers).
+def item_keys(shop: Shop) -> IbisTable:
+    """What each candidate covers, at every level.
 
     Returns:
-        Columns item_id, topic, department, weight: the topic's share of the item's covered items.
+        Columns item_id, level, key; weight: the key's share of the covered items that have one at that
+        level; covered: how many items these are.
     """
-    covered = coverage(shop).join(topics(shop).rename(covered_id="item_id"), "covered_id")
-    counted = covered.group_by(["item_id", "topic", "department"]).aggregate(count=_.count())
-    total = ibis.window(group_by="item_id")
-    return counted.mutate(weight=_["count"] / _["count"].sum().over(total).cast("float64")).drop("count")
+    of_covered = levels(shop).rename(covered_id="item_id")
+    counted = (
+        coverage(shop)
+        .join(of_covered, "covered_id")
+        .group_by(["item_id", "level", "key"])
+        .aggregate(covered=_.count().cast("float64"))
+    )
+    whole = ibis.window(group_by=["item_id", "level"])
+    return counted.mutate(weight=_.covered / _.covered.sum().over(whole))
+
+
+def item_topics(shop: Shop) -> IbisTable:
+    """One row per (candidate, topic it covers): columns item_id, topic, weight."""
+    return item_keys(shop).filter(_.level == "topic").select("item_id", "weight", topic="key")

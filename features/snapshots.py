@@ -19,20 +19,21 @@ from features.behaviour import user_behaviour, user_history
 from features.outcomes import item_outcomes, user_outcomes
 from features.remarks import RatingRange, opinions
 from features.shop import (
+    LEVELS,
     NEWCOMER,
     Shop,
     candidates,
-    coverage,
     horizon,
+    item_keys,
     item_moments,
-    item_topics,
+    levels,
     read_shop,
     shopper_moments,
 )
 from features.timeline import MOMENT
 from features.words import join_words
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 """Raise it when a feature's meaning changes, so that nothing made by older code is reused."""
 
 ALWAYS = datetime(1970, 1, 1)
@@ -47,8 +48,8 @@ def build_snapshots(
     Args:
         source: the shop.
         checked: table name -> folder of the checked version; the folder's name is its version.
-        dataset: where to land: one Parquet file per view, catalogue.parquet, coverage.parquet,
-            item_topics.parquet.
+        dataset: where to land: one Parquet file per view, catalogue.parquet, item_keys.parquet,
+            levels.parquet.
 
     Returns:
         The pointer (version, rows per file, horizon) and whether anything was computed.
@@ -116,8 +117,8 @@ def feature_tables(source: Source, shop: Shop, now: datetime) -> dict[str, IbisT
         "item_attributes": _item_attributes(shop, contracts["items"].extras),
         "catalogue": _catalogue(shop, contracts["items"].extras),
         "user_words": _user_words(shop, contracts["users"].extras),
-        "coverage": coverage(shop),
-        "item_topics": item_topics(shop),
+        "item_keys": item_keys(shop),
+        "levels": levels(shop),
     }
 
 
@@ -139,8 +140,11 @@ def _user_attributes(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
 
 
 def _item_attributes(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
-    return candidates(shop).select(
+    return (candidates(shop).left_join(_breadth(shop), "item_id")).select(
         "item_id",
+        *(f"item_num_{level}" for level in LEVELS),
+        "item_top_share",
+        "item_department",
         **{MOMENT: ibis.literal(ALWAYS).cast("timestamp(6)")},
         item_type=_.item_type,
         item_value=_.value.cast("float64"),
@@ -148,6 +152,19 @@ def _item_attributes(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
         item_valid_until=_.valid_until.epoch_seconds().cast("float64"),
         **_as_features("item", extras),
     )
+
+
+def _breadth(shop: Shop) -> IbisTable:
+    """How much each candidate covers: the number of keys by level, its main topic's share, its department."""
+    keys = item_keys(shop)
+    count = {f"item_num_{level}": (_.level == level).cast("float64").sum() for level in LEVELS}
+    wide = keys.group_by("item_id").aggregate(
+        **count, item_top_share=ibis.ifelse(_.level == "topic", _.weight, 0.0).max()
+    )
+    first = ibis.window(group_by="item_id", order_by=[_.weight.desc(), _.key])
+    departments = keys.filter(_.level == "department").mutate(place=ibis.row_number().over(first))
+    main = departments.filter(_.place == 0).select("item_id", item_department="key")
+    return wide.left_join(main, "item_id").drop("item_id_right")
 
 
 def _as_features(prefix: str, extras: tuple[Column, ...]) -> dict[str, Any]:

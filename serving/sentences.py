@@ -32,58 +32,44 @@ class Sentence:
 
 _WINDOW = "in the last {days} days"
 
+_COVERED: Mapping[str, str] = MappingProxyType(
+    {
+        "item": "what this {noun} covers",
+        "line": "this {noun}'s kind of products by its brands",
+        "topic": "this {noun}'s kind of products",
+        "category": "things of this {noun}'s categories",
+        "brand": "things of this {noun}'s brands",
+        "department": "things of this {noun}'s departments",
+    }
+)
+"""What a candidate covers, at each level of `features.shop.LEVELS`."""
+
+
+def _cross_sentences() -> dict[str, Sentence]:
+    """How the features of `features.cross` are said."""
+    found = {}
+    for level, covered in _COVERED.items():
+        name = f"cross_{level}"
+        never = f"has not {{bought}} {covered} {_WINDOW}: it may be new to this shopper"
+        says = {
+            "visits": f"{{bought}} {covered} {{{name}_visits:time}} {_WINDOW}",
+            "recent": f"{{bought}} {covered} {{{name}_recent:time}} in the last 30 days",
+            "coupons": f"used a coupon on {covered} {{{name}_coupons:time}} {_WINDOW}",
+            "amount": f"spent {{{name}_amount:.2f}} on {covered} {_WINDOW}",
+            "days": f"last {{bought}} {covered} {{{name}_days:day}} ago",
+            "first": f"has {{bought}} {covered} for {{{name}_first:day}} or longer",
+            "matches": f"{{bought}} {{{name}_matches:kind}} of {covered} {_WINDOW}",
+            "affinity": f"{{bought}} mostly what {covered} is about {_WINDOW}",
+        }
+        for measure, words in says.items():
+            zero = never if measure == "visits" else None
+            found[f"{name}_{measure}"] = Sentence(theme=f"own {level}", says=words, zero=zero)
+    return found
+
+
 SENTENCES: Mapping[str, Sentence] = MappingProxyType(
     {
-        "cross_item_visits": Sentence(
-            theme="own items",
-            says=f"{{bought}} what this {{noun}} covers on {{cross_item_visits:visit}} {_WINDOW}",
-            zero=f"has not {{bought}} what this {{noun}} covers {_WINDOW}: it may be new to this shopper",
-        ),
-        "cross_item_amount": Sentence(
-            theme="own items",
-            says=f"spent {{cross_item_amount:.2f}} on what this {{noun}} covers {_WINDOW}",
-        ),
-        "cross_item_days": Sentence(
-            theme="own items",
-            says="last {bought} what this {noun} covers {cross_item_days:day} ago",
-        ),
-        "cross_item_matches": Sentence(
-            theme="own items",
-            says=f"{{bought}} {{cross_item_matches:product}} of this {{noun}} {_WINDOW}",
-        ),
-        "cross_topic_visits": Sentence(
-            theme="own topics",
-            says=f"{{bought}} this {{noun}}'s kind of products on {{cross_topic_visits:visit}} {_WINDOW}",
-            zero=f"has not {{bought}} this {{noun}}'s kind of products {_WINDOW}: they may be new to this shopper",
-        ),
-        "cross_topic_amount": Sentence(
-            theme="own topics",
-            says=f"spent {{cross_topic_amount:.2f}} on this {{noun}}'s kind of products {_WINDOW}",
-        ),
-        "cross_topic_days": Sentence(
-            theme="own topics",
-            says="last {bought} this {noun}'s kind of products {cross_topic_days:day} ago",
-        ),
-        "cross_topic_matches": Sentence(
-            theme="own topics",
-            says=f"{{bought}} {{cross_topic_matches:kind}} of products that this {{noun}} covers {_WINDOW}",
-        ),
-        "cross_topic_share": Sentence(
-            theme="own topics",
-            says="{cross_topic_share:.1%} of this shopper's purchases are of this {noun}'s kind of products",
-        ),
-        "cross_topic_affinity": Sentence(
-            theme="own topics",
-            says=f"often {{bought}} the kinds of products that this {{noun}} is mostly about {_WINDOW}",
-        ),
-        "cross_department_visits": Sentence(
-            theme="own departments",
-            says=f"{{bought}} in this {{noun}}'s departments on {{cross_department_visits:visit}} {_WINDOW}",
-        ),
-        "cross_department_amount": Sentence(
-            theme="own departments",
-            says=f"spent {{cross_department_amount:.2f}} in this {{noun}}'s departments {_WINDOW}",
-        ),
+        **_cross_sentences(),
         "user_num_outcomes": Sentence(
             theme="own answers",
             says="answered {user_num_outcomes:n} of {user_num_exposures:n} earlier offers",
@@ -152,6 +138,26 @@ SENTENCES: Mapping[str, Sentence] = MappingProxyType(
             theme="own activity",
             says="last bought something {user_days_since_purchase:day} ago",
         ),
+        "user_num_coupons": Sentence(
+            theme="own coupons",
+            says=f"used a coupon {{user_num_coupons:time}} {_WINDOW}",
+            zero=f"has used no coupon {_WINDOW}",
+        ),
+        "user_num_coupons_30d": Sentence(
+            theme="own coupons", says="used a coupon {user_num_coupons_30d:time} in the last 30 days"
+        ),
+        "user_coupon_amount": Sentence(
+            theme="own coupons", says=f"saved {{user_coupon_amount:.2f}} with coupons {_WINDOW}"
+        ),
+        "user_days_since_coupon": Sentence(
+            theme="own coupons", says="last used a coupon {user_days_since_coupon:day} ago"
+        ),
+        "user_coupon_rate": Sentence(
+            theme="own coupons", says="buys {user_coupon_rate:.1%} of all things with a coupon"
+        ),
+        "user_discount_rate": Sentence(
+            theme="own discounts", says="buys {user_discount_rate:.1%} of all things at a discount"
+        ),
         "user_known": Sentence(theme="own attributes", says="this shopper's attributes are known"),
         "item_outcome_rate": Sentence(
             theme="item answers",
@@ -176,6 +182,35 @@ SENTENCES: Mapping[str, Sentence] = MappingProxyType(
             theme="popularity",
             says=f"shoppers acted {{item_popularity:time}} on what this {{noun}} covers {_WINDOW}",
         ),
+        "item_price": Sentence(
+            theme="price", says="what this {noun} covers costs {item_price:.2f} on average"
+        ),
+        "item_coupon_rate": Sentence(
+            theme="popularity",
+            says="{item_coupon_rate:.1%} of what this {noun} covers is bought with a coupon",
+        ),
+        "item_discount_rate": Sentence(
+            theme="price", says="{item_discount_rate:.1%} of what this {noun} covers is bought at a discount"
+        ),
+        "item_coupon_amount": Sentence(
+            theme="price", says="a coupon takes {item_coupon_amount:.2f} off what this {noun} covers"
+        ),
+        "item_num_item": Sentence(theme="breadth", says="this {noun} covers {item_num_item:product}"),
+        "item_num_line": Sentence(theme="breadth", says="this {noun} covers {item_num_line:line}"),
+        "item_num_topic": Sentence(
+            theme="breadth", says="this {noun} covers {item_num_topic:kind} of products"
+        ),
+        "item_num_category": Sentence(
+            theme="breadth", says="this {noun} covers {item_num_category:n} categories"
+        ),
+        "item_num_brand": Sentence(theme="breadth", says="this {noun} covers {item_num_brand:brand}"),
+        "item_num_department": Sentence(
+            theme="breadth", says="this {noun} covers {item_num_department:department}"
+        ),
+        "item_top_share": Sentence(
+            theme="breadth", says="{item_top_share:.0%} of this {noun} is of one kind of products"
+        ),
+        "item_department": Sentence(theme="department", says="this {noun} is of {item_department}"),
         "item_polarity": Sentence(
             theme="opinions",
             says="{item_num_remarks:remark} judged what this {noun} covers {item_polarity:+.2f} (-1 to 1)",

@@ -41,6 +41,7 @@ ITEMS = Table(
             type="strings",
             description="path from the broadest to the narrowest category",
         ),
+        Column(name="brand", type="string", description="who makes it"),
         Column(name="valid_from", type="timestamp", description="first moment it may be shown"),
         Column(name="valid_until", type="timestamp", description="end of its validity, exclusive"),
         Column(
@@ -78,6 +79,20 @@ EVENTS = Table(
         Column(name="quantity", type="number", minimum=0, description="how many"),
         Column(
             name="amount", type="number", unit="shop currency", minimum=0, description="how much was paid"
+        ),
+        Column(
+            name="discount",
+            type="number",
+            unit="shop currency",
+            minimum=0,
+            description="what the shop had taken off the price for everyone",
+        ),
+        Column(
+            name="coupon_discount",
+            type="number",
+            unit="shop currency",
+            minimum=0,
+            description="what coupons took off the price",
         ),
         Column(name="dwell_seconds", type="number", unit="seconds", minimum=0, description="time spent"),
         Column(name="session_id", type="string", description="visit or basket the act belongs to"),

@@ -37,6 +37,7 @@ EVENTS = """
         basket_id || ':' || product_id AS event_id, CAST(household_id AS VARCHAR) AS user_id,
         CAST(product_id AS VARCHAR) AS item_id, 'purchase' AS event_type,
         transaction_timestamp AS event_timestamp, quantity, sales_value AS amount,
+        retail_disc AS discount, coupon_disc + coupon_match_disc AS coupon_discount,
         CAST(basket_id AS VARCHAR) AS session_id, 'store' AS channel, CAST(store_id AS VARCHAR) AS place
     FROM transactions
 """

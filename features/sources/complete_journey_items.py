@@ -20,7 +20,8 @@ CLEANED = """
     CREATE TEMP TABLE cleaned AS
     SELECT
         product_id, departments.word AS department, categories.word AS category, types.word AS type,
-        sizes.word AS size, CASE brand WHEN 'Private' THEN 'store brand' ELSE 'national brand' END AS brand
+        sizes.word AS size, manufacturer_id,
+        CASE brand WHEN 'Private' THEN 'store brand' ELSE 'national brand' END AS kind
     FROM products
     LEFT JOIN words AS departments ON departments.raw = department
     LEFT JOIN words AS categories ON categories.raw = product_category
@@ -32,8 +33,9 @@ CLEANED = """
 PRODUCTS = """
     SELECT
         CAST(product_id AS VARCHAR) AS item_id, 'product' AS item_type,
-        nullif(concat_ws(', ', type, size, nullif(category, type), department, brand), '') AS text,
-        nullif(list_filter([department, category, type], lambda name: name IS NOT NULL), []) AS categories
+        nullif(concat_ws(', ', type, size, nullif(category, type), department, kind), '') AS text,
+        nullif(list_filter([department, category, type], lambda name: name IS NOT NULL), []) AS categories,
+        'manufacturer ' || manufacturer_id AS brand
     FROM (
         SELECT product_id FROM products UNION SELECT product_id FROM coupons
         UNION SELECT product_id FROM transactions
@@ -47,8 +49,8 @@ COVERED = """
         SELECT campaign_id, coupon_upc, level, name, any_value(category) AS category, count(*) AS num_products
         FROM (
             SELECT campaign_id, coupon_upc, category,
-                unnest(['department', 'category', 'type', 'brand']) AS level,
-                unnest([department, category, type, brand]) AS name
+                unnest(['department', 'category', 'type', 'kind']) AS level,
+                unnest([department, category, type, kind]) AS name
             FROM covered JOIN cleaned USING (product_id)
         ) WHERE name IS NOT NULL GROUP BY campaign_id, coupon_upc, level, name
     ),
@@ -58,7 +60,7 @@ COVERED = """
                 FILTER (level = 'type') AS types,
             list(name ORDER BY num_products DESC, name) FILTER (level = 'category') AS categories,
             list(name ORDER BY num_products DESC, name) FILTER (level = 'department') AS departments,
-            list(name ORDER BY num_products DESC, name) FILTER (level = 'brand') AS brands
+            list(name ORDER BY num_products DESC, name) FILTER (level = 'kind') AS brands
         FROM counted GROUP BY campaign_id, coupon_upc
     )
     SELECT campaign_id || ':' || coupon_upc AS item_id, campaign_type, start_date, end_date, num_products,

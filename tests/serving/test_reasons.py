@@ -89,13 +89,13 @@ def test_strongest_first_one_of_each_theme() -> None:
     )
     assert told == [
         "answered 5 of 736 earlier offers",
-        "bought what this campaign covers on 4 visits in the last 180 days",
+        "bought what this campaign covers 4 times in the last 180 days",
     ]
 
 
 def test_shoppers_who_do_more_than_buy_turn_to_things() -> None:
     told = tell(meeting(user_num_events=30.0), cross_item_visits=0.5)
-    assert told == ["turned to what this campaign covers on 4 visits in the last 180 days"]
+    assert told == ["turned to what this campaign covers 4 times in the last 180 days"]
 
 
 def test_a_shops_own_column_is_told_by_name_and_value() -> None:
