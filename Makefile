@@ -16,7 +16,7 @@ RECOMMENDER := $(BIN)/python -m orchestration
 source_option = $(if $(SOURCE),--source "$(SOURCE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese bench-methods bench-tallrec bench-quality bench-training clean
+.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese bench-methods bench-tallrec bench-quality bench-training bench-growth clean
 MAKEFLAGS += --no-print-directory
 
 help: ## say what there is
@@ -94,6 +94,9 @@ bench-quality: $(STAMP) ## every method on the same rows of Complete Journey, af
 
 bench-training: $(STAMP) ## rows a second beside the textbook loop, after make demo; QUICK=1 shows that it runs
 	@$(BIN)/python -m tests.benchmarks.training $(if $(QUICK),--quick)
+
+bench-growth: $(STAMP) ## time and memory of training on 1e5, 1e6 and 1e7 synthetic exposures
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.growth
 
 clean: ## remove .venv and caches; what runs made (.recommender) stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -18,6 +18,8 @@ from torch import Tensor
 from training.examples import Examples
 from training.transforms import Transforms
 
+BLOCK = 1 << 20  # rows looked at together
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -129,14 +131,27 @@ def places(text_ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(wanted >= 0, np.searchsorted(text_ids, wanted), -1)
 
 
+def distinct(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Distinct values of some rows, ascending."""
+    return np.unique(np.concatenate([np.unique(values[block]) for block in _blocks(rows)]))
+
+
 def drawn_rows(labels: np.ndarray, rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """All rows with an answer and a drawn share of the others, shuffled."""
+    """All rows with an answer and a drawn share of the others, shuffled; of many rows, of each block a share."""
+    return rng.permutation(np.concatenate([_drawn(labels, block, share, rng) for block in _blocks(rows)]))
+
+
+def _blocks(rows: np.ndarray) -> list[np.ndarray]:
+    return tabular_batches(rows, BLOCK)
+
+
+def _drawn(labels: np.ndarray, rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     answered = rows[labels[rows] > 0]
     others = rows[labels[rows] == 0]
     drawn = (
         rng.choice(others, size=max(1, round(len(others) * share)), replace=False) if len(others) else others
     )
-    return rng.permutation(np.concatenate([answered, drawn]))
+    return np.concatenate([answered, drawn])
 
 
 def tabular_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from training.adapters import NONE
-from training.batches import Assembler, drawn_rows, places, tabular_batches, text_batches
+from training.batches import Assembler, distinct, drawn_rows, places, tabular_batches, text_batches
 from training.course import LOWER_IS_BETTER, Stage
 from training.examples import Examples
 from training.metrics import ranking_figures
@@ -59,10 +59,11 @@ class Run:
         self.reading = reading or Reading(data.texts, recipe, champion, self.device)
         self.encoder, self.table = self.reading.encoder, self.reading.table
         self.pretrained_vectors = self.reading.before
-        self.candidate_ids = np.unique(self.assembler.text_id[self.train])
+        self.candidate_ids = distinct(self.assembler.text_id, self.train)
         self.topic_ids = self._topics()
         self.reference_places, self.reference_features = self._references()
         self.model = self.fresh_model()
+        data.columns.release()
         self._fresh = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
 
     def _fitted_transforms(self) -> Transforms:
@@ -77,7 +78,7 @@ class Run:
     def _topics(self) -> np.ndarray:
         """Topics that shoppers turned to before the validation part, ascending."""
         histories, futures = self.data.histories, self.data.futures
-        found = [histories.texts_turned_to(np.unique(self.assembler.history_id[self.train]))]
+        found = [histories.texts_turned_to(distinct(self.assembler.history_id, self.train))]
         if futures is not None:
             chosen = self.futures_before(VALIDATION)
             found.append(histories.texts_turned_to(np.unique(futures.history_id[chosen])))
@@ -86,7 +87,7 @@ class Run:
 
     def _references(self) -> tuple[np.ndarray, np.ndarray]:
         """Histories of some shoppers of the training part: places among the topics, (R, H), and features."""
-        known = np.unique(self.assembler.history_id[self.train])
+        known = distinct(self.assembler.history_id, self.train)
         rng = np.random.default_rng(self.recipe.seed)
         drawn = np.sort(rng.choice(known, min(REFERENCES, len(known)), replace=False))
         _, features = self.data.histories.padded(drawn)
