@@ -31,7 +31,7 @@ from training.transforms import Transforms
 MODEL, ENCODER, TRANSFORMS, RECIPE = "model.safetensors", "encoder", "transforms.json", "recipe.json"
 TEXTS, EMBEDDINGS = "texts.parquet", "embeddings.safetensors"
 BEFORE = "before.safetensors"  # the same texts' vectors before fine-tuning: what evaluation compares with
-PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pandas", "pyarrow", "scikit-learn")
+PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
 def write_bundle(
