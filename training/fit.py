@@ -251,6 +251,9 @@ class Course:
             self.go(run.past_stage(PAST + again, rows, epochs=epochs, validate=search))
             if search:
                 facts["past_epochs"] = self.state.best_epoch or recipe.tabular_epochs
+            if (epochs or not search) and not run.grow_trees(rows):
+                self.tell("g is without trees: they need LightGBM (pip install lightgbm)")
+            if search:
                 facts["scale"] = run.best_scale() if facts[learned] else 1.0
             with torch.no_grad():
                 run.model.words.scale.fill_(facts["scale"])

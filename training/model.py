@@ -9,6 +9,7 @@ from training.batches import Batch
 from training.recipe import Recipe
 from training.tabular import TabularEnsemble
 from training.transforms import Transforms
+from training.trees import Trees
 from training.words import WordsAttention
 
 
@@ -32,16 +33,22 @@ class AdditiveModel(nn.Module):
 
     Args:
         words: f.
-        tabular: g.
+        tabular: the networks of g.
+        trees: the trees of g.
+        tree_share: weight of the trees' logit in g, once they are grown; the networks have the rest.
     """
 
     slope: Tensor
     shift: Tensor
 
-    def __init__(self, words: WordsAttention, tabular: TabularEnsemble) -> None:
+    def __init__(
+        self, words: WordsAttention, tabular: TabularEnsemble, trees: Trees, *, tree_share: float
+    ) -> None:
         super().__init__()
         self.words = words
         self.tabular = tabular
+        self.trees = trees
+        self.tree_share = tree_share
         self.register_buffer("slope", torch.tensor(1.0))
         self.register_buffer("shift", torch.tensor(0.0))
 
@@ -58,7 +65,10 @@ class AdditiveModel(nn.Module):
 
     def past(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """Calibrated g alone, (N,)."""
-        return self.slope * self.tabular(numbers_NF, codes_NC).mean(1) + self.shift
+        logit_N = self.tabular(numbers_NF, codes_NC).mean(1)
+        if self.trees.grown and self.tree_share > 0:
+            logit_N = torch.lerp(logit_N, self.trees(numbers_NF, codes_NC), self.tree_share)
+        return self.slope * logit_N + self.shift
 
 
 def build_model(
@@ -97,4 +107,5 @@ def build_model(
         dropout=recipe.tabular_dropout,
         base_rate=base_rate,
     )
-    return AdditiveModel(words, tabular)
+    trees = Trees(recipe.trees, recipe.tree_leaves)
+    return AdditiveModel(words, tabular, trees, tree_share=recipe.tree_share)

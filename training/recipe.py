@@ -24,6 +24,8 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "trainable_layers": (-1, math.inf),
         "layer_decay": (0.01, 1.0),
+        "tree_leaves": (2, 255),
+        "tree_share": (0.0, 1.0),
         **dict.fromkeys(("tabular_negatives", "negatives", "warm_share"), (1e-6, 1.0)),
         **dict.fromkeys(("tabular_dropout", "words_dropout", "warmup_share"), (0.0, 0.99)),
         **dict.fromkeys(
@@ -76,6 +78,10 @@ class Recipe:
     tabular_weight_decay: float
     tabular_negatives: float
     tabular_batch: int
+    trees: int
+    tree_leaves: int
+    tree_rate: float
+    tree_share: float
     purchase_epochs: int
     purchase_steps: int
     purchases_per_step: int

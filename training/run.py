@@ -209,6 +209,16 @@ class Run:
             validate=figures if validate else None,
         )
 
+    def grow_trees(self, rows: np.ndarray) -> bool:
+        """Grow the trees of g on some rows; False where they are wanted and LightGBM is missing."""
+        recipe, share = self.recipe, self.recipe.tabular_negatives
+        if recipe.tree_share == 0:
+            return True
+        drawn = np.sort(drawn_rows(self.labels, rows, share, np.random.default_rng(recipe.seed)))
+        features = torch.cat([part.float() for part in self.assembler.features(drawn)], dim=1).numpy()
+        labels = self.labels[drawn]
+        return self.model.trees.grow(features, labels, share=share, rate=recipe.tree_rate, seed=recipe.seed)
+
     def words_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
         """The stage that trains f and g together."""
         recipe = self.recipe

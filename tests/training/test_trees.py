@@ -1,0 +1,72 @@
+import lightgbm
+import numpy as np
+import pytest
+import torch
+
+from training import trees
+from training.trees import Trees
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(4000, 6)).astype(np.float32)
+    numbers[rng.random(numbers.shape) < 0.1] = np.nan
+    numbers[:, 5] = np.nan_to_num(numbers[:, 5])  # a feature without unknown values while growing
+    codes = rng.integers(0, 4, size=(4000, 2))
+    logit = np.where(np.nan_to_num(numbers[:, 0]) > 0, 2.0, -2.0) + codes[:, 0] - 1
+    return numbers, codes, (rng.random(4000) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+
+
+def grown(table, **settings):
+    numbers, codes, labels = table
+    model = Trees(40, 15)
+    features = np.hstack([numbers, codes.astype(np.float32)])
+    assert model.grow(features, labels, **{"share": 1.0, "rate": 0.1, "seed": 3} | settings)
+    return model, features
+
+
+def test_tensors_say_what_lightgbm_says(table, monkeypatch):
+    kept = {}
+    train = lightgbm.train
+
+    def noted(*args, **kwargs):
+        kept["trees"] = train(*args, **kwargs)
+        return kept["trees"]
+
+    monkeypatch.setattr(lightgbm, "train", noted)
+    model, features = grown(table)
+    asked = features.copy()
+    asked[::7, 5] = np.nan  # unknown where no unknown value was met
+    asked[::5, 0] = 0.0
+    said = model(torch.from_numpy(asked[:, :6]), torch.from_numpy(asked[:, 6:]).long()).numpy()
+    np.testing.assert_allclose(said, kept["trees"].predict(asked, raw_score=True), rtol=1e-4, atol=1e-4)
+    assert said.std() > 0.5
+
+
+def test_a_drawn_share_of_the_rows_without_an_answer_is_made_up_for(table):
+    numbers, codes = torch.from_numpy(table[0]), torch.from_numpy(table[1])
+    whole, _ = grown(table)
+    share, _ = grown(table, share=0.1)
+    difference = whole(numbers, codes) - share(numbers, codes)
+    torch.testing.assert_close(difference, torch.full_like(difference, -np.log(0.1)))
+
+
+def test_nothing_is_said_before_they_are_grown(table):
+    assert not Trees(5, 7).grown
+    assert Trees(5, 7)(torch.from_numpy(table[0]), torch.from_numpy(table[1])).abs().sum() == 0
+
+
+def test_the_same_seed_grows_the_same_trees(table):
+    one, other = grown(table)[0].state_dict(), grown(table)[0].state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_without_lightgbm_they_are_not_grown(table, monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(trees.importlib, "import_module", missing)
+    model = Trees(5, 7)
+    assert not model.grow(table[0], table[2], share=1.0, rate=0.1, seed=0)
+    assert not model.grown
