@@ -1,0 +1,244 @@
+"""Chinese through the whole pipeline: reviews learned, measured and ranked by a language model made from nothing.
+
+No Chinese weights are at hand, so a small model with random weights and the reviews' own vocabulary is made, and
+fitted twice from the same weights: without and with the stage `domain` (masked tokens of the training part's
+texts). Beside them: TF-IDF of single characters and pairs with logistic regression.
+
+What is made is kept under --work: run it again and it goes on.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from expectations.contracts.errors import SettingError
+from expectations.contracts.landing import read_json, write_json, write_text
+from tests.benchmarks.chinese_page import page
+from tests.benchmarks.chinese_shop import READER, ReviewShop, build_shop
+from tests.benchmarks.machine import machine
+from training.domain import known_text_ids
+from training.examples import Examples, read_examples
+from training.fit import fit
+from training.metrics import auc
+from training.new_encoder import write_encoder
+from training.recipe import Recipe, read_recipe
+from training.scorer import Scorer
+from training.split import TEST, TRAIN, VALIDATION
+
+HERE = Path(__file__).parent
+SIZES = {"tokenizer": "pieces", "vocabulary": 8000, "layers": 1, "width": 96, "max_tokens": 128, "seed": 7}
+TF_IDF, PLAIN, TAUGHT = "TF-IDF", "from nothing", "from nothing, masked tokens first"
+PENALTIES = (1.0, 4.0, 16.0)
+DRAWS = 1000
+OWN = ("质量很好，穿着舒服，下次还来👍", "用了两天就坏了，客服不理人😡", "wifi OK，但 APP 太难用", "")
+
+
+def main() -> int:
+    """Measure what is not yet measured, then write page and figures."""
+    options = _options()
+    shop, data = _shop(options)
+    encoder = _encoder(options, data)
+    recipe = replace(read_recipe(HERE / "chinese.toml"), encoder=str(encoder))
+    untaught = replace(recipe, domain_epochs=0)
+    scorers: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
+        TF_IDF: ("tf_idf", lambda _: tf_idf(data)),
+        PLAIN: ("plain", lambda folder: ours(folder, shop.examples, untaught)),
+        TAUGHT: ("taught", lambda folder: ours(folder, shop.examples, recipe)),
+    }
+    measured = {}
+    for name, (short, measure) in scorers.items():
+        record = options.work / f"{short}.json"
+        if not record.exists():
+            write_json(record, measure(options.work / short))
+        measured[name] = read_json(record)
+    found = summary(data, measured, recipe)
+    found["request"] = request(shop, data, Path(measured[TAUGHT]["bundle"]))
+    write_json(HERE / "results" / "chinese.json", found)
+    write_text(HERE / "chinese.md", page(found))
+    sys.stdout.write(page(found))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.chinese", description=__doc__)
+    shared = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
+    reviews = shared / "online_shopping_10_cats" / "online_shopping_10_cats.parquet"
+    home = Path(os.environ.get("RECOMMENDER_HOME", ".recommender"))
+    parser.add_argument("--reviews", type=Path, default=reviews, help="Parquet with review and label")
+    parser.add_argument(
+        "--work", type=Path, default=home / "benchmarks" / "chinese", help="where work is kept"
+    )
+    options = parser.parse_args()
+    if not options.reviews.exists():
+        raise SettingError(f"{options.reviews} does not exist; set SHARED_DATA or --reviews")
+    return options
+
+
+def _shop(options: argparse.Namespace) -> tuple[ReviewShop, Examples]:
+    home = options.work / "shop"
+    if not (home / "examples" / "current.json").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        build_shop(pd.read_parquet(options.reviews), home)
+    shop = ReviewShop.at(home)
+    return shop, read_examples(shop.examples)
+
+
+def _encoder(options: argparse.Namespace, data: Examples) -> Path:
+    place: Path = options.work / "encoder"
+    if not (place / "model.safetensors").exists():
+        write_encoder(place, [data.texts[number] for number in known_text_ids(data)], **SIZES)
+    return place
+
+
+def tf_idf(data: Examples) -> dict[str, Any]:
+    """Characters and pairs of them; the penalty is chosen on the validation part, then all before the test part."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    started = time.process_time()
+    texts = np.array(data.texts, dtype=object)[data.rows["text_id"].to_numpy()]
+
+    def probability(rows: np.ndarray, wanted: np.ndarray, penalties: Sequence[float]) -> list[np.ndarray]:
+        words = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+        known, asked = words.fit_transform(texts[rows]), words.transform(texts[wanted])
+        models = [LogisticRegression(C=one, solver="liblinear") for one in penalties]
+        return [model.fit(known, data.labels[rows]).predict_proba(asked)[:, 1] for model in models]
+
+    train, validation = data.part == TRAIN, data.part == VALIDATION
+    tried = probability(train, validation, PENALTIES)
+    right = [_accuracy(data.labels[validation], one) for one in tried]
+    best = PENALTIES[int(np.argmax(right))]
+    return {
+        "probability": probability(train | validation, data.part == TEST, [best])[0].tolist(),
+        "validation_accuracy": max(right),
+        "cpu_seconds": time.process_time() - started,
+    }
+
+
+def ours(folder: Path, examples: Path, recipe: Recipe) -> dict[str, Any]:
+    """Fit, load the bundle, score the test part."""
+    spent, before = folder / "spent.json", time.process_time()
+    earlier = read_json(spent)["cpu_seconds"] if spent.exists() else 0.0
+    try:
+        result = fit(examples, recipe, out=folder / "out", work=folder / "work", log_dir=folder / "tb")
+    finally:  # a fit that was interrupted goes on
+        write_json(spent, {"cpu_seconds": earlier + time.process_time() - before})
+    data = read_examples(examples)
+    scorer = Scorer.load(result.bundle)
+    chosen = data.part == VALIDATION
+    return {
+        "probability": scorer.score_examples(data).probability.tolist(),
+        "validation_accuracy": _accuracy(
+            data.labels[chosen], scorer.score_examples(data, chosen).probability
+        ),
+        "cpu_seconds": read_json(spent)["cpu_seconds"],
+        "history": result.history,
+        "bundle": str(result.bundle),
+    }
+
+
+def summary(data: Examples, measured: dict[str, dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
+    """Accuracy and AUC of the test part, and how sure the differences are."""
+    labels = data.labels[data.part == TEST]
+    history = measured[TAUGHT]["history"]
+    scored = {name: np.array(one["probability"]) for name, one in measured.items()}
+    return {
+        "machine": machine(),
+        "rows": {part: int((data.part == part).sum()) for part in (TRAIN, VALIDATION, TEST)},
+        "encoder": {
+            **SIZES,
+            "vocabulary": read_json(Path(recipe.encoder) / "config.json")["vocab_size"],
+            "parameters": _num_parameters(Path(recipe.encoder)),
+        },
+        "recipe": {**recipe.as_dict(), "encoder": Path(recipe.encoder).name},
+        "figures": {
+            name: {
+                "accuracy": _accuracy(labels, scored[name]),
+                "auc": auc(labels, scored[name]),
+                **{key: one[key] for key in ("validation_accuracy", "cpu_seconds")},
+            }
+            for name, one in measured.items()
+        },
+        "difference": {
+            "taught minus plain": _difference(labels, scored[TAUGHT], scored[PLAIN]),
+            "taught minus TF-IDF": _difference(labels, scored[TAUGHT], scored[TF_IDF]),
+        },
+        "losses": {
+            "domain": [entry["train_loss"] for entry in history if entry["stage"] == "domain"],
+            "words": [
+                {key: entry[key] for key in ("train_loss", "log_loss")}
+                for entry in history
+                if entry["stage"] == "words"
+            ],
+        },
+    }
+
+
+def _accuracy(labels: np.ndarray, probability: np.ndarray) -> float:
+    return float(np.mean((probability > 0.5) == (labels > 0)))
+
+
+def _difference(labels: np.ndarray, ours_N: np.ndarray, theirs_N: np.ndarray) -> dict[str, float]:
+    """Of two accuracies, with its 95 % interval over drawn test rows."""
+    right = [(probability > 0.5) == (labels > 0) for probability in (ours_N, theirs_N)]
+    each = right[0].astype(float) - right[1].astype(float)
+    rng = np.random.default_rng(0)
+    drawn = [each[rng.integers(0, len(each), len(each))].mean() for _ in range(DRAWS)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return {"value": float(each.mean()), "low": float(low), "high": float(high)}
+
+
+def _num_parameters(encoder: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(encoder / "model.safetensors", framework="pt") as file:
+        return sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+
+
+def request(shop: ReviewShop, data: Examples, bundle: Path) -> dict[str, Any]:
+    """One request, answered by serving's ranker: twenty reviews of the test part; and texts never seen."""
+    from features.online import OnlineFeatures, Situation
+    from features.retrieval import open_store
+    from serving.ranker import Ranker
+
+    scorer = Scorer.load(bundle)
+    ranker = Ranker(
+        scorer, OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source), source=shop.source
+    )
+    tested = data.rows[data.part == TEST]
+    asked = tested.iloc[np.linspace(0, len(tested) - 1, 20).astype(int)]
+    situation = Situation(
+        user_id=READER,
+        scenario="content",
+        moment=shop.horizon,
+        context={"channel": "web"},
+        candidates=asked["item_id"].tolist(),
+    )
+    started = time.perf_counter()
+    ranking = ranker.recommend(situation, 20)
+    milliseconds = (time.perf_counter() - started) * 1000
+    praised = dict(zip(asked["item_id"], asked["label"].astype(bool), strict=True))
+    own = scorer.score(asked.head(len(OWN)), texts=OWN)
+    return {
+        "milliseconds": milliseconds,
+        "items": [
+            {"item_id": i.item_id, "probability": i.probability, "praise": bool(praised[i.item_id])}
+            for i in ranking.items
+        ],
+        "own_texts": dict(zip(OWN, own.probability.tolist(), strict=True)),
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    sys.exit(main())
