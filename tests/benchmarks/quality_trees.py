@@ -25,6 +25,13 @@ WITHOUT: dict[str, tuple[str, ...]] = {
     "day of the year": ("context_year_",),
     "context": ("context_",),
     "context and age of the campaign": ("context_", "item_days_", "item_campaign_days"),
+    "context, age and counts of the campaign": (
+        "context_",
+        "item_days_",
+        "item_campaign_days",
+        "item_num_",
+        "item_outcome_rate",
+    ),
 }
 CAMPAIGN_SETTINGS = {"num_leaves": 15, "learning_rate": 0.03, "min_data_in_leaf": 20}
 
