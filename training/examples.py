@@ -103,6 +103,7 @@ def _check(path: Path, columns: Columns, num_texts: int, num_histories: int) -> 
     limits = (("text_id", 0, num_texts), ("query_id", -1, num_texts), ("history_id", 0, num_histories))
     for name, low, high in limits:
         num_outside = int(((columns[name] < low) | (columns[name] >= high)).sum())
+        columns.release()
         if num_outside:
             raise DataError(
                 f"{path}: {num_outside} rows have a {name} outside {low}..{high - 1}; build them again"

@@ -96,7 +96,7 @@ def measured(folder: Path, size: int) -> dict[str, Any]:
             stdout=said,
             stderr=subprocess.STDOUT,
         )
-        own_memory = _watched(child)
+        peak, own_peak = _watched(child)
         seconds = time.perf_counter() - started
         said.seek(0)
         text = said.read()
@@ -110,30 +110,21 @@ def measured(folder: Path, size: int) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "seconds_by_step": facts["seconds"],
         "rows_per_second": round(size / seconds),
-        "peak_memory_mib": round(child_peak(child) / MIB),
-        "peak_own_memory_mib": round(own_memory / MIB),
+        "peak_memory_mib": round(peak / MIB),
+        "peak_own_memory_mib": round(own_peak / MIB),
         "auc": facts["metrics"]["auc"],
     }
 
 
-_PEAKS: dict[int, int] = {}
-
-
-def child_peak(child: "subprocess.Popen[Any]") -> int:
-    """Greatest resident size of a child that has ended, bytes."""
-    return _PEAKS[child.pid]
-
-
-def _watched(child: "subprocess.Popen[Any]") -> int:
-    """Wait for a child; its greatest own memory (without pages of files), bytes, seen five times a second."""
+def _watched(child: "subprocess.Popen[Any]") -> tuple[int, int]:
+    """Wait for a child; its greatest memory, and that without pages of files (seen five times a second), bytes."""
     own = 0
     process = psutil.Process(child.pid)
     while True:
         pid, status, usage = os.wait4(child.pid, os.WNOHANG)
         if pid:
             child.returncode = os.waitstatus_to_exitcode(status)
-            _PEAKS[child.pid] = usage.ru_maxrss * 1024
-            return own
+            return usage.ru_maxrss * 1024, own
         memory = process.memory_info()
         own = max(own, memory.rss - memory.shared)
         time.sleep(0.2)
