@@ -17,7 +17,7 @@ PUBLISHED = {
 }
 _PAGE = """# TALLRec's book data: polarity in the history, and few examples
 
-{machine}. `make bench-tallrec`, {seconds} s of fitting.
+{machine}. `make bench-tallrec`, {seconds} s of fitting (the reading of 25,202 texts aside).
 
 A reader, the books that the reader liked and disliked (3 to 10), one more book: will the reader like it? Test: the
 data set's test split, {num_test:,} readers. AUC x 100. The language model is MiniLM (22 M parameters), frozen.
@@ -39,7 +39,22 @@ Published figures: Bao et al. 2023 (arXiv 2305.00447), the table of its reposito
 
 ## What it says
 
-To be written.
+- Polarity is worth everything here: the same model, blind to which books of the history were liked, is hardly better
+  than a coin. With it, the model passes the published figure of a LLaMA-7B at 256 examples already at 16 on average,
+  though one draw of 16 in five ended at 54.5. (An example is one line of the data; the books of its history are asked
+  about once more, which is seven more answers a line that the published methods do not learn from.)
+- Nothing of that is knowledge of books. The share of liked books in the history, one number that learns nothing, is as
+  good as all of our model; the interval of the difference holds 0. Readers differ in how readily they like,
+  and titles and authors, read by a frozen model, say next to nothing beyond it. The published methods are
+  below that one number: it belongs beside them, and this data set proves little about language models.
+- On parts of the valid split, boosted trees and logistic regression with likeness to liked and disliked books, like
+  rates of authors and books, and nearest books came to 0.69 too; the same features with the books' vectors to 0.66
+  to 0.69. So no layer was fine-tuned on the whole split, and what that would give was not measured.
+- The data name no times and no words of the readers: what a remark's own text is worth is not shown here. The rows of
+  the train split (ids without titles) are not used: the ids of the csv files do not belong to the json rows.
+
+Settings were chosen on parts of the valid split; the test split was scored once, for this page. Fits are kept and a
+later call goes on: these were made in several calls, by one recipe.
 """
 
 
