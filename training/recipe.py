@@ -31,6 +31,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         **dict.fromkeys(
             (
                 "seed",
+                "list_weight",
                 "history_texts_per_step",
                 "tabular_weight_decay",
                 "weight_decay",
@@ -78,6 +79,8 @@ class Recipe:
     tabular_weight_decay: float
     tabular_negatives: float
     tabular_batch: int
+    list_weight: float
+    lists_per_step: int
     trees: int
     tree_leaves: int
     tree_rate: float

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from training.adapters import NONE
-from training.batches import Assembler, distinct, drawn_rows, places, tabular_batches, text_batches
+from training.batches import Assembler, distinct, drawn_rows, places, text_batches
 from training.course import LOWER_IS_BETTER, Stage
 from training.examples import Examples
+from training.losses import binary_loss
 from training.metrics import ranking_figures
 from training.model import AdditiveModel, build_model
+from training.past import Past
 from training.purchases import Purchases
 from training.reading import Reading
 from training.recipe import Recipe
@@ -180,15 +182,8 @@ class Run:
     def past_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
         """The stage that trains g alone."""
         recipe, model, tabular = self.recipe, self.model, self.model.tabular
-
-        def batches(rng: np.random.Generator) -> list[np.ndarray]:
-            drawn = drawn_rows(self.labels, rows, recipe.tabular_negatives, rng)
-            return tabular_batches(drawn, recipe.tabular_batch)
-
-        def loss(chosen: np.ndarray, _rng: np.random.Generator) -> Tensor:
-            numbers, codes = self.assembler.features(chosen)
-            logits = tabular(numbers.to(self.device), codes.to(self.device))
-            return self._loss(logits, chosen, recipe.tabular_negatives)
+        lists = self.data.columns["list_id"]
+        past = Past(self.assembler, self.labels, lists, rows, recipe, self.device)
 
         def figures() -> dict[str, float | None]:
             vectors = self.table.vectors
@@ -203,10 +198,11 @@ class Run:
             groups=[{"params": list(tabular.parameters()), **rates}],
             planned=max(recipe.tabular_epochs, 1),
             epochs=epochs,
-            batches=batches,
-            loss=loss,
+            batches=past.batches,
+            loss=lambda chosen, _rng: past.loss(tabular, chosen),
             finish=lambda: None,
             validate=figures if validate else None,
+            draw=past.draw,
         )
 
     def grow_trees(self, rows: np.ndarray) -> bool:
@@ -257,12 +253,8 @@ class Run:
         with cuda:
             vectors = self.table.mixed(text_ids, self._fresh[np.isin(self._fresh, text_ids)])
         f_N, g_NK = self.model(batch.to(self.device), vectors)
-        return self._loss(f_N[:, None] + g_NK, rows, self.recipe.negatives) + self.encoder.penalty()
-
-    def _loss(self, logits_NK: Tensor, rows: np.ndarray, share: float) -> Tensor:
-        """Mean binary cross-entropy of every member, for rows whose negatives were drawn."""
-        labels = torch.from_numpy(self.labels[rows]).to(self.device)[:, None].expand_as(logits_NK)
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits_NK - float(np.log(share)), labels)
+        loss = binary_loss(f_N[:, None] + g_NK, self.labels[rows], self.recipe.negatives)
+        return loss + self.encoder.penalty()
 
     def _groups(self) -> list[dict[str, Any]]:
         recipe, decay = self.recipe, {"weight_decay": self.recipe.weight_decay}
