@@ -253,6 +253,9 @@ def page(found: dict[str, Any]) -> str:
         f"| {_ranged(run.auc, run.auc_interval)} | {_ranged(run.ap, run.ap_interval)} |"
         for run in chosen(runs)
     ]
+    missing = [method for method in METHODS if method not in {run.method for run in runs}]
+    if missing:
+        lines += ["", f"Not measured in this run: {', '.join(missing)}."]
     return "\n".join([*lines, "", READING, ""])
 
 
