@@ -38,6 +38,7 @@ QUICK_RECIPE = {
     "max_tokens": 4,
     "refit": False,
     "tabular_epochs": 1,
+    "trees": 10,
     "purchase_epochs": 1,
     "purchase_steps": 4,
     "negatives": 0.01,

@@ -65,6 +65,7 @@ QUICK = Effort(textbook_others=64, test_others=64, most_seconds=8.0)
 QUICK_RECIPE = {
     "max_tokens": 4,
     "tabular_epochs": 1,
+    "trees": 10,
     "purchase_epochs": 1,
     "purchase_steps": 4,
     "texts_per_step": 128,
