@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from training.baselines import LEAVES, RATE
 from training.examples import Examples
 from training.metrics import auc, average_precision
 from training.split import TEST, TRAIN, VALIDATION
@@ -32,6 +33,15 @@ WITHOUT: dict[str, tuple[str, ...]] = {
         "item_num_",
         "item_outcome_rate",
     ),
+}
+BASELINE = {
+    "num_leaves": LEAVES,
+    "learning_rate": RATE,
+    "min_data_in_leaf": 20,
+    "feature_fraction": 1.0,
+    "bagging_fraction": 1.0,
+    "lambda_l2": 0.01,
+    "without": "nothing",
 }
 CAMPAIGN_SETTINGS = {"num_leaves": 15, "learning_rate": 0.03, "min_data_in_leaf": 20}
 
@@ -96,7 +106,7 @@ def tuned_trees(data: Examples, table: Features, *, trials: int, store: Path, se
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(1, trials // 2)),
     )
     if not study.trials:
-        study.enqueue_trial({"num_leaves": 15, "learning_rate": 0.03, "without": "nothing"})
+        study.enqueue_trial(BASELINE)
 
     def objective(trial: optuna.Trial) -> float:
         settings = {
