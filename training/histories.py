@@ -41,12 +41,10 @@ class Histories:
         with pq.ParquetFile(path) as file:
             there = file.schema_arrow.names
             names = ["text_ids", *HISTORY_FEATURES]
-            missing = [name for name in names if name not in (*there, "polarities")]
+            missing = [name for name in names if name not in there]
             if missing:
                 raise SchemaError(f"{path}: column {missing[0]} is missing; build the examples again")
-            for block in file.iter_batches(
-                batch_size=BLOCK, columns=[name for name in names if name in there]
-            ):
+            for block in file.iter_batches(batch_size=BLOCK, columns=names):
                 starts.append(starts[-1][-1] + self._append(block, num_texts).cumsum())
         pa.default_memory_pool().release_unused()
         self.starts = np.concatenate(starts)
@@ -58,9 +56,6 @@ class Histories:
             raise DataError(f"{self._path}: text_ids outside 0..{num_texts - 1}; build the examples again")
         features = np.empty((len(text_ids), len(HISTORY_FEATURES)), dtype=np.float32)
         for place, name in enumerate(HISTORY_FEATURES):
-            if name not in block.schema.names:  # examples made before anybody's words were read
-                features[:, place] = 0
-                continue
             values, its_lengths = self._list(block, name)
             if not np.array_equal(its_lengths, lengths):
                 raise DataError(

@@ -23,7 +23,21 @@ from training.split import TRAIN, VALIDATION
 from training.transforms import Transforms, fit_transforms
 from training.warm import Champion
 
-SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)  # of f beside g, after purchases
+SCALES = (
+    0.0,
+    0.05,
+    0.1,
+    0.15,
+    0.2,
+    0.25,
+    0.3,
+    0.4,
+    0.5,
+    0.7,
+    1.0,
+    1.5,
+    2.0,
+)  # of f beside g, after purchases
 FITTED_ROWS = 1 << 20  # of more rows than these, transforms are fitted on a sample
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
 

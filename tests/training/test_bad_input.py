@@ -142,9 +142,10 @@ def test_rows_that_do_not_fit_their_schema_are_refused(
 def test_histories_that_do_not_fit_their_schema_are_refused(tmp_path: Path) -> None:
     folder = write_examples(tmp_path)
     table = pq.read_table(folder / HISTORIES)
-    pq.write_table(table.drop_columns(["amounts"]), folder / HISTORIES)
-    with pytest.raises(SchemaError, match="column amounts is missing"):
-        read_examples(folder)
+    for name in ("amounts", "polarities"):
+        pq.write_table(table.drop_columns([name]), folder / HISTORIES)
+        with pytest.raises(SchemaError, match=f"column {name} is missing; build the examples again"):
+            read_examples(folder)
     longer = pa.array([[1.0] * 5] * len(table), pa.list_(pa.float32()))
     pq.write_table(_with(table, "events", longer), folder / HISTORIES)
     with pytest.raises(DataError, match="events and text_ids differ in length"):
