@@ -44,6 +44,15 @@ _COVERED: Mapping[str, str] = MappingProxyType(
 )
 """What a candidate covers, at each level of `features.shop.LEVELS`."""
 
+_THEMES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("item", "line"), "own items"),
+        **dict.fromkeys(("topic", "category"), "own topics"),
+        "brand": "own brands",
+        "department": "own departments",
+    }
+)
+
 
 def _cross_sentences() -> dict[str, Sentence]:
     """How the features of `features.cross` are said."""
@@ -59,11 +68,11 @@ def _cross_sentences() -> dict[str, Sentence]:
             "days": f"last {{bought}} {covered} {{{name}_days:day}} ago",
             "first": f"has {{bought}} {covered} for {{{name}_first:day}} or longer",
             "matches": f"{{bought}} {{{name}_matches:kind}} of {covered} {_WINDOW}",
-            "affinity": f"{{bought}} mostly what {covered} is about {_WINDOW}",
+            "affinity": f"often {{bought}} what most of this {{noun}} is about {_WINDOW}",
         }
         for measure, words in says.items():
             zero = never if measure == "visits" else None
-            found[f"{name}_{measure}"] = Sentence(theme=f"own {level}", says=words, zero=zero)
+            found[f"{name}_{measure}"] = Sentence(theme=_THEMES[level], says=words, zero=zero)
     return found
 
 
