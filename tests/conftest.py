@@ -1,6 +1,10 @@
 """All tests: nothing reports to anybody, nothing is downloaded, the user's own settings stay outside."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from orchestration.instance import DEFAULTS, QUIET
 
@@ -9,3 +13,16 @@ def pytest_configure():
     for name in [name for name in os.environ if name.startswith("RECOMMENDER_")]:
         del os.environ[name]
     os.environ.update({**DEFAULTS, **QUIET})
+
+
+@pytest.fixture(scope="session")
+def bento_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """BentoML's stores of all tests: it reads its variable once a process."""
+    home = tmp_path_factory.mktemp("bentoml")
+    before = os.environ.get("BENTOML_HOME")
+    os.environ["BENTOML_HOME"] = str(home)
+    yield home
+    if before is None:
+        del os.environ["BENTOML_HOME"]
+    else:
+        os.environ["BENTOML_HOME"] = before

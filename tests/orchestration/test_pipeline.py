@@ -92,10 +92,9 @@ def shop(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def work(shop, tmp_path_factory):
+def work(shop, tmp_path_factory, bento_home):
     home = Home(root=tmp_path_factory.mktemp("home"))
-    with pytest.MonkeyPatch.context() as patch, running(home, PostgresSettings(port=free_port())) as address:
-        patch.setenv("BENTOML_HOME", str(home.bentoml))
+    with running(home, PostgresSettings(port=free_port())) as address:
         yield Workplace(
             home=str(home.root),
             source=str(shop / "source.toml"),

@@ -1,7 +1,5 @@
 """What the serving tests share: a small shop, two models of it, and a home to deploy into."""
 
-import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,19 +60,6 @@ def bundles(later: Shop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
         ).bundle
         for seed in (1, 2)
     )
-
-
-@pytest.fixture(scope="session")
-def bento_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """BentoML's stores; it reads its variable once a process."""
-    home = tmp_path_factory.mktemp("bentoml")
-    before = os.environ.get("BENTOML_HOME")
-    os.environ["BENTOML_HOME"] = str(home)
-    yield home
-    if before is None:
-        del os.environ["BENTOML_HOME"]
-    else:
-        os.environ["BENTOML_HOME"] = before
 
 
 @pytest.fixture
