@@ -58,7 +58,7 @@ class Effort:
 
     textbook_others: int = 4000
     test_others: int = 3000
-    most_seconds: float = 300.0
+    most_seconds: float = 120.0
 
 
 QUICK = Effort(textbook_others=64, test_others=64, most_seconds=8.0)
