@@ -8,6 +8,8 @@ Four fits of ours by the product's own `fit`, without the refit, and two textboo
 - `all layers`: every row, the whole language model learning, beside a textbook that does the same.
 - `same rows`: ours on nothing but the rows that the textbook came to see in its time.
 
+What each of them came to is kept in the work folder: a run that was killed goes on with the next one.
+
 A row counts when its loss was computed and learned from. Ours' rows a second are those of the words stage: its
 steps, the reading anew of every distinct text at the end, and the figures of the validation part. `whole` divides the
 same rows by the wall time of the whole fit: reading the files, reading the texts, purchases, g, words.
@@ -29,7 +31,7 @@ import pyarrow.parquet as pq
 
 from expectations.contracts.errors import RecommenderError
 from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
-from expectations.contracts.landing import current_folder, write_json
+from expectations.contracts.landing import current_folder, fingerprint, read_json, write_json
 from tests.benchmarks.machine import machine
 from tests.benchmarks.training_floor import floor
 from tests.benchmarks.training_page import page
@@ -97,14 +99,17 @@ class Bench:
 
     def run(self) -> dict[str, Any]:
         """Everything; JSON-able."""
-        layers = self.recipe.trainable_layers
-        ours = {"every row": self._ours("every row", {"negatives": 1.0})}
+        layers, every = self.recipe.trainable_layers, {"negatives": 1.0}
+        ours = {"every row": self._kept("ours-every", lambda: self._ours("every row", every))}
         seconds = min(ours["every row"]["whole_seconds"], self.effort.most_seconds)
-        top, seen = self._textbook("the recipe's layers", layers, seconds)
-        whole, _ = self._textbook("all layers", -1, seconds)
-        ours["recipe"] = self._ours("recipe", {})
-        ours["all layers"] = self._ours("all layers", {"negatives": 1.0, "trainable_layers": -1})
-        ours["same rows"] = self._ours("same rows", {"negatives": 1.0}, rows=seen)
+        top = self._kept("textbook-top", lambda: self._textbook("the recipe's layers", layers, seconds))
+        whole = self._kept("textbook-all", lambda: self._textbook("all layers", -1, seconds))
+        seen = np.array(top.pop("seen"))
+        whole.pop("seen")
+        ours["recipe"] = self._kept("ours-recipe", lambda: self._ours("recipe", {}))
+        wide = {**every, "trainable_layers": -1}
+        ours["all layers"] = self._kept("ours-all", lambda: self._ours("all layers", wide))
+        ours["same rows"] = self._kept("ours-same", lambda: self._ours("same rows", every, rows=seen))
         rate = top["rows_per_second"]
         return {
             "ratio": ours["every row"]["rows_per_second"] / rate,
@@ -125,6 +130,14 @@ class Bench:
             "distinct_texts": len(self.data.texts),
             "floor": asdict(floor(self.data, self.recipe, length=LENGTH)),
         }
+
+    def _kept(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `make` made, now or in an earlier run on the same examples by the same recipe."""
+        key = fingerprint(self.data.schema.fingerprint, self.recipe.as_dict(), asdict(self.effort))
+        path = self.work.parent / f"{name}-{key}.json"
+        if not path.exists():
+            write_json(path, make())
+        return dict(read_json(path))
 
     def _ours(self, name: str, changes: dict[str, Any], *, rows: np.ndarray | None = None) -> dict[str, Any]:
         """One fit of ours: rows a second, wall time by step, AUC and AP on the drawn test rows."""
@@ -160,8 +173,8 @@ class Bench:
         self.tell(f"ours, {name}: {found['rows_per_second']:.0f} rows a second, AUC {found['auc']:.4f}")
         return found
 
-    def _textbook(self, name: str, layers: int, seconds: float) -> tuple[dict[str, Any], np.ndarray]:
-        """One textbook loop, and the rows that it saw."""
+    def _textbook(self, name: str, layers: int, seconds: float) -> dict[str, Any]:
+        """One textbook loop; `seen` are the rows that it learned from."""
         drawn = Drawn.of(self.data.labels, self.train, others=self.effort.textbook_others, seed=0)
         textbook = Textbook(self.recipe.encoder, seed=self.recipe.seed, trainable_layers=layers)
         lesson: Lesson = textbook.fit(self.data, drawn.rows, share=drawn.share, seconds=seconds)
@@ -169,10 +182,11 @@ class Bench:
             "rows": lesson.rows,
             "seconds": lesson.seconds,
             "rows_per_second": lesson.rows_per_second,
+            "seen": lesson.seen.tolist(),
             **self._figures(textbook.probabilities(self.data, self.measured.rows)),
         }
         self.tell(f"textbook, {name}: {found['rows_per_second']:.1f} rows a second, AUC {found['auc']:.4f}")
-        return found, lesson.seen
+        return found
 
     def _figures(self, probability: np.ndarray) -> dict[str, float | None]:
         """AUC and AP as if all test rows were there."""
