@@ -236,8 +236,8 @@ def _acts(shop: Shop) -> IbisTable:
         is_click=(_.event_type == "click").cast("float64"),
         is_purchase=(_.event_type == "purchase").cast("float64"),
         is_act=ibis.literal(1.0),
-        with_coupon=(_.coupon_discount.coalesce(0) > 0).cast("float64"),
-        is_discounted=(_.discount.coalesce(0) > 0).cast("float64"),
+        with_coupon=above_zero(_.coupon_discount),
+        is_discounted=above_zero(_.discount),
     )
 
 
@@ -250,6 +250,11 @@ def days_between(start: ibis.Value, end: ibis.Value) -> ibis.Value:
     """Days from one timestamp column to another, float64, null where either is null."""
     seconds = end.epoch_seconds().cast("float64") - start.epoch_seconds().cast("float64")
     return seconds / ibis.literal(DAY_SECONDS, "float64")
+
+
+def above_zero(amount: ibis.Value) -> ibis.Value:
+    """1 where there is an amount above 0, else 0; their sum counts."""
+    return (amount.coalesce(0) > 0).cast("float64")
 
 
 def ratio(part: ibis.Value, whole: ibis.Value) -> ibis.Value:

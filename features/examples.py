@@ -290,6 +290,5 @@ def _write_futures(connection: BaseBackend, later: IbisTable, texts: IbisTable, 
     """One row per (shopper, earlier moment): the topics that followed, as text numbers."""
     named = later.select("entity_row", MOMENT, text=_.next_topics.unnest()).join(texts, "text")
     coded = named.group_by(["entity_row", MOMENT]).aggregate(text_ids=_.text_id.collect(order_by=_.text_id))
-    table = coded.select(MOMENT, history_id=_.entity_row.cast("int32"), text_ids="text_ids")
-    table = table.select("history_id", MOMENT, "text_ids")
+    table = coded.select(_.entity_row.cast("int32").name("history_id"), MOMENT, "text_ids")
     return write_table(connection, table.order_by("history_id"), path)

@@ -10,7 +10,7 @@ import ibis
 from ibis import _
 from ibis.expr.types import Table as IbisTable
 
-from features.behaviour import days_between, ratio
+from features.behaviour import above_zero, days_between, ratio
 from features.shop import Shop, coverage, item_topics
 from features.timeline import MOMENT, Measure, totals_before
 
@@ -134,8 +134,8 @@ def _popularity(shop: Shop, moments: IbisTable, history_days: int) -> IbisTable:
         "amount",
         "coupon_discount",
         covered_id="item_id",
-        with_coupon=(_.coupon_discount.coalesce(0) > 0).cast("float64"),
-        with_discount=(_.discount.coalesce(0) > 0).cast("float64"),
+        with_coupon=above_zero(_.coupon_discount),
+        with_discount=above_zero(_.discount),
     )
     columns = {
         "popularity": None,

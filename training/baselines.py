@@ -5,10 +5,8 @@ Each gives a score and, through two numbers fitted before the test part, a proba
 Shapes: N rows, U histories, P pairs, H length of a history, E width of a text's vector.
 """
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +16,13 @@ from torch import Tensor
 from training.batches import Assembler
 from training.bundle import BEFORE
 from training.calibration import fit_calibration
-from training.encoder import TextEncoder
+from training.encoder import TextEncoder, first_device
 from training.examples import Examples
 from training.recipe import Recipe
 from training.split import TEST
 from training.texts import TextTable
 from training.transforms import Transforms
+from training.trees import boosted
 from training.words import entry_features, weighted_sums
 
 NEGATIVE_SHARE = 0.1  # of the rows without an answer that the two numbers are fitted on
@@ -52,7 +51,7 @@ def _read(recipe: Recipe, texts: list[str]) -> Tensor:
     encoder = TextEncoder.load(
         recipe.encoder, max_tokens=recipe.max_tokens, trainable_layers=0, pooling=recipe.pooling
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = first_device()
     table = TextTable(encoder.to(device), texts, batch=recipe.encode_batch, device=device)
     table.refresh()
     return table.vectors.cpu()
@@ -117,24 +116,10 @@ def boosted_trees(
     Returns:
         None where LightGBM is not installed.
     """
-    try:
-        lightgbm: Any = importlib.import_module("lightgbm")
-    except ImportError:
-        return None
     numbers = examples.rows[list(transforms.numeric)].to_numpy(np.float32)
     features = np.hstack([numbers, transforms.codes(examples.rows).astype(np.float32)])
     before = examples.part != TEST
-    settings = {
-        "objective": "binary",
-        "learning_rate": RATE,
-        "num_leaves": LEAVES,
-        "seed": seed,
-        "num_threads": torch.get_num_threads(),
-        "verbose": -1,
-        "deterministic": True,
-        "force_col_wise": True,
-    }
+    settings = {"learning_rate": RATE, "num_leaves": LEAVES}
     # Codes are in order of frequency: as numbers they overfit less than LightGBM's categorical splits.
-    data = lightgbm.Dataset(features[before], label=examples.labels[before])
-    trees = lightgbm.train(settings, data, num_boost_round=TREES)
-    return np.asarray(trees.predict(features[rows]))
+    trees = boosted(features[before], examples.labels[before], settings, num_trees=TREES, seed=seed)
+    return None if trees is None else np.asarray(trees.predict(features[rows]))

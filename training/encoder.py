@@ -37,6 +37,11 @@ MEAN, FIRST, LAST = "mean", "first", "last"
 CHARACTERS = 20  # a token has fewer in any language; what lies beyond would be tokenised to be cut off
 
 
+def first_device() -> str:
+    """Where models run: the first GPU, or where there is none, the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
     """Token ids of texts, one after the other, without padding.

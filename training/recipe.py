@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -147,7 +148,7 @@ def read_recipe(path: Path | None) -> Recipe:
         SettingError: no such file, not TOML, an unknown setting, or a value of a wrong type or range.
     """
     default = tomllib.loads(files("training").joinpath("recipes/default.toml").read_text(encoding="utf-8"))
-    given = {} if path is None else _read(path)
+    given = {} if path is None else read_toml(path, where=f"recipe {path}")
     return recipe_from({**default, **given}, where=str(path or "default recipe"))
 
 
@@ -166,25 +167,33 @@ def recipe_from(values: dict[str, Any], *, where: str) -> Recipe:
     missing = sorted(set(known) - set(values))
     if missing:
         raise SettingError(f"{where}: setting {missing[0]!r} is missing; add it")
-    return Recipe(**{name: _typed(where, name, kind, values[name]) for name, kind in known.items()})
+    return Recipe(**{name: typed(where, name, kind, values[name]) for name, kind in known.items()})
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(file: Path | Traversable, *, where: str) -> dict[str, Any]:
+    """The values of a TOML file; `where` says what it is.
+
+    Raises:
+        SettingError: no such file, or not TOML.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingError(
-            f"recipe {path} cannot be read ({error.strerror}); name an existing file"
-        ) from None
+        raise SettingError(f"{where} cannot be read ({error.strerror}); name an existing file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"recipe {path} is not valid TOML ({error}); correct it") from None
+        raise SettingError(f"{where} is not valid TOML ({error}); correct it") from None
 
 
-def _typed(where: str, name: str, kind: Any, value: Any) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+def typed(where: str, name: str, kind: Any, value: Any) -> Any:
+    """A setting's value, a whole number as float where one is wanted.
+
+    Raises:
+        SettingError: it is of another type.
+    """
+    if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
         raise SettingError(
-            f"{where}: {name} must be a {kind.__name__}, not {value!r} ({type(value).__name__}); correct it"
+            f"{where}: {name} must be of type {kind.__name__}, not {value!r} ({type(value).__name__}); correct it"
         )
     return value

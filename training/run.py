@@ -10,6 +10,7 @@ from torch import Tensor
 from training.adapters import NONE
 from training.batches import Assembler, distinct, drawn_rows, places, text_batches
 from training.course import LOWER_IS_BETTER, Stage
+from training.encoder import first_device
 from training.examples import Examples
 from training.losses import binary_loss
 from training.metrics import ranking_figures
@@ -23,28 +24,10 @@ from training.split import TRAIN, VALIDATION
 from training.transforms import Transforms, fit_transforms
 from training.warm import Champion
 
-SCALES = (
-    0.0,
-    0.05,
-    0.1,
-    0.15,
-    0.2,
-    0.25,
-    0.3,
-    0.4,
-    0.5,
-    0.7,
-    1.0,
-    1.5,
-    2.0,
-)  # of f beside g, after purchases
+# of f beside g, after purchases
+SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
 FITTED_ROWS = 1 << 20  # of more rows than these, transforms are fitted on a sample
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
-
-
-def first_device() -> str:
-    """Where models run: the first GPU, or where there is none, the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Run:
@@ -76,8 +59,9 @@ class Run:
         self.encoder, self.table = self.reading.encoder, self.reading.table
         self.pretrained_vectors = self.reading.before
         self.candidate_ids = distinct(self.assembler.text_id, self.train)
-        self.topic_ids = self._topics()
-        self.reference_places, self.reference_features = self._references()
+        known = distinct(self.assembler.history_id, self.train)
+        self.topic_ids = self._topics(known)
+        self.reference_places, self.reference_features = self._references(known)
         self.model = self.fresh_model()
         data.columns.release()
         self._fresh = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
@@ -91,19 +75,18 @@ class Run:
             bins=self.recipe.bins,
         )
 
-    def _topics(self) -> np.ndarray:
-        """Topics that shoppers turned to before the validation part, ascending."""
+    def _topics(self, known: np.ndarray) -> np.ndarray:
+        """Topics that shoppers turned to before the validation part, ascending; `known` are its histories."""
         histories, futures = self.data.histories, self.data.futures
-        found = [histories.texts_turned_to(distinct(self.assembler.history_id, self.train))]
+        found = [histories.texts_turned_to(known)]
         if futures is not None:
             chosen = self.futures_before(VALIDATION)
             found.append(histories.texts_turned_to(np.unique(futures.history_id[chosen])))
             found.append(futures.texts_of(chosen)[0])
         return np.unique(np.concatenate(found))
 
-    def _references(self) -> tuple[np.ndarray, np.ndarray]:
-        """Histories of some shoppers of the training part: places among the topics, (R, H), and features."""
-        known = distinct(self.assembler.history_id, self.train)
+    def _references(self, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some of the known histories: places among the topics, (R, H), and features."""
         rng = np.random.default_rng(self.recipe.seed)
         drawn = np.sort(rng.choice(known, min(REFERENCES, len(known)), replace=False))
         _, features = self.data.histories.padded(drawn)

@@ -1,6 +1,5 @@
 """The space of a search: for each setting of the recipe that is searched, choices or a range."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.resources import files
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from expectations.contracts.errors import SettingError
-from training.recipe import Recipe
+from training.recipe import Recipe, read_toml, typed
 
 KEPT = ("seed", "metric", "refit", "calibrate", "warm_share", "warm_starts")  # trials could not be compared
 
@@ -60,13 +59,7 @@ def read_space(path: Path | None, recipe: Recipe) -> Space:
             recipe would not take.
     """
     where = f"space {path}" if path else "default space"
-    try:
-        text = (path or files("training").joinpath("recipes/space.toml")).read_text(encoding="utf-8")
-        given = tomllib.loads(text)
-    except OSError as error:
-        raise SettingError(f"{where} cannot be read ({error.strerror}); name an existing file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{where} is not valid TOML ({error}); correct it") from None
+    given = read_toml(path or files("training").joinpath("recipes/space.toml"), where=where)
     kinds: dict[str, Any] = {field.name: field.type for field in fields(Recipe) if field.name not in KEPT}
     for name in given:
         if name not in kinds:
@@ -83,13 +76,13 @@ def read_space(path: Path | None, recipe: Recipe) -> Space:
 
 def _of(where: str, name: str, kind: type, value: Any) -> Choices | Range:
     if isinstance(value, list) and value:
-        return Choices(values=tuple(_typed(where, name, kind, one) for one in value))
+        return Choices(values=tuple(typed(where, name, kind, one) for one in value))
     if (
         isinstance(value, dict)
         and kind in (int, float)
         and {"low", "high"} <= set(value) <= {"low", "high", "log"}
     ):
-        low, high = (_typed(where, name, kind, value[end]) for end in ("low", "high"))
+        low, high = (typed(where, name, kind, value[end]) for end in ("low", "high"))
         log = value.get("log", False)
         if low < high and isinstance(log, bool) and not (log and low <= 0):
             return Range(low=low, high=high, log=log)
@@ -97,11 +90,3 @@ def _of(where: str, name: str, kind: type, value: Any) -> Choices | Range:
         f"{where}: {name} is {value!r}; give a list of choices, or for a number {{ low = …, high = … }} with low "
         "below high, and log = true where low is above 0"
     )
-
-
-def _typed(where: str, name: str, kind: type, value: Any) -> Any:
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise SettingError(f"{where}: {name} must be of type {kind.__name__}, not {value!r}; correct it")
-    return value

@@ -7,6 +7,7 @@ Shapes: N rows, D features (numeric, then codes of categories), T trees, M nodes
 """
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,26 @@ from torch import Tensor, nn
 DEPTH = 8  # splits between root and leaf, at most
 FEATURES_SEEN, ROWS_SEEN = 0.5, 0.7  # shares of the features and of the rows that a tree sees
 LEAST_ROWS, SHRINKAGE = 100, 5.0  # rows of a leaf, at least; L2 penalty of a leaf's value
+
+
+def boosted(
+    features_ND: np.ndarray, labels_N: np.ndarray, settings: Mapping[str, Any], *, num_trees: int, seed: int
+) -> Any:
+    """LightGBM's model of binary answers, the same at every run; None where LightGBM is not installed."""
+    try:
+        lightgbm: Any = importlib.import_module("lightgbm")
+    except ImportError:
+        return None
+    fixed = {
+        "objective": "binary",
+        "num_threads": torch.get_num_threads(),
+        "seed": seed,
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbose": -1,
+    }
+    data = lightgbm.Dataset(features_ND, label=labels_N)
+    return lightgbm.train({**fixed, **settings}, data, num_boost_round=num_trees)
 
 
 class Trees(nn.Module):
@@ -68,13 +89,8 @@ class Trees(nn.Module):
             rate: learning rate.
             seed: of what a tree sees.
         """
-        try:
-            lightgbm: Any = importlib.import_module("lightgbm")
-        except ImportError:
-            return False
         num_trees, nodes = self.feature.shape
         settings = {
-            "objective": "binary",
             "learning_rate": rate,
             "num_leaves": (nodes + 1) // 2,
             "max_depth": DEPTH,
@@ -83,14 +99,11 @@ class Trees(nn.Module):
             "bagging_freq": 1,
             "min_data_in_leaf": LEAST_ROWS,
             "lambda_l2": SHRINKAGE,
-            "num_threads": torch.get_num_threads(),
-            "seed": seed,
-            "deterministic": True,
-            "force_col_wise": True,
-            "verbose": -1,
         }
-        data = lightgbm.Dataset(features_ND, label=labels_N)
-        found = lightgbm.train(settings, data, num_boost_round=num_trees).dump_model()
+        booster = boosted(features_ND, labels_N, settings, num_trees=num_trees, seed=seed)
+        if booster is None:
+            return False
+        found = booster.dump_model()
         self._clear()
         for number, tree in enumerate(found["tree_info"]):
             self._take(number, tree["tree_structure"])

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from training.encoder import first_device
 from training.examples import Examples
 from training.pretrained import read_pretrained
 
@@ -138,7 +139,7 @@ class Textbook:
 
         torch.manual_seed(seed)
         self.seed = seed
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = first_device()
         _, self.tokenizer, place = read_pretrained(encoder)
         self.model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=1).to(self.device)
         self.length = min(LENGTH, int(self.model.config.max_position_embeddings))
