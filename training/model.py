@@ -107,5 +107,5 @@ def build_model(
         dropout=recipe.tabular_dropout,
         base_rate=base_rate,
     )
-    trees = Trees(recipe.trees, recipe.tree_leaves)
+    trees = Trees(recipe.tree_models, recipe.trees, recipe.tree_leaves)
     return AdditiveModel(words, tabular, trees, tree_share=recipe.tree_share)

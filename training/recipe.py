@@ -25,7 +25,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "trainable_layers": (-1, math.inf),
         "layer_decay": (0.01, 1.0),
-        "tree_leaves": (2, 255),
+        "tree_leaves": (2, 63),
         "tree_share": (0.0, 1.0),
         **dict.fromkeys(("tabular_negatives", "negatives", "warm_share"), (1e-6, 1.0)),
         **dict.fromkeys(("tabular_dropout", "words_dropout", "warmup_share"), (0.0, 0.99)),
@@ -82,6 +82,7 @@ class Recipe:
     tabular_batch: int
     list_weight: float
     lists_per_step: int
+    tree_models: int
     trees: int
     tree_leaves: int
     tree_rate: float

@@ -1,5 +1,6 @@
 """The data, texts and modules of one fit, and the stages that train them."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -207,10 +208,15 @@ class Run:
         recipe, share = self.recipe, self.recipe.tabular_negatives
         if recipe.tree_share == 0:
             return True
-        drawn = np.sort(drawn_rows(self.labels, rows, share, np.random.default_rng(recipe.seed)))
-        features = torch.cat([part.float() for part in self.assembler.features(drawn)], dim=1).numpy()
-        labels = self.labels[drawn]
-        return self.model.trees.grow(features, labels, share=share, rate=recipe.tree_rate, seed=recipe.seed)
+
+        def draws() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for model in range(recipe.tree_models):
+                rng = np.random.default_rng([recipe.seed, model])
+                drawn = np.sort(drawn_rows(self.labels, rows, share, rng))
+                features = torch.cat([part.float() for part in self.assembler.features(drawn)], dim=1)
+                yield features.numpy(), self.labels[drawn]
+
+        return self.model.trees.grow(draws(), share=share, rate=recipe.tree_rate, seed=recipe.seed)
 
     def words_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
         """The stage that trains f and g together."""

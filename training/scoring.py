@@ -11,7 +11,7 @@ from training.batches import Assembler, tabular_batches
 from training.memory import in_parts
 from training.model import AdditiveModel
 
-PAST_CHUNK = 32768
+PAST_CHUNK = 1024  # rows whose encoded features stay in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.transforms import Transforms
 
@@ -32,14 +33,20 @@ class NumericEncoding(nn.Module):
 
     def forward(self, numbers_NF: Tensor) -> Tensor:
         """(N, F) with NaN -> (N, F * (P + 2)) without."""
+        num_rows, num_pieces = len(numbers_NF), self.edges.shape[1] - 1
         unknown_NF = torch.isnan(numbers_NF)
-        values_NF = torch.where(unknown_NF, self.edges[:, 0], numbers_NF)
+        values_NF = torch.where(unknown_NF, self.edges[:, 0], numbers_NF)  # there every piece is 0
+        encoded_ND = numbers_NF.new_empty(num_rows, self.width)
+        # Column by column in place: these are the widest values of the model, and each copy costs a pass over memory.
+        sizes = [self.edges.shape[0] * num_pieces, *2 * [self.edges.shape[0]]]
+        shares_ND, logs_NF, flags_NF = encoded_ND.split(sizes, dim=1)
         width_FP = self.edges[:, 1:] - self.edges[:, :-1]
-        share_NFP = (values_NF[:, :, None] - self.edges[:, :-1]) / width_FP.clamp_min(1e-9)
-        share_NFP = share_NFP.clamp(0, 1) * (width_FP > 0)
-        log_NF = (self.standardised(values_NF)).masked_fill(unknown_NF, 0)
-        share_NFP = share_NFP.masked_fill(unknown_NF[:, :, None], 0)
-        return torch.cat([share_NFP.flatten(1), log_NF, unknown_NF.to(values_NF.dtype)], dim=1)
+        per_width_FP = (width_FP > 0) / width_FP.clamp_min(1e-9)
+        shares_NFP = shares_ND.unflatten(1, (-1, num_pieces))
+        torch.sub(values_NF[:, :, None], self.edges[:, :-1], out=shares_NFP).mul_(per_width_FP).clamp_(0, 1)
+        logs_NF.copy_(self.standardised(values_NF)).masked_fill_(unknown_NF, 0)
+        flags_NF.copy_(unknown_NF)
+        return encoded_ND
 
     def standardised(self, values_NF: Tensor) -> Tensor:
         """Signed logarithm with mean 0 and deviation 1 in the training part, cut at 4 deviations."""
@@ -92,8 +99,12 @@ class TabularEnsemble(nn.Module):
 
     def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """The members' logits, (N, K)."""
-        encoded_ND = torch.cat([self.numbers(numbers_NF), self.categories(codes_NC)], dim=1)
-        hidden = self.dropout(torch.relu(self.first(encoded_ND)))
+        # Not joined into one matrix: that would copy the widest values of the model.
+        widths = [self.numbers.width, self.categories.width]
+        of_numbers, of_categories = self.first.weight.split(widths, dim=1)
+        hidden = functional.linear(self.numbers(numbers_NF), of_numbers, self.first.bias)
+        hidden = torch.relu(hidden + functional.linear(self.categories(codes_NC), of_categories))
+        hidden = self.dropout(hidden)
         hidden_KNW = hidden.unflatten(1, (self.members, -1)).transpose(0, 1)
         hidden_KNW = torch.relu(torch.baddbmm(self.second_bias, hidden_KNW, self.second_weight))
         logits_KN = (self.dropout(hidden_KNW) @ self.out_weight).squeeze(2) + self.out_bias

@@ -3,11 +3,11 @@
 LightGBM grows them (Ke et al. 2017, "LightGBM: A Highly Efficient Gradient Boosting Decision Tree"); what it
 grew is kept as plain tensors, so a bundle holds no pickle, and serving needs no LightGBM.
 
-Shapes: N rows, D features (numeric, then codes of categories), T trees, M nodes of the largest tree.
+Shapes: N rows, D features (numeric, then codes of categories), T trees of all models.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 DEPTH = 8  # splits between root and leaf, at most
 FEATURES_SEEN, ROWS_SEEN = 0.5, 0.7  # shares of the features and of the rows that a tree sees
 LEAST_ROWS, SHRINKAGE = 100, 5.0  # rows of a leaf, at least; L2 penalty of a leaf's value
+ROWS_AT_ONCE = 4096  # scored at once: the columns of their trees stay in the processor's cache
 
 
 def boosted(
@@ -40,59 +41,69 @@ def boosted(
 
 
 class Trees(nn.Module):
-    """A sum of trees; silent until grown.
+    """A mean of boosted models, each a sum of trees; silent until grown.
+
+    A tree is read without following its branches (Lucchese et al. 2015, "QuickScorer: a Fast Algorithm to Rank
+    Documents with Additive Ensembles of Regression Trees"): every split that a row fails strikes out the leaves to
+    its left, and the first leaf that is left is the row's. So a tree costs a few comparisons of whole columns.
 
     Args:
-        num_trees: T.
-        leaves: most leaves of a tree.
+        models: boosted models, each grown on rows of its own.
+        num_trees: of each of them.
+        leaves: most leaves of a tree, at most 63: one bit each.
     """
 
-    feature: Tensor
+    column: Tensor
     threshold: Tensor
-    unknown_left: Tensor
-    below: Tensor
+    kept: Tensor
     value: Tensor
     grown: Tensor
 
-    def __init__(self, num_trees: int, leaves: int) -> None:
+    def __init__(self, models: int, num_trees: int, leaves: int) -> None:
         super().__init__()
-        shape = (num_trees, 2 * leaves - 1)
-        self.register_buffer("feature", torch.zeros(shape, dtype=torch.int32))
-        self.register_buffer("threshold", torch.zeros(shape, dtype=torch.float64))
-        self.register_buffer("unknown_left", torch.zeros(shape, dtype=torch.bool))
-        self.register_buffer("below", torch.zeros(*shape, 2, dtype=torch.int32))
-        self.register_buffer("value", torch.zeros(shape))
+        self.models, self.num_trees, self.leaves = models, num_trees, leaves
+        shape = (models * num_trees, leaves - 1)
+        self.register_buffer("column", torch.zeros(shape, dtype=torch.int32))
+        self.register_buffer("threshold", torch.zeros(shape))
+        self.register_buffer("kept", torch.full(shape, -1, dtype=_bits(leaves)))
+        self.register_buffer("value", torch.zeros(models * num_trees, leaves))
         self.register_buffer("grown", torch.tensor(0.0))
 
     def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """Logit of each row, (N,)."""
         features_ND = torch.cat([numbers_NF, codes_NC.to(numbers_NF.dtype)], dim=1)
-        first_T = torch.arange(len(self.feature), device=numbers_NF.device) * self.feature.shape[1]
-        at_NT = first_T.expand(len(features_ND), -1)
-        below = self.below.flatten(0, 1)
-        for _ in range(DEPTH):
-            value_NT = features_ND.gather(1, self.feature.flatten()[at_NT].long())
-            left = value_NT.double() <= self.threshold.flatten()[at_NT]
-            left = torch.where(torch.isnan(value_NT), self.unknown_left.flatten()[at_NT], left)
-            at_NT = first_T + below[at_NT, (~left).long()]
-        return self.value.flatten()[at_NT].sum(1)
+        return torch.cat([self._sums(part) for part in features_ND.split(ROWS_AT_ONCE)])
+
+    def _sums(self, features_ND: Tensor) -> Tensor:
+        known_DN = features_ND.T.contiguous()
+        unknown_DN = known_DN.isnan()
+        # Each feature twice: what is unknown passes no threshold of the first, and every one of the second.
+        columns = torch.cat(
+            [known_DN.masked_fill(unknown_DN, torch.inf), known_DN.masked_fill(unknown_DN, -torch.inf)]
+        )
+        left_TN = torch.full(
+            (len(self.column), len(features_ND)), -1, dtype=self.kept.dtype, device=features_ND.device
+        )
+        for column_T, threshold_T, kept_T in zip(self.column.T, self.threshold.T, self.kept.T, strict=True):
+            passed_TN = columns[column_T] <= threshold_T[:, None]
+            left_TN &= kept_T[:, None] | -passed_TN.to(left_TN.dtype)
+        first_TN = (left_TN & -left_TN).float().log2().round().long()
+        return self.value.gather(1, first_TN).sum(0)
 
     def grow(
-        self, features_ND: np.ndarray, labels_N: np.ndarray, *, share: float, rate: float, seed: int
+        self, draws: Iterable[tuple[np.ndarray, np.ndarray]], *, share: float, rate: float, seed: int
     ) -> bool:
         """Grow the trees; False, and nothing is changed, where LightGBM is not installed.
 
         Args:
-            features_ND: numbers, then codes.
-            labels_N: 0 or 1.
+            draws: for each model the rows that it learns from: features (N, D), numbers, then codes; labels (N,).
             share: share of the rows without an answer that is among these; the logits are corrected for it.
             rate: learning rate.
             seed: of what a tree sees.
         """
-        num_trees, nodes = self.feature.shape
         settings = {
             "learning_rate": rate,
-            "num_leaves": (nodes + 1) // 2,
+            "num_leaves": self.leaves,
             "max_depth": DEPTH,
             "feature_fraction": FEATURES_SEEN,
             "bagging_fraction": ROWS_SEEN,
@@ -100,38 +111,59 @@ class Trees(nn.Module):
             "min_data_in_leaf": LEAST_ROWS,
             "lambda_l2": SHRINKAGE,
         }
-        booster = boosted(features_ND, labels_N, settings, num_trees=num_trees, seed=seed)
-        if booster is None:
+        found = [
+            (
+                boosted(features_ND, labels_N, settings, num_trees=self.num_trees, seed=seed + model),
+                features_ND.shape[1],
+            )
+            for model, (features_ND, labels_N) in enumerate(draws)
+        ]
+        if any(booster is None for booster, _ in found):
             return False
-        found = booster.dump_model()
-        self._clear()
-        for number, tree in enumerate(found["tree_info"]):
-            self._take(number, tree["tree_structure"])
-        self.value[0] += float(np.log(share))
+        self.kept.fill_(-1)
+        self.value.zero_()
+        for model, (booster, num_features) in enumerate(found):
+            first = model * self.num_trees
+            for number, tree in enumerate(booster.dump_model()["tree_info"]):
+                self._take(first + number, tree["tree_structure"], num_features)
+            self.value[first] += float(np.log(share))
+        self.value /= self.models
         self.grown.fill_(1)
         return True
 
-    def _clear(self) -> None:
-        own = torch.arange(self.feature.shape[1], dtype=torch.int32)
-        self.below.copy_(own[None, :, None].expand_as(self.below))  # a leaf's children are the leaf itself
-        for buffer in (self.feature, self.threshold, self.unknown_left, self.value):
-            buffer.zero_()
+    def _take(self, number: int, root: dict[str, Any], num_features: int) -> None:
+        """Lay one of LightGBM's trees into row `number`."""
+        splits, leaves = 0, 0
 
-    def _take(self, number: int, root: dict[str, Any]) -> None:
-        """Lay one of LightGBM's trees into row `number`, its nodes in the order in which they are met."""
-        waiting, used = [(0, root)], 1
-        while waiting:
-            place, node = waiting.pop()
+        def lay(node: dict[str, Any]) -> None:
+            nonlocal splits, leaves
             if "split_feature" not in node:
-                self.value[number, place] = node["leaf_value"]
-                continue
-            self.feature[number, place] = node["split_feature"]
-            self.threshold[number, place] = node["threshold"]
-            self.unknown_left[number, place] = _unknown_goes_left(node)
-            for side, child in enumerate((node["left_child"], node["right_child"])):
-                self.below[number, place, side] = used
-                waiting.append((used, child))
-                used += 1
+                self.value[number, leaves] = node["leaf_value"]
+                leaves += 1
+                return
+            split, first = splits, leaves
+            splits += 1
+            self.column[number, split] = node["split_feature"] + num_features * _unknown_goes_left(node)
+            self.threshold[number, split] = _not_above(node["threshold"])
+            lay(node["left_child"])
+            self.kept[number, split] = ~(2**leaves - 2**first)
+            lay(node["right_child"])
+
+        lay(root)
+
+
+def _bits(leaves: int) -> torch.dtype:
+    """The smallest integer that has a bit for each leaf beside its sign."""
+    return next(
+        dtype for dtype in (torch.int16, torch.int32, torch.int64) if leaves < torch.iinfo(dtype).bits
+    )
+
+
+def _not_above(threshold: float) -> float:
+    """The greatest float32 that is not above it: no float32 lies between the two."""
+    most = np.finfo(np.float32).max
+    near = np.float32(np.clip(threshold, -most, most))
+    return float(near if float(near) <= threshold else np.nextafter(near, np.float32(-np.inf)))
 
 
 def _unknown_goes_left(node: dict[str, Any]) -> bool:

@@ -18,29 +18,35 @@ def table():
     return numbers, codes, (rng.random(4000) < 1 / (1 + np.exp(-logit))).astype(np.float32)
 
 
-def grown(table, **settings):
+def grown(table, *, models=2, leaves=15, **settings):
     numbers, codes, labels = table
-    model = Trees(40, 15)
+    model = Trees(models, 40, leaves)
     features = np.hstack([numbers, codes.astype(np.float32)])
-    assert model.grow(features, labels, **{"share": 1.0, "rate": 0.1, "seed": 3} | settings)
+    draws = [(features[start:], labels[start:]) for start in range(models)]
+    assert model.grow(draws, **{"share": 1.0, "rate": 0.1, "seed": 3} | settings)
     return model, features
 
 
-def test_tensors_say_what_lightgbm_says(table, monkeypatch):
-    kept = {}
+@pytest.mark.parametrize("leaves", [2, 15, 16, 32, 63])
+def test_tensors_say_what_lightgbm_says(table, monkeypatch, leaves):
+    kept = []
     train = lightgbm.train
 
     def noted(*args, **kwargs):
-        kept["trees"] = train(*args, **kwargs)
-        return kept["trees"]
+        kept.append(train(*args, **kwargs))
+        return kept[-1]
 
     monkeypatch.setattr(lightgbm, "train", noted)
-    model, features = grown(table)
+    monkeypatch.setattr(trees, "LEAST_ROWS", 20)
+    monkeypatch.setattr(trees, "DEPTH", 40)
+    model, features = grown(table, leaves=leaves)
+    assert len(kept) == 2
     asked = features.copy()
     asked[::7, 5] = np.nan  # unknown where no unknown value was met
     asked[::5, 0] = 0.0
     said = model(torch.from_numpy(asked[:, :6]), torch.from_numpy(asked[:, 6:]).long()).numpy()
-    np.testing.assert_allclose(said, kept["trees"].predict(asked, raw_score=True), rtol=1e-4, atol=1e-4)
+    expected = np.mean([one.predict(asked, raw_score=True) for one in kept], axis=0)
+    np.testing.assert_allclose(said, expected, rtol=1e-4, atol=1e-4)
     assert said.std() > 0.5
 
 
@@ -53,8 +59,8 @@ def test_a_drawn_share_of_the_rows_without_an_answer_is_made_up_for(table):
 
 
 def test_nothing_is_said_before_they_are_grown(table):
-    assert not Trees(5, 7).grown
-    assert Trees(5, 7)(torch.from_numpy(table[0]), torch.from_numpy(table[1])).abs().sum() == 0
+    assert not Trees(2, 5, 7).grown
+    assert Trees(2, 5, 7)(torch.from_numpy(table[0]), torch.from_numpy(table[1])).abs().sum() == 0
 
 
 def test_the_same_seed_grows_the_same_trees(table):
@@ -67,6 +73,6 @@ def test_without_lightgbm_they_are_not_grown(table, monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(trees.importlib, "import_module", missing)
-    model = Trees(5, 7)
-    assert not model.grow(table[0], table[2], share=1.0, rate=0.1, seed=0)
+    model = Trees(2, 5, 7)
+    assert not model.grow([(table[0], table[2])], share=1.0, rate=0.1, seed=0)
     assert not model.grown
