@@ -6,8 +6,6 @@ after a change of code or recipe computes again only what the change touches. Th
 `results/quality.json`, and from there to `quality.md`.
 """
 
-import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,16 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from expectations.contracts.errors import RecommenderError, SchemaError
-from expectations.contracts.landing import current_folder, write_json
-from tests.benchmarks.machine import machine
+from expectations.contracts.landing import current_folder
+from tests.benchmarks.after_demo import SOURCE, command_line, tell, write_page
 from tests.benchmarks.quality_bench import Bench, Effort, Store
 from tests.benchmarks.quality_facts import facts
 from tests.benchmarks.quality_page import page
 from tests.benchmarks.quality_rivals import covers_of
 from training.recipe import read_recipe
 
-HERE = Path(__file__).parent
-SOURCE = "complete_journey"
 QUICK = Effort(
     seeds=(7,),
     trials=2,
@@ -57,7 +53,7 @@ def places(home: Path, examples: Path | None) -> tuple[Path, Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit status is 0, or 1 after an error's message."""
-    options = _parser().parse_args(arguments)
+    options = command_line("quality", __doc__).parse_args(arguments)
     home = options.home.absolute()
     work = options.work or home / "benchmarks" / "quality"
     start = time.perf_counter()
@@ -72,40 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecommenderError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
-    seconds = round(time.perf_counter() - start)
-    command = "make bench-quality" + (" QUICK=1" if options.quick else "")
-    written = {"machine": machine(), "command": command, "seconds": seconds, "quick": options.quick, **found}
     out = work if options.quick else options.out
-    write_json(out / "results" / "quality.json", written)
-    (out / "quality.md").write_text(page(written), encoding="utf-8")
-    tell(f"{out / 'quality.md'}: {seconds} s")
+    write_page("quality", found, page, out=out, quick=options.quick, since=start)
     return 0
-
-
-def tell(line: str) -> None:
-    """Say one line with the time of day."""
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-    sys.stdout.flush()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.quality", description=__doc__)
-    home = Path(os.environ.get("RECOMMENDER_HOME") or ".recommender")
-    parser.add_argument(
-        "--home", type=Path, default=home, help="RECOMMENDER_HOME, after a run on Complete Journey"
-    )
-    parser.add_argument("--examples", type=Path, help="examples folder (default: the home's current one)")
-    parser.add_argument("--recipe", type=Path, help="TOML file (default: the packaged recipe)")
-    parser.add_argument(
-        "--work", type=Path, help="finished scorers are kept here (default: HOME/benchmarks/quality)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=HERE, help="where the page and results/ go (not of --quick)"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a little of everything, written to the work folder"
-    )
-    return parser
 
 
 if __name__ == "__main__":

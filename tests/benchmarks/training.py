@@ -15,8 +15,6 @@ steps, the reading anew of every distinct text at the end, and the figures of th
 same rows by the wall time of the whole fit: reading the files, reading the texts, purchases, g, words.
 """
 
-import argparse
-import os
 import shutil
 import sys
 import time
@@ -32,7 +30,7 @@ import pyarrow.parquet as pq
 from expectations.contracts.errors import RecommenderError
 from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
 from expectations.contracts.landing import current_folder, fingerprint, read_json, write_json
-from tests.benchmarks.machine import machine
+from tests.benchmarks.after_demo import SOURCE, command_line, tell, write_page
 from tests.benchmarks.training_floor import floor
 from tests.benchmarks.training_page import page
 from tests.benchmarks.training_textbook import LENGTH, Drawn, Lesson, Textbook, as_if_all
@@ -43,8 +41,6 @@ from training.recipe import Recipe, read_recipe
 from training.scorer import Scorer
 from training.split import TEST, TRAIN
 
-HERE = Path(__file__).parent
-SOURCE = "complete_journey"
 OUTSIDE = ("bundle",)  # laps of a fit that are not training
 
 
@@ -212,7 +208,7 @@ def only(examples: Path, data: Examples, rows: np.ndarray, folder: Path) -> Path
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit status is 0, or 1 after an error's message."""
-    options = _parser().parse_args(arguments)
+    options = command_line("training", __doc__).parse_args(arguments)
     work = options.work or options.home / "benchmarks" / "training"
     start = time.perf_counter()
     try:
@@ -220,41 +216,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe, effort = read_recipe(options.recipe), Effort()
         if options.quick:
             effort, recipe = QUICK, replace(recipe, **QUICK_RECIPE)
-        found = Bench(examples, recipe, effort, work / "fits", _tell).run()
+        found = Bench(examples, recipe, effort, work / "fits", tell).run()
     except RecommenderError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
-    seconds = round(time.perf_counter() - start)
-    command = "make bench-training" + (" QUICK=1" if options.quick else "")
-    facts = {"machine": machine(), "command": command, "seconds": seconds, "quick": options.quick, **found}
     out = work if options.quick else options.out
-    write_json(out / "results" / "training.json", facts)
-    (out / "training.md").write_text(page(facts), encoding="utf-8")
-    _tell(f"{out / 'training.md'}: {seconds} s")
+    write_page("training", found, page, out=out, quick=options.quick, since=start)
     return 0
-
-
-def _tell(line: str) -> None:
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-    sys.stdout.flush()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.training", description=__doc__)
-    home = Path(os.environ.get("RECOMMENDER_HOME") or ".recommender")
-    parser.add_argument(
-        "--home", type=Path, default=home, help="RECOMMENDER_HOME, after a run on Complete Journey"
-    )
-    parser.add_argument("--examples", type=Path, help="examples folder (default: the home's current one)")
-    parser.add_argument("--recipe", type=Path, help="TOML file (default: the packaged recipe)")
-    parser.add_argument("--work", type=Path, help="for checkpoints (default: HOME/benchmarks/training)")
-    parser.add_argument(
-        "--out", type=Path, default=HERE, help="where the page and results/ go (not of --quick)"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a little of everything, written to the work folder"
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from expectations.contracts.bundle import verify_bundle
 from expectations.contracts.errors import SettingError
+from tests.training.killed import goes_on, weights_of
 from tests.training.language_models import write_model
 from training.adapters import Adapter
-from training.checkpoint import Checkpoints, learned, restore
+from training.checkpoint import learned, restore
 from training.encoder import TextEncoder, load_saved
 from training.examples import read_examples
 from training.fit import FitResult, fit
@@ -255,27 +255,13 @@ def test_a_killed_fit_goes_on_to_the_same_weights(
     recipe: Recipe,
     fits: Callable[[str], FitResult],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, count = Checkpoints.save, 0
-
-    def killed(self: Checkpoints, *arguments: Any) -> None:
-        nonlocal count
-        real(self, *arguments)
-        count += 1
-        if count == 3:  # past, words 1, words 2
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoints, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(examples, short(recipe, kind), tmp_path)
-    monkeypatch.setattr(Checkpoints, "save", real)
-    result = run(examples, short(recipe, kind), tmp_path)
+    result = goes_on(
+        lambda: run(examples, short(recipe, kind), tmp_path), killed_after=3
+    )  # past, words 1, words 2
     assert result.history == fits(kind).history
-    files, expected = (verify_bundle(one.bundle)[0].files for one in (result, fits(kind)))
-    weights = [name for name in expected if name.endswith(".safetensors")]
-    assert len(weights) == (5 if kind == "prefix" else 4)
-    assert [files[name] for name in weights] == [expected[name] for name in weights]
+    assert weights_of(result) == weights_of(fits(kind))
+    assert len(weights_of(result)) == (5 if kind == "prefix" else 4)
 
 
 def test_rates_by_recipe(examples: Path, recipe: Recipe) -> None:

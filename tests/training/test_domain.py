@@ -2,18 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from expectations.contracts.bundle import verify_bundle
 from expectations.contracts.errors import DataError, SettingError
+from tests.training.killed import goes_on, weights_of
 from tests.training.synthetic import write_examples
 from training.__main__ import main
 from training.adapters import Adapter
-from training.checkpoint import Checkpoints, learned
+from training.checkpoint import learned
 from training.domain import Hiding, domain_stage, known_text_ids, length_batches
 from training.encoder import TextEncoder
 from training.examples import read_examples
@@ -207,28 +206,12 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     known: Recipe,
     learned_first: FitResult,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stages = list(dict.fromkeys(entry["stage"] for entry in learned_first.history))
     assert stages[:2] == ["domain", "purchases"] and "domain again" not in stages
-    real, count = Checkpoints.save, 0
-
-    def killed(self: Checkpoints, *arguments: Any) -> None:
-        nonlocal count
-        real(self, *arguments)
-        count += 1
-        if count == epochs_before_the_kill:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoints, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(examples, known, tmp_path)
-    monkeypatch.setattr(Checkpoints, "save", real)
-    result = run(examples, known, tmp_path)
+    result = goes_on(lambda: run(examples, known, tmp_path), killed_after=epochs_before_the_kill)
     assert result.history == learned_first.history
-    for name in ("model.safetensors", "embeddings.safetensors"):
-        files = verify_bundle(result.bundle)[0].files
-        assert files[name] == verify_bundle(learned_first.bundle)[0].files[name]
+    assert weights_of(result) == weights_of(learned_first)
 
 
 @pytest.mark.parametrize("kind", ["characters", "pieces"])

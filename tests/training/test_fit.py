@@ -19,6 +19,7 @@ from expectations.contracts.errors import (
     TransientError,
 )
 from expectations.contracts.examples import ROWS
+from tests.training.killed import goes_on, weights_of
 from tests.training.synthetic import make_rows, write_encoder, write_examples
 from training import course
 from training.checkpoint import Checkpoints
@@ -65,25 +66,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     recipe: Recipe,
     fitted: FitResult,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, count = Checkpoints.save, 0
-
-    def killed(self: Checkpoints, *arguments: Any) -> None:
-        nonlocal count
-        real(self, *arguments)
-        count += 1
-        if count == epochs_before_the_kill:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoints, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(examples, recipe, tmp_path)
-    monkeypatch.setattr(Checkpoints, "save", real)
-    result = run(examples, recipe, tmp_path)
+    result = goes_on(lambda: run(examples, recipe, tmp_path), killed_after=epochs_before_the_kill)
     assert result.history == fitted.history
-    for name in ("model.safetensors", "embeddings.safetensors"):
-        assert verify_bundle(result.bundle)[0].files[name] == verify_bundle(fitted.bundle)[0].files[name]
+    assert weights_of(result) == weights_of(fitted)
 
 
 def test_the_checkpoint_of_another_recipe_is_not_used(

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from expectations.contracts.bundle import verify_bundle, write_manifest
 from expectations.contracts.errors import BundleError
+from tests.training.killed import goes_on, weights_of
 from tests.training.synthetic import SUBJECTS, make_rows, write_examples
-from training.checkpoint import Checkpoints
 from training.examples import Examples, read_examples
 from training.fit import FitResult, fit
 from training.recipe import Recipe
@@ -172,25 +172,10 @@ def test_a_killed_warm_start_goes_on_to_the_same_weights(
     champion: Path,
     warm: FitResult,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, count = Checkpoints.save, 0
-
-    def killed(self: Checkpoints, *arguments: Any) -> None:
-        nonlocal count
-        real(self, *arguments)
-        count += 1
-        if count == epochs_before_the_kill:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoints, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(later, long, tmp_path, champion)
-    monkeypatch.setattr(Checkpoints, "save", real)
-    result = run(later, long, tmp_path, champion)
+    result = goes_on(lambda: run(later, long, tmp_path, champion), killed_after=epochs_before_the_kill)
     assert result.history == warm.history
-    for name in ("model.safetensors", "embeddings.safetensors"):
-        assert verify_bundle(result.bundle)[0].files[name] == verify_bundle(warm.bundle)[0].files[name]
+    assert weights_of(result) == weights_of(warm)
 
 
 def manifest_with(folder: Path, champion: Path, **changes: Any) -> Path:

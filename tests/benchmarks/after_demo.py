@@ -1,0 +1,73 @@
+"""What benchmarks share that start where `make demo` ended: their command line, what they say, what they write."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from expectations.contracts.landing import write_json
+from tests.benchmarks.machine import machine
+
+HERE = Path(__file__).parent
+SOURCE = "complete_journey"
+
+
+def command_line(name: str, about: str | None) -> argparse.ArgumentParser:
+    """The parser of `python -m tests.benchmarks.<name>`."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}", description=about)
+    home = Path(os.environ.get("RECOMMENDER_HOME") or ".recommender")
+    parser.add_argument(
+        "--home", type=Path, default=home, help="RECOMMENDER_HOME, after a run on Complete Journey"
+    )
+    parser.add_argument("--examples", type=Path, help="examples folder (default: the home's current one)")
+    parser.add_argument("--recipe", type=Path, help="TOML file (default: the packaged recipe)")
+    parser.add_argument(
+        "--work", type=Path, help=f"finished parts are kept here (default: HOME/benchmarks/{name})"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=HERE, help="where the page and results/ go (not of --quick)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a little of everything, written to the work folder"
+    )
+    return parser
+
+
+def tell(line: str) -> None:
+    """Say one line with the time of day."""
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stdout.flush()
+
+
+def write_page(
+    name: str,
+    found: dict[str, Any],
+    page: Callable[[dict[str, Any]], str],
+    *,
+    out: Path,
+    quick: bool,
+    since: float,
+) -> None:
+    """Write `results/<name>.json` and from the same figures `<name>.md`.
+
+    Args:
+        name: of the benchmark and its make target.
+        found: its figures.
+        page: makes the page of them.
+        out: where both go.
+        quick: whether it was a quick run, whose figures say nothing.
+        since: `time.perf_counter()` when it began.
+    """
+    facts = {
+        "machine": machine(),
+        "command": f"make bench-{name}" + (" QUICK=1" if quick else ""),
+        "seconds": round(time.perf_counter() - since),
+        "quick": quick,
+        **found,
+    }
+    write_json(out / "results" / f"{name}.json", facts)
+    (out / f"{name}.md").write_text(page(facts), encoding="utf-8")
+    tell(f"{out / name}.md: {facts['seconds']} s")
