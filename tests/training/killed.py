@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from training.bundle import verify_bundle
+from expectations.contracts.bundle import verify_bundle
 from training.checkpoint import Checkpoints
 from training.fit import FitResult
 
