@@ -39,12 +39,13 @@ def page(facts: Mapping[str, Any]) -> str:
 def goals(facts: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     """What was aimed at: its name, the goal, and what ours came to."""
     ours = facts["figures"]["ours"]
-    campaign = facts["campaign"]["ours"][_best_way(facts["campaign"]["ours"])]
     text = facts["text_only"]["past_uncrossed"]["auc"]["difference"]
     return [
         *((f"coupon level {NAMES[name]}", goal, ours[name]["mean"]) for name, goal in COUPON_GOALS.items()),
         *(
-            (f"campaign level {NAMES[name]}", goal, campaign[name]["mean"])
+            (f"campaign level {NAMES[name]}, {WAYS[way]}", goal, facts["campaign"]["ours"][way][name]["mean"])
+            for way in ("any", "fitted")
+            if way in facts["campaign"]["ours"]
             for name, goal in CAMPAIGN_GOALS.items()
         ),
         ("AUC by the words alone, no cross counts", TEXT_GOAL, text),
@@ -280,11 +281,6 @@ def _settings(facts: Mapping[str, Any]) -> Iterable[str]:
         "and validation part. EASE: a model for each moment of an exposure, from histories before it; penalty and sum "
         "chosen on the validation part. Ours: the packaged recipe. Nothing was chosen on the test part."
     )
-
-
-def _best_way(ways: Mapping[str, Any]) -> str:
-    """The way to put probabilities together that is named as ours: the fitted one, which the validation part made."""
-    return "fitted" if "fitted" in ways else "any"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
