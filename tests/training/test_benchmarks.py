@@ -145,7 +145,7 @@ def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
     facts = {"machine": machine(), "command": "make", "seconds": 1, "quick": True, **found}
     written = page(facts)
     assert all(title in written for title in TITLES.values())
-    assert len(goals(facts)) == 6
+    assert len(goals(facts)) == 8
 
 
 @pytest.mark.slow
