@@ -3,7 +3,7 @@
 LightGBM grows them (Ke et al. 2017, "LightGBM: A Highly Efficient Gradient Boosting Decision Tree"); what it
 grew is kept as plain tensors, so a bundle holds no pickle, and serving needs no LightGBM.
 
-Shapes: N rows, D features (numeric, then codes of categories), T trees of all models.
+Shapes: N rows, D features (numeric, then codes of categories), T trees of all models, S splits of the largest.
 """
 
 import importlib
@@ -65,7 +65,7 @@ class Trees(nn.Module):
         shape = (models * num_trees, leaves - 1)
         self.register_buffer("column", torch.zeros(shape, dtype=torch.int32))
         self.register_buffer("threshold", torch.zeros(shape))
-        self.register_buffer("kept", torch.full(shape, -1, dtype=_bits(leaves)))
+        self.register_buffer("kept", torch.full(shape, -1))
         self.register_buffer("value", torch.zeros(models * num_trees, leaves))
         self.register_buffer("grown", torch.tensor(0.0))
 
@@ -81,12 +81,11 @@ class Trees(nn.Module):
         columns = torch.cat(
             [known_DN.masked_fill(unknown_DN, torch.inf), known_DN.masked_fill(unknown_DN, -torch.inf)]
         )
-        left_TN = torch.full(
-            (len(self.column), len(features_ND)), -1, dtype=self.kept.dtype, device=features_ND.device
-        )
-        for column_T, threshold_T, kept_T in zip(self.column.T, self.threshold.T, self.kept.T, strict=True):
+        kept_TS = self.kept.to(_bits(self.leaves))
+        left_TN = kept_TS.new_full((len(kept_TS), len(features_ND)), -1)
+        for column_T, threshold_T, kept_T in zip(self.column.T, self.threshold.T, kept_TS.T, strict=True):
             passed_TN = columns[column_T] <= threshold_T[:, None]
-            left_TN &= kept_T[:, None] | -passed_TN.to(left_TN.dtype)
+            left_TN &= kept_T[:, None] | -passed_TN.to(kept_TS.dtype)
         first_TN = (left_TN & -left_TN).float().log2().round().long()
         return self.value.gather(1, first_TN).sum(0)
 

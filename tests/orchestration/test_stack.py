@@ -282,6 +282,7 @@ def test_an_interrupted_run_is_cancelled_and_stops_what_it_started(home, number)
         from orchestration.home import Home
         from orchestration.postgres import PostgresSettings
         signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs behind
         context = commands.Context(
             home=Home(root=Path({str(home.root)!r})), postgres=PostgresSettings(port={postgres.port}),
             environ={{**os.environ, "TINY_SLEEP": "300"}}, definitions={TINY!r})
