@@ -227,24 +227,26 @@ class Scorer:
         numbers = torch.from_numpy(self.transforms.numbers(rows))
         codes = torch.from_numpy(self.transforms.codes(rows))
         names = [*self.transforms.numeric, *self.transforms.categorical]
-        typical = torch.from_numpy(self.transforms.typical)
-        all_numbers, all_codes = [numbers], [codes]
-        for feature in range(len(names)):
-            changed_numbers, changed_codes = numbers, codes
-            if feature < numbers.shape[1]:
-                changed_numbers = numbers.clone()
-                changed_numbers[:, feature] = typical[feature]
-            else:
-                changed_codes = codes.clone()
-                # Code 1 is the most frequent category; a column that was never known has none.
-                changed_codes[:, feature - numbers.shape[1]] = int(
-                    bool(self.transforms.vocabularies[names[feature]])
-                )
-            all_numbers.append(changed_numbers)
-            all_codes.append(changed_codes)
-        g = self.model.past(torch.cat(all_numbers).to(self.device), torch.cat(all_codes).to(self.device))
-        g = g.unflatten(0, (len(names) + 1, -1)).cpu()
-        return names, (g[0] - g[1:]).T.numpy()
+        typical = torch.from_numpy(self.transforms.typical).to(numbers.dtype)
+        # Code 1 is the most frequent category; a column that was never known has none.
+        usual = torch.tensor(
+            [int(bool(self.transforms.vocabularies[name])) for name in names[len(typical) :]]
+        )
+        same = (numbers == typical) | (numbers.isnan() & typical.isnan())
+        # A copy of a row for each feature that is not typical already: the others add nothing.
+        row, feature = torch.cat([~same, codes != usual], dim=1).nonzero(as_tuple=True)
+        copied_numbers, copied_codes = numbers[row], codes[row]
+        (number,) = (feature < len(typical)).nonzero(as_tuple=True)
+        (category,) = (feature >= len(typical)).nonzero(as_tuple=True)
+        copied_numbers[number, feature[number]] = typical[feature[number]]
+        copied_codes[category, feature[category] - len(typical)] = usual[feature[category] - len(typical)]
+        g = self.model.past(
+            torch.cat([numbers, copied_numbers]).to(self.device),
+            torch.cat([codes, copied_codes]).to(self.device),
+        ).cpu()
+        contributions = torch.zeros(len(rows), len(names))
+        contributions[row, feature] = g[row] - g[len(rows) :]
+        return names, contributions.numpy()
 
     def score_examples(
         self, examples: Path | Examples, mask: np.ndarray | None = None, *, with_attention: bool = False
