@@ -59,7 +59,10 @@ def _head(facts: Mapping[str, Any]) -> Iterable[str]:
     if facts["quick"]:
         yield "**A quick run: it shows that every part runs; its figures say nothing.**"
         yield ""
-    yield f"`{facts['command']}`, {facts['seconds'] / 60:.0f} minutes. {described(facts['machine'])}."
+    yield (
+        f"`{facts['command']}`, {facts['seconds'] / 60:.0f} minutes since its last start (what an earlier start had "
+        f"finished is kept). {described(facts['machine'])}."
+    )
     yield ""
     yield (
         f"One row per coupon sent to a household. Learned from: {rows['train']:,} rows ({answered['train']} answered), "
