@@ -235,11 +235,11 @@ class Scorer:
         same = (numbers == typical) | (numbers.isnan() & typical.isnan())
         # A copy of a row for each feature that is not typical already: the others add nothing.
         row, feature = torch.cat([~same, codes != usual], dim=1).nonzero(as_tuple=True)
-        copied_numbers, copied_codes = numbers[row], codes[row]
-        (number,) = (feature < len(typical)).nonzero(as_tuple=True)
-        (category,) = (feature >= len(typical)).nonzero(as_tuple=True)
-        copied_numbers[number, feature[number]] = typical[feature[number]]
-        copied_codes[category, feature[category] - len(typical)] = usual[feature[category] - len(typical)]
+        is_number, is_category = (feature[:, None] == torch.arange(len(names))).tensor_split(
+            [len(typical)], dim=1
+        )
+        copied_numbers = torch.where(is_number, typical, numbers[row])
+        copied_codes = torch.where(is_category, usual, codes[row])
         g = self.model.past(
             torch.cat([numbers, copied_numbers]).to(self.device),
             torch.cat([codes, copied_codes]).to(self.device),
