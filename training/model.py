@@ -70,6 +70,21 @@ class AdditiveModel(nn.Module):
             logit_N = torch.lerp(logit_N, self.trees(numbers_NF, codes_NC), self.tree_share)
         return self.slope * logit_N + self.shift
 
+    def occluded(self, numbers_NF: Tensor, codes_NC: Tensor, typical_F: Tensor, usual_C: Tensor) -> Tensor:
+        """What each feature adds to `past`, (N, F + C): g minus g with the feature at its typical value.
+
+        Args:
+            numbers_NF: numbers of the rows.
+            codes_NC: their categories.
+            typical_F: the typical numbers; NaN: unknown.
+            usual_C: the usual categories.
+        """
+        added_ND = self.tabular.occluded(numbers_NF, codes_NC, typical_F, usual_C)
+        if self.trees.grown and self.tree_share > 0:
+            of_trees_ND = self.trees.occluded(numbers_NF, codes_NC, typical_F, usual_C)
+            added_ND = torch.lerp(added_ND, of_trees_ND, self.tree_share)
+        return self.slope * added_ND
+
 
 def build_model(
     recipe: Recipe,

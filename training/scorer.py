@@ -224,29 +224,16 @@ class Scorer:
         Returns:
             Feature names, numeric first, and contributions (k, features) in logits.
         """
-        numbers = torch.from_numpy(self.transforms.numbers(rows))
-        codes = torch.from_numpy(self.transforms.codes(rows))
         names = [*self.transforms.numeric, *self.transforms.categorical]
-        typical = torch.from_numpy(self.transforms.typical).to(numbers.dtype)
         # Code 1 is the most frequent category; a column that was never known has none.
-        usual = torch.tensor(
-            [int(bool(self.transforms.vocabularies[name])) for name in names[len(typical) :]]
+        usual = [int(bool(self.transforms.vocabularies[name])) for name in self.transforms.categorical]
+        added = self.model.occluded(
+            torch.from_numpy(self.transforms.numbers(rows)).to(self.device),
+            torch.from_numpy(self.transforms.codes(rows)).to(self.device),
+            torch.from_numpy(self.transforms.typical).to(self.device),
+            torch.tensor(usual, dtype=torch.long, device=self.device),
         )
-        same = (numbers == typical) | (numbers.isnan() & typical.isnan())
-        # A copy of a row for each feature that is not typical already: the others add nothing.
-        row, feature = torch.cat([~same, codes != usual], dim=1).nonzero(as_tuple=True)
-        is_number, is_category = (feature[:, None] == torch.arange(len(names))).tensor_split(
-            [len(typical)], dim=1
-        )
-        copied_numbers = torch.where(is_number, typical, numbers[row])
-        copied_codes = torch.where(is_category, usual, codes[row])
-        g = self.model.past(
-            torch.cat([numbers, copied_numbers]).to(self.device),
-            torch.cat([codes, copied_codes]).to(self.device),
-        ).cpu()
-        contributions = torch.zeros(len(rows), len(names))
-        contributions[row, feature] = g[row] - g[len(rows) :]
-        return names, contributions.numpy()
+        return names, added.cpu().numpy()
 
     def score_examples(
         self, examples: Path | Examples, mask: np.ndarray | None = None, *, with_attention: bool = False

@@ -1,6 +1,7 @@
 """g(b, c): what past outcomes and behaviour say, a logit from numeric and categorical features.
 
-Shapes: N rows, F numeric features, C categorical features, P pieces, K members, D encoded width.
+Shapes: N rows, F numeric features, C categorical features, P pieces, K members, D encoded width, H hidden units of
+all members.
 
 Some hundreds of answers are few to learn from: the variance of one network is worth more than its bias. So g
 is the mean of K small networks trained side by side (the packed ensemble of Gorishniy et al. 2025, "TabM",
@@ -47,6 +48,14 @@ class NumericEncoding(nn.Module):
         logs_NF.copy_(self.standardised(values_NF)).masked_fill_(unknown_NF, 0)
         flags_NF.copy_(unknown_NF)
         return encoded_ND
+
+    def by_feature(self, columns_XD: Tensor) -> Tensor:
+        """Encoded columns, or their weights, (X, F * (P + 2)) -> (X, F, P + 2): those of a feature together."""
+        num_features, num_edges = self.edges.shape
+        sizes = [num_features * (num_edges - 1), num_features, num_features]
+        shares_XD, logs_XF, flags_XF = columns_XD.split(sizes, dim=1)
+        shares_XFP = shares_XD.unflatten(1, (num_features, -1))
+        return torch.cat([shares_XFP, logs_XF[:, :, None], flags_XF[:, :, None]], dim=2)
 
     def standardised(self, values_NF: Tensor) -> Tensor:
         """Signed logarithm with mean 0 and deviation 1 in the training part, cut at 4 deviations."""
@@ -99,12 +108,42 @@ class TabularEnsemble(nn.Module):
 
     def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """The members' logits, (N, K)."""
+        return self._logits(self._first(numbers_NF, codes_NC))
+
+    def occluded(self, numbers_NF: Tensor, codes_NC: Tensor, typical_F: Tensor, usual_C: Tensor) -> Tensor:
+        """What each feature adds, (N, F + C): the mean logit minus that with the feature at its typical value.
+
+        The first layer is a sum over the features: what a feature's typical value changes there is its own term.
+        """
+        of_numbers, of_categories = self._first_weights()
+        own_NFE, typical_1FE = (
+            self.numbers.by_feature(self.numbers(numbers)) for numbers in (numbers_NF, typical_F[None])
+        )
+        weights_FEH = self.numbers.by_feature(of_numbers).permute(1, 2, 0)
+        codes_CN, usual_C1 = (
+            (codes_NC + self.categories.starts).T,
+            (usual_C + self.categories.starts)[:, None],
+        )
+        changes = [
+            (typical_1FE - own_NFE).transpose(0, 1) @ weights_FEH,
+            of_categories.T[usual_C1] - of_categories.T[codes_CN],
+        ]
+        hidden_NH = self._first(numbers_NF, codes_NC)
+        hidden_XNH = torch.cat([torch.zeros_like(hidden_NH)[None], *changes]) + hidden_NH
+        logit_XN = self._logits(hidden_XNH.flatten(0, 1)).mean(1).unflatten(0, hidden_XNH.shape[:2])
+        return (logit_XN[0] - logit_XN[1:]).T
+
+    def _first_weights(self) -> tuple[Tensor, ...]:
+        return self.first.weight.split([self.numbers.width, self.categories.width], dim=1)
+
+    def _first(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         # Not joined into one matrix: that would copy the widest values of the model.
-        widths = [self.numbers.width, self.categories.width]
-        of_numbers, of_categories = self.first.weight.split(widths, dim=1)
+        of_numbers, of_categories = self._first_weights()
         hidden = functional.linear(self.numbers(numbers_NF), of_numbers, self.first.bias)
-        hidden = torch.relu(hidden + functional.linear(self.categories(codes_NC), of_categories))
-        hidden = self.dropout(hidden)
+        return hidden + functional.linear(self.categories(codes_NC), of_categories)
+
+    def _logits(self, hidden_NH: Tensor) -> Tensor:
+        hidden = self.dropout(torch.relu(hidden_NH))
         hidden_KNW = hidden.unflatten(1, (self.members, -1)).transpose(0, 1)
         hidden_KNW = torch.relu(torch.baddbmm(self.second_bias, hidden_KNW, self.second_weight))
         logits_KN = (self.dropout(hidden_KNW) @ self.out_weight).squeeze(2) + self.out_bias

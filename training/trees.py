@@ -6,8 +6,10 @@ grew is kept as plain tensors, so a bundle holds no pickle, and serving needs no
 Shapes: N rows, D features (numeric, then codes of categories), T trees of all models, S splits of the largest.
 """
 
+import functools
 import importlib
-from collections.abc import Iterable, Mapping
+import operator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -71,10 +73,43 @@ class Trees(nn.Module):
 
     def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """Logit of each row, (N,)."""
-        features_ND = torch.cat([numbers_NF, codes_NC.to(numbers_NF.dtype)], dim=1)
+        features_ND = _joined(numbers_NF, codes_NC)
         return torch.cat([self._sums(part) for part in features_ND.split(ROWS_AT_ONCE)])
 
+    def occluded(self, numbers_NF: Tensor, codes_NC: Tensor, typical_F: Tensor, usual_C: Tensor) -> Tensor:
+        """What each feature adds, (N, D): the logit minus that with the feature at its typical value.
+
+        The splits of a tree on other features leave the same leaves as before: each value is compared but once.
+        """
+        features_ND, typical_1D = _joined(numbers_NF, codes_NC), _joined(typical_F[None], usual_C[None])
+        own_SNT, typical_S1T = (
+            torch.stack([kept.T for kept in self._kept(rows)]) for rows in (features_ND, typical_1D)
+        )
+        feature_ST = self.column.T % features_ND.shape[1]
+        # For each split the leaves that its tree is left with once that split's feature is changed.
+        changed_SS1T = -(feature_ST == feature_ST[:, None]).to(own_SNT.dtype)[:, :, None]
+        left_SNT = functools.reduce(
+            torch.bitwise_and, (typical_S1T[:, None] | ~changed_SS1T).unbind(0)
+        ).repeat(1, len(features_ND), 1)
+        for own_NT, changed_S1T in zip(own_SNT, changed_SS1T, strict=True):
+            left_SNT &= own_NT | changed_S1T
+        whole_NT = functools.reduce(torch.bitwise_and, own_SNT)
+        added_SNT = self._leaf_values(whole_NT) - self._leaf_values(left_SNT)
+        for split, changed_S1T in enumerate(changed_SS1T):  # once a tree, though it splits on a feature twice
+            added_SNT[split].masked_fill_(changed_S1T[:split].any(0), 0)
+        added_DN = added_SNT.new_zeros(features_ND.shape[::-1])
+        return added_DN.index_add_(0, feature_ST.flatten(), added_SNT.transpose(1, 2).flatten(0, 1)).T
+
     def _sums(self, features_ND: Tensor) -> Tensor:
+        left_TN = functools.reduce(operator.iand, self._kept(features_ND))
+        return self.value.gather(1, _first_leaf(left_TN)).sum(0)
+
+    def _leaf_values(self, left_XNT: Tensor) -> Tensor:
+        trees_T = torch.arange(len(self.value), device=self.value.device)
+        return self.value.take(_first_leaf(left_XNT) + trees_T * self.leaves)
+
+    def _kept(self, features_ND: Tensor) -> Iterator[Tensor]:
+        """For each split of the trees the leaves that it leaves to each row, (T, N), a bit for each leaf."""
         known_DN = features_ND.T.contiguous()
         unknown_DN = known_DN.isnan()
         # Each feature twice: what is unknown passes no threshold of the first, and every one of the second.
@@ -82,12 +117,9 @@ class Trees(nn.Module):
             [known_DN.masked_fill(unknown_DN, torch.inf), known_DN.masked_fill(unknown_DN, -torch.inf)]
         )
         kept_TS = self.kept.to(_bits(self.leaves))
-        left_TN = kept_TS.new_full((len(kept_TS), len(features_ND)), -1)
         for column_T, threshold_T, kept_T in zip(self.column.T, self.threshold.T, kept_TS.T, strict=True):
             passed_TN = columns[column_T] <= threshold_T[:, None]
-            left_TN &= kept_T[:, None] | -passed_TN.to(kept_TS.dtype)
-        first_TN = (left_TN & -left_TN).float().log2().round().long()
-        return self.value.gather(1, first_TN).sum(0)
+            yield kept_T[:, None] | -passed_TN.to(kept_TS.dtype)
 
     def grow(
         self, draws: Iterable[tuple[np.ndarray, np.ndarray]], *, share: float, rate: float, seed: int
@@ -149,6 +181,15 @@ class Trees(nn.Module):
             lay(node["right_child"])
 
         lay(root)
+
+
+def _joined(numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
+    return torch.cat([numbers_NF, codes_NC.to(numbers_NF.dtype)], dim=1)
+
+
+def _first_leaf(left: Tensor) -> Tensor:
+    """Place of the lowest bit."""
+    return (left & -left).float().log2().round().long()
 
 
 def _bits(leaves: int) -> torch.dtype:

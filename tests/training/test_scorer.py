@@ -133,14 +133,17 @@ def test_threads_get_the_same_scores(scorer: Scorer, data: Examples) -> None:
 
 
 def test_explaining_g_is_occlusion_one_feature_at_a_time(scorer: Scorer, data: Examples) -> None:
-    rows = data.rows.head(6).drop(columns="label")
+    rows, transforms = data.rows.head(6).drop(columns="label"), scorer.transforms
     names, contributions = scorer.explain_g(rows)
     assert names == [*data.schema.numeric, *data.schema.categorical] and contributions.shape == (6, 6)
-    typical = float(scorer.transforms.typical[names.index("cross_visits")])
-    occluded = rows.assign(cross_visits=np.float32(typical))
+    usual = {name: words[0] if words else None for name, words in transforms.vocabularies.items()}
+    typical = dict(zip(transforms.numeric, transforms.typical, strict=True)) | usual
     texts = ["dog food"] * 6
-    expected = scorer.score(rows, texts=texts).g - scorer.score(occluded, texts=texts).g
-    np.testing.assert_allclose(contributions[:, names.index("cross_visits")], expected, atol=1e-5)
+    for place, name in enumerate(names):
+        occluded = rows.assign(**{name: typical[name]})
+        expected = scorer.score(rows, texts=texts).g - scorer.score(occluded, texts=texts).g
+        np.testing.assert_allclose(contributions[:, place], expected, atol=1e-5)
+    assert (abs(contributions) > 1e-3).any()
 
 
 @pytest.mark.parametrize(

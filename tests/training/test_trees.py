@@ -50,6 +50,23 @@ def test_tensors_say_what_lightgbm_says(table, monkeypatch, leaves):
     assert said.std() > 0.5
 
 
+@pytest.mark.parametrize("leaves", [2, 15, 40])
+def test_what_a_feature_adds_is_what_is_lost_at_its_typical_value(table, leaves):
+    model, _ = grown(table, leaves=leaves)
+    numbers, codes = torch.from_numpy(table[0][:9]), torch.from_numpy(table[1][:9])
+    typical, usual = torch.tensor([0.1, torch.nan, -0.5, 0.0, 1.0, 0.0]), torch.tensor([1, 2])
+    added = model.occluded(numbers, codes, typical, usual)
+    assert added.shape == (9, 8) and added.abs().sum() > 0
+    for feature in range(8):
+        occluded = numbers.clone(), codes.clone()
+        if feature < 6:
+            occluded[0][:, feature] = typical[feature]
+        else:
+            occluded[1][:, feature - 6] = usual[feature - 6]
+        expected = model(numbers, codes) - model(*occluded)
+        torch.testing.assert_close(added[:, feature], expected, rtol=0, atol=1e-5)
+
+
 def test_a_drawn_share_of_the_rows_without_an_answer_is_made_up_for(table):
     numbers, codes = torch.from_numpy(table[0]), torch.from_numpy(table[1])
     whole, _ = grown(table)
