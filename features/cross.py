@@ -5,8 +5,11 @@ belong to neither entity: they are computed from the shopper's retrieved history
 by the same expressions for training examples and for a request.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 import ibis
 from ibis import _
@@ -14,19 +17,53 @@ from ibis.expr.types import Table as IbisTable
 
 from features.shop import LEVELS
 
-MEASURES: Mapping[str, Callable[[ibis.Value], ibis.Value]] = MappingProxyType(
+How = Literal["sum", "count", "min", "max"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One number out of the keys of a level that a candidate and a history share.
+
+    Attributes:
+        of: column of `history_keys`.
+        how: how its values become one.
+        weighted: times the key's share of the candidate.
+        digits: rounded to so many; None: not at all.
+    """
+
+    of: str
+    how: How = "sum"
+    weighted: bool = False
+    digits: int | None = None
+
+    @property
+    def nothing(self) -> float:
+        """Its value where no key is shared; NaN: none."""
+        return float("nan") if self.how in ("min", "max") else 0.0
+
+    def where(self, here: ibis.Value) -> ibis.Value:
+        """The measure as an expression, over the rows where `here` holds; null where there is none."""
+        value = _[self.of] * _.weight if self.weighted else _[self.of]
+        found = getattr(value, self.how)(where=here).cast("float64")
+        return found if self.digits is None else found.round(self.digits)
+
+
+MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
-        "visits": lambda here: _.visits.sum(where=here),
-        "recent": lambda here: _.recents.sum(where=here),
-        "coupons": lambda here: _.coupons.sum(where=here),
-        "amount": lambda here: _.amount.sum(where=here).round(4),
-        "days": lambda here: _.days.min(where=here),
-        "first": lambda here: _.firsts.max(where=here),
-        "matches": lambda here: _.visits.count(where=here).cast("float64"),
-        "affinity": lambda here: (_.visits * _.weight).sum(where=here).round(6),
+        "visits": Measure(of="visits"),
+        "recent": Measure(of="recents"),
+        "coupons": Measure(of="coupons"),
+        "amount": Measure(of="amount", digits=4),
+        "days": Measure(of="days", how="min"),
+        "first": Measure(of="firsts", how="max"),
+        "matches": Measure(of="visits", how="count"),
+        "affinity": Measure(of="visits", weighted=True, digits=6),
     }
 )
-RECENCIES = ("days", "first")
+TOTALS: Mapping[str, How] = MappingProxyType(
+    {"visits": "sum", "recents": "sum", "coupons": "sum", "amount": "sum", "days": "min", "firsts": "max"}
+)
+"""What `history_keys` says of a key, and how it comes from the items of that key."""
 
 CROSS_FEATURES = tuple(f"cross_{level}_{measure}" for level in LEVELS for measure in MEASURES)
 """visits: sessions in the history window, added up over the items of a key; recent: those of the last 30
@@ -74,11 +111,11 @@ def history_keys(history_items: IbisTable, levels: IbisTable) -> IbisTable:
     Returns:
         Columns history_id, level, key, visits, recents, coupons, amount, days, firsts.
     """
-    totals = {name: _[name].sum() for name in ("visits", "recents", "coupons", "amount")}
+    totals = {name: getattr(_[name], how)() for name, how in TOTALS.items()}
     return (
         history_items.join(levels.rename(covered_id="item_id"), "covered_id")
         .group_by(["history_id", "level", "key"])
-        .aggregate(**totals, days=_.days.min(), firsts=_.firsts.max())
+        .aggregate(**totals)
     )
 
 
@@ -94,10 +131,18 @@ def cross_features(pairs: IbisTable, *, history_keys: IbisTable, item_keys: Ibis
         One row per pair: pair_id and CROSS_FEATURES, float64.
     """
     met = pairs.join(item_keys, "item_id").join(history_keys, ["history_id", "level", "key"])
+    measures = {
+        f"cross_{level}_{name}": (measure, _.level == level)
+        for level in LEVELS
+        for name, measure in MEASURES.items()
+    }
     found = met.group_by("pair_id").aggregate(
-        **{f"cross_{level}_{name}": m(_.level == level) for level in LEVELS for name, m in MEASURES.items()}
+        **{n: measure.where(here) for n, (measure, here) in measures.items()}
     )
-    known = {name: _[name] if name.endswith(RECENCIES) else _[name].coalesce(0.0) for name in CROSS_FEATURES}
+    known = {
+        name: _[name] if math.isnan(measure.nothing) else _[name].coalesce(measure.nothing)
+        for name, (measure, _here) in measures.items()
+    }
     return pairs.select("pair_id").left_join(found, "pair_id").select("pair_id", **known)
 
 

@@ -1,17 +1,14 @@
 """The features of one request: the shopper from Feast, the candidates from memory, and where they meet."""
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
-import ibis
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.contracts.errors import RequestError
@@ -19,7 +16,7 @@ from expectations.contracts.source import Source
 from features import vocabulary
 from features.candidates import Catalogue
 from features.context import calendar_features
-from features.cross import CROSS_FEATURES, ITEM_LISTS, cross_features, history_keys
+from features.crossing import Crossing
 from features.examples import HISTORY_LENGTH
 from features.retrieval import online
 from features.shop import NEWCOMER
@@ -98,11 +95,7 @@ class OnlineFeatures:
         self.catalogue = Catalogue.load(store, snapshots)
         self._words = _words(snapshots)
         self._newcomer = self._fetch(NEWCOMER, 0.0)
-        self._item_keys = _ByItem(snapshots / "item_keys.parquet")
-        self._levels = _ByItem(snapshots / "levels.parquet")
-        self._engine = duckdb.connect()
-        self._engine.execute("SET threads = 1")  # a request's few rows are not worth a second thread
-        self._cross_sql = _cross_sql()
+        self._crossing = Crossing(snapshots)
 
     def meet(self, situation: Situation) -> Meeting:
         """The features of a shopper and the candidates of a request.
@@ -151,7 +144,7 @@ class OnlineFeatures:
         columns = {name: chosen[name].to_numpy() for name in chosen.columns if name.startswith("item_")}
         columns |= {name: np.array(values, np.float32) for name, values in calendar.items()}
         columns |= {name: _repeat(value, len(chosen)) for name, value in own.items()}
-        columns |= self._cross(shopper, chosen.index)
+        columns |= self._crossing.features(shopper, list(chosen.index))
         return pd.DataFrame(columns, index=chosen.index)
 
     def _check_context(self, context: Mapping[str, Any]) -> None:
@@ -171,68 +164,10 @@ class OnlineFeatures:
         said.append(self._words.get(situation.user_id))
         return " ".join(text.strip() for text in said if text and text.strip()) or None
 
-    def _cross(self, shopper: Mapping[str, Any], item_ids: pd.Index) -> dict[str, np.ndarray]:
-        count = len(item_ids)
-        ids = pa.array(item_ids, pa.string())
-        pairs = {"pair_id": np.arange(count), "history_id": np.zeros(count, np.int32), "item_id": ids}
-        cursor = self._engine.cursor()
-        cursor.register("pairs", pa.table(pairs))
-        cursor.register("history_items", _history_items(shopper))
-        cursor.register("levels", self._levels.of(shopper["items"]))
-        cursor.register("item_keys", self._item_keys.of(item_ids))
-        found = cursor.execute(self._cross_sql).fetchnumpy()
-        cursor.close()
-        order = np.argsort(found["pair_id"])
-        columns = {name: np.ma.asarray(found[name], dtype=np.float32) for name in CROSS_FEATURES}
-        return {name: column.filled(np.nan)[order] for name, column in columns.items()}
-
-
-class _ByItem:
-    """A table kept in the order of its item_id, so that the rows of a few items are a few slices."""
-
-    def __init__(self, path: Path) -> None:
-        self._table = pq.read_table(path).sort_by("item_id")
-        ids, starts, counts = np.unique(
-            self._table.column("item_id").to_numpy(), return_index=True, return_counts=True
-        )
-        self._rows = {item: range(at, at + n) for item, at, n in zip(ids, starts, counts, strict=True)}
-
-    def of(self, item_ids: Iterable[str]) -> pa.Table:
-        """The rows of those items."""
-        rows = [np.asarray(self._rows[item]) for item in item_ids if item in self._rows]
-        return self._table.take(pa.array(np.concatenate(rows) if rows else [], pa.int64()))
-
 
 def _words(snapshots: Path) -> dict[str, str]:
     table = pq.read_table(snapshots / "user_words.parquet").to_pydict()
     return {user: words for user, words in zip(table["user_id"], table["words"], strict=True) if words}
-
-
-def _history_items(shopper: Mapping[str, Any]) -> pa.Table:
-    lists = {
-        name: pa.array(shopper[column], pa.string() if name == "covered_id" else pa.float64())
-        for name, column in ITEM_LISTS.items()
-    }
-    return pa.table({"history_id": pa.array([0] * len(shopper["items"]), pa.int32()), **lists})
-
-
-def _cross_sql() -> str:
-    """The cross features compiled once for DuckDB, over tables that each request registers."""
-    key = {"item_id": "string", "level": "string", "key": "string"}
-    schemas = {
-        "pairs": {"pair_id": "int64", "history_id": "int32", "item_id": "string"},
-        "history_items": {
-            "history_id": "int32",
-            **dict.fromkeys(ITEM_LISTS, "float64"),
-            "covered_id": "string",
-        },
-        "levels": key,
-        "item_keys": {**key, "covered": "float64", "weight": "float64"},
-    }
-    tables = {name: ibis.table(schema, name=name) for name, schema in schemas.items()}
-    met = history_keys(tables["history_items"], tables["levels"])
-    expression = cross_features(tables["pairs"], history_keys=met, item_keys=tables["item_keys"])
-    return str(ibis.to_sql(expression, dialect="duckdb"))
 
 
 def _repeat(value: Any, count: int) -> np.ndarray:

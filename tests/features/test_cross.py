@@ -1,8 +1,11 @@
 import ibis
+import numpy as np
 import pandas as pd
 import pytest
 
-from features.cross import CROSS_FEATURES, RECENCIES, cross_features, history_keys, unnest_items
+from features import shop
+from features.cross import CROSS_FEATURES, cross_features, history_keys, unnest_items
+from features.crossing import Crossing
 
 HISTORIES = pd.DataFrame(
     {
@@ -45,13 +48,17 @@ ITEM_KEYS = pd.DataFrame(
 PAIRS = pd.DataFrame({"pair_id": [0, 1, 2], "history_id": [0, 0, 1], "item_id": ["c1", "c2", "c1"]})
 
 
+def offline(pairs, histories, levels, item_keys):
+    lists = dict.fromkeys(HISTORIES.columns[1:], "array<float64>") | {"items": "array<string>"}
+    lists = ibis.memtable(histories, schema={"history_id": "int64", **lists})
+    met = history_keys(unnest_items(lists), ibis.memtable(levels))
+    table = cross_features(ibis.memtable(pairs), history_keys=met, item_keys=ibis.memtable(item_keys))
+    return table.execute().set_index("pair_id").sort_index()
+
+
 @pytest.fixture(scope="module")
 def found():
-    lists = dict.fromkeys(HISTORIES.columns[1:], "array<float64>") | {"items": "array<string>"}
-    histories = ibis.memtable(HISTORIES, schema={"history_id": "int64", **lists})
-    met = history_keys(unnest_items(histories), ibis.memtable(LEVELS))
-    table = cross_features(ibis.memtable(PAIRS), history_keys=met, item_keys=ibis.memtable(ITEM_KEYS))
-    return table.execute().set_index("pair_id").sort_index()
+    return offline(PAIRS, HISTORIES, LEVELS, ITEM_KEYS)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +85,7 @@ def test_affinity_weighs_visits_by_what_the_candidate_is_mostly_about(found):
 
 @pytest.mark.parametrize("pair", [1, 2])
 def test_nothing_in_common_is_zero_and_no_recency(found, pair):
-    recencies = [name for name in CROSS_FEATURES if name.endswith(RECENCIES)]
+    recencies = [name for name in CROSS_FEATURES if name.endswith(("_days", "_first"))]
     assert found.loc[pair, recencies].isna().all()
     assert (found.loc[pair, [name for name in CROSS_FEATURES if name not in recencies]] == 0).all()
 
@@ -86,3 +93,39 @@ def test_nothing_in_common_is_zero_and_no_recency(found, pair):
 def test_one_row_a_pair(found):
     assert found.index.tolist() == [0, 1, 2]
     assert list(found.columns) == list(CROSS_FEATURES)
+
+
+def random_shop(rng, num_items=60, num_candidates=12):
+    """Levels of items and keys of candidates, as `features.shop` makes them, in any order."""
+    levels = [
+        (f"p{item}", level, f"{level[0]}{item % 2**width}" if width else f"p{item}")
+        for item in range(num_items)
+        for width, level in enumerate(shop.LEVELS)
+        if rng.random() < 0.9
+    ]
+    keys = [
+        (f"c{candidate}", level, key, rng.integers(1, 128) / 128)
+        for candidate in range(num_candidates)
+        for level, key in sorted({levels[at][1:] for at in rng.integers(len(levels), size=20)})
+    ]
+    items = pd.DataFrame(keys, columns=["item_id", "level", "key", "weight"])
+    return pd.DataFrame(levels, columns=LEVELS.columns).sample(frac=1, random_state=1), items.assign(
+        covered=1.0
+    )
+
+
+@pytest.mark.parametrize("length", [0, 5, 45])
+def test_a_request_sees_what_an_example_sees(length, tmp_path):
+    rng = np.random.default_rng(length)
+    levels, item_keys = random_shop(rng)
+    levels.to_parquet(tmp_path / "levels.parquet")
+    item_keys.to_parquet(tmp_path / "item_keys.parquet")
+    items = rng.permutation([f"p{item}" for item in range(70)])[:length].tolist()  # some belong to nothing
+    lists = {name: rng.integers(0, 9, size=length) / 2 for name in HISTORIES.columns[2:]}
+    history = {"items": items} | {name: values.tolist() for name, values in lists.items()}
+    candidates = ["c3", "nobody knows", *(f"c{number}" for number in range(12) if number != 3)]
+    pairs = pd.DataFrame({"pair_id": range(13), "history_id": 0, "item_id": candidates})
+    expected = offline(pairs, pd.DataFrame([{"history_id": 0, **history}]), levels, item_keys)
+    served = pd.DataFrame(Crossing(tmp_path).features(history, candidates))[list(CROSS_FEATURES)]
+    pd.testing.assert_frame_equal(served, expected.astype("float32"), check_names=False, check_exact=True)
+    assert (served["cross_line_matches"] > 0).any() == (length > 0)
