@@ -64,9 +64,9 @@ def zero_shot_score(assembler: Assembler, vectors_TE: Tensor, rows: np.ndarray) 
     Mean over the history weighted by log(1 + events) · exp(-days ago / 90); where there is a query, the mean
     of that and the cosine of candidate and query. A shopper without history and query scores 0.
     """
-    score = np.zeros(len(assembler.text_id))
+    score = np.zeros(len(rows))
     for chunk in assembler.chunks(rows):
-        batch, text_ids = assembler.batch(chunk)
+        batch, text_ids = assembler.batch(rows[chunk])
         vectors = vectors_TE[torch.from_numpy(text_ids)]
         candidates = vectors[batch.pair_text]
         entries = entry_features(batch.history_features)
@@ -77,7 +77,7 @@ def zero_shot_score(assembler: Assembler, vectors_TE: Tensor, rows: np.ndarray) 
         asked = batch.pair_query >= 0
         query_like = (candidates * vectors[batch.pair_query.clamp_min(0)]).sum(1)[batch.pair]
         score[chunk] = torch.where(asked[batch.pair], (mean + query_like) / 2, mean).double().numpy()
-    return score[rows]
+    return score
 
 
 def popularity_score(examples: Examples, rows: np.ndarray) -> np.ndarray:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.columns import Columns
 from training.examples import Examples
+from training.rows import blocks
 from training.transforms import Transforms
-
-BLOCK = 1 << 20  # rows looked at together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +118,11 @@ class Assembler:
         return np.flatnonzero(there[:-1])
 
     def chunks(self, rows: np.ndarray, *, size: int = 16384, num_pairs: int = 64) -> Iterator[np.ndarray]:
-        """Cut rows into chunks of at most `size` rows and `num_pairs` distinct pairs; every row once."""
-        order = rows[np.lexsort((self.query_id[rows], self.text_id[rows]))]
-        text, query = self.text_id[order], self.query_id[order]
+        """Cut rows into chunks of at most `size` rows and `num_pairs` distinct pairs: places in `rows`, each once."""
+        text, query = self.text_id[rows], self.query_id[rows]
+        self.columns.release()
+        order = np.lexsort((query, text))
+        text, query = text[order], query[order]
         new = np.r_[True, (text[1:] != text[:-1]) | (query[1:] != query[:-1])][: len(order)]
         for group in np.split(order, np.flatnonzero(new)[num_pairs::num_pairs]):
             yield from (group[start : start + size] for start in range(0, len(group), size))
@@ -131,18 +133,14 @@ def places(text_ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(wanted >= 0, np.searchsorted(text_ids, wanted), -1)
 
 
-def distinct(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Distinct values of some rows, ascending."""
-    return np.unique(np.concatenate([np.unique(values[block]) for block in _blocks(rows)]))
+def distinct(columns: Columns, name: str, rows: np.ndarray) -> np.ndarray:
+    """Distinct values of a column of `ROW_SCHEMA` in some rows, ascending."""
+    return np.unique(np.concatenate([np.unique(columns.at(name, block)) for block in blocks(rows)]))
 
 
 def drawn_rows(labels: np.ndarray, rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """All rows with an answer and a drawn share of the others, shuffled; of many rows, of each block a share."""
-    return rng.permutation(np.concatenate([_drawn(labels, block, share, rng) for block in _blocks(rows)]))
-
-
-def _blocks(rows: np.ndarray) -> list[np.ndarray]:
-    return tabular_batches(rows, BLOCK)
+    return rng.permutation(np.concatenate([_drawn(labels, block, share, rng) for block in blocks(rows)]))
 
 
 def _drawn(labels: np.ndarray, rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -24,6 +24,7 @@ from expectations.contracts.landing import write_json
 from training.examples import Examples
 from training.model import AdditiveModel
 from training.recipe import Recipe
+from training.rows import blocks, rows_of
 from training.split import TEST, TRAIN, VALIDATION
 from training.texts import TextTable
 from training.transforms import Transforms
@@ -120,16 +121,24 @@ def _manifest(folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str
 
 def learned_until(data: Examples) -> Any:
     """The moment before which lies all that a fit may learn from: the test part's first, or the data's end."""
-    tested = data.columns["event_timestamp"][data.part == TEST]
-    return tested.min() if len(tested) else data.schema.horizon
+    first, _ = _span(data, rows_of(data.part, TEST))
+    return data.schema.horizon if first is None else first
 
 
 def _part(data: Examples, part: str) -> dict[str, Any]:
-    chosen = data.part == part
-    moments = data.columns["event_timestamp"][chosen]
+    rows = rows_of(data.part, part)
+    first, last = _span(data, rows)
     return {
-        "num_rows": int(chosen.sum()),
-        "num_positive": int(data.labels[chosen].sum()),
-        "from": pd.Timestamp(moments.min()).isoformat() if chosen.any() else None,
-        "to": pd.Timestamp(moments.max()).isoformat() if chosen.any() else None,
+        "num_rows": len(rows),
+        "num_positive": int(data.columns["label"][rows].sum()),
+        "from": None if first is None else pd.Timestamp(first).isoformat(),
+        "to": None if last is None else pd.Timestamp(last).isoformat(),
     }
+
+
+def _span(data: Examples, rows: np.ndarray) -> tuple[Any, Any]:
+    """First and last moment of some rows, None where there are none; block by block, as rows may be many."""
+    moments = [data.columns.at("event_timestamp", block) for block in blocks(rows) if len(block)]
+    return min((part.min() for part in moments), default=None), max(
+        (part.max() for part in moments), default=None
+    )

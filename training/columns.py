@@ -52,7 +52,7 @@ class Columns:
                 text = pa.types.is_string(field.type)
                 self._others[field.name] = DiskArray(folder, np.int32 if text else _dtype(field.type))
                 self._words |= {field.name: _Words()} if text else {}
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # a buffer would hold all that was read
             self.names = (*self._others, *self.numeric, *self.categorical)
             missing = [name for name in self.names if name not in file.schema_arrow.names]
             if missing:
@@ -114,6 +114,10 @@ class Columns:
         """All of a column of `ROW_SCHEMA`, (N,), read-only and on disk; of strings, places among `words`."""
         return self._others[name].values
 
+    def at(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """A column of `ROW_SCHEMA` at some rows, (k,), a copy."""
+        return self._others[name].take(rows)
+
     def release(self) -> None:
         """Let go the pages of columns read by name."""
         for array in self._others.values():
@@ -133,13 +137,16 @@ class Columns:
     def series(self, name: str, rows: np.ndarray | slice) -> pd.Series:
         """A column of some rows: float32, strings, or as `ROW_SCHEMA` says; a slice of numbers is not copied."""
         if name in self.numeric:
-            values = self._numbers.values[rows, self.numeric.index(name)]
+            array, place = self._numbers, self.numeric.index(name)
         elif name in self.categorical:
-            values = self._codes.values[rows, self.categorical.index(name)]
+            array, place = self._codes, self.categorical.index(name)
         else:
-            values = self._others[name].values[rows]
-        for array in (self._numbers, self._codes):
+            array, place = self._others[name], None
+        if isinstance(rows, slice):
+            values = array.values[rows] if place is None else array.values[rows, place]
             array.release()
+        else:
+            values = array.take(rows, place)
         return pd.Series(self.words(name)[values] if name in self._words else values, copy=False)
 
 

@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from expectations.contracts.errors import DataError, SettingError
+from training.batches import distinct
 from training.course import Stage
 from training.encoder import TextEncoder
 from training.examples import Examples
 from training.recipe import Recipe
+from training.rows import rows_of
 from training.split import TRAIN
 from training.texts import TextTable
 
@@ -88,15 +90,14 @@ def known_text_ids(data: Examples) -> np.ndarray:
     They are the training part's candidates, queries and histories, and what the futures that were over by then
     tell of.
     """
-    train = data.part == TRAIN
-    columns = data.columns
-    histories, later = [columns["history_id"][train]], np.zeros(0, dtype=np.int64)
+    train, columns = rows_of(data.part, TRAIN), data.columns
+    histories, later = [distinct(columns, "history_id", train)], np.zeros(0, dtype=np.int64)
     if data.futures is not None:
-        over = data.futures.over_by(columns["event_timestamp"][~train].min())
+        over = data.futures.over_by(columns["event_timestamp"][data.part != TRAIN].min())
         histories.append(data.futures.history_id[over])
         later, _ = data.futures.texts_of(over)
     before = data.histories.texts(np.unique(np.concatenate(histories)))
-    found = [np.unique(columns[name][train]) for name in ("text_id", "query_id")]
+    found = [distinct(columns, name, train) for name in ("text_id", "query_id")]
     text_ids = np.unique(np.concatenate([*found, before, later])).astype(np.int64)
     return text_ids[text_ids >= 0]
 

@@ -10,7 +10,8 @@ Stages, each resumable after any epoch; all but the first once more (recipe `ref
    numbers of epochs that were best: the latest answers are the nearest to the future
 
 Futures that were not over when the next part began are left out, of the search as of the refit.
-Figures and calibration come from the stopped model of stage 3; the bundle holds that of the last stage.
+Figures and calibration come from the stopped model of stage 3; the bundle holds that of the last stage. Of a
+validation part with more than 262,144 rows, whole lists with about so many are measured.
 
 A fit may begin with a champion (`training.warm`): then neither language nor purchases are learned again, a
 share of the epochs is run, and where the training part holds nothing that the champion has not learned from,
@@ -284,11 +285,11 @@ class Course:
     def _find(self) -> None:
         """Calibration and figures, from the validation part."""
         run, facts = self.run, self.facts
-        scores, labels = run.validation_scores(), run.labels[run.validation]
+        scores, labels = run.validation_scores(), run.answers(run.judged)
         logits = scores.f + scores.g
         slope, shift = fit_calibration(logits, labels) if run.recipe.calibrate else (1.0, 0.0)
         facts["calibration"] = [slope, shift]
-        lists = run.data.columns["list_id"][run.validation]
+        lists = run.data.columns.at("list_id", run.judged)
         skipped = not facts["learned"]
         facts["metrics"] = {
             **ranking_figures(labels, slope * logits + shift, lists),
@@ -305,7 +306,7 @@ def check_learnable(data: Examples) -> None:
         DataError: it has.
     """
     for part in (TRAIN, VALIDATION):
-        labels = data.labels[data.part == part]
+        labels = data.columns["label"][data.part == part]
         answered = int(labels.sum())
         if answered == 0 or answered == len(labels):
             raise DataError(

@@ -38,7 +38,7 @@ class Histories:
         self._text_ids = DiskArray(folder, np.int32)
         self._features = DiskArray(folder, np.float32, (len(HISTORY_FEATURES),))
         starts = [np.zeros(1, dtype=np.int64)]
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             there = file.schema_arrow.names
             names = ["text_ids", *HISTORY_FEATURES]
             missing = [name for name in names if name not in there]
@@ -89,12 +89,13 @@ class Histories:
 
         H is the length of the longest of these histories, at least 1.
         """
-        lengths = np.diff(self.starts)[history_ids] if len(history_ids) else np.zeros(0, dtype=np.int64)
+        chosen = np.asarray(history_ids, dtype=np.int64)
+        lengths = self.starts[chosen + 1] - self.starts[chosen]
         row = np.repeat(np.arange(len(lengths)), lengths)
         place = np.arange(len(row)) - np.repeat(lengths.cumsum() - lengths, lengths)
         shape = (len(lengths), max(1, int(lengths.max(initial=0))))
         text_ids, features = np.full(shape, -1), np.zeros((*shape, len(HISTORY_FEATURES)), dtype=np.float32)
-        entries = self.starts[history_ids][row] + place
+        entries = self.starts[chosen][row] + place
         text_ids[row, place] = self._text_ids.take(entries)
         features[row, place] = self._features.take(entries)
         return text_ids, features

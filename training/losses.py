@@ -18,7 +18,7 @@ def binary_loss(logits_NK: Tensor, labels_N: np.ndarray, share: float) -> Tensor
         labels_N: 0 or 1.
         share: share of the rows without an answer that was drawn; what is drawn has odds 1 / share too high.
     """
-    labels = torch.from_numpy(labels_N).to(logits_NK.device)[:, None].expand_as(logits_NK)
+    labels = torch.from_numpy(labels_N).to(logits_NK.device, torch.float32)[:, None].expand_as(logits_NK)
     return torch.nn.functional.binary_cross_entropy_with_logits(logits_NK - math.log(share), labels)
 
 
@@ -32,7 +32,7 @@ def list_loss(logits_NK: Tensor, labels_N: np.ndarray, list_N: np.ndarray, num_l
         num_lists: S.
     """
     lists = torch.from_numpy(list_N).to(logits_NK.device)
-    labels_N1 = torch.from_numpy(labels_N).to(logits_NK.device)[:, None]
+    labels_N1 = torch.from_numpy(labels_N).to(logits_NK.device, torch.float32)[:, None]
     none_SK = logits_NK.new_zeros(num_lists, logits_NK.shape[1])
     places_NK = lists[:, None].expand_as(logits_NK)
     most_SK = none_SK.scatter_reduce(0, places_NK, logits_NK.detach(), "amax", include_self=False)

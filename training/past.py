@@ -8,9 +8,13 @@ import numpy as np
 from torch import Tensor
 
 from training.batches import Assembler, drawn_rows, tabular_batches
+from training.columns import Columns
 from training.losses import binary_loss, list_loss
 from training.recipe import Recipe
+from training.rows import whole_lists
 from training.tabular import TabularEnsemble
+
+LISTED_ROWS = 1 << 20  # of more rows than these, the lists within which g learns are a sample
 
 
 class Past:
@@ -18,8 +22,7 @@ class Past:
 
     Args:
         assembler: makes the features of rows.
-        labels: (all rows,) 0 or 1.
-        list_id: (all rows,) the list of each row.
+        columns: of all rows.
         rows: (N,) row numbers to learn from.
         recipe: the settings.
         device: where the networks are.
@@ -28,15 +31,16 @@ class Past:
     def __init__(
         self,
         assembler: Assembler,
-        labels: np.ndarray,
-        list_id: np.ndarray,
+        columns: Columns,
         rows: np.ndarray,
         recipe: Recipe,
         device: str,
     ) -> None:
-        self.assembler, self.labels, self.rows, self.recipe = assembler, labels, rows, recipe
+        self.assembler, self.labels, self.rows, self.recipe = assembler, columns["label"], rows, recipe
         self.device = device
-        self._listed, self._starts = mixed_lists(labels, list_id, rows)
+        listed = whole_lists(columns, rows, LISTED_ROWS)
+        kept, self._starts = mixed_lists(columns.at("label", listed), columns.at("list_id", listed))
+        self._listed = listed[kept]
         self._drawn = np.zeros(0, dtype=np.int64)
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
@@ -67,15 +71,14 @@ class Past:
         return logits
 
 
-def mixed_lists(labels: np.ndarray, list_id: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mixed_lists(labels_N: np.ndarray, list_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The lists that have both answered rows and others.
 
     Returns:
-        Their row numbers, one list after the other, and (lists + 1,) where each begins.
+        Their rows' places, 0 to N - 1, one list after the other, and (lists + 1,) where each begins.
     """
-    _, which = np.unique(list_id[rows], return_inverse=True)
-    answered, size = np.bincount(which, labels[rows]), np.bincount(which)
+    _, which = np.unique(list_N, return_inverse=True)
+    answered, size = np.bincount(which, labels_N), np.bincount(which)
     mixed = (answered > 0) & (answered < size)
-    kept = mixed[which]
-    order = np.argsort(which[kept], kind="stable")
-    return rows[kept][order], np.r_[0, size[mixed].cumsum()]
+    kept = np.flatnonzero(mixed[which])
+    return kept[np.argsort(which[kept], kind="stable")], np.r_[0, size[mixed].cumsum()]

@@ -1,6 +1,5 @@
 """The data, texts and modules of one fit, and the stages that train them."""
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from training.adapters import NONE
-from training.batches import Assembler, distinct, drawn_rows, places, text_batches
+from training.batches import Assembler, distinct, drawn_rows, places, tabular_batches, text_batches
 from training.course import LOWER_IS_BETTER, Stage
 from training.encoder import first_device
 from training.examples import Examples
@@ -20,6 +19,7 @@ from training.past import Past
 from training.purchases import Purchases
 from training.reading import Reading
 from training.recipe import Recipe
+from training.rows import rows_of, sampled, whole_lists
 from training.scoring import Scores, score_rows
 from training.split import TRAIN, VALIDATION
 from training.transforms import Transforms, fit_transforms
@@ -27,7 +27,10 @@ from training.warm import Champion
 
 # of f beside g, after purchases
 SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
-FITTED_ROWS = 1 << 20  # of more rows than these, transforms are fitted on a sample
+# Of more rows than these, transforms are fitted on a sample, the validation part is judged by whole lists,
+# and trees learn from fewer of the rows without an answer.
+FITTED_ROWS, JUDGED_ROWS, TREE_ROWS = 1 << 20, 1 << 18, 1 << 19
+TABLE_ROWS = 1 << 16  # whose features are made at once
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
 
 
@@ -51,16 +54,20 @@ class Run:
     ) -> None:
         self.data, self.recipe, self.champion = data, recipe, champion
         self.device = first_device()
-        self.labels = data.labels
-        self.train = np.flatnonzero(data.part == TRAIN)
-        self.validation = np.flatnonzero(data.part == VALIDATION)
+        self.labels = data.columns["label"]
+        self.train, self.validation = rows_of(data.part, TRAIN), rows_of(data.part, VALIDATION)
+        judged = whole_lists(data.columns, self.validation, JUDGED_ROWS)
+        both = 0 < self.labels[judged].sum() < len(judged)
+        self.judged = (
+            judged if both else self.validation
+        )  # of a few answers, none may be among the drawn lists
         self.transforms = champion.scorer.transforms if champion else self._fitted_transforms()
         self.assembler = Assembler(data, self.transforms)
         self.reading = reading or Reading(data.texts, recipe, champion, self.device)
         self.encoder, self.table = self.reading.encoder, self.reading.table
         self.pretrained_vectors = self.reading.before
-        self.candidate_ids = distinct(self.assembler.text_id, self.train)
-        known = distinct(self.assembler.history_id, self.train)
+        self.candidate_ids = distinct(data.columns, "text_id", self.train)
+        known = distinct(data.columns, "history_id", self.train)
         self.topic_ids = self._topics(known)
         self.reference_places, self.reference_features = self._references(known)
         self.model = self.fresh_model()
@@ -70,7 +77,7 @@ class Run:
     def _fitted_transforms(self) -> Transforms:
         schema = self.data.schema
         return fit_transforms(
-            self.data.columns.of(_sample(self.train, self.recipe.seed)),
+            self.data.columns.of(sampled(self.train, FITTED_ROWS, self.recipe.seed)),
             numeric=schema.numeric,
             categorical=schema.categorical,
             bins=self.recipe.bins,
@@ -110,7 +117,7 @@ class Run:
         self.reading.rewind()
         if self.champion:
             return self.champion.model().to(self.device)
-        rate = float(self.labels[self.train].mean())
+        rate = float(np.float32(self.labels[self.train].sum() / len(self.train)))
         model = build_model(
             self.recipe,
             self.transforms,
@@ -180,14 +187,11 @@ class Run:
     def past_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
         """The stage that trains g alone."""
         recipe, model, tabular = self.recipe, self.model, self.model.tabular
-        lists = self.data.columns["list_id"]
-        past = Past(self.assembler, self.labels, lists, rows, recipe, self.device)
+        past = Past(self.assembler, self.data.columns, rows, recipe, self.device)
 
         def figures() -> dict[str, float | None]:
             vectors = self.table.vectors
-            return self._ranking(
-                score_rows(model, self.assembler, vectors, self.validation, past_only=True).g
-            )
+            return self._ranking(score_rows(model, self.assembler, vectors, self.judged, past_only=True).g)
 
         rates = {"lr": recipe.tabular_learning_rate, "weight_decay": recipe.tabular_weight_decay}
         return Stage(
@@ -205,18 +209,27 @@ class Run:
 
     def grow_trees(self, rows: np.ndarray) -> bool:
         """Grow the trees of g on some rows; False where they are wanted and LightGBM is missing."""
-        recipe, share = self.recipe, self.recipe.tabular_negatives
+        recipe = self.recipe
+        share = min(recipe.tabular_negatives, TREE_ROWS / len(rows))
         if recipe.tree_share == 0:
             return True
 
-        def draws() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for model in range(recipe.tree_models):
-                rng = np.random.default_rng([recipe.seed, model])
-                drawn = np.sort(drawn_rows(self.labels, rows, share, rng))
-                features = torch.cat([part.float() for part in self.assembler.features(drawn)], dim=1)
-                yield features.numpy(), self.labels[drawn]
+        def draw(model: int) -> tuple[np.ndarray, np.ndarray]:
+            rng = np.random.default_rng([recipe.seed, model])
+            drawn = np.sort(drawn_rows(self.labels, rows, share, rng))
+            return self._table(drawn), self.answers(drawn)
 
-        return self.model.trees.grow(draws(), share=share, rate=recipe.tree_rate, seed=recipe.seed)
+        return self.model.trees.grow(draw, share=share, rate=recipe.tree_rate, seed=recipe.seed)
+
+    def _table(self, rows: np.ndarray) -> np.ndarray:
+        """All features of some rows, numbers, then codes, (N, D) float32, made by blocks."""
+        transforms = self.transforms
+        table = np.empty((len(rows), len(transforms.numeric) + len(transforms.categorical)), dtype=np.float32)
+        for part, block in zip(
+            tabular_batches(table, TABLE_ROWS), tabular_batches(rows, TABLE_ROWS), strict=True
+        ):
+            np.concatenate([values.numpy() for values in self.assembler.features(block)], axis=1, out=part)
+        return table
 
     def words_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
         """The stage that trains f and g together."""
@@ -277,12 +290,16 @@ class Run:
         return self._ranking(scores.f + scores.g)
 
     def validation_scores(self) -> Scores:
-        """What f and g say of the validation part."""
-        return score_rows(self.model, self.assembler, self.table.vectors, self.validation)
+        """What f and g say of the judged rows of the validation part."""
+        return score_rows(self.model, self.assembler, self.table.vectors, self.judged)
+
+    def answers(self, rows: np.ndarray) -> np.ndarray:
+        """Labels of some rows, float32."""
+        return self.labels[rows].astype(np.float32)
 
     def _ranking(self, logit: np.ndarray) -> dict[str, float | None]:
-        lists = self.data.columns["list_id"][self.validation]
-        return ranking_figures(self.labels[self.validation], logit, lists)
+        lists = self.data.columns.at("list_id", self.judged)
+        return ranking_figures(self.answers(self.judged), logit, lists)
 
     def alone(self, scores: Scores) -> dict[str, float | None]:
         """How far f and g come alone on the validation part, and how much each varies there, in logits."""
@@ -292,10 +309,3 @@ class Run:
             kept = ("auc", "average_precision", "ndcg_at_10")
             found |= {f"{name}_std": float(part.std()), **{f"{name}_{key}": figures[key] for key in kept}}
         return found
-
-
-def _sample(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Rows to fit transforms on, ascending: all of them, or FITTED_ROWS drawn ones."""
-    if len(rows) <= FITTED_ROWS:
-        return rows
-    return np.sort(np.random.default_rng(seed).choice(rows, FITTED_ROWS, replace=False))

@@ -61,25 +61,25 @@ def score_rows(
         Scores in the order of `rows`.
     """
     device = str(vectors_TE.device)
-    f = np.zeros(len(assembler.text_id), dtype=np.float32)
+    f = np.zeros(len(rows), dtype=np.float32)
     g = np.zeros_like(f)
     width = max(1, assembler.histories.longest) if with_attention else 0
     attention = np.zeros((len(f), width), dtype=np.float32)
     at_once: dict[str, int] = {}
 
     def past(chunk: np.ndarray) -> None:
-        numbers, codes = assembler.features(chunk)
+        numbers, codes = assembler.features(rows[chunk])
         g[chunk] = model.past(numbers.to(device), codes.to(device)).cpu().numpy()
 
     def both(chunk: np.ndarray) -> None:
-        batch, text_ids = assembler.batch(chunk)
+        batch, text_ids = assembler.batch(rows[chunk])
         vectors = vectors_TE[torch.from_numpy(text_ids).to(device)]
         parts = model.parts(batch.to(device), vectors, with_attention=with_attention)
         f[chunk], g[chunk] = parts.f.cpu().numpy(), parts.g.cpu().numpy()
         if parts.attention is not None:
             attention[chunk, : parts.attention.shape[1]] = parts.attention.cpu().numpy()
 
-    chunks = tabular_batches(rows, PAST_CHUNK) if past_only else assembler.chunks(rows)
+    chunks = tabular_batches(np.arange(len(rows)), PAST_CHUNK) if past_only else assembler.chunks(rows)
     for chunk in ranks.turns(chunks):
         in_parts(past if past_only else both, chunk, name="rows to score", at_once=at_once)
-    return scores_of(ranks.summed(f[rows]), ranks.summed(g[rows]), ranks.summed(attention[rows]))
+    return scores_of(ranks.summed(f), ranks.summed(g), ranks.summed(attention))

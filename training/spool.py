@@ -17,6 +17,7 @@ import numpy.typing as npt
 from expectations.contracts.errors import TransientError
 
 BLOCK = 1 << 17  # entries copied at once
+SCATTERED = 1024  # entries taken before their pages are let go: each may lie on pages of its own
 
 
 class DiskArray:
@@ -61,10 +62,16 @@ class DiskArray:
             self._file = None
         return self._values
 
-    def take(self, places: np.ndarray) -> np.ndarray:
-        """A copy of the entries at some places."""
-        found = self.values[places]
-        self.release()
+    def take(self, places: np.ndarray, column: int | None = None) -> np.ndarray:
+        """A copy of the entries at some places, or of one of their columns."""
+        shape = self.shape if column is None else ()
+        found = np.empty((len(places), *shape), self.dtype)
+        for start in range(0, len(places), SCATTERED):
+            piece = slice(start, start + SCATTERED)
+            found[piece] = (
+                self.values[places[piece]] if column is None else self.values[places[piece], column]
+            )
+            self.release()
         return found
 
     def release(self) -> None:

@@ -9,12 +9,14 @@ Shapes: N rows, D features (numeric, then codes of categories), T trees of all m
 import functools
 import importlib
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from training import ranks
 
 DEPTH = 8  # splits between root and leaf, at most
 FEATURES_SEEN, ROWS_SEEN = 0.5, 0.7  # shares of the features and of the rows that a tree sees
@@ -23,12 +25,31 @@ ROWS_AT_ONCE = 4096  # scored at once: the columns of their trees stay in the pr
 
 
 def boosted(
-    features_ND: np.ndarray, labels_N: np.ndarray, settings: Mapping[str, Any], *, num_trees: int, seed: int
+    features_ND: np.ndarray,
+    labels_N: np.ndarray,
+    settings: Mapping[str, Any],
+    *,
+    num_trees: int,
+    seed: int,
+    judged: tuple[np.ndarray, np.ndarray] | None = None,
+    patience: int = 0,
 ) -> Any:
-    """LightGBM's model of binary answers, the same at every run; None where LightGBM is not installed."""
-    try:
-        lightgbm: Any = importlib.import_module("lightgbm")
-    except ImportError:
+    """LightGBM's model of binary answers, the same at every run.
+
+    Args:
+        features_ND: of the rows to learn from.
+        labels_N: 0 or 1.
+        settings: LightGBM's, beside those that are fixed here.
+        num_trees: how many to grow, at most.
+        seed: of what a tree sees.
+        judged: features and labels of other rows; growing stops by the average precision there.
+        patience: trees that may pass without a better one.
+
+    Returns:
+        A booster, or None where LightGBM is not installed.
+    """
+    lightgbm = _lightgbm()
+    if lightgbm is None:
         return None
     fixed = {
         "objective": "binary",
@@ -38,8 +59,22 @@ def boosted(
         "force_col_wise": True,
         "verbose": -1,
     }
+    stop = {}
+    if judged is not None:
+        features, labels = judged
+        fixed["metric"] = "average_precision"
+        stop["valid_sets"] = [lightgbm.Dataset(features, label=labels)]
+        stop["callbacks"] = [lightgbm.early_stopping(patience, verbose=False)]
     data = lightgbm.Dataset(features_ND, label=labels_N)
-    return lightgbm.train({**fixed, **settings}, data, num_boost_round=num_trees)
+    return lightgbm.train({**fixed, **settings}, data, num_boost_round=num_trees, **stop)
+
+
+def _lightgbm() -> Any:
+    """The package, or None where it is not installed."""
+    try:
+        return importlib.import_module("lightgbm")
+    except ImportError:
+        return None
 
 
 class Trees(nn.Module):
@@ -122,16 +157,18 @@ class Trees(nn.Module):
             yield kept_T[:, None] | -passed_TN.to(kept_TS.dtype)
 
     def grow(
-        self, draws: Iterable[tuple[np.ndarray, np.ndarray]], *, share: float, rate: float, seed: int
+        self, draw: Callable[[int], tuple[np.ndarray, np.ndarray]], *, share: float, rate: float, seed: int
     ) -> bool:
-        """Grow the trees; False, and nothing is changed, where LightGBM is not installed.
+        """Grow the trees, each rank some of the models; False, and nothing is changed, without LightGBM.
 
         Args:
-            draws: for each model the rows that it learns from: features (N, D), numbers, then codes; labels (N,).
+            draw: model -> the rows that it learns from: features (N, D), numbers, then codes; labels (N,).
             share: share of the rows without an answer that is among these; the logits are corrected for it.
             rate: learning rate.
             seed: of what a tree sees.
         """
+        if _lightgbm() is None:
+            return False
         settings = {
             "learning_rate": rate,
             "num_leaves": self.leaves,
@@ -142,22 +179,20 @@ class Trees(nn.Module):
             "min_data_in_leaf": LEAST_ROWS,
             "lambda_l2": SHRINKAGE,
         }
-        found = [
-            (
-                boosted(features_ND, labels_N, settings, num_trees=self.num_trees, seed=seed + model),
-                features_ND.shape[1],
-            )
-            for model, (features_ND, labels_N) in enumerate(draws)
-        ]
-        if any(booster is None for booster, _ in found):
-            return False
-        self.kept.fill_(-1)
-        self.value.zero_()
-        for model, (booster, num_features) in enumerate(found):
-            first = model * self.num_trees
+        tables = (self.column, self.threshold, self.kept, self.value)
+        for table in tables:
+            table.zero_()
+        for model in ranks.turns(range(self.models)):
+            features_ND, labels_N = draw(model)
+            booster = boosted(features_ND, labels_N, settings, num_trees=self.num_trees, seed=seed + model)
+            first, num_features = model * self.num_trees, features_ND.shape[1]
+            del features_ND, labels_N  # before the next model's are made
+            self.kept[first : first + self.num_trees] = -1
             for number, tree in enumerate(booster.dump_model()["tree_info"]):
                 self._take(first + number, tree["tree_structure"], num_features)
             self.value[first] += float(np.log(share))
+        for table in tables:
+            ranks.fill(table, torch.arange(len(table), device=table.device))
         self.value /= self.models
         self.grown.fill_(1)
         return True
@@ -189,7 +224,7 @@ def _joined(numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
 
 def _first_leaf(left: Tensor) -> Tensor:
     """Place of the lowest bit."""
-    return (left & -left).float().log2().round().long()
+    return (left & -left).float().log2_().round_().long()
 
 
 def _bits(leaves: int) -> torch.dtype:

@@ -34,12 +34,12 @@ def test_a_constant_of_a_list_has_no_say():
 def test_lists_with_answers_of_both_kinds():
     labels = np.array([0, 1, 0, 0, 1, 1, 0], np.float32)
     list_id = np.array([7, 7, 3, 3, 5, 5, 7])
-    rows, starts = mixed_lists(labels, list_id, np.array([0, 1, 2, 3, 4, 5, 6]))
+    rows, starts = mixed_lists(labels, list_id)
     assert rows.tolist() == [0, 1, 6]
     assert starts.tolist() == [0, 3]
 
 
 def test_no_such_list():
-    rows, starts = mixed_lists(np.zeros(3, np.float32), np.array([1, 1, 2]), np.arange(3))
+    rows, starts = mixed_lists(np.zeros(3, np.float32), np.array([1, 1, 2]))
     assert len(rows) == 0
     assert starts.tolist() == [0]

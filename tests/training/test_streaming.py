@@ -14,7 +14,7 @@ import pytest
 from expectations.contracts.examples import HISTORIES, ROWS
 from tests.benchmarks import growth
 from tests.training.synthetic import make_rows, write_examples
-from training import batches, columns, histories, run, split
+from training import batches, columns, histories, rows, split
 from training.batches import Assembler, drawn_rows
 from training.examples import Examples, read_examples
 from training.spool import DiskArray
@@ -65,9 +65,9 @@ def test_batches_hold_what_the_transforms_make_of_the_rows(data: Examples) -> No
     transforms = fit_transforms(
         data.columns.of(np.arange(900)), numeric=schema.numeric, categorical=schema.categorical, bins=4
     )
-    rows = np.random.default_rng(0).permutation(len(data.columns))[:200]
-    numbers, codes = Assembler(data, transforms).features(rows)
-    frame = data.rows.iloc[rows]
+    chosen = np.random.default_rng(0).permutation(len(data.columns))[:200]
+    numbers, codes = Assembler(data, transforms).features(chosen)
+    frame = data.rows.iloc[chosen]
     np.testing.assert_array_equal(numbers.numpy(), transforms.numbers(frame))
     np.testing.assert_array_equal(codes.numpy(), transforms.codes(frame))
 
@@ -109,25 +109,36 @@ def test_strings_of_many_blocks_keep_their_places() -> None:
 def test_blocks_change_nothing_but_the_draw(data: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
     moments, labels = data.columns["event_timestamp"], data.labels
     whole = split.parts(moments, data.schema)
-    rows, text_id = np.arange(2000), data.columns["text_id"]
-    texts = batches.distinct(text_id, rows)
+    first = np.arange(2000)
+    texts = batches.distinct(data.columns, "text_id", first)
     monkeypatch.setattr(split, "BLOCK", 100)
-    monkeypatch.setattr(batches, "BLOCK", 300)
+    monkeypatch.setattr(rows, "BLOCK", 300)
     assert (split.parts(moments, data.schema) == whole).all()
-    assert batches.distinct(text_id, rows).tolist() == texts.tolist()
-    drawn = drawn_rows(labels, rows, 0.25, np.random.default_rng(0))
+    assert batches.distinct(data.columns, "text_id", first).tolist() == texts.tolist()
+    drawn = drawn_rows(labels, first, 0.25, np.random.default_rng(0))
     assert len(set(drawn)) == len(drawn) and set(np.flatnonzero(labels[:2000])) <= set(drawn)
     others = (labels[:2000] == 0).sum()
     assert (labels[drawn] == 0).sum() == pytest.approx(others / 4, abs=4)
 
 
 def test_transforms_of_many_rows_are_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = np.arange(50, 1050)
-    assert run._sample(rows, 0) is rows
-    monkeypatch.setattr(run, "FITTED_ROWS", 100)
-    sample = run._sample(rows, 0)
-    assert len(sample) == 100 and (np.diff(sample) > 0).all() and set(sample) <= set(rows)
-    assert run._sample(rows, 0).tolist() == sample.tolist()
+    all_rows = np.arange(50, 1050)
+    assert rows.sampled(all_rows, 1000, 0) is all_rows
+    monkeypatch.setattr(rows, "BLOCK", 300)
+    sample = rows.sampled(all_rows, 100, 0)
+    assert len(sample) == 100 and (np.diff(sample) > 0).all() and set(sample) <= set(all_rows)
+    assert rows.sampled(all_rows, 100, 0).tolist() == sample.tolist()
+
+
+def test_of_many_rows_whole_lists_are_kept(data: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "BLOCK", 300)
+    train = rows.rows_of(data.part, split.TRAIN)
+    assert train.tolist() == np.flatnonzero(data.part == split.TRAIN).tolist() and train.dtype == np.int32
+    assert rows.whole_lists(data.columns, train, len(train)) is train
+    kept = rows.whole_lists(data.columns, train, len(train) // 2)
+    lists = data.columns["list_id"]
+    assert kept.tolist() == train[np.isin(lists[train], lists[kept])].tolist()
+    assert len(kept) == pytest.approx(len(train) / 2, rel=0.2)
 
 
 READ = """

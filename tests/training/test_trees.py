@@ -23,7 +23,7 @@ def grown(table, *, models=2, leaves=15, **settings):
     model = Trees(models, 40, leaves)
     features = np.hstack([numbers, codes.astype(np.float32)])
     draws = [(features[start:], labels[start:]) for start in range(models)]
-    assert model.grow(draws, **{"share": 1.0, "rate": 0.1, "seed": 3} | settings)
+    assert model.grow(draws.__getitem__, **{"share": 1.0, "rate": 0.1, "seed": 3} | settings)
     return model, features
 
 
@@ -91,5 +91,5 @@ def test_without_lightgbm_they_are_not_grown(table, monkeypatch):
 
     monkeypatch.setattr(trees.importlib, "import_module", missing)
     model = Trees(2, 5, 7)
-    assert not model.grow([(table[0], table[2])], share=1.0, rate=0.1, seed=0)
+    assert not model.grow(lambda _: (table[0], table[2]), share=1.0, rate=0.1, seed=0)
     assert not model.grown
