@@ -57,9 +57,23 @@ class AdditiveModel(nn.Module):
         f_N, _ = self.words(batch, vectors_VE)
         return f_N, self.tabular(batch.numbers, batch.codes)
 
-    def parts(self, batch: Batch, vectors_VE: Tensor, *, with_attention: bool = True) -> Parts:
-        """For scoring: calibrated f and g, so that σ(f + g) is the probability."""
-        f_N, attention_NH = self.words(batch, vectors_VE, with_attention=with_attention)
+    def parts(
+        self,
+        batch: Batch,
+        vectors_VE: Tensor,
+        *,
+        with_attention: bool = True,
+        apart_P2: Tensor | None = None,
+    ) -> Parts:
+        """For scoring: calibrated f and g, so that σ(f + g) is the probability.
+
+        Args:
+            batch: the rows.
+            vectors_VE: vectors of the batch's texts.
+            with_attention: whether to tell what was looked at.
+            apart_P2: what `WordsAttention.apart` says of the pairs, if it is known already.
+        """
+        f_N, attention_NH = self.words(batch, vectors_VE, with_attention=with_attention, apart_P2=apart_P2)
         g_N = self.past(batch.numbers, batch.codes)
         return Parts(f=self.slope * f_N, g=g_N, attention=attention_NH)
 

@@ -4,8 +4,6 @@ Texts that the bundle knows are looked up; others are read by its language model
 recently used ones, so that a new campaign's text is read once.
 """
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from training.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS
 from training.encoder import TextEncoder, load_saved
 from training.examples import Examples, read_examples
 from training.histories import HISTORY_FEATURES, known
+from training.kept import Kept
 from training.model import AdditiveModel, build_model
 from training.recipe import recipe_from
 from training.scoring import Scores, score_rows, scores_of
@@ -33,6 +32,7 @@ from training.texts import TextTable
 from training.transforms import Transforms
 
 KEPT_TEXTS = 20_000  # vectors of texts that the bundle does not know: 30 MB at a width of 384
+KEPT_PAIRS = 100_000  # (candidate, query) pairs, two numbers each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +83,8 @@ class TextVectors:
     """
 
     def __init__(self, encoder: TextEncoder, known: dict[str, int], vectors: Tensor, *, kept: int) -> None:
-        self.encoder, self.known, self.vectors, self.kept = encoder, known, vectors, kept
-        self._recent: OrderedDict[str, Tensor] = OrderedDict()
-        self._lock = threading.Lock()
+        self.encoder, self.known, self.vectors = encoder, known, vectors
+        self.recent = Kept(self.read, kept)
 
     def of(self, texts: Sequence[str]) -> Tensor:
         """Vectors of texts, (V, E)."""
@@ -93,23 +92,14 @@ class TextVectors:
         found = self.vectors[torch.tensor(places, dtype=torch.long).clamp_min(0)]
         unknown = [place for place, at in enumerate(places) if at < 0]
         if unknown:
-            found[torch.tensor(unknown)] = self._read([texts[place] for place in unknown])
+            found[torch.tensor(unknown)] = self.recent.of([texts[place] for place in unknown])
         return found
 
-    def _read(self, texts: list[str]) -> Tensor:
-        with self._lock:
-            new = [text for text in dict.fromkeys(texts) if text not in self._recent]
-            fresh = {text: self._recent[text] for text in texts if text in self._recent}
-            if new:
-                table = TextTable(self.encoder, new, batch=32, device=str(self.vectors.device))
-                table.refresh()
-                fresh.update(zip(new, table.vectors.unbind(0), strict=True))
-            for text, vector in fresh.items():
-                self._recent[text] = vector
-                self._recent.move_to_end(text)
-            while len(self._recent) > self.kept:
-                self._recent.popitem(last=False)
-            return torch.stack([fresh[text] for text in texts])
+    def read(self, texts: list[str]) -> Tensor:
+        """Vectors of texts, read now, (V, E)."""
+        table = TextTable(self.encoder, texts, batch=32, device=str(self.vectors.device))
+        table.refresh()
+        return table.vectors
 
 
 class Scorer:
@@ -126,6 +116,7 @@ class Scorer:
         self.manifest, self.hash = manifest, digest
         self.model, self.transforms, self.texts = model, transforms, texts
         self.device = str(texts.vectors.device)
+        self._apart = Kept(self._read_apart, KEPT_PAIRS)
 
     @classmethod
     def load(cls, bundle: Path, device: str = "cpu") -> "Scorer":
@@ -188,7 +179,8 @@ class Scorer:
             empty = np.zeros(0, dtype=np.float32)
             return scores_of(empty, empty, np.zeros((0, len(history.texts) if history else 0), np.float32))
         batch, distinct = self._batch(rows, list(texts), asked, history or History())
-        parts = self.model.parts(batch.to(self.device), self.texts.of(distinct))
+        apart = self._apart.of([*zip(texts, asked, strict=True)])
+        parts = self.model.parts(batch.to(self.device), self.texts.of(distinct), apart_P2=apart)
         assert parts.attention is not None
         attention = parts.attention[:, : len(history.texts) if history else 0]
         return scores_of(parts.f.cpu().numpy(), parts.g.cpu().numpy(), attention.cpu().numpy())
@@ -213,6 +205,15 @@ class Scorer:
             history_features=features[None],
         )
         return batch, list(place)
+
+    def _read_apart(self, pairs: list[tuple[str, str | None]]) -> Tensor:
+        """What no shopper changes of (text, query) pairs, (P, 2)."""
+        texts = self.texts.of([text for text, _ in pairs])
+        queries = torch.zeros_like(texts)
+        asked = [place for place, (_, query) in enumerate(pairs) if query is not None]
+        if asked:
+            queries[asked] = self.texts.of([query for _, query in pairs if query is not None])
+        return self.model.words.apart(texts, queries)
 
     @torch.inference_mode()
     def explain_g(self, rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:

@@ -7,6 +7,7 @@ fills a whole bin is set apart and the quantiles are those of the rest.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,11 @@ class Transforms:
 
     def code(self, name: str, words: pd.Series | np.ndarray) -> np.ndarray:
         """Codes of words of a categorical feature, int64."""
-        return pd.Categorical(words, categories=list(self.vocabularies[name])).codes.astype(np.int64) + 1
+        return self._indexes[name].get_indexer(pd.Index(words, dtype=object)).astype(np.int64) + 1
+
+    @cached_property
+    def _indexes(self) -> dict[str, pd.Index]:
+        return {name: pd.Index(words, dtype=object) for name, words in self.vocabularies.items()}
 
     def write(self, path: Path) -> None:
         """Write as JSON; NaN as null."""

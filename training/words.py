@@ -20,7 +20,7 @@ text's vector, M channels, W width of a look, H length of a history, X entry fea
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -113,41 +113,75 @@ class WordsAttention(nn.Module):
         return nn.functional.normalize(vectors_VE - self.topic_mean, dim=1)
 
     def forward(
-        self, batch: Batch, vectors_VE: Tensor, *, with_attention: bool = False
+        self,
+        batch: Batch,
+        vectors_VE: Tensor,
+        *,
+        with_attention: bool = False,
+        apart_P2: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns f (N,) and, if asked, what share of all that was seen each entry is, (N, H)."""
-        text_PE = vectors_VE[batch.pair_text]
+        """What the words say.
+
+        Args:
+            batch: the rows.
+            vectors_VE: vectors of the batch's texts.
+            with_attention: whether to tell what was looked at.
+            apart_P2: what `apart` says of the pairs, if it is known already.
+
+        Returns:
+            f (N,) and, if asked, what share of all that was seen each entry is, (N, H).
+        """
         query_PE = vectors_VE[batch.pair_query.clamp_min(0)] * (batch.pair_query >= 0).float()[:, None]
+        pairs = self._pairs(vectors_VE[batch.pair_text], query_PE)
         meeting = Meeting(
             history=batch.history,
             features=batch.history_features,
             topics=self.topic(vectors_VE),
-            candidates=nn.functional.normalize(text_PE - self.candidate_mean, dim=1),
-            queries=query_PE,
-            query_likeness=(text_PE * query_PE).sum(1),
             person=batch.person,
             pair=batch.pair,
+            greatest=None if apart_P2 is None else apart_P2[:, 0],
+            **pairs,
         )
         setting = self.context(batch.numbers, batch.codes) @ self.setting
         logit_N, attention = self.meet(meeting, setting, with_attention=with_attention)
         if self.centred:
-            logit_N = logit_N - self._usual(meeting)[batch.pair]
+            usual_P = self._usual(pairs) if apart_P2 is None else apart_P2[:, 1]
+            logit_N = logit_N - usual_P[batch.pair]
         return self.scale * logit_N, attention
 
-    def _usual(self, meeting: "Meeting") -> Tensor:
+    def apart(self, text_PE: Tensor, query_PE: Tensor) -> Tensor:
+        """What no shopper changes of pairs, (P, 2): greatest likeness with a known topic, and the usual logit.
+
+        Args:
+            text_PE: vectors of the candidates' texts.
+            query_PE: vectors of their queries, 0 where there is none.
+        """
+        pairs = self._pairs(text_PE, query_PE)
+        usual_P = self._usual(pairs) if self.centred else torch.zeros_like(pairs["query_likeness"])
+        return torch.stack([self._greatest(pairs["candidates"]), usual_P], dim=1)
+
+    def _pairs(self, text_PE: Tensor, query_PE: Tensor) -> dict[str, Tensor]:
+        """The part of a meeting that is of the pairs."""
+        return {
+            "candidates": nn.functional.normalize(text_PE - self.candidate_mean, dim=1),
+            "queries": query_PE,
+            "query_likeness": (text_PE * query_PE).sum(1),
+        }
+
+    def _usual(self, pairs: dict[str, Tensor]) -> Tensor:
         """Mean logit of each pair over the reference shoppers, (P,)."""
-        num_shoppers, num_pairs = len(self.reference), len(meeting.candidates)
+        num_shoppers, num_pairs = len(self.reference), len(pairs["candidates"])
         places = torch.arange(num_pairs, device=self.reference.device)
         shoppers = torch.arange(num_shoppers, device=self.reference.device)
         # Only the topics that they turned to: a served list pays for no others.
         met, history = torch.unique(self.reference.clamp_min(0), return_inverse=True)
-        everyone = replace(
-            meeting,
+        everyone = Meeting(
             history=torch.where(self.reference >= 0, history, -1),
             features=self.reference_features,
             topics=self.topics[met],
             person=shoppers.repeat_interleave(num_pairs),
             pair=places.repeat(num_shoppers),
+            **pairs,
         )
         return self.meet(everyone)[0].unflatten(0, (num_shoppers, num_pairs)).mean(0)
 
@@ -213,11 +247,15 @@ class WordsAttention(nn.Module):
 
     def _likeness(self, meeting: "Meeting") -> list[Tensor]:
         """How much each topic goes with each pair, one table (V, P) a channel: 1 where none is known to more."""
-        greatest_P = torch.ones(len(meeting.candidates), device=meeting.candidates.device)
-        if len(self.topics):
-            greatest_P = (meeting.candidates @ self.topics.T).amax(1)
+        greatest_P = self._greatest(meeting.candidates) if meeting.greatest is None else meeting.greatest
         less_VP = meeting.topics @ meeting.candidates.T - greatest_P
         return [torch.exp((less_VP * torch.exp(-spread)).clamp(max=MOST)) for spread in self.spread]
+
+    def _greatest(self, candidates_PE: Tensor) -> Tensor:
+        """The greatest likeness of each candidate with a topic known from the training part, (P,)."""
+        if not len(self.topics):
+            return torch.ones(len(candidates_PE), device=candidates_PE.device)
+        return (candidates_PE @ self.topics.T).amax(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +270,7 @@ class Meeting:
         queries: (P, E) vectors of the queries, 0 where there is none.
         query_likeness: (P,) cosine of candidate and query.
         person, pair: (N,) what each row is of.
+        greatest: (P,) likeness of each candidate with the known topic it is most like; None: not known yet.
     """
 
     history: Tensor
@@ -242,6 +281,7 @@ class Meeting:
     query_likeness: Tensor
     person: Tensor
     pair: Tensor
+    greatest: Tensor | None = None
 
 
 class ContextEncoding(nn.Module):

@@ -106,11 +106,11 @@ def test_unequal_lengths_are_refused(scorer: Scorer, data: Examples) -> None:
 
 def test_unknown_texts_are_kept_up_to_a_bound(fitted: FitResult) -> None:
     texts = Scorer.load(fitted.bundle).texts
-    texts.kept = 3
+    texts.recent.most = 3
     first = texts.of(["a b", "c d"])
     for number in range(5):
         texts.of([f"text {number}"])
-    assert len(texts._recent) == 3
+    assert len(texts.recent) == 3
     np.testing.assert_allclose(texts.of(["a b", "c d"]).numpy(), first.numpy(), atol=1e-6)
 
 
