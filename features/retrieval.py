@@ -1,8 +1,11 @@
 """The Feast store of a source: applied, filled, and read point in time or online."""
 
+import io
+import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore
 
 OWNER = "recommender"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +112,11 @@ def _kind(kind: pa.DataType) -> str:
 def materialize(store: "FeatureStore", horizon: datetime) -> None:
     """Bring each entity's latest feature row up to the horizon into the online store."""
     end = horizon.replace(tzinfo=UTC) + timedelta(seconds=1)
-    with _without_advice():
+    printed = io.StringIO()  # Feast prints each view's name in colours, on whatever console there is
+    with _without_advice(), redirect_stdout(printed):
         store.materialize(start_date=datetime(1969, 12, 31, tzinfo=UTC), end_date=end)
+    for line in filter(None, printed.getvalue().splitlines()):
+        _log.info(_COLOUR.sub("", line))
 
 
 def historical(store: "FeatureStore", service: str, entities: pd.DataFrame) -> pa.Table:

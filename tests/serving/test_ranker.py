@@ -7,7 +7,7 @@ import pytest
 
 from expectations.contracts.errors import RequestError
 from features.online import OnlineFeatures, Situation
-from features.retrieval import open_store
+from features.retrieval import materialize, open_store
 from serving.ranker import Ranker
 from tests.serving.shop import HORIZON, SUBJECTS, Shop
 from training.examples import read_examples
@@ -30,6 +30,15 @@ def situation(**changes) -> Situation:
     base = {"user_id": "u1", "scenario": "campaign", "moment": HORIZON}
     context = {"channel": "mail", "weather": "rain", "basket_value": 12.5}
     return Situation(**{**base, "context": context, **changes})
+
+
+def test_filling_the_online_store_prints_nothing(
+    shop: Shop, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="features.retrieval"):
+        materialize(open_store(shop.settings), shop.horizon)
+    assert capfd.readouterr().out == ""
+    assert "user_behaviour:" in caplog.messages and "\x1b" not in caplog.text
 
 
 def test_served_probability_is_the_offline_one(ranker: Ranker, later: Shop) -> None:
