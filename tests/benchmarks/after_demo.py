@@ -1,6 +1,10 @@
-"""What benchmarks share that start where `make demo` ended: their command line, what they say, what they write."""
+"""What benchmarks share that start where `make demo` ended: their command line, what they say, what they write.
+
+What a benchmark keeps of its finished parts, it keeps under a key that `training_code` is part of.
+"""
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -8,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from expectations.contracts.landing import write_json
+from expectations.contracts.landing import file_hash, fingerprint, write_json
 from tests.benchmarks.machine import machine
 
 HERE = Path(__file__).parent
 SOURCE = "complete_journey"
+TRAINING = Path(__file__).parents[2] / "training"
 
 
 def command_line(name: str, about: str | None) -> argparse.ArgumentParser:
@@ -34,6 +39,12 @@ def command_line(name: str, about: str | None) -> argparse.ArgumentParser:
         "--quick", action="store_true", help="a little of everything, written to the work folder"
     )
     return parser
+
+
+@functools.cache
+def training_code() -> str:
+    """Hash of the code that trains, as it was when first asked for: another may train other models."""
+    return fingerprint(*(file_hash(path) for path in sorted(TRAINING.glob("*.py"))))
 
 
 def tell(line: str) -> None:

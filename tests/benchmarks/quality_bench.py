@@ -12,16 +12,15 @@ import pandas as pd
 
 from expectations.contracts.landing import file_hash, fingerprint, read_json, write_json
 from tests.benchmarks import quality_ours, quality_rivals, quality_trees, training_textbook
+from tests.benchmarks.after_demo import training_code
 from tests.benchmarks.quality_ours import FROZEN, OURS, OURS_UNCROSSED, PAST, PAST_UNCROSSED, Variant
 from tests.benchmarks.quality_rivals import Ease, Scored
 from tests.benchmarks.quality_trees import WITHOUT, Features
 from tests.benchmarks.training_textbook import Drawn, Textbook
+from training import trees
 from training.examples import Examples, read_examples
 from training.recipe import Recipe
 from training.split import TEST, VALIDATION
-
-TRAINING = Path(__file__).parents[2] / "training"
-
 
 Runs = list[dict[str, np.ndarray]]
 """A method's kept arrays for each seed: "test" and where there are such "validation" probabilities, "seconds"."""
@@ -151,7 +150,7 @@ class Bench:
     @cached_property
     def tuned(self) -> dict[str, Any]:
         """LightGBM's settings."""
-        path = self.store.folder / f"tuned-{self._key(quality_trees.__file__)}.json"
+        path = self.store.folder / f"tuned-{self._key(quality_trees.__file__, trees.__file__)}.json"
         if not path.exists():
             found = quality_trees.tuned_trees(
                 self.data,
@@ -194,7 +193,7 @@ class Bench:
 
     def _fitted(self, variant: Variant, seed: int) -> dict[str, np.ndarray]:
         recipe = replace(self.recipe, seed=seed)
-        key = self._key(quality_ours.__file__, self._code, recipe.as_dict())
+        key = self._key(quality_ours.__file__, training_code(), recipe.as_dict())
         work = self.store.folder / f"{variant.name}-{seed}-{key}"
 
         def make() -> dict[str, np.ndarray]:
@@ -230,13 +229,8 @@ class Bench:
         return TextbookRuns(learned=learned.rows, measured=measured, whole=whole, runs=runs)
 
     def _arrays(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        key = self._key(quality_rivals.__file__, quality_trees.__file__)
+        key = self._key(quality_rivals.__file__, quality_trees.__file__, trees.__file__)
         return self.store.arrays(name, key, make)
-
-    @cached_property
-    def _code(self) -> str:
-        """Hash of the code that trains."""
-        return fingerprint(*(file_hash(path) for path in sorted(TRAINING.glob("*.py"))))
 
     def _key(self, *made_by: Any) -> str:
         """Hash of what a result comes from: examples, effort, and files or values."""

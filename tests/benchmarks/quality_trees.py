@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 import pandas as pd
-import torch
 
 from training.baselines import LEAVES, RATE
 from training.examples import Examples
 from training.metrics import auc, average_precision
 from training.split import TEST, TRAIN, VALIDATION
 from training.transforms import fit_transforms
+from training.trees import boosted
 
 MOST_TREES, PATIENCE = 600, 40
 # Columns that may tell a campaign from others by its day rather than by what it is.
@@ -154,12 +153,14 @@ def searched_trees(
         The number of trees, and the probabilities of the validation part.
     """
     train, validation = data.part == TRAIN, data.part == VALIDATION
-    fitted = lightgbm.train(
-        _settings(settings, seed),
-        lightgbm.Dataset(table.values[train], label=data.labels[train]),
-        num_boost_round=MOST_TREES,
-        valid_sets=[lightgbm.Dataset(table.values[validation], label=data.labels[validation])],
-        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+    fitted = boosted(
+        table.values[train],
+        data.labels[train],
+        settings,
+        num_trees=MOST_TREES,
+        seed=seed,
+        judged=(table.values[validation], data.labels[validation]),
+        patience=PATIENCE,
     )
     return fitted.best_iteration, np.asarray(fitted.predict(table.values[validation]))
 
@@ -169,25 +170,8 @@ def refitted_trees(
 ) -> np.ndarray:
     """Probabilities of the test part by that many trees, fitted to all rows before it."""
     before = data.part != TEST
-    fitted = lightgbm.train(
-        _settings(settings, seed),
-        lightgbm.Dataset(table.values[before], label=data.labels[before]),
-        num_boost_round=num_trees,
-    )
+    fitted = boosted(table.values[before], data.labels[before], settings, num_trees=num_trees, seed=seed)
     return np.asarray(fitted.predict(table.values[~before]))
-
-
-def _settings(settings: dict[str, Any], seed: int) -> dict[str, Any]:
-    return {
-        "objective": "binary",
-        "metric": "average_precision",
-        "num_threads": torch.get_num_threads(),
-        "verbose": -1,
-        "deterministic": True,
-        "force_col_wise": True,
-        "seed": seed,
-        **settings,
-    }
 
 
 def campaign_trees(data: Examples, table: Features, *, seed: int) -> np.ndarray:
@@ -202,18 +186,18 @@ def campaign_trees(data: Examples, table: Features, *, seed: int) -> np.ndarray:
     parts = pd.Series(data.part).groupby(lists).first().to_numpy()
     label = pd.Series(data.labels).groupby(lists).max().to_numpy()
 
-    def dataset(*names: str) -> lightgbm.Dataset:
+    def lists_of(*names: str) -> tuple[np.ndarray, np.ndarray]:
         chosen = np.isin(parts, names)
-        return lightgbm.Dataset(values[chosen], label=label[chosen])
+        return values[chosen], label[chosen]
 
-    settings = _settings(CAMPAIGN_SETTINGS, seed)
-    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    searched = lightgbm.train(
-        settings,
-        dataset(TRAIN),
-        num_boost_round=MOST_TREES,
-        valid_sets=[dataset(VALIDATION)],
-        callbacks=[stop],
+    searched = boosted(
+        *lists_of(TRAIN),
+        CAMPAIGN_SETTINGS,
+        num_trees=MOST_TREES,
+        seed=seed,
+        judged=lists_of(VALIDATION),
+        patience=PATIENCE,
     )
-    fitted = lightgbm.train(settings, dataset(TRAIN, VALIDATION), num_boost_round=searched.best_iteration)
+    num_trees = searched.best_iteration
+    fitted = boosted(*lists_of(TRAIN, VALIDATION), CAMPAIGN_SETTINGS, num_trees=num_trees, seed=seed)
     return np.asarray(fitted.predict(values[parts == TEST]))

@@ -29,8 +29,9 @@ import pyarrow.parquet as pq
 
 from expectations.contracts.errors import RecommenderError
 from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
-from expectations.contracts.landing import current_folder, fingerprint, read_json, write_json
-from tests.benchmarks.after_demo import SOURCE, command_line, tell, write_page
+from expectations.contracts.landing import current_folder, file_hash, fingerprint, read_json, write_json
+from tests.benchmarks import training_textbook
+from tests.benchmarks.after_demo import SOURCE, command_line, tell, training_code, write_page
 from tests.benchmarks.training_floor import floor
 from tests.benchmarks.training_page import page
 from tests.benchmarks.training_textbook import LENGTH, Drawn, Lesson, Textbook, as_if_all
@@ -41,6 +42,7 @@ from training.recipe import Recipe, read_recipe
 from training.scorer import Scorer
 from training.split import TEST, TRAIN
 
+MEASURED_BY = (__file__, training_textbook.__file__)
 OUTSIDE = ("bundle",)  # laps of a fit that are not training
 
 
@@ -128,8 +130,14 @@ class Bench:
         }
 
     def _kept(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What `make` made, now or in an earlier run on the same examples by the same recipe."""
-        key = fingerprint(self.data.schema.fingerprint, self.recipe.as_dict(), asdict(self.effort))
+        """What `make` made, now or in an earlier run of the same code and recipe on the same examples."""
+        settings = (self.recipe.as_dict(), asdict(self.effort))
+        key = fingerprint(
+            self.data.schema.fingerprint,
+            *settings,
+            training_code(),
+            *(file_hash(Path(name)) for name in MEASURED_BY),
+        )
         path = self.work.parent / f"{name}-{key}.json"
         if not path.exists():
             write_json(path, make())
