@@ -22,6 +22,7 @@ DEPTH = 8  # splits between root and leaf, at most
 FEATURES_SEEN, ROWS_SEEN = 0.5, 0.7  # shares of the features and of the rows that a tree sees
 LEAST_ROWS, SHRINKAGE = 100, 5.0  # rows of a leaf, at least; L2 penalty of a leaf's value
 ROWS_AT_ONCE = 4096  # scored at once: the columns of their trees stay in the processor's cache
+LEAVES_AT_ONCE = 512  # rows whose leaves are looked up at once
 
 
 def boosted(
@@ -137,7 +138,8 @@ class Trees(nn.Module):
 
     def _sums(self, features_ND: Tensor) -> Tensor:
         left_TN = functools.reduce(operator.iand, self._kept(features_ND))
-        return self.value.gather(1, _first_leaf(left_TN)).sum(0)
+        parts = left_TN.split(LEAVES_AT_ONCE, dim=1)  # their places are four times as wide
+        return torch.cat([self.value.gather(1, _first_leaf(part)).sum(0) for part in parts])
 
     def _leaf_values(self, left_XNT: Tensor) -> Tensor:
         trees_T = torch.arange(len(self.value), device=self.value.device)
