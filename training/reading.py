@@ -38,7 +38,13 @@ class Reading:
             pooling=recipe.pooling,
             adapter=_adapter(recipe),
         ).to(device)
-        self.table = TextTable(self.encoder, texts, batch=recipe.encode_batch, device=device)
+        self.table = TextTable(
+            self.encoder,
+            texts,
+            batch=recipe.encode_batch,
+            device=device,
+            token_dropout=recipe.token_dropout,
+        )
         self.table.prepare()
         if champion:
             champion.fill(self.table, texts)

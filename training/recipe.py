@@ -3,7 +3,7 @@
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -28,7 +28,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "tree_leaves": (2, 63),
         "tree_share": (0.0, 1.0),
         **dict.fromkeys(("tabular_negatives", "negatives", "warm_share"), (1e-6, 1.0)),
-        **dict.fromkeys(("tabular_dropout", "words_dropout", "warmup_share"), (0.0, 0.99)),
+        **dict.fromkeys(("token_dropout", "tabular_dropout", "words_dropout", "warmup_share"), (0.0, 0.99)),
         **dict.fromkeys(
             (
                 "seed",
@@ -67,6 +67,7 @@ class Recipe:
     adapter: str
     adapter_rank: int
     encode_batch: int
+    token_dropout: float = 0.0  # bundles that were made before it name none
     domain_epochs: int
     domain_objective: str
     domain_texts_per_step: int
@@ -160,15 +161,16 @@ def recipe_from(values: dict[str, Any], *, where: str) -> Recipe:
         SettingError: a setting is unknown, missing, or of a wrong type or range.
     """
     known = {field.name: field.type for field in fields(Recipe)}
+    needed = {field.name for field in fields(Recipe) if field.default is MISSING}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise SettingError(
             f"{where}: unknown setting {unknown[0]!r}; known settings: {', '.join(sorted(known))}"
         )
-    missing = sorted(set(known) - set(values))
+    missing = sorted(needed - set(values))
     if missing:
         raise SettingError(f"{where}: setting {missing[0]!r} is missing; add it")
-    return Recipe(**{name: typed(where, name, kind, values[name]) for name, kind in known.items()})
+    return Recipe(**{name: typed(where, name, known[name], value) for name, value in values.items()})
 
 
 def read_toml(file: Path | Traversable, *, where: str) -> dict[str, Any]:

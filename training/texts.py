@@ -29,10 +29,20 @@ class TextTable:
         texts: distinct texts, by `text_id`.
         batch: texts read at once.
         device: where the model runs.
+        token_dropout: share of a text's tokens left out where it is read to learn.
     """
 
-    def __init__(self, encoder: TextEncoder, texts: list[str], *, batch: int, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        texts: list[str],
+        *,
+        batch: int,
+        device: str = "cpu",
+        token_dropout: float = 0.0,
+    ) -> None:
         self.encoder = encoder
+        self.token_dropout = token_dropout
         self.batch = batch
         self.device = device
         self.tokens = encoder.tokenize(texts)
@@ -71,6 +81,8 @@ class TextTable:
     def read(self, text_ids: np.ndarray) -> Tensor:
         """Vectors of some texts, read now, (V, E); with gradient where the model learns."""
         place_BL, mask_BL = self._places(text_ids)
+        if self.encoder.training and self.token_dropout > 0:
+            place_BL, mask_BL = without_some(place_BL, mask_BL, self.token_dropout)
         mask = mask_BL.to(self.device)
         if self._lower is None:
             return self.encoder(self._ids(place_BL), mask)
@@ -114,3 +126,23 @@ class TextTable:
 
     def _ids(self, place_BL: Tensor) -> Tensor:
         return self.tokens.ids[place_BL].to(self.device)
+
+
+def without_some(place_BL: Tensor, mask_BL: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Texts without some of their tokens: what is left moves together, so a step pays for that alone.
+
+    Args:
+        place_BL: places of tokens, those of each text first.
+        mask_BL: 1 where there is one.
+        share: chance of a token to go; a text's first and last stay, which mark its ends in most models.
+
+    Returns:
+        Places and mask, both (B, the longest that is left).
+    """
+    inner_BL = torch.zeros_like(mask_BL)
+    inner_BL[:, 1:-1] = mask_BL[:, 2:]
+    gone_BL = (torch.rand(mask_BL.shape) < share) & (inner_BL > 0)
+    left_BL = mask_BL * ~gone_BL
+    order_BL = torch.argsort(left_BL, dim=1, descending=True, stable=True)[:, : int(left_BL.sum(1).max())]
+    left_BL = left_BL.gather(1, order_BL)
+    return torch.where(left_BL > 0, place_BL.gather(1, order_BL), place_BL[:, :1]), left_BL

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from expectations.contracts.errors import BundleError, SettingError
 from tests.training.language_models import CHINESE, DECODERS, FAMILIES, write_chinese_bert, write_model
 from training.encoder import TextEncoder, load_saved, pool
-from training.texts import TextTable
+from training.texts import TextTable, without_some
 
 TEXTS = ["coupon for dog food", "a", "", "frozen pizza and garden flowers, 3 for 2", "tea"]
 ODD = [
@@ -226,3 +226,39 @@ def test_a_hub_id_is_found_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest
     assert read(load("hub:bert-base-chinese"), list(CHINESE)).isfinite().all()
     with pytest.raises(SettingError, match="hub:bert-base-klingon"):
         load("hub:bert-base-klingon")
+
+
+def test_a_share_of_the_tokens_is_left_out_and_the_ends_stay() -> None:
+    lengths = torch.tensor([1, 2, 3, 400])
+    steps = torch.arange(400)
+    mask = (steps[None, :] < lengths[:, None]).long()
+    starts = torch.tensor([0, 1, 3, 6])
+    places = torch.where(mask > 0, starts[:, None] + steps, starts[:, None])
+    torch.manual_seed(0)
+    left, there = without_some(places, mask, 0.3)
+    assert left.shape == there.shape == (4, int(there.sum(1).max())) and 250 < left.shape[1] < 310
+    for row in range(4):
+        kept = left[row][there[row] > 0]
+        assert (
+            (kept.diff() > 0).all()
+            and kept[0] == places[row, 0]
+            and kept[-1] == starts[row] + lengths[row] - 1
+        )
+        assert (left[row][there[row] == 0] == starts[row]).all()
+
+
+@pytest.mark.parametrize("layers", [1, -1])
+def test_tokens_are_left_out_only_where_the_model_learns(models: dict[str, str], layers: int) -> None:
+    encoder = load(models[FAMILIES[0]], layers)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    texts = [*TEXTS, "frozen pizza " * 12]
+    table = TextTable(encoder, texts, batch=3, token_dropout=0.5)
+    table.prepare()
+    table.refresh()
+    torch.testing.assert_close(table.vectors, read(encoder, texts), atol=1e-5, rtol=0)
+    encoder.train()
+    long = table.read(np.array([5])).detach()
+    assert not torch.allclose(long, table.vectors[5:], atol=1e-4)
+    torch.testing.assert_close(torch.linalg.norm(long), torch.tensor(1.0))

@@ -50,6 +50,12 @@ def test_a_recipe_survives_its_values() -> None:
         recipe_from({k: v for k, v in recipe.as_dict().items() if k != "members"}, where="manifest")
 
 
+def test_a_bundle_made_before_token_dropout_had_none() -> None:
+    recipe = read_recipe(None)
+    before = {k: v for k, v in recipe.as_dict().items() if k != "token_dropout"}
+    assert recipe_from(before, where="manifest").token_dropout == 0
+
+
 def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"none\.toml"):
         read_recipe(tmp_path / "none.toml")
