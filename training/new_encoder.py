@@ -7,6 +7,10 @@ the language from the same texts.
 Two vocabularies. `characters`: a vocab.txt as bert-base-chinese has, Chinese character by character, other
 scripts in pieces of one letter. `pieces`: frequent strings of up to MOST_CHARACTERS characters (byte-pair
 encoding, Sennrich et al. 2016), within a clause where nothing is put between words: half as many tokens a text.
+
+Where `meanings` is set, only the layers are random: a token's vector says in which texts it occurs (latent
+semantic analysis, Deerwester et al. 1990), so tokens that go together are alike before anything is learned. It
+takes seconds, and few answers go further than from random vectors.
 """
 
 from collections import Counter
@@ -21,6 +25,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 HEAD_WIDTH = 32  # of one attention head
 MOST_CHARACTERS = 6  # in a piece
 FEWEST = 2  # times a character or a piece occurs
+MEANING = 0.05  # root mean square of a token's vector where it has a meaning; random ones have 0.02
 
 
 def write_encoder(
@@ -33,6 +38,7 @@ def write_encoder(
     width: int,
     max_tokens: int,
     seed: int,
+    meanings: bool = False,
 ) -> Path:
     """Write a BERT with random weights and the vocabulary of some texts.
 
@@ -45,6 +51,7 @@ def write_encoder(
         width: of a token's vector, a multiple of HEAD_WIDTH.
         max_tokens: of the longest text that it can read.
         seed: of the weights.
+        meanings: whether the tokens' vectors come from the texts in which they occur.
 
     Returns:
         `out`.
@@ -74,7 +81,10 @@ def write_encoder(
             entries = sorted(read.get_vocab().items(), key=lambda entry: entry[1])
             words = "".join(f"{word}\n" for word, _ in entries)
             (out / "vocab.txt").write_text(words, encoding="utf-8", newline="\n")
-        _model(len(read), layers, width, max_tokens, seed).save_pretrained(out)
+        model = _model(len(read), layers, width, max_tokens, seed)
+        if meanings:
+            _give_meanings(model, read, texts, seed)
+        model.save_pretrained(out)
     except OSError as error:
         raise TransientError(f"{out} cannot be written ({error}); free disk space or name another") from error
     return out
@@ -140,3 +150,37 @@ def _pieces(texts: Sequence[str], vocabulary: int) -> Any:
     pieces.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     return PreTrainedTokenizerFast(tokenizer_object=pieces, **dict(zip(names, SPECIAL, strict=True)))
+
+
+def _give_meanings(model: Any, read: Any, texts: Sequence[str], seed: int) -> None:
+    """Set the vectors of tokens that occur: left singular vectors of tokens by texts, all of one length."""
+    import torch
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.utils.extmath import randomized_svd
+
+    counts = _occurrences(read, texts)
+    weights = model.get_input_embeddings().weight
+    weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts).T
+    kept = min(weights.shape[1], *weighted.shape)
+    directions, sizes, _ = randomized_svd(weighted, kept, random_state=seed)
+    vectors = torch.from_numpy(directions * sizes**0.5).to(weights.dtype)
+    occurs = torch.from_numpy(counts.getnnz(axis=0) > 0)
+    with torch.no_grad():
+        length = MEANING * weights.shape[1] ** 0.5
+        weights[occurs, :kept] = length * torch.nn.functional.normalize(vectors, dim=1)[occurs]
+        weights[occurs, kept:] = 0
+
+
+def _occurrences(read: Any, texts: Sequence[str]) -> Any:
+    """How often each text holds each token that is no marker, a sparse matrix (texts, tokens)."""
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+    rows = read(list(texts), add_special_tokens=False)["input_ids"]
+    columns = np.array([token for row in rows for token in row], dtype=np.int64)
+    row = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    told = columns >= len(SPECIAL)
+    shape = (len(rows), len(read))
+    found = csr_matrix((np.ones(int(told.sum())), (row[told], columns[told])), shape=shape)
+    found.sum_duplicates()
+    return found

@@ -282,3 +282,24 @@ def test_the_command_makes_an_encoder_that_a_fit_reads(
     scores = scorer.score(data.rows.head(len(ODD)), texts=ODD)
     assert np.isfinite(scores.probability).all()
     assert main(["new-encoder", "--examples", str(tmp_path), "--out", str(place)]) == 1
+
+
+def test_tokens_of_the_same_texts_are_alike_before_anything_is_learned(tmp_path: Path) -> None:
+    texts = ["苹果甜，香", "苹果香，甜", "手机快，新", "手机新，快"] * 3
+    folder = write_encoder(
+        tmp_path / "encoder",
+        texts,
+        tokenizer="characters",
+        vocabulary=300,
+        layers=1,
+        width=64,
+        max_tokens=16,
+        seed=1,
+        meanings=True,
+    )
+    encoder = TextEncoder.load(str(folder), max_tokens=16, trainable_layers=0)
+    vectors = encoder.model.get_input_embeddings().weight.detach()
+    sweet, apple, quick = (vectors[encoder.tokenizer.convert_tokens_to_ids(one)] for one in "甜果快")
+    assert torch.isfinite(vectors).all()
+    assert torch.cosine_similarity(sweet, apple, dim=0) > 0.9
+    assert torch.cosine_similarity(sweet, quick, dim=0) < 0.5
