@@ -16,6 +16,7 @@ from expectations.contracts.errors import RecommenderError, SchemaError
 from expectations.contracts.landing import current_folder
 from tests.benchmarks.after_demo import SOURCE, command_line, tell, write_page
 from tests.benchmarks.quality_bench import Bench, Effort, Store
+from tests.benchmarks.quality_ceilings import bought_later
 from tests.benchmarks.quality_facts import facts
 from tests.benchmarks.quality_page import page
 from tests.benchmarks.quality_rivals import covers_of
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         effort = QUICK if options.quick else Effort()
         if options.quick and options.recipe is None:
             recipe = replace(recipe, **QUICK_RECIPE)
-        bench = Bench(examples, covers_of(checked), recipe, effort, Store(work, tell))
+        tables = (covers_of(checked), bought_later(checked))
+        bench = Bench(examples, *tables, recipe, effort, Store(work, tell))
         found = facts(bench, bench.run(), bench.textbook())
     except RecommenderError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")

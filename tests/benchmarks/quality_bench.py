@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from expectations.contracts.landing import file_hash, fingerprint, read_json, write_json
-from tests.benchmarks import quality_ours, quality_rivals, quality_trees, training_textbook
+from tests.benchmarks import quality_ceilings, quality_ours, quality_rivals, quality_trees, training_textbook
 from tests.benchmarks.after_demo import training_code
 from tests.benchmarks.quality_ours import FROZEN, OURS, OURS_UNCROSSED, PAST, PAST_UNCROSSED, Variant
 from tests.benchmarks.quality_rivals import Ease, Scored
@@ -99,15 +99,22 @@ class Bench:
     Args:
         examples: the examples folder.
         covers: which topics each candidate covers, as `quality_rivals.covers_of` finds them.
+        later: what is bought after each exposure, as `quality_ceilings.bought_later` finds it.
         recipe: ours.
         effort: how much to do.
         store: finished scorers.
     """
 
     def __init__(
-        self, examples: Path, covers: pd.DataFrame, recipe: Recipe, effort: Effort, store: Store
+        self,
+        examples: Path,
+        covers: pd.DataFrame,
+        later: pd.DataFrame,
+        recipe: Recipe,
+        effort: Effort,
+        store: Store,
     ) -> None:
-        self.examples, self.covers, self.recipe = examples, covers, recipe
+        self.examples, self.covers, self.later, self.recipe = examples, covers, later, recipe
         self.effort, self.store = effort, store
         self.data: Examples = read_examples(examples)
         self.test = np.flatnonzero(self.data.part == TEST)
@@ -138,8 +145,12 @@ class Bench:
         yield "trees", [self._trees(seed, "trees", self.table) for seed in seeds]
         beside = self.table.beside("cross_ease", ease)
         yield "trees_ease", [self._trees(seed, "trees_ease", beside) for seed in seeds]
-        uncrossed = self.table.without([quality_ours.CROSS])
-        yield "trees_uncrossed", [self._trees(seed, "trees_uncrossed", uncrossed) for seed in seeds]
+        for name, table in (
+            ("trees_uncrossed", self.table.without([quality_ours.CROSS])),
+            ("trees_named", quality_ceilings.with_named_counts(self.table)),
+            ("trees_future", quality_ceilings.with_future(self.table, data, self.later)),
+        ):
+            yield name, [self._trees(seed, name, table) for seed in seeds]
         yield "campaign_trees", [self._campaign_trees(seed) for seed in seeds]
 
     @cached_property

@@ -20,6 +20,12 @@ TITLES = {
     "ours": OURS.title,
 }
 TABULAR = ("popularity", "past_baskets", "ease", "trees", "trees_ease")
+CEILINGS = {
+    "trees_uncrossed": "no count of where household and coupon meet",
+    "trees_named": "… but those of the product types, categories and departments that the coupon's text names",
+    "trees": "every feature",
+    "trees_future": "… and what the household will buy of the coupon's products while it is valid",
+}
 SLICED = ("past_baskets", "trees", "past", "ours")
 
 
@@ -51,6 +57,7 @@ def facts(bench: Bench, found: Mapping[str, Runs], textbook: TextbookRuns) -> di
             if name != "ours"
         },
         "campaign": _campaign(bench, found, test),
+        "ceilings": CEILINGS,
         "text_only": {
             name: quality_figures.difference(figures["ours_uncrossed"], figures[name])
             for name in ("past_uncrossed", "trees_uncrossed")
@@ -67,7 +74,7 @@ def _campaign(bench: Bench, found: Mapping[str, Runs], test: quality_figures.Row
         name: quality_figures.campaign_level(
             test, [run["test"] for run in found[name]], validation, found[name][0].get("validation")
         )
-        for name in TITLES
+        for name in {**TITLES, **CEILINGS}
     }
     lists = [run["lists"] for run in found["campaign_trees"]]
     ways["campaign_trees"] = {"direct": quality_figures.measured(quality_figures.list_rows(test), lists)}

@@ -1,18 +1,11 @@
 """The page of `make bench-quality`, from its figures. What it says in words is computed from them too."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tests.benchmarks.machine import described
+from tests.benchmarks.quality_tables import LOWER_IS_BETTER, NAMES, gap, interval, plain, spread, table
 
-NAMES = {
-    "auc": "AUC",
-    "average_precision": "AP",
-    "log_loss": "log loss",
-    "calibration_error": "calibration error",
-    "ndcg_at_10": "NDCG@10",
-}
-LOWER_IS_BETTER = ("log_loss", "calibration_error")
 WAYS = {"any": "1 - ∏(1 - p)", "greatest": "greatest p", "fitted": "fitted on validation", "direct": "direct"}
 CAMPAIGN_TREES = "LightGBM on whole lists"
 COUPON_GOALS = {"auc": 0.930, "average_precision": 0.10, "ndcg_at_10": 0.55}
@@ -26,6 +19,7 @@ def page(facts: Mapping[str, Any]) -> str:
         _head,
         _coupon_level,
         _goals,
+        _ceilings,
         _against,
         _campaign_level,
         _text_only,
@@ -76,20 +70,20 @@ def _head(facts: Mapping[str, Any]) -> Iterable[str]:
 def _coupon_level(facts: Mapping[str, Any]) -> Iterable[str]:
     yield "## Coupon level"
     yield ""
-    yield from _table(
+    yield from table(
         ("method", *NAMES.values(), "seconds"),
         (
-            (title, *(_spread(facts["figures"][name][figure]) for figure in NAMES), _seconds(facts, name))
+            (title, *(spread(facts["figures"][name][figure]) for figure in NAMES), _seconds(facts, name))
             for name, title in facts["titles"].items()
         ),
     )
     yield ""
     yield "Seconds: wall time to train and score once; LightGBM's search and EASE's models are not in it."
     yield ""
-    yield from _table(
+    yield from table(
         ("95 % intervals", *NAMES.values()),
         (
-            (title, *(_interval(facts["figures"][name][figure]["interval"]) for figure in NAMES))
+            (title, *(interval(facts["figures"][name][figure]["interval"]) for figure in NAMES))
             for name, title in facts["titles"].items()
         ),
     )
@@ -98,7 +92,7 @@ def _coupon_level(facts: Mapping[str, Any]) -> Iterable[str]:
 def _goals(facts: Mapping[str, Any]) -> Iterable[str]:
     yield "## Goals"
     yield ""
-    yield from _table(
+    yield from table(
         ("goal", "at least", "ours", ""),
         (
             (name, f"{goal:.3f}", f"{value:.4f}", "reached" if value >= goal else f"{goal - value:.4f} short")
@@ -121,15 +115,48 @@ def _ahead(facts: Mapping[str, Any]) -> str:
     return f"Ours beside the best tabular method of each figure: {'; '.join(said)}."
 
 
+def _ceilings(facts: Mapping[str, Any]) -> Iterable[str]:
+    figures, campaign = facts["figures"], facts["campaign"]
+    shown = ("auc", "average_precision", "ndcg_at_10")
+    future, named, none = (figures[name] for name in ("trees_future", "trees_named", "trees_uncrossed"))
+    yield "## What could be reached"
+    yield ""
+    yield (
+        "LightGBM with the tuned settings and other features. The last row has seen the future and competes with "
+        "nobody: it says what would be left to win if every purchase were known in advance. A household gets about "
+        "16 of the 200 coupons of a large campaign, and the data do not say which."
+    )
+    yield ""
+    yield from table(
+        ("LightGBM with", *(NAMES[name] for name in shown), "campaign AUC", "campaign AP"),
+        (
+            (
+                title,
+                *(spread(figures[name][figure]) for figure in shown),
+                *(spread(campaign[name]["any"][figure]) for figure in ("auc", "average_precision")),
+            )
+            for name, title in facts["ceilings"].items()
+        ),
+    )
+    yield ""
+    yield (
+        f"With every purchase known: NDCG@10 {future['ndcg_at_10']['mean']:.3f}, where the goal is "
+        f"{COUPON_GOALS['ndcg_at_10']:.2f}, and campaign AUC {campaign['trees_future']['any']['auc']['mean']:.3f}, "
+        f"where it is {CAMPAIGN_GOALS['auc']:.2f}. Counts of what a coupon's text names, for which words "
+        f"can at best stand in, give {100 * (named['auc']['mean'] - none['auc']['mean']):+.1f} AUC points; the goal for the words is "
+        f"{100 * TEXT_GOAL:+.0f}."
+    )
+
+
 def _against(facts: Mapping[str, Any]) -> Iterable[str]:
     yield "## Ours minus each"
     yield ""
     yield "An interval without 0 is set in bold. Log loss and calibration error: less is better."
     yield ""
-    yield from _table(
+    yield from table(
         ("against", *NAMES.values()),
         (
-            (facts["titles"][name], *(_gap(found[figure]) for figure in NAMES))
+            (facts["titles"][name], *(gap(found[figure]) for figure in NAMES))
             for name, found in facts["paired"].items()
         ),
     )
@@ -162,13 +189,13 @@ def _campaign_level(facts: Mapping[str, Any]) -> Iterable[str]:
         "means, sums and greatest values of the coupons' features."
     )
     yield ""
-    yield from _table(
+    yield from table(
         ("method", *(f"{name}, {way}" for way in WAYS.values() for name in ("AUC", "AP"))),
         (
             (
                 title,
                 *(
-                    _spread(facts["campaign"][name][way][figure]) if way in facts["campaign"][name] else "-"
+                    spread(facts["campaign"][name][way][figure]) if way in facts["campaign"][name] else "-"
                     for way in WAYS
                     for figure in ("auc", "average_precision")
                 ),
@@ -193,10 +220,10 @@ def _text_only(facts: Mapping[str, Any]) -> Iterable[str]:
         "past_uncrossed": "ours without the words (g alone)",
         "ours_uncrossed": "ours",
     }
-    yield from _table(
+    yield from table(
         ("without cross counts", *NAMES.values()),
         (
-            (title, *(_spread(facts["figures"][name][figure]) for figure in NAMES))
+            (title, *(spread(facts["figures"][name][figure]) for figure in NAMES))
             for name, title in titles.items()
         ),
     )
@@ -225,15 +252,15 @@ def _textbook(facts: Mapping[str, Any]) -> Iterable[str]:
     )
     yield ""
     titles = {"textbook": "textbook fine-tuning", "trees": "LightGBM, tuned", "ours": "ours"}
-    yield from _table(
+    yield from table(
         ("method, on the drawn rows", *NAMES.values()),
         (
-            (title, *(_spread(one["figures"][name][figure]) for figure in NAMES))
+            (title, *(spread(one["figures"][name][figure]) for figure in NAMES))
             for name, title in titles.items()
         ),
     )
     yield ""
-    gaps = (f"{title} {_gap(one['paired'][figure])}" for figure, title in NAMES.items())
+    gaps = (f"{title} {gap(one['paired'][figure])}" for figure, title in NAMES.items())
     yield f"Ours minus textbook: {', '.join(gaps)}."
 
 
@@ -241,16 +268,16 @@ def _slices(facts: Mapping[str, Any]) -> Iterable[str]:
     shown = ("past_baskets", "trees", "past", "ours")
     yield "## By slice"
     yield ""
-    yield from _table(
+    yield from table(
         ("slice", "rows", "answered", *(f"AUC {facts['titles'][name]}" for name in shown), *_ours_too(facts)),
         (
             (
                 name,
                 f"{found['num_rows']:,}",
                 str(found["num_positive"]),
-                *(_plain(found["figures"], scorer, "auc") for scorer in shown),
+                *(plain(found["figures"], scorer, "auc") for scorer in shown),
                 *(
-                    _plain(found["figures"], scorer, figure)
+                    plain(found["figures"], scorer, figure)
                     for figure in ("average_precision", "ndcg_at_10")
                     for scorer in ("trees", "ours")
                 ),
@@ -284,31 +311,6 @@ def _settings(facts: Mapping[str, Any]) -> Iterable[str]:
         "and validation part. EASE: a model for each moment of an exposure, from histories before it; penalty and sum "
         "chosen on the validation part. Ours: the packaged recipe. Nothing was chosen on the test part."
     )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
-
-
-def _spread(one: Mapping[str, Any]) -> str:
-    deviation = "" if one["deviation"] is None else f" ± {one['deviation']:.4f}"
-    return f"{one['mean']:.4f}{deviation}"
-
-
-def _interval(ends: Sequence[float]) -> str:
-    return f"[{ends[0]:.4f}, {ends[1]:.4f}]"
-
-
-def _gap(one: Mapping[str, Any]) -> str:
-    low, high = one["interval"]
-    words = f"{one['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
-    return f"**{words}**" if low > 0 or high < 0 else words
-
-
-def _plain(figures: Mapping[str, Any], scorer: str, figure: str) -> str:
-    return f"{figures[scorer][figure]:.4f}" if scorer in figures else "-"
 
 
 def _seconds(facts: Mapping[str, Any], name: str) -> str:

@@ -39,6 +39,42 @@ def covers() -> pd.DataFrame:
     )
 
 
+@pytest.fixture(scope="module")
+def later(data: Examples) -> pd.DataFrame:
+    """Purchases after the exposure: of every answered candidate, and of no other."""
+    answered = data.rows.loc[data.labels == 1, ["user_id", "item_id", "event_timestamp"]]
+    return answered.assign(visits=1, items=2, amount=3.0)
+
+
+def test_purchases_of_a_candidates_products_while_it_is_valid(tmp_path: Path) -> None:
+    from expectations.contracts.landing import write_json
+    from tests.benchmarks.quality_ceilings import bought_later
+
+    start, end = pd.Timestamp("2020-01-01"), pd.Timestamp("2020-01-08")
+    moments = [start - pd.Timedelta("1s"), start, start, end - pd.Timedelta("1s"), end]
+    tables = {
+        "exposures": {"user_id": ["u", "v"], "item_id": ["c", "c"], "event_timestamp": [start, start]},
+        "items": {"item_id": ["c", "p", "q"], "valid_until": [end, None, None]},
+        "relations": {"source_id": ["c", "c"], "relation": ["covers"] * 2, "target_id": ["p", "q"]},
+        "events": {
+            "user_id": ["u"] * 5,
+            "item_id": ["p", "p", "q", "p", "p"],
+            "session_id": ["a", "b", "b", "c", "d"],
+            "event_type": ["purchase"] * 5,
+            "event_timestamp": moments,
+            "amount": [1.0, 2.0, 4.0, 8.0, 16.0],
+        },
+    }
+    for name, columns in tables.items():
+        (tmp_path / name / "1").mkdir(parents=True)
+        pd.DataFrame(columns).to_parquet(tmp_path / name / "1" / "part.parquet")
+        write_json(tmp_path / name / "current.json", {"version": "1"})
+    found = bought_later(tmp_path)
+    assert found.to_dict("records") == [
+        {"user_id": "u", "item_id": "c", "event_timestamp": start, "visits": 2, "items": 2, "amount": 14.0}
+    ]
+
+
 def test_rivals_rank_better_than_chance(data: Examples, covers: pd.DataFrame) -> None:
     pytest.importorskip("lenskit")
     from tests.benchmarks.quality_rivals import Ease, calibrated, past_baskets
@@ -117,7 +153,7 @@ def test_the_textbook_learns_from_written_rows(data: Examples, encoder: Path) ->
 
 @pytest.mark.slow
 def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
-    crossed: Path, covers: pd.DataFrame, recipe: Recipe, tmp_path: Path
+    crossed: Path, covers: pd.DataFrame, later: pd.DataFrame, recipe: Recipe, tmp_path: Path
 ) -> None:
     pytest.importorskip("lenskit")
     from tests.benchmarks.machine import machine
@@ -129,10 +165,10 @@ def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
 
     said: list[str] = []
     effort = replace(QUICK, seeds=(1, 2))
-    bench = Bench(crossed, covers, recipe, effort, Store(tmp_path, said.append))
+    bench = Bench(crossed, covers, later, recipe, effort, Store(tmp_path, said.append))
     found = facts_of(bench, bench.run(), bench.textbook())
     done = len(said)
-    again = Bench(crossed, covers, recipe, effort, Store(tmp_path, said.append))
+    again = Bench(crossed, covers, later, recipe, effort, Store(tmp_path, said.append))
     assert facts_of(again, again.run(), again.textbook()) == found
     assert len(said) == done
     assert found["figures"]["ours"]["auc"]["mean"] > 0.7
@@ -140,6 +176,7 @@ def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
     assert found["paired"]["past"]["auc"]["difference"] == pytest.approx(
         found["figures"]["ours"]["auc"]["mean"] - found["figures"]["past"]["auc"]["mean"]
     )
+    assert found["figures"]["trees_future"]["auc"]["mean"] > found["figures"]["trees"]["auc"]["mean"]
     assert "fitted" in found["campaign"]["ours"]
     assert found["campaign"]["campaign_trees"]["direct"]["auc"]["mean"] > 0.5
     facts = {"machine": machine(), "command": "make", "seconds": 1, "quick": True, **found}
