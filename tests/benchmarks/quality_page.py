@@ -143,8 +143,8 @@ def _ceilings(facts: Mapping[str, Any]) -> Iterable[str]:
         f"With every purchase known: NDCG@10 {future['ndcg_at_10']['mean']:.3f}, where the goal is "
         f"{COUPON_GOALS['ndcg_at_10']:.2f}, and campaign AUC {campaign['trees_future']['any']['auc']['mean']:.3f}, "
         f"where it is {CAMPAIGN_GOALS['auc']:.2f}. Counts of what a coupon's text names, for which words "
-        f"can at best stand in, give {100 * (named['auc']['mean'] - none['auc']['mean']):+.1f} AUC points; the goal for "
-        f"the words is {100 * TEXT_GOAL:+.0f}."
+        f"can at best stand in, give {100 * (named['auc']['mean'] - none['auc']['mean']):+.1f} AUC points; the goal "
+        f"for the words is {100 * TEXT_GOAL:+.0f}."
     )
 
 
