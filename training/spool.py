@@ -17,7 +17,7 @@ import numpy.typing as npt
 from expectations.contracts.errors import TransientError
 
 BLOCK = 1 << 17  # entries copied at once
-SCATTERED = 1024  # entries taken before their pages are let go: each may lie on pages of its own
+SCATTERED = 512  # entries taken before their pages are let go: each may lie on pages of its own
 
 
 class DiskArray:
@@ -66,11 +66,11 @@ class DiskArray:
         """A copy of the entries at some places, or of one of their columns."""
         shape = self.shape if column is None else ()
         found = np.empty((len(places), *shape), self.dtype)
-        for start in range(0, len(places), SCATTERED):
-            piece = slice(start, start + SCATTERED)
-            found[piece] = (
-                self.values[places[piece]] if column is None else self.values[places[piece], column]
-            )
+        order = np.argsort(places)  # neighbours share pages
+        for start in range(0, len(order), SCATTERED):
+            chosen = order[start : start + SCATTERED]
+            at = places[chosen]
+            found[chosen] = self.values[at] if column is None else self.values[at, column]
             self.release()
         return found
 
