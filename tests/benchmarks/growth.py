@@ -252,10 +252,10 @@ def _words(runs: list[dict[str, Any]]) -> Iterator[str]:
             f"{bytes_more / (last['exposures'] - first['exposures']):.0f} bytes more for each exposure more."
         )
     yield (
-        "What still grows: the part of every exposure (1 byte), the row number of those to learn from (4 bytes; a refit "
-        "has it twice), twice more those of an epoch's draw, and where each history begins (8 bytes a history). Too few "
-        "exposures to fill a batch need less. What is measured, and the lists and trees of g, take samples of a fixed "
-        "size. The columns themselves lie on disk, in --work, while a fit runs."
+        "What still grows: the part of every exposure (1 byte), the row number of those to learn from (4 bytes; a "
+        "refit has it twice), twice more those of an epoch's draw, and where each history begins (8 bytes a history). "
+        "Too few exposures to fill a batch need less. What is measured, lists and trees of g take samples of a "
+        "fixed size. The columns themselves lie on disk, in --work, while a fit runs."
     )
 
 
