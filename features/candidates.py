@@ -41,7 +41,8 @@ class Catalogue:
     """Candidates by item_id with text, validity and features, one row per item.
 
     Attributes:
-        items: columns item_type, valid_from, valid_until, text, … and the candidate service's features.
+        items: the most popular first; columns item_type, valid_from, valid_until, text, … and the candidate
+            service's features.
     """
 
     items: pd.DataFrame
@@ -56,14 +57,14 @@ class Catalogue:
         for start in range(0, len(ids), _CHUNK):
             entities = [{"item_id": item, "moment": 0.0} for item in ids[start : start + _CHUNK]]
             found.append(pd.DataFrame(online(store, service, entities)))
-        features = pd.concat(found) if found else pd.DataFrame({"item_id": []})
+        features = pd.concat(found) if found else pd.DataFrame({"item_id": [], "item_popularity": []})
         features = features.drop(columns=list(CALENDAR_FEATURES), errors="ignore")
         items = catalogue.merge(features, on="item_id", how="left").set_index("item_id")
         items["text"] = items["text"].fillna("")
         for name in items.columns:
             if str(name).startswith("item_"):
                 items[name] = _typed(items[name])
-        return cls(items=items)
+        return cls(items=items.sort_values("item_popularity", ascending=False, kind="stable"))
 
     def choose(
         self, scenario: str, moment: datetime, wanted: Sequence[str] | None
@@ -109,7 +110,7 @@ class Catalogue:
                 f"nothing may be shown in scenario {scenario} at {moment:%Y-%m-%d %H:%M} UTC "
                 f"(no valid item of type {' or '.join(kinds)}); give context.time or candidates"
             )
-        return chosen.nlargest(MAX_CANDIDATES, "item_popularity")
+        return chosen.head(MAX_CANDIDATES)
 
     @staticmethod
     def _valid(items: pd.DataFrame, moment: datetime) -> pd.Series:

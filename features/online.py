@@ -15,10 +15,10 @@ from expectations.contracts.errors import RequestError
 from expectations.contracts.source import Source
 from features import vocabulary
 from features.candidates import Catalogue
-from features.context import calendar_features
+from features.context import calendar_features, clock_features
 from features.crossing import Crossing
 from features.examples import HISTORY_LENGTH
-from features.retrieval import online
+from features.retrieval import online, stored
 from features.shop import NEWCOMER
 
 if TYPE_CHECKING:
@@ -89,12 +89,12 @@ class OnlineFeatures:
             source: the shop's declaration.
         """
         self._store = store
-        self._service = store.get_feature_service(vocabulary.SHOPPER)
+        self._stored = stored(store, vocabulary.SHOPPER)
         self._lock = threading.Lock()
         self._extras = {c.name: c for c in source.contracts()["exposures"].extras}
         self.catalogue = Catalogue.load(store, snapshots)
         self._words = _words(snapshots)
-        self._newcomer = self._fetch(NEWCOMER, 0.0)
+        self._newcomer = self._fetch(NEWCOMER)
         self._crossing = Crossing(snapshots)
 
     def meet(self, situation: Situation) -> Meeting:
@@ -106,11 +106,9 @@ class OnlineFeatures:
         self._check_context(situation.context)
         seconds = situation.moment.replace(tzinfo=UTC).timestamp()
         chosen, skipped = self.catalogue.choose(situation.scenario, situation.moment, situation.candidates)
-        shopper = self._fetch(situation.user_id, seconds)
+        shopper = self._fetch(situation.user_id)
         known = shopper["user_num_events"] is not None
-        if not known:
-            clock = {name: value for name, value in shopper.items() if name.startswith("context_")}
-            shopper = {**self._newcomer, **clock}
+        shopper = shopper if known else self._newcomer
         return Meeting(
             item_ids=list(chosen.index),
             texts=chosen["text"].tolist(),
@@ -132,9 +130,8 @@ class OnlineFeatures:
         self, situation: Situation, shopper: Mapping[str, Any], chosen: pd.DataFrame, seconds: float
     ) -> pd.DataFrame:
         """One row per candidate, the columns of both sides and of where they meet."""
-        own = {
-            n: value for n, value in shopper.items() if n.startswith(("user_", "context_")) and n != "user_id"
-        }
+        own = {n: value for n, value in shopper.items() if n.startswith("user_") and n != "user_id"}
+        own |= {name: values[0] for name, values in clock_features([seconds]).items()}
         own["context_scenario"] = situation.scenario
         for name in (*vocabulary.PLACES, *self._extras):
             own[f"context_{name}"] = situation.context.get(name)
@@ -153,9 +150,9 @@ class OnlineFeatures:
         if unknown:
             raise RequestError(f"context has an unknown key {unknown[0]!r}; known: time, {', '.join(known)}")
 
-    def _fetch(self, user_id: str, seconds: float) -> dict[str, Any]:
+    def _fetch(self, user_id: str) -> dict[str, Any]:
         with self._lock:
-            found = online(self._store, self._service, [{"user_id": user_id, "moment": seconds}])
+            found = online(self._store, self._stored, [{"user_id": user_id}])
         return {name: values[0] for name, values in found.items()}
 
     def _query(self, situation: Situation) -> str | None:

@@ -6,8 +6,10 @@ what each feature adds to it, told by the table in `serving.sentences`. A shoppe
 gets reasons from the item's side alone.
 """
 
+import heapq
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,27 +88,50 @@ def reasons(
         At most MAX_REASONS sentences, the strongest first, of different themes.
     """
     said = _Said(meeting, at, history_days)
-    of_past = [*_of_past(said, names, contributions, known=meeting.known)]
-    found = [reason for reason in of_past if reason.weight >= LEAST]
+    weights = _weights(names, contributions, known=meeting.known)
+    found: Iterator[Reason] = _of_past(said, [(name, weight) for name, weight in weights if weight >= LEAST])
     if f >= LEAST and meeting.known:
-        found += _of_words(said, meeting, f, attention)
-    if not found:
-        found = [*_of_item(said)] if not meeting.known else []
-    chosen = _strongest(found)
-    return [reason.words for reason in chosen] or _against(of_past)
+        found = heapq.merge(found, _of_words(said, meeting, f, attention), key=_heaviest_first)
+    chosen = _first_of_each_theme(found) or ([] if meeting.known else _first_of_each_theme(_of_item(said)))
+    return [reason.words for reason in chosen] or _against(said, weights)
 
 
-def _strongest(found: Sequence[Reason]) -> list[Reason]:
+def _weights(names: Sequence[str], contributions: np.ndarray, *, known: bool) -> list[tuple[str, float]]:
+    """Features of the past that weigh something, the heaviest first."""
+    # The clock is the same for all candidates: it never says why this one.
+    found = [
+        (name, weight * (0.5 if name.startswith(CONTEXT) else 1.0))
+        for name, weight in zip(names, contributions.tolist(), strict=True)
+        if LEAST <= abs(weight) < math.inf and (known or not name.startswith((USER, CROSS)))
+    ]
+    return sorted(found, key=lambda named: -named[1])
+
+
+def _of_past(said: "_Said", weights: Sequence[tuple[str, float]]) -> Iterator[Reason]:
+    """What features add to g, where it can be said."""
+    for name, weight in weights:
+        sentence = said.sentence(name)
+        if sentence:
+            yield Reason(theme=sentence[0], weight=weight, words=sentence[1])
+
+
+def _heaviest_first(reason: Reason) -> float:
+    return -reason.weight
+
+
+def _first_of_each_theme(found: Iterable[Reason]) -> list[Reason]:
     chosen: dict[str, Reason] = {}
-    for reason in sorted(found, key=lambda reason: -reason.weight):
+    for reason in found:
         chosen.setdefault(reason.theme, reason)
-    return [*chosen.values()][:MAX_REASONS]
+        if len(chosen) == MAX_REASONS:
+            break
+    return [*chosen.values()]
 
 
-def _against(of_past: Sequence[Reason]) -> list[str]:
-    """Where nothing speaks for the item: what speaks least against it is still true to say."""
-    least = sorted((reason for reason in of_past if reason.weight < 0), key=lambda reason: reason.weight)
-    return [f"among what may be shown; against it: {reason.words}" for reason in least[:1]]
+def _against(said: "_Said", weights: Sequence[tuple[str, float]]) -> list[str]:
+    """Where nothing speaks for the item: what speaks most against it is still true to say."""
+    against = _of_past(said, [(name, weight) for name, weight in reversed(weights) if weight < 0])
+    return [f"among what may be shown; against it: {reason.words}" for reason in itertools.islice(against, 1)]
 
 
 class _Said:
@@ -118,14 +143,18 @@ class _Said:
         self.noun = str(row.get("item_type") or "item")
         buys_only = _number(row.get("user_num_purchases")) == _number(row.get("user_num_events"))
         self.bought = "bought" if buys_only else "turned to"
-        self.words = {
-            **{
-                name: value if isinstance(value, str) else Amount(value or 0.0) for name, value in row.items()
-            },
-            "noun": self.noun,
-            "bought": self.bought,
-            "days": history_days,
-        }
+        self.days = history_days
+
+    def __getitem__(self, name: str) -> str | Amount:
+        """What a sentence calls by that name.
+
+        Raises:
+            KeyError: the row has no such column.
+        """
+        if name in ("noun", "bought", "days"):
+            return getattr(self, name)  # type: ignore[no-any-return]
+        value = self.row[name]
+        return value if isinstance(value, str) else Amount(value or 0.0)
 
     def sentence(self, name: str) -> tuple[str, str] | None:
         """Theme and words of a feature's value; None where nothing can be said."""
@@ -136,7 +165,7 @@ class _Said:
         number = _number(value)
         template = known.unknown if number is None else known.zero if number == 0 else known.says
         try:
-            return (known.theme, template.format_map(self.words)) if template else None
+            return (known.theme, template.format_map(self)) if template else None
         except (KeyError, ValueError):  # this shop lacks a column that the sentence also names
             return None
 
@@ -151,23 +180,6 @@ class _Said:
         owner = OWNERS.get(side, "the").format(noun=self.noun)
         column = name.removeprefix(side).removeprefix(f"{self.noun}_").replace("_", " ")
         return name, f"{owner} {column}: {said}"
-
-
-def _of_past(
-    said: _Said, names: Sequence[str], contributions: np.ndarray, *, known: bool
-) -> Iterator[Reason]:
-    """What each feature adds to g, where it can be said."""
-    for name, weight in zip(names, contributions.tolist(), strict=True):
-        if not known and name.startswith((USER, CROSS)):
-            continue
-        if abs(weight) < LEAST or not math.isfinite(weight):
-            continue
-        sentence = said.sentence(name)
-        if sentence:
-            theme, words = sentence
-            # the clock is the same for all candidates: it never says why this one
-            discount = 0.5 if name.startswith(CONTEXT) else 1.0
-            yield Reason(theme=theme, weight=weight * discount, words=words)
 
 
 def _of_words(said: _Said, meeting: Meeting, f: float, attention: np.ndarray) -> list[Reason]:
