@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ import pytest
 from expectations.contracts.examples import HISTORIES, ROWS
 from tests.benchmarks import growth
 from tests.training.synthetic import make_rows, write_examples
-from training import batches, columns, histories, rows, split
+from training import batches, columns, histories, past, rows, run, split
 from training.batches import Assembler, drawn_rows
 from training.examples import Examples, read_examples
+from training.recipe import Recipe
 from training.spool import DiskArray
 from training.transforms import fit_transforms
 
@@ -139,6 +141,23 @@ def test_of_many_rows_whole_lists_are_kept(data: Examples, monkeypatch: pytest.M
     lists = data.columns["list_id"]
     assert kept.tolist() == train[np.isin(lists[train], lists[kept])].tolist()
     assert len(kept) == pytest.approx(len(train) / 2, rel=0.2)
+
+
+def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
+    data: Examples, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, most in ((run, "FITTED_ROWS", 400), (run, "JUDGED_ROWS", 150), (run, "TREE_ROWS", 200)):
+        monkeypatch.setattr(module, name, most)
+    monkeypatch.setattr(past, "LISTED_ROWS", 300)
+    made = run.Run(data, replace(recipe, tree_models=1))
+    lists = data.columns["list_id"]
+    assert set(made.judged) < set(made.validation)
+    assert not set(lists[made.judged]) & set(lists[np.setdiff1d(made.validation, made.judged)])
+    stage = made.past_stage("past", made.train, epochs=1, validate=True)
+    assert stage.validate is not None and stage.validate()["ndcg_at_10"] is not None
+    assert made.grow_trees(made.train)
+    found = made.model.trees(*made.assembler.features(made.train)).sigmoid().mean()
+    assert float(found) == pytest.approx(made.answers(made.train).mean(), rel=0.3)  # whatever share was drawn
 
 
 READ = """
