@@ -99,11 +99,15 @@ class Transforms:
 
     def code(self, name: str, words: pd.Series | np.ndarray) -> np.ndarray:
         """Codes of words of a categorical feature, int64."""
-        return self._indexes[name].get_indexer(pd.Index(words, dtype=object)).astype(np.int64) + 1
+        of_word = self._code_of_word[name]
+        return np.array([of_word.get(word, UNKNOWN) for word in words.tolist()], dtype=np.int64)
 
     @cached_property
-    def _indexes(self) -> dict[str, pd.Index]:
-        return {name: pd.Index(words, dtype=object) for name, words in self.vocabularies.items()}
+    def _code_of_word(self) -> dict[str, dict[str, int]]:
+        return {
+            name: {word: place + 1 for place, word in enumerate(words)}
+            for name, words in self.vocabularies.items()
+        }
 
     def write(self, path: Path) -> None:
         """Write as JSON; NaN as null."""

@@ -133,8 +133,9 @@ class Trees(nn.Module):
         added_SNT = self._leaf_values(whole_NT) - self._leaf_values(left_SNT)
         for split, changed_S1T in enumerate(changed_SS1T):  # once a tree, though it splits on a feature twice
             added_SNT[split].masked_fill_(changed_S1T[:split].any(0), 0)
-        added_DN = added_SNT.new_zeros(features_ND.shape[::-1])
-        return added_DN.index_add_(0, feature_ST.flatten(), added_SNT.transpose(1, 2).flatten(0, 1)).T
+        added_NX, feature_X = added_SNT.transpose(0, 1).flatten(1), feature_ST.flatten().long()
+        added_ND = torch.zeros_like(features_ND)
+        return added_ND.scatter_add_(1, feature_X.expand_as(added_NX), added_NX)
 
     def _sums(self, features_ND: Tensor) -> Tensor:
         left_TN = functools.reduce(operator.iand, self._kept(features_ND))
