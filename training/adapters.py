@@ -7,8 +7,7 @@
 | ia3 | a factor for each key, value and inner feed-forward unit (Liu et al. 2022) | merged |
 | prefix | keys and values that every layer sees before the text (Li & Liang 2021) | beside the model |
 
-A prefix is no change of any weight, so it cannot be merged: it lies in the folder `adapter` of the model's
-folder, and is read with it.
+How a prefix is saved and read is the matter of `training.prefix`.
 """
 
 import copy
@@ -19,15 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from expectations.contracts.errors import SettingError
 
 LORA, ADALORA, PREFIX, IA3 = "lora", "adalora", "prefix", "ia3"
 NONE = "none"
-FOLDER, WEIGHTS = "adapter", "adapter_model.safetensors"
 NAME = "default"
 STRENGTH = 2.0  # what LoRA's product counts beside the layer's own
 SPARE = 1.5  # AdaLoRA begins with as many times the rank it ends with
@@ -48,6 +44,36 @@ class Adapter:
     kind: str
     rank: int
     seed: int
+
+
+def check_setting(adapter: Adapter | None, trainable_layers: int, prefix: Path | None) -> None:
+    """Whether an adapter fits the layers that learn, and the model that it is put into.
+
+    Args:
+        adapter: what is to learn; None: the layers' own weights.
+        trainable_layers: top layers that learn; -1: everything; 0: nothing.
+        prefix: folder of the model, where it was saved with a prefix.
+
+    Raises:
+        SettingError: it does not.
+    """
+    if adapter is None:
+        return
+    if trainable_layers == 0:
+        raise SettingError(
+            f"adapter is {adapter.kind!r}, but trainable_layers is 0; set it to the number of layers that get "
+            "one, -1 for all"
+        )
+    if adapter.kind == PREFIX and trainable_layers != -1:
+        raise SettingError(
+            f"adapter is 'prefix', which goes before all layers, but trainable_layers is {trainable_layers}; "
+            "set it to -1"
+        )
+    if adapter.kind != PREFIX and prefix is not None:
+        raise SettingError(
+            f"the encoder in {prefix} has a prefix, and adapter is {adapter.kind!r}; "
+            "choose prefix or none, or another encoder"
+        )
 
 
 def attach(model: Any, layers: Sequence[nn.Module], adapter: Adapter) -> Any:
@@ -144,46 +170,6 @@ def _ia3_names(model: Any, linear: Sequence[str]) -> tuple[list[str], list[str]]
 def merged(adapted: Any) -> Any:
     """A copy of the model with the adapter's weights added to its own."""
     return copy.deepcopy(adapted).merge_and_unload()
-
-
-def save_prefix(adapted: Any, folder: Path) -> None:
-    """Write a prefix beside the model that is saved in `folder`."""
-    peft = importlib.import_module("peft")
-    place = folder / FOLDER
-    config = copy.deepcopy(adapted.peft_config[NAME])
-    config.base_model_name_or_path = None  # it lies in the folder above
-    config.inference_mode = True
-    config.save_pretrained(place)
-    tensors = peft.get_peft_model_state_dict(adapted, adapter_name=NAME)
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(flat, place / WEIGHTS)
-
-
-def load_prefix(model: Any, folder: Path, *, learns: bool) -> Any:
-    """The model wrapped with the prefix that lies in its folder; nothing else needs gradients then.
-
-    Raises:
-        SettingError: the prefix cannot be read or is another model's.
-    """
-    peft = importlib.import_module("peft")
-    try:
-        config = peft.PeftConfig.from_pretrained(folder / FOLDER)
-        config.inference_mode = not learns
-        adapted = peft.get_peft_model(model, config, adapter_name=NAME)
-        peft.set_peft_model_state_dict(adapted, load_file(folder / FOLDER / WEIGHTS), adapter_name=NAME)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-        raise SettingError(
-            f"the prefix in {folder / FOLDER} cannot be used with the model in {folder} "
-            f"({str(error).splitlines()[0]}); name another encoder"
-        ) from error
-    adapted.requires_grad_(False)
-    adapted.prompt_encoder.requires_grad_(learns)
-    return adapted
-
-
-def prefix_length(adapted: Any) -> int:
-    """Tokens that an adapter puts before every text."""
-    return int(getattr(adapted.peft_config[NAME], "num_virtual_tokens", None) or 0)
 
 
 class RankAllocation(nn.Module):

@@ -1,16 +1,13 @@
 """The pretrained language model: texts in, one vector of length 1 each out.
 
-Encoders (BERT's family) and decoders (GPT's family) are read in the same way; a text's vector is made of the
-last layer's token vectors: their mean (Reimers & Gurevych 2019, "Sentence-BERT", section 3), the first one
-(BERT's [CLS]) or the last one (all that a decoder has read). Lower layers may be frozen: what they say of a
-text never changes then, so it is computed once and kept, and a training step pays for the upper layers alone.
-Instead of a layer's own weights, an adapter's may learn.
+Encoders (BERT's family) and decoders (GPT's family) are read in the same way. Lower layers may be frozen: what
+they say of a text never changes then, so it is computed once and kept, and a training step pays for the upper
+layers alone. Instead of a layer's own weights, an adapter's may learn.
 
 Shapes: B texts, L tokens, E width of the model.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from expectations.contracts.errors import BundleError, SettingError
-from training.adapters import (
-    ADALORA,
-    FOLDER,
-    PREFIX,
-    Adapter,
-    RankAllocation,
-    attach,
-    load_prefix,
-    merged,
-    prefix_length,
-    save_prefix,
-)
+from training.adapters import ADALORA, Adapter, RankAllocation, attach, check_setting, merged
+from training.layers import instead, layers_of, unchanged
+from training.pooling import MEAN, pool
+from training.prefix import FOLDER, load_prefix, prefix_length, save_prefix
 from training.pretrained import read_pretrained
 
-MEAN, FIRST, LAST = "mean", "first", "last"
 CHARACTERS = 20  # a token has fewer in any language; what lies beyond would be tokenised to be cut off
 
 
@@ -88,11 +76,11 @@ class TextEncoder(nn.Module):
         prefix: Path | None = None,
     ) -> None:
         super().__init__()
-        _check_setting(adapter, trainable_layers, prefix)
+        check_setting(adapter, trainable_layers, prefix)
         self.model, self.tokenizer, self.pooling = model, tokenizer, pooling
         self.width = int(model.config.hidden_size)
         self.learns = trainable_layers != 0
-        self.layers = _layers(model)
+        self.layers = layers_of(model)
         if not self.layers and trainable_layers > 0:
             raise SettingError(
                 f"trainable_layers is {trainable_layers}, but the layers of {type(model).__name__} cannot be "
@@ -194,7 +182,7 @@ class TextEncoder(nn.Module):
             return hidden
 
         rest = self.num_layers - self.num_frozen - 1
-        with _instead(self.layers[self.num_frozen :], [note, *[_unchanged] * rest]):
+        with instead(self.layers[self.num_frozen :], [note, *[unchanged] * rest]):
             self.model(input_ids=ids_BL, attention_mask=mask_BL)
         return seen[0]
 
@@ -204,7 +192,7 @@ class TextEncoder(nn.Module):
         def begin(*_: Any, **__: Any) -> Tensor:
             return hidden_BLE
 
-        with _instead(self.layers[: self.num_frozen], [begin, *[_unchanged] * (self.num_frozen - 1)]):
+        with instead(self.layers[: self.num_frozen], [begin, *[unchanged] * (self.num_frozen - 1)]):
             output = self.model(inputs_embeds=hidden_BLE, attention_mask=mask_BL)
         return pool(output.last_hidden_state, mask_BL, self.pooling)
 
@@ -267,70 +255,11 @@ class TextEncoder(nn.Module):
         return same
 
 
-def pool(hidden_BLE: Tensor, mask_BL: Tensor, pooling: str = MEAN) -> Tensor:
-    """One vector of each text's tokens, brought to length 1; in float32."""
-    hidden_BLE = hidden_BLE.float()
-    if pooling == MEAN:
-        mask = mask_BL[:, :, None].float()
-        vector = (hidden_BLE * mask).sum(1) / mask.sum(1).clamp_min(1)
-    elif pooling == FIRST:
-        vector = hidden_BLE[:, 0]
-    else:
-        last = (mask_BL.sum(1) - 1).clamp_min(0)
-        vector = hidden_BLE[torch.arange(len(last), device=last.device), last]
-    return nn.functional.normalize(vector, dim=1)
-
-
-def _layers(model: Any) -> list[nn.Module]:
-    """The model's layers from bottom to top; none where they cannot be told from other modules."""
-    number = getattr(model.config, "num_hidden_layers", None)
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == number:
-            return list(module)
-    return []
-
-
-@contextmanager
-def _instead(layers: Sequence[nn.Module], forwards: Sequence[Callable[..., Tensor]]) -> Iterator[None]:
-    """For a while, layers do something else. All that the model does around them stays its own."""
-    try:
-        for layer, forward in zip(layers, forwards, strict=True):
-            layer.forward = forward  # type: ignore[method-assign]
-        yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
-
-
-def _unchanged(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
-    return hidden
-
-
 def _adapted(model: Any, layers: Sequence[nn.Module], adapter: Adapter | None, prefix: Path | None) -> Any:
     """The model with its adapter, new or from its folder; None without any."""
     if prefix is not None:
         return load_prefix(model, prefix, learns=adapter is not None)
     return attach(model, layers, adapter) if adapter is not None else None
-
-
-def _check_setting(adapter: Adapter | None, trainable_layers: int, prefix: Path | None) -> None:
-    if adapter is None:
-        return
-    if trainable_layers == 0:
-        raise SettingError(
-            f"adapter is {adapter.kind!r}, but trainable_layers is 0; set it to the number of layers that get "
-            "one, -1 for all"
-        )
-    if adapter.kind == PREFIX and trainable_layers != -1:
-        raise SettingError(
-            f"adapter is 'prefix', which goes before all layers, but trainable_layers is {trainable_layers}; "
-            "set it to -1"
-        )
-    if adapter.kind != PREFIX and prefix is not None:
-        raise SettingError(
-            f"the encoder in {prefix} has a prefix, and adapter is {adapter.kind!r}; "
-            "choose prefix or none, or another encoder"
-        )
 
 
 def load_saved(folder: Path, *, max_tokens: int, pooling: str) -> TextEncoder:

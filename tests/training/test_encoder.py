@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from expectations.contracts.errors import BundleError, SettingError
 from tests.training.language_models import CHINESE, DECODERS, FAMILIES, write_chinese_bert, write_model
-from training.encoder import TextEncoder, load_saved, pool
+from training.encoder import TextEncoder, load_saved
+from training.pooling import pool
 from training.texts import TextTable, without_some
 
 TEXTS = ["coupon for dog food", "a", "", "frozen pizza and garden flowers, 3 for 2", "tea"]
