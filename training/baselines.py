@@ -18,12 +18,12 @@ from training.bundle import BEFORE
 from training.calibration import fit_calibration
 from training.encoder import TextEncoder, first_device
 from training.examples import Examples
+from training.meeting import entry_features, weighted_sums
 from training.recipe import Recipe
 from training.split import TEST
 from training.texts import TextTable
 from training.transforms import Transforms
 from training.trees import boosted
-from training.words import entry_features, weighted_sums
 
 NEGATIVE_SHARE = 0.1  # of the rows without an answer that the two numbers are fitted on
 TREES, RATE, LEAVES = 300, 0.03, 15

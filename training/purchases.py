@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from training.examples import Examples
 from training.futures import Futures
+from training.meeting import Meeting
 from training.recipe import Recipe
-from training.words import Meeting, WordsAttention
+from training.words import WordsAttention
 
 POWER = 0.75
 NEIGHBOURS = 12

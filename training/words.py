@@ -20,21 +20,19 @@ text's vector, M channels, W width of a look, H length of a history, X entry fea
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from training.batches import Batch
+from training.context import ContextEncoding
 from training.histories import HISTORY_FEATURES, POLARITY
-from training.tabular import CategoryEncoding, NumericEncoding
+from training.meeting import ENTRY_FEATURES, Meeting, entry_features, weighted_sums
 from training.transforms import Transforms
 
-ENTRY_FEATURES = 5
 SHARPEST, WIDEST = 0.01, 0.2  # differences of cosines at which a channel's likeness has fallen to 1/e
 MOST = 2.0  # a likeness above the greatest known one counts up to e^MOST
 FEW = 10  # as many texts of the other kind steady the mean of a kind
-CONTEXT = "context_"
 
 
 class WordsAttention(nn.Module):
@@ -186,7 +184,7 @@ class WordsAttention(nn.Module):
         return self.meet(everyone)[0].unflatten(0, (num_shoppers, num_pairs)).mean(0)
 
     def meet(
-        self, meeting: "Meeting", setting_NW: Tensor | float = 0.0, *, with_attention: bool = False
+        self, meeting: Meeting, setting_NW: Tensor | float = 0.0, *, with_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """The network's logit (N,), neither scaled nor shifted, and, if asked, the attention (N, H)."""
         person, pair, history = meeting.person, meeting.pair, meeting.history.clamp_min(0)
@@ -223,7 +221,7 @@ class WordsAttention(nn.Module):
         found_NHM = torch.stack([table.flatten()[cell_NH] for table in tables], 2) * weight_UHM[person]
         return logit_N, (found_NHM / (1 + found_NHM.sum(1, keepdim=True))).mean(2)
 
-    def _opinions(self, meeting: "Meeting", voice_UHM: Tensor, tables: list[Tensor]) -> Tensor:
+    def _opinions(self, meeting: Meeting, voice_UHM: Tensor, tables: list[Tensor]) -> Tensor:
         """How far the liked entries outweigh the disliked, -1 to 1, and how much was said, (N, O).
 
         Near the candidate as each channel sees it, then overall; 0 where nothing was said.
@@ -245,7 +243,7 @@ class WordsAttention(nn.Module):
         of_person = torch.stack([said_UH.sum(1) / (1 + total_U), torch.log1p(total_U)], dim=1)
         return torch.cat([torch.stack(found, dim=1), of_person[meeting.person]], dim=1)
 
-    def _likeness(self, meeting: "Meeting") -> list[Tensor]:
+    def _likeness(self, meeting: Meeting) -> list[Tensor]:
         """How much each topic goes with each pair, one table (V, P) a channel: 1 where none is known to more."""
         greatest_P = self._greatest(meeting.candidates) if meeting.greatest is None else meeting.greatest
         less_VP = meeting.topics @ meeting.candidates.T - greatest_P
@@ -256,69 +254,6 @@ class WordsAttention(nn.Module):
         if not len(self.topics):
             return torch.ones(len(candidates_PE), device=candidates_PE.device)
         return (candidates_PE @ self.topics.T).amax(1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Meeting:
-    """Histories and candidates that meet.
-
-    Attributes:
-        history: (U, H) places among the topics; -1: nothing.
-        features: (U, H, 4) events, amount, days ago, polarity.
-        topics: (V, E) relative to their mean, of length 1.
-        candidates: (P, E) relative to their mean, of length 1.
-        queries: (P, E) vectors of the queries, 0 where there is none.
-        query_likeness: (P,) cosine of candidate and query.
-        person, pair: (N,) what each row is of.
-        greatest: (P,) likeness of each candidate with the known topic it is most like; None: not known yet.
-    """
-
-    history: Tensor
-    features: Tensor
-    topics: Tensor
-    candidates: Tensor
-    queries: Tensor
-    query_likeness: Tensor
-    person: Tensor
-    pair: Tensor
-    greatest: Tensor | None = None
-
-
-class ContextEncoding(nn.Module):
-    """The features named context_*: standardised logarithms, "unknown" flags and one-hot categories."""
-
-    numeric: Tensor
-    categorical: Tensor
-
-    def __init__(self, transforms: Transforms) -> None:
-        super().__init__()
-        part, numeric, categorical = transforms.named(CONTEXT)
-        self.numbers = NumericEncoding(part)
-        self.categories = CategoryEncoding(part)
-        self.register_buffer("numeric", torch.tensor(numeric, dtype=torch.long))
-        self.register_buffer("categorical", torch.tensor(categorical, dtype=torch.long))
-        self.width = 2 * len(numeric) + self.categories.width
-
-    def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
-        """(N, width) without NaN."""
-        numbers = numbers_NF[:, self.numeric]
-        unknown = torch.isnan(numbers)
-        logs = self.numbers.standardised(numbers.nan_to_num()).masked_fill(unknown, 0)
-        categories = self.categories(codes_NC[:, self.categorical])
-        return torch.cat([logs, unknown.float(), categories], dim=1)
-
-
-def entry_features(raw_NH4: Tensor) -> Tensor:
-    """Events, amount and days ago as X numbers near 1: logarithms, two rates of forgetting, a constant."""
-    events, amounts, days = raw_NH4[:, :, :POLARITY].clamp_min(0).unbind(2)
-    forgotten = [torch.exp(-days / 14), torch.exp(-days / 90)]
-    ones = torch.ones_like(days)
-    return torch.stack([torch.log1p(events), torch.log1p(amounts) / 3, *forgotten, ones], dim=2)
-
-
-def weighted_sums(places_UH: Tensor, table_VP: Tensor, weights_UH: Tensor) -> Tensor:
-    """Sum over each history of the table's rows by weight, (U, P)."""
-    return nn.functional.embedding_bag(places_UH, table_VP, per_sample_weights=weights_UH, mode="sum")
 
 
 def _steadied_mean(vectors_VE: Tensor, other_E: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ import torch
 from expectations.contracts.errors import RequestError
 from tests.training import synthetic
 from training.histories import POLARITY, Histories
+from training.meeting import Meeting
 from training.scorer import History
 from training.transforms import fit_transforms
-from training.words import Meeting, WordsAttention
+from training.words import WordsAttention
 
 
 @pytest.fixture(name="words")
