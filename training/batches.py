@@ -20,6 +20,8 @@ from training.examples import Examples
 from training.rows import blocks
 from training.transforms import Transforms
 
+TABLE_ROWS = 1 << 16  # whose features are made at once
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -80,6 +82,16 @@ class Assembler:
         for place, (code_of, column) in enumerate(zip(self._code_of, found, strict=True)):
             codes[:, place] = code_of[column]
         return torch.from_numpy(numbers), torch.from_numpy(codes)
+
+    def table(self, rows: np.ndarray) -> np.ndarray:
+        """All features of some rows, numbers, then codes, (N, D) float32, made by blocks."""
+        transforms = self.transforms
+        table = np.empty((len(rows), len(transforms.numeric) + len(transforms.categorical)), dtype=np.float32)
+        for part, block in zip(
+            tabular_batches(table, TABLE_ROWS), tabular_batches(rows, TABLE_ROWS), strict=True
+        ):
+            np.concatenate([values.numpy() for values in self.features(block)], axis=1, out=part)
+        return table
 
     def batch(self, rows: np.ndarray) -> tuple[Batch, np.ndarray]:
         """The batch of some rows, and the (V,) text ids that its places stand for, ascending.

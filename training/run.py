@@ -1,18 +1,13 @@
-"""The data, texts and modules of one fit, and the stages that train them."""
-
-from contextlib import nullcontext
-from typing import Any
+"""The data, texts and modules of one fit, the stages that train them, and how they are judged."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.adapters import NONE
-from training.batches import Assembler, distinct, drawn_rows, places, tabular_batches, text_batches
+from training.batches import Assembler, distinct, drawn_rows, places
 from training.course import LOWER_IS_BETTER, Stage
 from training.encoder import first_device
 from training.examples import Examples
-from training.losses import binary_loss
 from training.metrics import ranking_figures
 from training.model import AdditiveModel, build_model
 from training.past import Past
@@ -23,6 +18,7 @@ from training.rows import rows_of, sampled, whole_lists
 from training.scoring import Scores, score_rows
 from training.split import TRAIN, VALIDATION
 from training.transforms import Transforms, fit_transforms
+from training.tuning import Tuning
 from training.warm import Champion
 
 # of f beside g, after purchases
@@ -30,7 +26,6 @@ SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
 # Of more rows than these, transforms are fitted on a sample, the validation part is judged by whole lists,
 # and trees learn from fewer of the rows without an answer.
 FITTED_ROWS, JUDGED_ROWS, TREE_ROWS = 1 << 20, 1 << 18, 1 << 19
-TABLE_ROWS = 1 << 16  # whose features are made at once
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
 
 
@@ -72,7 +67,6 @@ class Run:
         self.reference_places, self.reference_features = self._references(known)
         self.model = self.fresh_model()
         data.columns.release()
-        self._fresh = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
 
     def _fitted_transforms(self) -> Transforms:
         schema = self.data.schema
@@ -217,72 +211,35 @@ class Run:
         def draw(model: int) -> tuple[np.ndarray, np.ndarray]:
             rng = np.random.default_rng([recipe.seed, model])
             drawn = np.sort(drawn_rows(self.labels, rows, share, rng))
-            return self._table(drawn), self.answers(drawn)
+            return self.assembler.table(drawn), self.answers(drawn)
 
         return self.model.trees.grow(draw, share=share, rate=recipe.tree_rate, seed=recipe.seed)
 
-    def _table(self, rows: np.ndarray) -> np.ndarray:
-        """All features of some rows, numbers, then codes, (N, D) float32, made by blocks."""
-        transforms = self.transforms
-        table = np.empty((len(rows), len(transforms.numeric) + len(transforms.categorical)), dtype=np.float32)
-        for part, block in zip(
-            tabular_batches(table, TABLE_ROWS), tabular_batches(rows, TABLE_ROWS), strict=True
-        ):
-            np.concatenate([values.numpy() for values in self.assembler.features(block)], axis=1, out=part)
-        return table
-
     def words_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
         """The stage that trains f and g together."""
-        recipe = self.recipe
-
-        def batches(rng: np.random.Generator) -> list[np.ndarray]:
-            drawn = drawn_rows(self.labels, rows, recipe.negatives, rng)
-            texts = recipe.texts_per_step
-            text_id, size = self.assembler.text_id, recipe.max_rows_per_step
-            return text_batches(drawn, text_id, num_texts=texts, size=size, rng=rng)
-
+        tuning = Tuning(
+            self.model,
+            self.encoder,
+            self.table,
+            self.assembler,
+            labels=self.labels,
+            rows=rows,
+            recipe=self.recipe,
+            device=self.device,
+        )
         return Stage(
             name=name,
             modules={"model": self.model, "encoder": self.encoder},
-            groups=self._groups(),
-            planned=max(recipe.epochs, 1),
+            groups=tuning.groups(),
+            planned=max(self.recipe.epochs, 1),
             epochs=epochs,
-            batches=batches,
-            loss=self._words_loss,
+            batches=tuning.batches,
+            loss=tuning.loss,
             finish=self.table.refresh if self.encoder.learns else (lambda: None),
             validate=self.figures if validate else None,
             stepped=self.encoder.step,
-            draw=self._draw_texts,
+            draw=tuning.draw,
         )
-
-    def _draw_texts(self, rows: np.ndarray, rng: np.random.Generator) -> None:
-        """Choose the texts that a step reads with gradient: its candidates and some of its history texts."""
-        candidates = np.unique(self.assembler.text_id[rows])
-        others = np.setdiff1d(self.assembler.text_ids(rows), candidates, assume_unique=True)
-        count = min(self.recipe.history_texts_per_step, len(others))
-        self._fresh = np.concatenate([candidates, rng.choice(others, count, replace=False)])
-
-    def _words_loss(self, rows: np.ndarray, _rng: np.random.Generator) -> Tensor:
-        batch, text_ids = self.assembler.batch(rows)
-        # The language model alone computes in bf16: f tells cosines apart by less than that can hold.
-        cuda = torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
-        with cuda:
-            vectors = self.table.mixed(text_ids, self._fresh[np.isin(self._fresh, text_ids)])
-        f_N, g_NK = self.model(batch.to(self.device), vectors)
-        loss = binary_loss(f_N[:, None] + g_NK, self.labels[rows], self.recipe.negatives)
-        return loss + self.encoder.penalty()
-
-    def _groups(self) -> list[dict[str, Any]]:
-        recipe, decay = self.recipe, {"weight_decay": self.recipe.weight_decay}
-        rate = recipe.learning_rate_encoder if recipe.adapter == NONE else recipe.learning_rate_adapter
-        return [
-            {"params": list(self.model.words.parameters()), "lr": recipe.learning_rate_head, **decay},
-            {"params": list(self.model.tabular.parameters()), "lr": recipe.learning_rate_tabular, **decay},
-            *(
-                {"params": values, "lr": share * rate, **decay}
-                for share, values in self.encoder.by_depth(recipe.layer_decay).items()
-            ),
-        ]
 
     def figures(self) -> dict[str, float | None]:
         """Figures of f + g on the validation part."""

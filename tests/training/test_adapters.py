@@ -268,7 +268,8 @@ def test_rates_by_recipe(examples: Path, recipe: Recipe) -> None:
     data = read_examples(examples)
 
     def rates(**settings: Any) -> list[float]:
-        groups = Run(data, replace(recipe, **settings))._groups()
+        run = Run(data, replace(recipe, **settings))
+        groups = run.words_stage("words", run.train, epochs=1, validate=False).groups
         return sorted(group["lr"] for group in groups[2:])
 
     assert rates(trainable_layers=-1) == [2e-5]
