@@ -1,198 +1,150 @@
-"""The course of one stage: epochs, learning rate, early stopping, checkpoints, log.
+"""The course of a fit: its stages in order, from where it was left.
 
-An epoch's randomness comes from (seed, stage, epoch) alone, so a run that was killed and resumed
-draws what it would have drawn.
+Stages, each resumable after any epoch; all but the first once more (recipe `refit`):
+
+0. `domain`: the language model alone learns the language of the texts; left out by default (`training.domain`)
+1. `purchases`: f learns from what shoppers turned to after earlier moments; skipped without futures
+2. `past`: g on the training part, stopped early; then the scale of f beside it, by the validation part
+3. `words`: f and g together, the language model's upper layers among them, stopped early
+4. `purchases again`, `past again`, `words again`: from what `domain` left, on train + validation, for the
+   numbers of epochs that were best: the latest answers are the nearest to the future
+
+Futures that were not over when the next part began are left out, of the search as of the refit.
+Figures and calibration come from the stopped model of stage 3; the bundle holds that of the last stage. Of a
+validation part with more than 262,144 rows, whole lists with about so many are measured.
+
+A fit may begin with a champion (`training.warm`): then neither language nor purchases are learned again, a
+share of the epochs is run, and where the training part holds nothing that the champion has not learned from,
+stages 2 and 3 only choose the scale and measure: what is new is learned in stage 4.
 """
 
-import sys
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
-from expectations.contracts.errors import DataError
-from training import ranks
-from training.checkpoint import (
-    Checkpoints,
-    Progress,
-    changing,
-    learned,
-    optimizer_tensors,
-    prefixed,
-    restore,
-    restore_optimizer,
-    under,
-)
-from training.recipe import Recipe
-from training.step import take_step
+from training.calibration import fit_calibration
+from training.checkpoint import Progress, learned
+from training.domain import domain_stage, known_text_ids
+from training.metrics import ranking_figures
+from training.run import Run
+from training.split import TEST, VALIDATION
+from training.stage import Stage
 
-LOWER_IS_BETTER = ("log_loss",)
+DOMAIN, PURCHASES, PAST, WORDS = "domain", "purchases", "past", "words"
+AGAIN = " again"
+ORDER = (DOMAIN, PURCHASES, PAST, WORDS, PURCHASES + AGAIN, PAST + AGAIN, WORDS + AGAIN)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One stage of a run.
-
-    Attributes:
-        name: its name in logs and checkpoints.
-        modules: the modules that learn or are saved, by name.
-        groups: optimizer groups: parameters, `lr`, `weight_decay`.
-        planned: epochs that the learning rate is planned for.
-        epochs: epochs to run, at most `planned`.
-        batches: an epoch's generator -> row numbers of each batch.
-        loss: row numbers and the epoch's generator -> mean loss of a batch, or of a part of one.
-        finish: called after an epoch and after weights were put back (refreshes vectors).
-        stepped: called after each step, its gradients in place, with the share of the steps that were over
-            before it.
-        draw: called before each step with all its rows and the epoch's generator: draws what must be the same
-            for all parts of the batch.
-        validate: figures on the validation part, or None: no early stopping, the last epoch counts.
-    """
-
-    name: str
-    modules: dict[str, nn.Module]
-    groups: Sequence[dict[str, Any]]
-    planned: int
-    epochs: int
-    batches: Callable[[np.random.Generator], list[np.ndarray]]
-    loss: Callable[[np.ndarray, np.random.Generator], Tensor]
-    finish: Callable[[], None]
-    validate: Callable[[], dict[str, float | None]] | None
-    stepped: Callable[[float], None] | None = None
-    draw: Callable[[np.ndarray, np.random.Generator], None] | None = None
-
-
-def run_stage(
-    stage: Stage, recipe: Recipe, progress: Progress, checkpoints: Checkpoints, *, log: Any, bar: bool
-) -> None:
-    """Run a stage to its end, from where `progress` and its checkpoint are; leaves the best weights in place.
+class Course:
+    """The stages in order, from where `state` is.
 
     Args:
-        stage: what to run.
-        recipe: seed, warm-up, clipping, patience and metric.
-        progress: changed as the stage goes on.
-        checkpoints: written after each epoch.
-        log: a TensorBoard `SummaryWriter`, or None.
-        bar: whether to show a progress bar.
-
-    Raises:
-        SettingError: the loss is no longer a number.
-        DataError: the metric is not defined on the validation part.
+        run: data and modules.
+        state: changed as stages end.
+        go: runs one stage.
+        kept: what the domain stage left, by name; filled when it ends, and kept in every later checkpoint.
+        tell: says one line to who watches.
     """
-    optimizer = torch.optim.AdamW([dict(group) for group in stage.groups])  # AdamW changes what it is given
-    best: dict[str, Tensor] = {}
-    at_once = progress.facts.setdefault("rows_at_once", {})
-    if progress.stage == stage.name:
-        saved = checkpoints.load()
-        if saved is not None and progress.epoch > 0:
-            restore(stage.modules, under("model", saved[0]))
-            restore_optimizer(optimizer, under("optimizer", saved[0]))
-            best = under("best", saved[0])
-            stage.finish()
-    else:
-        progress.stage, progress.epoch, progress.best_epoch, progress.best_value = stage.name, 0, 0, None
-    ranks.agree(tensor for module in stage.modules.values() for _, tensor in changing(module))
-    while progress.epoch < stage.epochs and not _is_stale(stage, recipe, progress):
-        entry = _run_epoch(stage, recipe, progress.epoch, optimizer, at_once, bar=bar)
-        progress.epoch += 1
-        if _note(stage, recipe, progress, entry):
-            best = learned(stage.modules)
-        _write_log(log, entry)
-        if bar:
-            figures = [
-                f"{name} {entry[name]:.4f}" for name in ("train_loss", recipe.metric) if entry.get(name)
-            ]
-            tqdm.write(f"{stage.name} {progress.epoch}/{stage.epochs}: {', '.join(figures)}", file=sys.stderr)
-        if ranks.rank() == 0:
-            tensors = {
-                **prefixed("model", learned(stage.modules)),
-                **prefixed("best", best),
-                **prefixed("optimizer", optimizer_tensors(optimizer)),
-            }
-            checkpoints.save(tensors, progress)
-    if best and progress.best_epoch != progress.epoch:
-        restore(stage.modules, best)
-        stage.finish()
 
+    def __init__(
+        self,
+        run: Run,
+        state: Progress,
+        go: Callable[[Stage], None],
+        kept: dict[str, Tensor],
+        *,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.run, self.state, self.go, self.kept, self.tell = run, state, go, kept, tell
+        self.facts = state.facts
 
-def _run_epoch(
-    stage: Stage,
-    recipe: Recipe,
-    epoch: int,
-    optimizer: torch.optim.Optimizer,
-    at_once: dict[str, int],
-    *,
-    bar: bool,
-) -> dict[str, Any]:
-    stage_number = zlib.crc32(stage.name.encode())
-    rng = np.random.default_rng([recipe.seed, stage_number, epoch])
-    torch.manual_seed(int(rng.integers(2**31)) + ranks.rank())  # ranks drop out different units
-    batches = stage.batches(rng)
-    total, norms = 0.0, []
-    for module in stage.modules.values():
-        module.train()
-    title = f"{stage.name} {epoch + 1}/{stage.epochs}"
-    shown = tqdm(batches, desc=title, disable=not bar or not sys.stderr.isatty(), leave=False)
-    for step, rows in enumerate(shown):
-        share = (epoch + step / len(batches)) / stage.planned
-        rate = learning_rate(share, recipe.warmup_share)
-        for group, planned in zip(optimizer.param_groups, stage.groups, strict=True):
-            group["lr"] = planned["lr"] * rate
-        loss, norm = take_step(stage, optimizer, rows, rng, clip_norm=recipe.clip_norm, at_once=at_once)
-        if stage.stepped is not None:
-            stage.stepped(share)
-        total += loss * len(rows)
-        norms.append(norm)
-    for module in stage.modules.values():
-        module.eval()
-    stage.finish()
-    return {
-        "stage": stage.name,
-        "epoch": epoch + 1,
-        "steps": len(batches),
-        "train_loss": total / max(sum(len(rows) for rows in batches), 1),
-        "learning_rate": optimizer.param_groups[0]["lr"],
-        "gradient_norm": float(np.mean(norms)),
-        **(stage.validate() if stage.validate is not None else {}),
-    }
+    def run_all(self) -> None:
+        """Run the stages that are left; leaves the model of the last in place."""
+        run, facts = self.run, self.facts
+        self._domain()
+        if self._begun() <= ORDER.index(WORDS):
+            self._three("", run.train, before=VALIDATION)
+            self._find()
+        if run.recipe.refit:
+            run.model = run.fresh_model()
+            known = np.concatenate([run.train, run.validation])
+            self._three(AGAIN, known, before=TEST)
+        slope, shift = facts["calibration"]
+        run.model.slope.fill_(slope)
+        run.model.shift.fill_(shift)
 
+    def _begun(self) -> int:
+        return ORDER.index(self.state.stage) if self.state.stage in ORDER else 0
 
-def learning_rate(share: float, warmup_share: float) -> float:
-    """Share of the full learning rate after a share of the steps: linear up, then linear down to 0."""
-    if share < warmup_share:
-        return max(share / warmup_share, 0.01)
-    return max((1 - share) / (1 - warmup_share), 0.0)
+    def _domain(self) -> None:
+        """Learn the language of the texts, or take what was learned of it. A champion has learned it already."""
+        run = self.run
+        if self._begun() == ORDER.index(DOMAIN) and not run.champion:
+            stage = domain_stage(DOMAIN, run.recipe, run.encoder, run.table, known_text_ids(run.data))
+            if stage is None:
+                return
+            self.go(stage)
+            self.kept.update(learned({"encoder": run.encoder}))
+        if self.kept:
+            run.begin_with(dict(self.kept))
 
+    def _three(self, again: str, rows: np.ndarray, *, before: str) -> None:
+        """Purchases, past and words; what is over is not run again."""
+        run, facts, recipe = self.run, self.facts, self.run.recipe
+        search, learned = not again, f"learned{again}"
+        if self._begun() <= ORDER.index(PURCHASES + again):
+            facts[learned] = self._purchases(again, before)
+        elif facts[learned]:
+            run.settle_words()
+        if self._begun() <= ORDER.index(PAST + again):
+            epochs = self._search_epochs(recipe.tabular_epochs) if search else facts["past_epochs"]
+            self.go(run.past_stage(PAST + again, rows, epochs=epochs, validate=search))
+            if search:
+                facts["past_epochs"] = self.state.best_epoch or recipe.tabular_epochs
+            if (epochs or not search) and not run.grow_trees(rows):
+                self.tell("g is without trees: they need LightGBM (pip install lightgbm)")
+            if search:
+                facts["scale"] = run.best_scale() if facts[learned] else 1.0
+            with torch.no_grad():
+                run.model.words.scale.fill_(facts["scale"])
+        if run.champion:
+            rows = run.champion.rehearsed(run.data, rows, recipe.seed)
+        epochs = self._search_epochs(recipe.epochs) if search else facts["words_epochs"]
+        self.go(run.words_stage(WORDS + again, rows, epochs=epochs, validate=search))
+        if search:
+            facts["words_epochs"] = self.state.best_epoch or recipe.epochs
 
-def _note(stage: Stage, recipe: Recipe, progress: Progress, entry: dict[str, Any]) -> bool:
-    """Put an epoch on record; True where it is the best so far."""
-    progress.history.append(entry)
-    if stage.validate is None:
-        progress.best_epoch = progress.epoch
-        return False
-    value = entry[recipe.metric]
-    if value is None:
-        raise DataError(
-            f"validation part: {recipe.metric} is not defined, as it holds no answered row or no other; "
-            "choose another validation_share or bring more outcomes"
-        )
-    sign = -1 if recipe.metric in LOWER_IS_BETTER else 1
-    better = progress.best_value is None or sign * value > sign * progress.best_value
-    if better:
-        progress.best_value, progress.best_epoch = value, progress.epoch
-    return better
+    def _search_epochs(self, planned: int) -> int:
+        """Epochs on the training part: none where a champion has learned from all of it."""
+        champion = self.run.champion
+        return planned if champion is None or champion.has_new(self.run.data) else 0
 
+    def _purchases(self, again: str, before: str) -> bool:
+        """Learn f from purchases; False where there are none. A champion has learned from them already."""
+        if self.run.champion:
+            return self.run.champion.knows_purchases
+        stage = self.run.purchases_stage(PURCHASES + again, before=before)
+        if stage is None:
+            self.tell(f"{PURCHASES}{again}: skipped, no futures to learn from")
+            return False
+        self.go(stage)
+        self.run.settle_words()
+        return True
 
-def _is_stale(stage: Stage, recipe: Recipe, progress: Progress) -> bool:
-    return stage.validate is not None and progress.epoch - progress.best_epoch >= recipe.patience > 0
-
-
-def _write_log(log: Any, entry: dict[str, Any]) -> None:
-    for name, value in entry.items() if log is not None else ():
-        if isinstance(value, float):
-            log.add_scalar(f"{entry['stage']}/{name}", value, entry["epoch"])
+    def _find(self) -> None:
+        """Calibration and figures, from the validation part."""
+        run, facts = self.run, self.facts
+        scores, labels = run.validation_scores(), run.answers(run.judged)
+        logits = scores.f + scores.g
+        slope, shift = fit_calibration(logits, labels) if run.recipe.calibrate else (1.0, 0.0)
+        facts["calibration"] = [slope, shift]
+        lists = run.data.columns.at("list_id", run.judged)
+        skipped = not facts["learned"]
+        facts["metrics"] = {
+            **ranking_figures(labels, slope * logits + shift, lists),
+            **run.alone(scores),
+            "f_scale": facts["scale"],
+            "num_futures": 0 if skipped else len(run.futures_before(VALIDATION)),
+        }

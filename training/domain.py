@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from expectations.contracts.errors import DataError, SettingError
 from training.batches import distinct
-from training.course import Stage
 from training.encoder import TextEncoder
 from training.examples import Examples
 from training.recipe import Recipe
 from training.rows import rows_of
 from training.split import TRAIN
+from training.stage import Stage
 from training.texts import TextTable
 
 MASKED, CAUSAL, CONTRASTIVE = "masked", "causal", "contrastive"

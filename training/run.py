@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from training.batches import Assembler, distinct, drawn_rows, places
-from training.course import LOWER_IS_BETTER, Stage
 from training.encoder import first_device
 from training.examples import Examples
 from training.metrics import ranking_figures
@@ -17,6 +16,7 @@ from training.recipe import Recipe
 from training.rows import rows_of, sampled, whole_lists
 from training.scoring import Scores, score_rows
 from training.split import TRAIN, VALIDATION
+from training.stage import LOWER_IS_BETTER, Stage
 from training.transforms import Transforms, fit_transforms
 from training.tuning import Tuning
 from training.warm import Champion

@@ -35,11 +35,12 @@ from tqdm import tqdm
 from expectations.contracts.errors import RecommenderError, SettingError, TransientError
 from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
 from expectations.contracts.landing import file_hash, fingerprint, write_json, write_text
-from training.course import LOWER_IS_BETTER
+from training.course import PAST
 from training.examples import read_examples
-from training.fit import PAST, check_learnable
+from training.fit import check_learnable
 from training.recipe import Recipe, read_recipe
 from training.space import Space, read_space
+from training.stage import LOWER_IS_BETTER
 from training.study import REASON, ask, finished, load_optuna, open_study
 from training.trial import Trials
 

@@ -17,7 +17,7 @@ from training import ranks
 from training.memory import in_parts
 
 if TYPE_CHECKING:
-    from training.course import Stage
+    from training.stage import Stage
 
 
 def take_step(

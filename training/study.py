@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expectations.contracts.errors import SettingError
-from training.course import LOWER_IS_BETTER
 from training.recipe import Recipe
 from training.space import Choices, Range, Space
+from training.stage import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

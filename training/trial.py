@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import Checkpoints, Progress, under
-from training.course import Stage, run_stage
+from training.course import DOMAIN, PURCHASES, Course
 from training.encoder import first_device
 from training.examples import Examples
-from training.fit import DOMAIN, PURCHASES, Course
 from training.reading import Reading
 from training.recipe import Recipe
 from training.run import Run
 from training.split import TEST
+from training.stage import Stage, run_stage
 
 T = TypeVar("T")
 Told = Callable[[str, int, float], None]

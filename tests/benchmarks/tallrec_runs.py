@@ -14,15 +14,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from expectations.contracts.examples import HISTORIES, ROWS, TEXTS, ExampleSchema
 from training.checkpoint import Progress
-from training.course import run_stage
+from training.course import Course
 from training.encoder import first_device
 from training.examples import Examples, read_examples
-from training.fit import Course
 from training.reading import Reading
 from training.recipe import Recipe
 from training.run import Run
 from training.scoring import score_rows
 from training.split import TEST, TRAIN, VALIDATION
+from training.stage import run_stage
 from training.trial import Watch
 
 MOMENTS = {TRAIN: datetime(2004, 1, 1), VALIDATION: datetime(2004, 2, 1), TEST: datetime(2004, 6, 1)}

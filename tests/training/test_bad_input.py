@@ -28,12 +28,12 @@ from expectations.contracts.errors import (
 from expectations.contracts.examples import HISTORIES, ROWS
 from tests.training.synthetic import make_rows, write_examples
 from training.checkpoint import FILE, Checkpoints
-from training.course import Stage
 from training.examples import read_examples
 from training.fit import FitResult, fit
 from training.recipe import Recipe
 from training.run import Run
 from training.spool import DiskArray
+from training.stage import Stage
 from training.step import take_step
 
 ROOT = Path(__file__).parents[2]
@@ -337,8 +337,8 @@ def limited(*arguments, **named):
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_AS, (used + (192 << 20), resource.RLIM_INFINITY))
     return real(*arguments, **named)
-import training.course
-training.course.take_step = limited
+import training.stage
+training.stage.take_step = limited
 fit(examples, recipe_from(values, where="test"), out=folder / "out", work=folder, log_dir=folder / "tb", progress=False)
 """
 

@@ -21,7 +21,7 @@ from expectations.contracts.errors import (
 from expectations.contracts.examples import ROWS
 from tests.training.killed import goes_on, weights_of
 from tests.training.synthetic import make_rows, write_encoder, write_examples
-from training import course
+from training import stage as staging
 from training.checkpoint import Checkpoints
 from training.fit import FitResult, fit
 from training.recipe import Recipe
@@ -75,17 +75,17 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 def test_the_checkpoint_of_another_recipe_is_not_used(
     examples: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = course._run_epoch
+    real = staging._run_epoch
 
     def stop(*arguments: Any, **named: Any) -> Any:
         if arguments[2] == 1:
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr(course, "_run_epoch", stop)
+    monkeypatch.setattr(staging, "_run_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         run(examples, recipe, tmp_path)
-    monkeypatch.setattr(course, "_run_epoch", real)
+    monkeypatch.setattr(staging, "_run_epoch", real)
     other = replace(recipe, seed=99, refit=False, epochs=1, tabular_epochs=1)
     assert [entry["epoch"] for entry in run(examples, other, tmp_path).history] == [1, 2, 1, 1]
 

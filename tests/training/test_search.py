@@ -14,15 +14,16 @@ import pytest
 
 from expectations.contracts.errors import DataError, SettingError, TransientError
 from tests.training.synthetic import make_rows, write_examples
-from training import course, study, trial
 from training import search as searching
-from training.course import Stage
+from training import stage as staging
+from training import study, trial
 from training.examples import read_examples
 from training.fit import fit
 from training.recipe import Recipe, read_recipe
 from training.search import _alone, recipe_text, search, table
 from training.space import read_space
 from training.split import TEST
+from training.stage import Stage
 from training.study import open_study
 from training.texts import TextTable
 from training.trial import Trials, before_test
@@ -110,7 +111,7 @@ def test_a_killed_search_goes_on_as_if_nothing_had_been(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, count = course._run_epoch, 0
+    real, count = staging._run_epoch, 0
 
     def killed(*arguments: Any, **named: Any) -> Any:
         nonlocal count
@@ -119,10 +120,10 @@ def test_a_killed_search_goes_on_as_if_nothing_had_been(
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr(course, "_run_epoch", killed)
+    monkeypatch.setattr(staging, "_run_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
         search(examples, quick, space=space, out=tmp_path, trials=4, progress=False)
-    monkeypatch.setattr(course, "_run_epoch", real)
+    monkeypatch.setattr(staging, "_run_epoch", real)
     kept = open_study(tmp_path, quick, read_space(space, quick), _key(tmp_path, quick))
     states = [one.state.name for one in kept.trials]
     assert states[2:] == ["FAIL", "WAITING"]
