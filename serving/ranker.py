@@ -93,7 +93,7 @@ class Ranker:
 
     def score(self, meeting: Meeting) -> "Scores":
         """What the model says of every candidate of a meeting."""
-        from training.scorer import History
+        from training.histories import History
 
         history = History(
             texts=[*meeting.topics, *meeting.remarks],

@@ -3,7 +3,8 @@
 Shapes: k histories, H entries of the longest of them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expectations.contracts.errors import DataError, SchemaError
+from expectations.contracts.errors import DataError, RequestError, SchemaError
 from expectations.contracts.examples import HISTORY_SCHEMA
 from training.spool import DiskArray
 
@@ -122,6 +123,43 @@ class Histories:
     def features(self) -> np.ndarray:
         """Features of all histories, padded, in memory: for the analysis of small data."""
         return self.padded(np.arange(len(self)))[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What a shopper did and said before the moment; may be empty.
+
+    Attributes:
+        texts: the texts.
+        events: how often.
+        amounts: shop currency.
+        days_ago: days between the last time and the moment.
+        polarities: -1 the worst, 1 the best, 0 unknown; left out where nothing was said at all.
+    """
+
+    texts: Sequence[str] = ()
+    events: Sequence[float] = ()
+    amounts: Sequence[float] = ()
+    days_ago: Sequence[float] = ()
+    polarities: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        if not self.polarities:
+            object.__setattr__(self, "polarities", [0.0] * len(self.texts))
+        lengths = {len(self.texts), *map(len, self._columns())}
+        if len(lengths) != 1:
+            raise RequestError(
+                f"history: {len(self.texts)} texts, {len(self.events)} events, {len(self.amounts)} amounts, "
+                f"{len(self.days_ago)} days_ago, {len(self.polarities)} polarities; give each entry all"
+            )
+
+    def _columns(self) -> tuple[Sequence[float], ...]:
+        return self.events, self.amounts, self.days_ago, self.polarities
+
+    @property
+    def features(self) -> np.ndarray:
+        """(H, 4) float32, in the order of HISTORY_FEATURES; 0 where unknown."""
+        return known(np.array(self._columns(), dtype=np.float32).T)
 
 
 def known(values: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ recently used ones, so that a new campaign's text is read once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from training.batches import Assembler, Batch
 from training.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS
 from training.encoder import TextEncoder, load_saved
 from training.examples import Examples, read_examples
-from training.histories import HISTORY_FEATURES, known
+from training.histories import HISTORY_FEATURES, History
 from training.kept import Kept
 from training.model import AdditiveModel, build_model
 from training.recipe import recipe_from
@@ -33,43 +32,6 @@ from training.transforms import Transforms
 
 KEPT_TEXTS = 20_000  # vectors of texts that the bundle does not know: 30 MB at a width of 384
 KEPT_PAIRS = 100_000  # (candidate, query) pairs, two numbers each
-
-
-@dataclass(frozen=True, kw_only=True)
-class History:
-    """What a shopper did and said before the moment; may be empty.
-
-    Attributes:
-        texts: the texts.
-        events: how often.
-        amounts: shop currency.
-        days_ago: days between the last time and the moment.
-        polarities: -1 the worst, 1 the best, 0 unknown; left out where nothing was said at all.
-    """
-
-    texts: Sequence[str] = ()
-    events: Sequence[float] = ()
-    amounts: Sequence[float] = ()
-    days_ago: Sequence[float] = ()
-    polarities: Sequence[float] = ()
-
-    def __post_init__(self) -> None:
-        if not self.polarities:
-            object.__setattr__(self, "polarities", [0.0] * len(self.texts))
-        lengths = {len(self.texts), *map(len, self._columns())}
-        if len(lengths) != 1:
-            raise RequestError(
-                f"history: {len(self.texts)} texts, {len(self.events)} events, {len(self.amounts)} amounts, "
-                f"{len(self.days_ago)} days_ago, {len(self.polarities)} polarities; give each entry all"
-            )
-
-    def _columns(self) -> tuple[Sequence[float], ...]:
-        return self.events, self.amounts, self.days_ago, self.polarities
-
-    @property
-    def features(self) -> np.ndarray:
-        """(H, 4) float32, in the order of `training.histories.HISTORY_FEATURES`; 0 where unknown."""
-        return known(np.array(self._columns(), dtype=np.float32).T)
 
 
 class TextVectors:

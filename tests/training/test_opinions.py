@@ -11,9 +11,8 @@ import torch
 
 from expectations.contracts.errors import RequestError
 from tests.training import synthetic
-from training.histories import POLARITY, Histories
+from training.histories import POLARITY, Histories, History
 from training.meeting import Meeting
-from training.scorer import History
 from training.transforms import fit_transforms
 from training.words import WordsAttention
 

@@ -11,7 +11,8 @@ import pytest
 from expectations.contracts.errors import BundleError, RequestError
 from training.examples import Examples, read_examples
 from training.fit import FitResult
-from training.scorer import History, Scorer
+from training.histories import History
+from training.scorer import Scorer
 from training.scoring import Scores
 from training.texts import TextTable
 
