@@ -20,9 +20,8 @@ from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, Exa
 from expectations.contracts.landing import fingerprint, land
 from expectations.contracts.source import Source
 from features import vocabulary
-from features.behaviour import MAX_TOPICS
-from features.cross import CROSS_FEATURES, cross_features, history_keys, unnest_items, unnest_topics
-from features.futures import futures
+from features.cross import CROSS_FEATURES, cross_features, history_keys, unnest_items
+from features.histories import numbered_futures, write_futures, write_histories
 from features.retrieval import historical
 from features.shop import Shop, read_shop
 from features.snapshots import CODE_VERSION, open_engine, write_table
@@ -31,9 +30,6 @@ from features.words import query_text, text_table
 
 if TYPE_CHECKING:
     from feast import FeatureStore
-
-HISTORY_LENGTH = MAX_TOPICS
-"""Topics of a history that the model reads, the newest: with 64, most of what heavy shoppers do stays hidden."""
 
 
 def build_examples(
@@ -86,7 +82,7 @@ def _write(
     numbered = connection.table("numbered")
     crossed = _crossed(connection, numbered, shoppers, snapshots)
     catalogue = connection.read_parquet(str(snapshots / "catalogue.parquet"))
-    later = _futures(connection, shop, source, horizon)
+    later = numbered_futures(connection, shop, source, horizon)
     past = ibis.union(
         *(
             table.select(text=_[lists].unnest())
@@ -100,8 +96,8 @@ def _write(
     rows = _rows(numbered, crossed, shoppers, candidates, catalogue, texts, features)
     counts = {
         "texts": write_table(connection, texts.order_by("text_id"), folder / TEXTS),
-        "histories": _write_histories(connection, shoppers, later, texts, folder / HISTORIES),
-        "futures": _write_futures(connection, later, texts, folder / FUTURES),
+        "histories": write_histories(connection, shoppers, later, texts, folder / HISTORIES),
+        "futures": write_futures(connection, later, texts, folder / FUTURES),
         "rows": write_table(connection, rows.order_by(MOMENT, "exposure_id"), folder / ROWS),
     }
     labels = pq.read_table(folder / ROWS, columns=["label"]).column("label")
@@ -222,73 +218,3 @@ def _features(table: IbisTable, features: vocabulary.Features) -> dict[str, str]
         for n in (*features.numeric, *features.categorical)
         if n in table.columns and n not in CROSS_FEATURES
     }
-
-
-def _futures(connection: BaseBackend, shop: Shop, source: Source, horizon: Any) -> IbisTable:
-    """The futures before the test part, numbered on from the shoppers' histories."""
-    until = source.test_from or horizon
-    found = futures(shop, until, source.history_days, HISTORY_LENGTH, source.rating_range)
-    first = connection.table(f"retrieved_{vocabulary.SHOPPER}").count().execute()
-    number = ibis.row_number().over(ibis.window(order_by=[MOMENT, "user_id"])) + first
-    return connection.create_table("futures", found.mutate(entity_row=number.cast("int32")), temp=True)
-
-
-def _write_histories(
-    connection: BaseBackend, shoppers: IbisTable, later: IbisTable, texts: IbisTable, path: Path
-) -> int:
-    """One row per (shopper, moment): the newest topics, then the newest remarks, as text numbers."""
-    everyone = [table.mutate(history_id=_.entity_row) for table in (shoppers, later)]
-    entries = ibis.union(*(part(table) for table in everyone for part in (_topic_entries, _remark_entries)))
-    newest_first = ibis.window(group_by="history_id", order_by=[_.is_said, _.days, _.visits.desc(), _.text])
-    rank = ibis.row_number().over(newest_first)
-    kept = entries.mutate(rank=rank).filter(_.is_said | (_["rank"] < HISTORY_LENGTH))
-    coded = kept.join(texts, "text")
-    codes = coded.group_by("history_id").aggregate(
-        text_ids=_.text_id.collect(order_by=_["rank"]),
-        events=_.visits.cast("float32").collect(order_by=_["rank"]),
-        amounts=_.amount.cast("float32").collect(order_by=_["rank"]),
-        days_ago=_.days.cast("float32").collect(order_by=_["rank"]),
-        polarities=_.polarity.cast("float32").collect(order_by=_["rank"]),
-    )
-    no_ids, no_numbers = ibis.literal([], "array<int32>"), ibis.literal([], "array<float32>")
-    filled = (
-        ibis.union(*(table.select("history_id") for table in everyone))
-        .left_join(codes, "history_id")
-        .drop("history_id_right")
-        .mutate(
-            history_id=_.history_id.cast("int32"),
-            text_ids=_.text_ids.coalesce(no_ids),
-            events=_.events.coalesce(no_numbers),
-            amounts=_.amounts.coalesce(no_numbers),
-            days_ago=_.days_ago.coalesce(no_numbers),
-            polarities=_.polarities.coalesce(no_numbers),
-        )
-    )
-    return write_table(connection, filled.order_by("history_id"), path)
-
-
-def _topic_entries(histories: IbisTable) -> IbisTable:
-    """What shoppers did, as entries of their histories."""
-    entries = unnest_topics(histories).rename(text="topic")
-    return entries.mutate(polarity=ibis.literal(0.0), is_said=ibis.literal(False))
-
-
-def _remark_entries(histories: IbisTable) -> IbisTable:
-    """What shoppers said, as entries of their histories."""
-    return histories.select(
-        "history_id",
-        text=_.remarks.unnest(),
-        visits=_.remark_times.unnest(),
-        amount=ibis.literal(0.0),
-        days=_.remark_days.unnest(),
-        polarity=_.remark_polarities.unnest(),
-        is_said=ibis.literal(True),
-    )
-
-
-def _write_futures(connection: BaseBackend, later: IbisTable, texts: IbisTable, path: Path) -> int:
-    """One row per (shopper, earlier moment): the topics that followed, as text numbers."""
-    named = later.select("entity_row", MOMENT, text=_.next_topics.unnest()).join(texts, "text")
-    coded = named.group_by(["entity_row", MOMENT]).aggregate(text_ids=_.text_id.collect(order_by=_.text_id))
-    table = coded.select(_.entity_row.cast("int32").name("history_id"), MOMENT, "text_ids")
-    return write_table(connection, table.order_by("history_id"), path)

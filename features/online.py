@@ -17,7 +17,7 @@ from features import vocabulary
 from features.candidates import Catalogue
 from features.context import calendar_features, clock_features
 from features.crossing import Crossing
-from features.examples import HISTORY_LENGTH
+from features.histories import HISTORY_LENGTH
 from features.retrieval import online, stored
 from features.shop import NEWCOMER
 
