@@ -44,6 +44,18 @@ _COVERED: Mapping[str, str] = MappingProxyType(
 )
 """What a candidate covers, at each level of `features.shop.LEVELS`."""
 
+_KEYS: Mapping[str, str] = MappingProxyType(
+    {
+        "item": "products",
+        "line": "product lines",
+        "topic": "kinds of products",
+        "category": "categories",
+        "brand": "brands",
+        "department": "departments",
+    }
+)
+"""What a level counts."""
+
 _THEMES: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("item", "line"), "own items"),
@@ -68,7 +80,7 @@ def _cross_sentences() -> dict[str, Sentence]:
             "days": f"last {{bought}} {covered} {{{name}_days:day}} ago",
             "first": f"has {{bought}} {covered} for {{{name}_first:day}} or longer",
             "matches": f"{{bought}} {{{name}_matches:kind}} of {covered} {_WINDOW}",
-            "affinity": f"often {{bought}} what most of this {{noun}} is about {_WINDOW}",
+            "affinity": f"often {{bought}} the {_KEYS[level]} that this {{noun}} has most of {_WINDOW}",
         }
         for measure, words in says.items():
             zero = never if measure == "visits" else None

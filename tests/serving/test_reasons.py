@@ -147,3 +147,10 @@ def test_every_sentence_can_be_said() -> None:
 )
 def test_amounts(number: float, spec: str, said: str) -> None:
     assert format(Amount(number), spec) == said
+
+
+def test_no_two_themes_say_the_same() -> None:
+    themes: dict[str, set[str]] = {}
+    for sentence in SENTENCES.values():
+        themes.setdefault(sentence.says, set()).add(sentence.theme)
+    assert [says for says, of in themes.items() if len(of) > 1] == []
