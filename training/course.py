@@ -31,6 +31,7 @@ from training.metrics import ranking_figures
 from training.run import Run
 from training.split import TEST, VALIDATION
 from training.stage import Stage
+from training.trees import loaded_lightgbm
 
 DOMAIN, PURCHASES, PAST, WORDS = "domain", "purchases", "past", "words"
 AGAIN = " again"
@@ -63,6 +64,8 @@ class Course:
     def run_all(self) -> None:
         """Run the stages that are left; leaves the model of the last in place."""
         run, facts = self.run, self.facts
+        if run.recipe.tree_share > 0 and loaded_lightgbm() is None:
+            self.tell("g is without trees: they need LightGBM (pip install lightgbm)")
         self._domain()
         if self._begun() <= ORDER.index(WORDS):
             self._three("", run.train, before=VALIDATION)
@@ -103,8 +106,8 @@ class Course:
             self.go(run.past_stage(PAST + again, rows, epochs=epochs, validate=search))
             if search:
                 facts["past_epochs"] = self.state.best_epoch or recipe.tabular_epochs
-            if (epochs or not search) and not run.grow_trees(rows):
-                self.tell("g is without trees: they need LightGBM (pip install lightgbm)")
+            if epochs or not search:
+                run.grow_trees(rows)
             if search:
                 facts["scale"] = run.best_scale() if facts[learned] else 1.0
             with torch.no_grad():

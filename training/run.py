@@ -201,19 +201,19 @@ class Run:
             draw=past.draw,
         )
 
-    def grow_trees(self, rows: np.ndarray) -> bool:
-        """Grow the trees of g on some rows; False where they are wanted and LightGBM is missing."""
+    def grow_trees(self, rows: np.ndarray) -> None:
+        """Grow the trees of g on some rows, where they are wanted and LightGBM is there."""
         recipe = self.recipe
         share = min(recipe.tabular_negatives, TREE_ROWS / len(rows))
         if recipe.tree_share == 0:
-            return True
+            return
 
         def draw(model: int) -> tuple[np.ndarray, np.ndarray]:
             rng = np.random.default_rng([recipe.seed, model])
             drawn = np.sort(drawn_rows(self.labels, rows, share, rng))
             return self.assembler.table(drawn), self.answers(drawn)
 
-        return self.model.trees.grow(draw, share=share, rate=recipe.tree_rate, seed=recipe.seed)
+        self.model.trees.grow(draw, share=share, rate=recipe.tree_rate, seed=recipe.seed)
 
     def words_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
         """The stage that trains f and g together."""

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from expectations.contracts.errors import SettingError
 from training import ranks
 
 DEPTH = 8  # splits between root and leaf, at most
@@ -48,8 +49,11 @@ def boosted(
 
     Returns:
         A booster, or None where LightGBM is not installed.
+
+    Raises:
+        SettingError: LightGBM is installed and cannot be loaded.
     """
-    lightgbm = _lightgbm()
+    lightgbm = loaded_lightgbm()
     if lightgbm is None:
         return None
     fixed = {
@@ -70,12 +74,21 @@ def boosted(
     return lightgbm.train({**fixed, **settings}, data, num_boost_round=num_trees, **stop)
 
 
-def _lightgbm() -> Any:
-    """The package, or None where it is not installed."""
+def loaded_lightgbm() -> Any:
+    """The package, or None where it is not installed.
+
+    Raises:
+        SettingError: it is installed and cannot be loaded.
+    """
     try:
         return importlib.import_module("lightgbm")
     except ImportError:
         return None
+    except OSError as error:  # its own library, or one that it needs
+        raise SettingError(
+            f"LightGBM is installed and cannot be loaded ({error}); it needs OpenMP (apt-get install libgomp1). "
+            "To train without trees: pip uninstall lightgbm, or tree_share = 0"
+        ) from error
 
 
 class Trees(nn.Module):
@@ -170,7 +183,7 @@ class Trees(nn.Module):
             rate: learning rate.
             seed: of what a tree sees.
         """
-        if _lightgbm() is None:
+        if loaded_lightgbm() is None:
             return False
         settings = {
             "learning_rate": rate,

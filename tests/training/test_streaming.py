@@ -155,7 +155,8 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
     assert not set(lists[made.judged]) & set(lists[np.setdiff1d(made.validation, made.judged)])
     stage = made.past_stage("past", made.train, epochs=1, validate=True)
     assert stage.validate is not None and stage.validate()["ndcg_at_10"] is not None
-    assert made.grow_trees(made.train)
+    made.grow_trees(made.train)
+    assert made.model.trees.grown
     found = made.model.trees(*made.assembler.features(made.train)).sigmoid().mean()
     assert float(found) == pytest.approx(made.answers(made.train).mean(), rel=0.3)  # whatever share was drawn
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from expectations.contracts.errors import SettingError
 from training import trees
 from training.trees import Trees
 
@@ -93,3 +94,12 @@ def test_without_lightgbm_they_are_not_grown(table, monkeypatch):
     model = Trees(2, 5, 7)
     assert not model.grow(lambda _: (table[0], table[2]), share=1.0, rate=0.1, seed=0)
     assert not model.grown
+
+
+def test_a_lightgbm_that_does_not_load_says_what_it_needs(table, monkeypatch):
+    def broken(name):
+        raise OSError("libgomp.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(trees.importlib, "import_module", broken)
+    with pytest.raises(SettingError, match=r"libgomp\.so\.1.*apt-get install libgomp1"):
+        Trees(2, 5, 7).grow(lambda _: (table[0], table[2]), share=1.0, rate=0.1, seed=0)
