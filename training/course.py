@@ -4,7 +4,7 @@ Stages, each resumable after any epoch; all but the first once more (recipe `ref
 
 0. `domain`: the language model alone learns the language of the texts; left out by default (`training.domain`)
 1. `purchases`: f learns from what shoppers turned to after earlier moments; skipped without futures
-2. `past`: g on the training part, stopped early; then the scale of f beside it, by the validation part
+2. `past`: g on the training part, stopped early; then the scales of f's parts beside it, by the validation part
 3. `words`: f and g together, the language model's upper layers among them, stopped early
 4. `purchases again`, `past again`, `words again`: from what `domain` left, on train + validation, for the
    numbers of epochs that were best: the latest answers are the nearest to the future
@@ -15,13 +15,12 @@ validation part with more than 262,144 rows, whole lists with about so many are 
 
 A fit may begin with a champion (`training.warm`): then neither language nor purchases are learned again, a
 share of the epochs is run, and where the training part holds nothing that the champion has not learned from,
-stages 2 and 3 only choose the scale and measure: what is new is learned in stage 4.
+stages 2 and 3 only choose the scales and measure: what is new is learned in stage 4.
 """
 
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from training.calibration import fit_calibration
@@ -109,9 +108,8 @@ class Course:
             if epochs or not search:
                 run.grow_trees(rows)
             if search:
-                facts["scale"] = run.best_scale() if facts[learned] else 1.0
-            with torch.no_grad():
-                run.model.words.scale.fill_(facts["scale"])
+                facts["scales"] = run.best_scales() if facts[learned] else (1.0, 1.0)
+            run.scale_words(*facts["scales"])
         if run.champion:
             rows = run.champion.rehearsed(run.data, rows, recipe.seed)
         epochs = self._search_epochs(recipe.epochs) if search else facts["words_epochs"]
@@ -148,6 +146,7 @@ class Course:
         facts["metrics"] = {
             **ranking_figures(labels, slope * logits + shift, lists),
             **run.alone(scores),
-            "f_scale": facts["scale"],
+            "match_scale": facts["scales"][0],
+            "appeal_scale": facts["scales"][1],
             "num_futures": 0 if skipped else len(run.futures_before(VALIDATION)),
         }

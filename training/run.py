@@ -21,7 +21,7 @@ from training.transforms import Transforms, fit_transforms
 from training.tuning import Tuning
 from training.warm import Champion
 
-# of f beside g, after purchases
+# of match and appeal beside g, after purchases
 SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
 # Of more rows than these, transforms are fitted on a sample, the validation part is judged by whole lists,
 # and trees learn from fewer of the rows without an answer.
@@ -148,7 +148,9 @@ class Run:
             modules={"words": words},
             groups=[
                 {
-                    "params": [value for key, value in words.named_parameters() if key != "scale"],
+                    "params": [
+                        value for key, value in words.named_parameters() if not key.endswith("_scale")
+                    ],
                     "lr": recipe.purchase_learning_rate,
                     "weight_decay": recipe.weight_decay,
                 }
@@ -162,21 +164,36 @@ class Run:
         )
 
     def settle_words(self) -> None:
-        """After purchases: f is centred on reference shoppers, and silent until its scale is known."""
-        words = self.model.words
-        words.centred.fill_(1)
-        with torch.no_grad():
-            words.scale.fill_(0)
+        """After purchases: f is parted by reference shoppers, and silent until its scales are known."""
+        self.model.words.centred.fill_(1)
+        self.scale_words(0.0, 0.0)
 
-    def best_scale(self) -> float:
-        """The scale of f beside g that is best by the recipe's metric on the validation part."""
+    def scale_words(self, match: float, appeal: float) -> None:
+        """Set how much match and appeal of f count."""
         words = self.model.words
         with torch.no_grad():
-            words.scale.fill_(1)
+            words.match_scale.fill_(match)
+            words.appeal_scale.fill_(appeal)
+
+    def best_scales(self) -> tuple[float, float]:
+        """Scales of match and appeal beside g: by turns the best by the recipe's metric on the validation part."""
+        self.scale_words(1.0, 0.0)
         scores = self.validation_scores()
+        self.scale_words(0.0, 1.0)
+        columns = self.data.columns
+        asked = np.stack([columns.at(name, self.judged) for name in ("text_id", "query_id")], axis=1)
+        _, first, pair = np.unique(asked, axis=0, return_index=True, return_inverse=True)
+        vectors = self.table.vectors
+        appeal = score_rows(self.model, self.assembler, vectors, self.judged[first]).f[pair.reshape(-1)]
         sign = -1 if self.recipe.metric in LOWER_IS_BETTER else 1
-        values = [self._ranking(scale * scores.f + scores.g)[self.recipe.metric] for scale in SCALES]
-        return SCALES[int(np.argmax([sign * (value or 0) for value in values]))]
+
+        def best(rest: np.ndarray, part: np.ndarray) -> float:
+            values = [self._ranking(scale * part + rest)[self.recipe.metric] for scale in SCALES]
+            return SCALES[int(np.argmax([sign * (value or 0) for value in values]))]
+
+        match = best(scores.g, scores.f)
+        by_appeal = best(scores.g + match * scores.f, appeal)
+        return (best(scores.g + by_appeal * appeal, scores.f) if by_appeal else match), by_appeal
 
     def past_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
         """The stage that trains g alone."""

@@ -8,8 +8,9 @@ Candidates and topics are written in different ways ("Coupon for 3 products: …
 what all candidates share hides what each is about. So each kind is read relative to its own mean, and a
 likeness counts relative to the candidate's greatest likeness with any topic known from the training part.
 
-What f learned from purchases knows which topics are popular, which says little of which coupons are: so f is
-then centred, the candidate's mean logit over some reference shoppers is taken off, and the match is left.
+What f learned from purchases is then parted: the candidate's mean logit over some reference shoppers is its appeal,
+which topics are popular and, asked for something, what answers it; the rest is the match with this shopper. Each
+has a scale of its own: where g knows better what is popular, the appeal is silent and the match is left.
 
 An entry of the history is something that the shopper did or said. What was said has a polarity: a liked entry
 counts like one that was turned to, a disliked one turns the taste away, and how far the liked ones outweigh
@@ -92,7 +93,8 @@ class WordsAttention(nn.Module):
         self.out = nn.Linear(width, 1)
         self.skip = nn.Linear(seen, 1, bias=False)
         self.dropout = nn.Dropout(dropout)
-        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.match_scale = nn.Parameter(torch.tensor(1.0))
+        self.appeal_scale = nn.Parameter(torch.tensor(1.0))
         self.opinion = nn.Parameter(torch.zeros(channels + 2))
         self.opinion_first = nn.Parameter(torch.zeros(channels + 2, width))
         for silent in (self.out.weight, self.out.bias, self.skip.weight):
@@ -143,20 +145,21 @@ class WordsAttention(nn.Module):
         setting = self.context(batch.numbers, batch.codes) @ self.setting
         logit_N, attention = self.meet(meeting, setting, with_attention=with_attention)
         if self.centred:
-            usual_P = self._usual(pairs) if apart_P2 is None else apart_P2[:, 1]
-            logit_N = logit_N - usual_P[batch.pair]
-        return self.scale * logit_N, attention
+            appeal_P = self._appeal(pairs) if apart_P2 is None else apart_P2[:, 1]
+            appeal_N = appeal_P[batch.pair]
+            return self.match_scale * (logit_N - appeal_N) + self.appeal_scale * appeal_N, attention
+        return self.match_scale * logit_N, attention
 
     def apart(self, text_PE: Tensor, query_PE: Tensor) -> Tensor:
-        """What no shopper changes of pairs, (P, 2): greatest likeness with a known topic, and the usual logit.
+        """What no shopper changes of pairs, (P, 2): greatest likeness with a known topic, and the appeal.
 
         Args:
             text_PE: vectors of the candidates' texts.
             query_PE: vectors of their queries, 0 where there is none.
         """
         pairs = self._pairs(text_PE, query_PE)
-        usual_P = self._usual(pairs) if self.centred else torch.zeros_like(pairs["query_likeness"])
-        return torch.stack([self._greatest(pairs["candidates"]), usual_P], dim=1)
+        appeal_P = self._appeal(pairs) if self.centred else torch.zeros_like(pairs["query_likeness"])
+        return torch.stack([self._greatest(pairs["candidates"]), appeal_P], dim=1)
 
     def _pairs(self, text_PE: Tensor, query_PE: Tensor) -> dict[str, Tensor]:
         """The part of a meeting that is of the pairs."""
@@ -166,7 +169,7 @@ class WordsAttention(nn.Module):
             "query_likeness": (text_PE * query_PE).sum(1),
         }
 
-    def _usual(self, pairs: dict[str, Tensor]) -> Tensor:
+    def _appeal(self, pairs: dict[str, Tensor]) -> Tensor:
         """Mean logit of each pair over the reference shoppers, (P,)."""
         num_shoppers, num_pairs = len(self.reference), len(pairs["candidates"])
         places = torch.arange(num_pairs, device=self.reference.device)

@@ -1,7 +1,7 @@
 """How far the goals are from what can be known: trees with features that no shop has when it must decide.
 
-Both leak on purpose and compete with nobody. One knows what each shopper will buy of a candidate's products while it
-is valid; what it still misses is which candidates of a list were really sent, and chance. The other has, instead of
+One knows what each shopper will buy of a candidate's products while it is valid: it leaks on purpose and competes with
+nobody; what it still misses is which candidates of a list were really sent, and chance. The other has, instead of
 words, counts of just what a candidate's text names.
 """
 

@@ -59,8 +59,11 @@ def facts(bench: Bench, found: Mapping[str, Runs], textbook: TextbookRuns) -> di
         "campaign": _campaign(bench, found, test),
         "ceilings": CEILINGS,
         "text_only": {
-            name: quality_figures.difference(figures["ours_uncrossed"], figures[name])
-            for name in ("past_uncrossed", "trees_uncrossed")
+            known: {
+                name: quality_figures.difference(figures[f"ours_{known}"], figures[f"{name}_{known}"])
+                for name in ("past", "trees")
+            }
+            for known in ("uncrossed", "told")
         },
         "slices": quality_figures.by_slice(data, bench.test, {name: scores[name] for name in SLICED}),
         "textbook": _textbook(bench, found, textbook),

@@ -15,7 +15,25 @@ from training.recipe import Recipe
 from training.scorer import Scorer
 from training.split import TEST, VALIDATION
 
-CROSS = "cross_"
+# Names of features begin so: counts of where shopper and candidate meet; and whatever of a candidate is known by
+# the products that it covers, which is all but its words and its own row.
+CROSS = ("cross_",)
+COVERED = (
+    "item_num_brand",
+    "item_num_category",
+    "item_num_department",
+    "item_num_item",
+    "item_num_line",
+    "item_num_products",
+    "item_num_topic",
+    "item_top_share",
+    "item_topic_rate",
+    "item_popularity",
+    "item_price",
+    "item_coupon_",
+    "item_discount_rate",
+    "item_department",
+)
 # f stays silent; as it would be in vain, no more than a text's marker tokens are read.
 SILENT: Mapping[str, Any] = {
     "trainable_layers": 0,
@@ -39,16 +57,16 @@ class Variant:
     name: str
     title: str
     changes: Mapping[str, Any] = field(default_factory=dict)
-    without: str | None = None
+    without: tuple[str, ...] = ()
 
 
 OURS = Variant(name="ours", title="ours")
 FROZEN = Variant(name="frozen", title="ours, language model frozen", changes={"trainable_layers": 0})
 PAST = Variant(name="past", title="ours without the words (g alone)", changes=SILENT)
 OURS_UNCROSSED = Variant(name="ours_uncrossed", title="ours", without=CROSS)
-PAST_UNCROSSED = Variant(
-    name="past_uncrossed", title="ours without the words (g alone)", changes=SILENT, without=CROSS
-)
+PAST_UNCROSSED = Variant(name="past_uncrossed", title=PAST.title, changes=SILENT, without=CROSS)
+OURS_TOLD = Variant(name="ours_told", title="ours", without=CROSS + COVERED)
+PAST_TOLD = Variant(name="past_told", title=PAST.title, changes=SILENT, without=CROSS + COVERED)
 
 
 def trained(variant: Variant, examples: Path, recipe: Recipe, *, work: Path) -> tuple[Scored, float]:
@@ -63,7 +81,7 @@ def trained(variant: Variant, examples: Path, recipe: Recipe, *, work: Path) -> 
     Returns:
         Probabilities, and the seconds of the fit (of its last part where it was resumed).
     """
-    folder = examples if variant.without is None else without(examples, work / "examples", variant.without)
+    folder = without(examples, work / "examples", variant.without) if variant.without else examples
     changed = replace(recipe, **variant.changes)
     start = time.perf_counter()
     result = fit(folder, changed, out=work / "out", work=work / "fit", log_dir=work / "log")
@@ -82,7 +100,7 @@ def _scored(data: Examples, bundle: Path, *, with_validation: bool) -> Scored:
     )
 
 
-def without(examples: Path, folder: Path, prefix: str) -> Path:
+def without(examples: Path, folder: Path, prefixes: tuple[str, ...]) -> Path:
     """An examples folder whose schema names no feature that begins so; the tables are the same files."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (ROWS, HISTORIES, TEXTS, FUTURES):
@@ -90,8 +108,10 @@ def without(examples: Path, folder: Path, prefix: str) -> Path:
             (folder / name).symlink_to((examples / name).absolute())
     schema = ExampleSchema.read(examples)
     kept = {
-        kind: [name for name in getattr(schema, kind) if not name.startswith(prefix)]
+        kind: [name for name in getattr(schema, kind) if not name.startswith(prefixes)]
         for kind in ("numeric", "categorical")
     }
-    replace(schema, **kept).write(folder)
+    # no fit asks for popularity, but a schema names a feature for it
+    popularity = schema.popularity if schema.popularity in kept["numeric"] else schema.activity
+    replace(schema, popularity=popularity, **kept).write(folder)
     return folder

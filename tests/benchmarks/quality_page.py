@@ -4,13 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tests.benchmarks.machine import described
-from tests.benchmarks.quality_tables import LOWER_IS_BETTER, NAMES, gap, interval, plain, spread, table
+from tests.benchmarks.quality_goals import ceilings_section, goals_section
+from tests.benchmarks.quality_tables import LOWER_IS_BETTER, NAMES, WAYS, gap, interval, plain, spread, table
 
-WAYS = {"any": "1 - ∏(1 - p)", "greatest": "greatest p", "fitted": "fitted on validation", "direct": "direct"}
 CAMPAIGN_TREES = "LightGBM on whole lists"
-COUPON_GOALS = {"auc": 0.930, "average_precision": 0.10, "ndcg_at_10": 0.55}
-CAMPAIGN_GOALS = {"auc": 0.84, "average_precision": 0.50}
-TEXT_GOAL = 0.05
 
 
 def page(facts: Mapping[str, Any]) -> str:
@@ -18,8 +15,8 @@ def page(facts: Mapping[str, Any]) -> str:
     parts = (
         _head,
         _coupon_level,
-        _goals,
-        _ceilings,
+        goals_section,
+        ceilings_section,
         _against,
         _campaign_level,
         _text_only,
@@ -28,22 +25,6 @@ def page(facts: Mapping[str, Any]) -> str:
         _settings,
     )
     return "\n".join(line for part in parts for line in (*part(facts), ""))
-
-
-def goals(facts: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """What was aimed at: its name, the goal, and what ours came to."""
-    ours = facts["figures"]["ours"]
-    text = facts["text_only"]["past_uncrossed"]["auc"]["difference"]
-    return [
-        *((f"coupon level {NAMES[name]}", goal, ours[name]["mean"]) for name, goal in COUPON_GOALS.items()),
-        *(
-            (f"campaign level {NAMES[name]}, {WAYS[way]}", goal, facts["campaign"]["ours"][way][name]["mean"])
-            for way in ("any", "fitted")
-            if way in facts["campaign"]["ours"]
-            for name, goal in CAMPAIGN_GOALS.items()
-        ),
-        ("AUC by the words alone, no cross counts", TEXT_GOAL, text),
-    ]
 
 
 def _head(facts: Mapping[str, Any]) -> Iterable[str]:
@@ -86,65 +67,6 @@ def _coupon_level(facts: Mapping[str, Any]) -> Iterable[str]:
             (title, *(interval(facts["figures"][name][figure]["interval"]) for figure in NAMES))
             for name, title in facts["titles"].items()
         ),
-    )
-
-
-def _goals(facts: Mapping[str, Any]) -> Iterable[str]:
-    yield "## Goals"
-    yield ""
-    yield from table(
-        ("goal", "at least", "ours", ""),
-        (
-            (name, f"{goal:.3f}", f"{value:.4f}", "reached" if value >= goal else f"{goal - value:.4f} short")
-            for name, goal, value in goals(facts)
-        ),
-    )
-    yield ""
-    yield _ahead(facts)
-
-
-def _ahead(facts: Mapping[str, Any]) -> str:
-    """Ours beside the best tabular method of each figure, in a sentence."""
-    said = []
-    for figure, name in NAMES.items():
-        sign = -1 if figure in LOWER_IS_BETTER else 1
-        best = max(facts["tabular"], key=lambda one: sign * facts["figures"][one][figure]["mean"])
-        gain = sign * facts["paired"][best][figure]["difference"]
-        word = "better" if gain > 0 else "worse"
-        said.append(f"{name} {abs(gain):.4f} {word} than {facts['titles'][best]}")
-    return f"Ours beside the best tabular method of each figure: {'; '.join(said)}."
-
-
-def _ceilings(facts: Mapping[str, Any]) -> Iterable[str]:
-    figures, campaign = facts["figures"], facts["campaign"]
-    shown = ("auc", "average_precision", "ndcg_at_10")
-    future, named, none = (figures[name] for name in ("trees_future", "trees_named", "trees_uncrossed"))
-    yield "## What could be reached"
-    yield ""
-    yield (
-        "LightGBM with the tuned settings and other features. The last row has seen the future and competes with "
-        "nobody: it says what would be left to win if every purchase were known in advance. A household gets about "
-        "16 of the 200 coupons of a large campaign, and the data do not say which."
-    )
-    yield ""
-    yield from table(
-        ("LightGBM with", *(NAMES[name] for name in shown), "campaign AUC", "campaign AP"),
-        (
-            (
-                title,
-                *(spread(figures[name][figure]) for figure in shown),
-                *(spread(campaign[name]["any"][figure]) for figure in ("auc", "average_precision")),
-            )
-            for name, title in facts["ceilings"].items()
-        ),
-    )
-    yield ""
-    yield (
-        f"With every purchase known: NDCG@10 {future['ndcg_at_10']['mean']:.3f}, where the goal is "
-        f"{COUPON_GOALS['ndcg_at_10']:.2f}, and campaign AUC {campaign['trees_future']['any']['auc']['mean']:.3f}, "
-        f"where it is {CAMPAIGN_GOALS['auc']:.2f}. Counts of what a coupon's text names, for which words "
-        f"can at best stand in, give {100 * (named['auc']['mean'] - none['auc']['mean']):+.1f} AUC points; the goal "
-        f"for the words is {100 * TEXT_GOAL:+.0f}."
     )
 
 
@@ -209,26 +131,39 @@ def _text_only(facts: Mapping[str, Any]) -> Iterable[str]:
     yield "## What the words know by themselves"
     yield ""
     yield (
-        "Every `cross_*` feature is taken away: nothing counts any more what the shopper did with the coupon's "
+        "First, every `cross_*` feature is taken away: nothing counts any more what the shopper did with the coupon's "
         "products, product types or departments, or with coupons of their kind. What is left to g and to LightGBM: the "
         "shopper, the coupon (how popular its product types are with everybody among it), the context. Only the "
         "words can still say whether a coupon suits a shopper."
     )
     yield ""
+    yield from _worded(facts, "uncrossed", "without cross counts")
+    yield ""
+    yield (
+        "Then whatever is known of a coupon by the products that it covers: how many, how popular, at what price, how "
+        "often their types were answered. So it is in a shop that has a campaign's words and no list of what it "
+        "covers. The campaign's own row (its type, its days, its past outcomes) is left."
+    )
+    yield ""
+    yield from _worded(facts, "told", "a coupon known by its words")
+
+
+def _worded(facts: Mapping[str, Any], known: str, title: str) -> Iterable[str]:
+    """Figures of the scorers that know so much, and how far ours is ahead."""
     titles = {
-        "trees_uncrossed": "LightGBM, tuned",
-        "past_uncrossed": "ours without the words (g alone)",
-        "ours_uncrossed": "ours",
+        "trees": facts["titles"]["trees"],
+        "past": facts["titles"]["past"],
+        "ours": facts["titles"]["ours"],
     }
     yield from table(
-        ("without cross counts", *NAMES.values()),
+        (title, *NAMES.values()),
         (
-            (title, *(spread(facts["figures"][name][figure]) for figure in NAMES))
-            for name, title in titles.items()
+            (of, *(spread(facts["figures"][f"{name}_{known}"][figure]) for figure in NAMES))
+            for name, of in titles.items()
         ),
     )
     yield ""
-    for name, found in facts["text_only"].items():
+    for name, found in facts["text_only"][known].items():
         one = found["auc"]
         yield (
             f"Ours minus {titles[name]}: {100 * one['difference']:+.1f} AUC points "

@@ -10,6 +10,7 @@ NAMES = {
     "calibration_error": "calibration error",
     "ndcg_at_10": "NDCG@10",
 }
+WAYS = {"any": "1 - ∏(1 - p)", "greatest": "greatest p", "fitted": "fitted on validation", "direct": "direct"}
 LOWER_IS_BETTER = ("log_loss", "calibration_error")
 
 

@@ -12,12 +12,13 @@ import torch
 from expectations.contracts.errors import DataError
 from expectations.contracts.examples import FUTURE_SCHEMA, FUTURES
 from tests.training.synthetic import write_examples
+from training.batches import Assembler
 from training.examples import read_examples
 from training.fit import FitResult, fit
 from training.futures import Futures
 from training.purchases import Purchases
 from training.recipe import Recipe
-from training.run import Run
+from training.run import SCALES, Run
 from training.scorer import Scorer
 from training.split import TEST, VALIDATION
 
@@ -90,6 +91,43 @@ def test_a_centred_f_says_nothing_of_the_reference_shoppers_on_average(fitted: F
     words = Scorer.load(fitted.bundle).model.words
     assert words.centred == 1 and fitted.metrics["num_futures"] == 48
     assert (words.reference >= 0).any() and words.topics.norm(dim=1).sub(1).abs().max() < 1e-5
+
+
+def test_f_is_match_and_appeal_and_appeal_is_the_same_for_everybody(
+    fitted: FitResult, examples: Path
+) -> None:
+    scorer, data = Scorer.load(fitted.bundle), read_examples(examples)
+    words = scorer.model.words
+    batch, text_ids = Assembler(data, scorer.transforms).batch(np.arange(len(data.rows)))
+
+    def said(match: float, appeal: float, centred: float = 1.0) -> torch.Tensor:
+        words.centred.fill_(centred)
+        with torch.no_grad():
+            words.match_scale.fill_(match)
+            words.appeal_scale.fill_(appeal)
+            return words(batch, scorer.texts.read([data.texts[place] for place in text_ids]))[0]
+
+    whole, match, appeal = said(1.0, 0.0, centred=0.0), said(1.0, 0.0), said(0.0, 1.0)
+    torch.testing.assert_close(match + appeal, whole)
+    assert match.std() > 0 and appeal.std() > 0
+    for pair in batch.pair.unique():
+        assert appeal[batch.pair == pair].std(correction=0) < 1e-6
+
+
+def test_the_scales_of_match_and_appeal_are_the_best_by_turns(examples: Path, recipe: Recipe) -> None:
+    run = Run(read_examples(examples), replace(recipe, metric="log_loss"))
+    torch.manual_seed(3)
+    torch.nn.init.normal_(run.model.words.out.weight)
+    run.settle_words()
+    found = run.best_scales()
+
+    def loss(match: float, appeal: float) -> float:
+        run.scale_words(match, appeal)
+        return run.figures()["log_loss"] or 0.0
+
+    least = loss(*found)
+    assert all(least <= loss(match, found[1]) + 1e-9 for match in SCALES)
+    assert least <= loss(0.0, 0.0)
 
 
 def test_without_futures_the_stage_is_skipped_and_said_so(recipe: Recipe, tmp_path: Path) -> None:
