@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 # pip's word for torch: `make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"` leaves CUDA out
 TORCH ?= torch==2.13.0
-# test processes at a time
+# processes of tests and of bench-quality at a time
 JOBS ?= 2
 SOURCE ?=
 PORT_UI ?= 3000
@@ -90,7 +90,7 @@ bench-tallrec: $(STAMP) ## what liked and disliked books in the history are wort
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.tallrec
 
 bench-quality: $(STAMP) ## every method on the same rows of Complete Journey, after make demo; QUICK=1 shows that it runs
-	@$(BIN)/python -m tests.benchmarks.quality $(if $(QUICK),--quick)
+	@$(BIN)/python -m tests.benchmarks.quality --jobs $(JOBS) $(if $(QUICK),--quick)
 
 bench-training: $(STAMP) ## rows a second beside the textbook loop, after make demo; QUICK=1 shows that it runs
 	@$(BIN)/python -m tests.benchmarks.training $(if $(QUICK),--quick)

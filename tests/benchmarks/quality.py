@@ -54,7 +54,11 @@ def places(home: Path, examples: Path | None) -> tuple[Path, Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit status is 0, or 1 after an error's message."""
-    options = command_line("quality", __doc__).parse_args(arguments)
+    parser = command_line("quality", __doc__)
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="fits of ours at a time, each with its share of the cores"
+    )
+    options = parser.parse_args(arguments)
     home = options.home.absolute()
     work = options.work or home / "benchmarks" / "quality"
     start = time.perf_counter()
@@ -65,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.quick and options.recipe is None:
             recipe = replace(recipe, **QUICK_RECIPE)
         tables = (covers_of(checked), bought_later(checked))
-        bench = Bench(examples, *tables, recipe, effort, Store(work, tell))
-        found = facts(bench, bench.run(), bench.textbook())
+        bench = Bench(examples, *tables, recipe, effort, Store(work, tell), jobs=options.jobs)
+        found = {"jobs": options.jobs, **facts(bench, bench.run(), bench.textbook())}
     except RecommenderError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1

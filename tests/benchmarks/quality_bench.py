@@ -1,7 +1,10 @@
 """Every method of `make bench-quality`, trained, scored, kept and measured."""
 
+import multiprocessing
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from expectations.contracts.landing import file_hash, fingerprint, read_json, write_json
 from tests.benchmarks import quality_ceilings, quality_ours, quality_rivals, quality_trees, training_textbook
@@ -70,10 +74,14 @@ class Store:
         self.folder, self.tell = folder, tell
         folder.mkdir(parents=True, exist_ok=True)
 
+    def has(self, name: str, key: str) -> bool:
+        """Whether it was made already."""
+        return (self.folder / f"{name}-{key}.npz").exists()
+
     def arrays(self, name: str, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """What `make` made, now or in an earlier run with the same key; its wall time is "seconds"."""
         path = self.folder / f"{name}-{key}.npz"
-        if not path.exists():
+        if not self.has(name, key):
             start = time.perf_counter()
             made = make()
             made.setdefault("seconds", np.array(time.perf_counter() - start))
@@ -112,6 +120,7 @@ class Bench:
         recipe: ours.
         effort: how much to do.
         store: finished scorers.
+        jobs: how many of our fits run at a time, each in a process of its own where it is more than one.
     """
 
     def __init__(
@@ -122,9 +131,11 @@ class Bench:
         recipe: Recipe,
         effort: Effort,
         store: Store,
+        *,
+        jobs: int = 1,
     ) -> None:
         self.examples, self.covers, self.later, self.recipe = examples, covers, later, recipe
-        self.effort, self.store = effort, store
+        self.effort, self.store, self.jobs = effort, store, jobs
         self.data: Examples = read_examples(examples)
         self.test = np.flatnonzero(self.data.part == TEST)
         self.validation = np.flatnonzero(self.data.part == VALIDATION)
@@ -133,13 +144,15 @@ class Bench:
     def run(self) -> dict[str, Runs]:
         """Train and score every method but the textbook: its runs, one for each seed."""
         found = dict(self._rivals())
-        for variant in (PAST, FROZEN, OURS, PAST_UNCROSSED, OURS_UNCROSSED, PAST_TOLD, OURS_TOLD):
+        searched = Variant(name="ours_searched", title="ours, not refitted", changes={"refit": False})
+        variants = (OURS, FROZEN, OURS_UNCROSSED, OURS_TOLD, PAST, PAST_UNCROSSED, PAST_TOLD)
+        fits = [(variant, seed) for seed in self.effort.seeds for variant in variants]
+        fits.append((searched, self.effort.seeds[0]))
+        if self.jobs > 1:
+            self._side_by_side(fits)
+        for variant in variants:
             found[variant.name] = [self._fitted(variant, seed) for seed in self.effort.seeds]
-        searched = self._fitted(
-            Variant(name="ours_searched", title="ours, not refitted", changes={"refit": False}),
-            self.effort.seeds[0],
-        )
-        found["ours"][0]["validation"] = searched["validation"]
+        found["ours"][0]["validation"] = self._fitted(*fits[-1])["validation"]
         return found
 
     def _rivals(self) -> Iterator[tuple[str, Runs]]:
@@ -212,16 +225,37 @@ class Bench:
 
         return self._arrays(f"campaign_trees-{seed}", make)
 
+    def _side_by_side(self, fits: Sequence[tuple[Variant, int]]) -> None:
+        """Make the fits that are not kept yet, several at a time."""
+        threads = max(1, (os.cpu_count() or 1) // self.jobs)
+        with ProcessPoolExecutor(
+            self.jobs,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=torch.set_num_threads,
+            initargs=(threads,),
+        ) as pool:
+            begun = {}
+            for variant, seed in fits:
+                recipe, key, work = self._plan(variant, seed)
+                if not self.store.has(f"{variant.name}-{seed}", key):
+                    fit = pool.submit(quality_ours.trained, variant, self.examples, recipe, work=work)
+                    begun[fit] = (f"{variant.name}-{seed}", key)
+            for fit in as_completed(begun):
+                self.store.arrays(*begun[fit], lambda fit=fit: _kept(*fit.result()))
+
     def _fitted(self, variant: Variant, seed: int) -> dict[str, np.ndarray]:
+        recipe, key, work = self._plan(variant, seed)
+        return self.store.arrays(
+            f"{variant.name}-{seed}",
+            key,
+            lambda: _kept(*quality_ours.trained(variant, self.examples, recipe, work=work)),
+        )
+
+    def _plan(self, variant: Variant, seed: int) -> tuple[Recipe, str, Path]:
+        """The recipe of a fit, the key that it is kept under, and its folder while it runs."""
         recipe = replace(self.recipe, seed=seed)
         key = self._key(quality_ours.__file__, training_code(), recipe.as_dict())
-        work = self.store.folder / f"{variant.name}-{seed}-{key}"
-
-        def make() -> dict[str, np.ndarray]:
-            scored, seconds = quality_ours.trained(variant, self.examples, recipe, work=work)
-            return {**plain(scored), "seconds": np.array(seconds)}
-
-        return self.store.arrays(f"{variant.name}-{seed}", key, make)
+        return recipe, key, self.store.folder / f"{variant.name}-{seed}-{key}"
 
     def textbook(self) -> "TextbookRuns":
         """The textbook, on the rows that it can be measured on in time."""
@@ -262,6 +296,10 @@ class Bench:
 def calibrated(data: Examples, score: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """A label-free score as probabilities of both parts."""
     return plain(quality_rivals.calibrated(data, score, seed=seed))
+
+
+def _kept(scored: Scored, seconds: float) -> dict[str, np.ndarray]:
+    return {**plain(scored), "seconds": np.array(seconds)}
 
 
 def plain(scored: Scored) -> dict[str, np.ndarray]:

@@ -59,7 +59,12 @@ def _coupon_level(facts: Mapping[str, Any]) -> Iterable[str]:
         ),
     )
     yield ""
-    yield "Seconds: wall time to train and score once; LightGBM's search and EASE's models are not in it."
+    beside = (
+        ""
+        if facts["jobs"] == 1
+        else f" Of ours {facts['jobs']} fits ran at a time, each with its share of the cores."
+    )
+    yield f"Seconds: wall time to train and score once; LightGBM's search and EASE's models are not in it.{beside}"
     yield ""
     yield from table(
         ("95 % intervals", *NAMES.values()),

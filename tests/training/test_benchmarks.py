@@ -166,7 +166,7 @@ def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
 
     said: list[str] = []
     effort = replace(QUICK, seeds=(1, 2))
-    bench = Bench(crossed, covers, later, recipe, effort, Store(tmp_path, said.append))
+    bench = Bench(crossed, covers, later, recipe, effort, Store(tmp_path, said.append), jobs=2)
     found = facts_of(bench, bench.run(), bench.textbook())
     done = len(said)
     again = Bench(crossed, covers, later, recipe, effort, Store(tmp_path, said.append))
@@ -180,7 +180,7 @@ def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
     assert found["figures"]["trees_future"]["auc"]["mean"] > found["figures"]["trees"]["auc"]["mean"]
     assert "fitted" in found["campaign"]["ours"]
     assert found["campaign"]["campaign_trees"]["direct"]["auc"]["mean"] > 0.5
-    facts = {"machine": machine(), "command": "make", "seconds": 1, "quick": True, **found}
+    facts = {"machine": machine(), "command": "make", "seconds": 1, "quick": True, "jobs": 2, **found}
     written = page(facts)
     assert all(title in written for title in TITLES.values())
     assert len(goals(facts)) == 9
