@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from expectations.contracts.landing import file_hash, fingerprint, write_json
 from tests.benchmarks.machine import machine
 
@@ -51,6 +53,37 @@ def tell(line: str) -> None:
     """Say one line with the time of day."""
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
     sys.stdout.flush()
+
+
+class Store:
+    """Arrays of finished parts, on disk.
+
+    Args:
+        folder: where they are kept.
+        tell: says one line to who watches.
+    """
+
+    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
+        self.folder, self.tell = folder, tell
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def has(self, name: str, key: str) -> bool:
+        """Whether it was made already."""
+        return (self.folder / f"{name}-{key}.npz").exists()
+
+    def arrays(self, name: str, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """What `make` made, now or in an earlier run with the same key; its wall time is "seconds"."""
+        path = self.folder / f"{name}-{key}.npz"
+        if not self.has(name, key):
+            start = time.perf_counter()
+            made = make()
+            made.setdefault("seconds", np.array(time.perf_counter() - start))
+            half = path.with_suffix(".half.npz")
+            np.savez(half, **made)
+            half.rename(path)
+            self.tell(f"{name}: {float(made['seconds']):.0f} s")
+        with np.load(path) as kept:
+            return dict(kept)
 
 
 def write_page(

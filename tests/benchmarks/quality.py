@@ -14,8 +14,8 @@ from pathlib import Path
 
 from expectations.contracts.errors import RecommenderError, SchemaError
 from expectations.contracts.landing import current_folder
-from tests.benchmarks.after_demo import SOURCE, command_line, tell, write_page
-from tests.benchmarks.quality_bench import Bench, Effort, Store
+from tests.benchmarks.after_demo import SOURCE, Store, command_line, tell, write_page
+from tests.benchmarks.quality_bench import Bench, Effort
 from tests.benchmarks.quality_ceilings import bought_later
 from tests.benchmarks.quality_facts import facts
 from tests.benchmarks.quality_page import page

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import torch
 
 from expectations.contracts.landing import file_hash, fingerprint, read_json, write_json
 from tests.benchmarks import quality_ceilings, quality_ours, quality_rivals, quality_trees, training_textbook
-from tests.benchmarks.after_demo import training_code
+from tests.benchmarks.after_demo import Store, training_code
 from tests.benchmarks.quality_ours import (
     FROZEN,
     OURS,
@@ -60,37 +59,6 @@ class Effort:
     textbook_seeds: int = 1
     test_others: int = 3000
     test_lists: int = 40
-
-
-class Store:
-    """Arrays of finished scorers, on disk.
-
-    Args:
-        folder: where they are kept.
-        tell: says one line to who watches.
-    """
-
-    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
-        self.folder, self.tell = folder, tell
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def has(self, name: str, key: str) -> bool:
-        """Whether it was made already."""
-        return (self.folder / f"{name}-{key}.npz").exists()
-
-    def arrays(self, name: str, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """What `make` made, now or in an earlier run with the same key; its wall time is "seconds"."""
-        path = self.folder / f"{name}-{key}.npz"
-        if not self.has(name, key):
-            start = time.perf_counter()
-            made = make()
-            made.setdefault("seconds", np.array(time.perf_counter() - start))
-            half = path.with_suffix(".half.npz")
-            np.savez(half, **made)
-            half.rename(path)
-            self.tell(f"{name}: {float(made['seconds']):.0f} s")
-        with np.load(path) as kept:
-            return dict(kept)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,9 +156,10 @@ def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
     crossed: Path, covers: pd.DataFrame, later: pd.DataFrame, recipe: Recipe, tmp_path: Path
 ) -> None:
     pytest.importorskip("lenskit")
+    from tests.benchmarks.after_demo import Store
     from tests.benchmarks.machine import machine
     from tests.benchmarks.quality import QUICK
-    from tests.benchmarks.quality_bench import Bench, Store
+    from tests.benchmarks.quality_bench import Bench
     from tests.benchmarks.quality_facts import TITLES
     from tests.benchmarks.quality_facts import facts as facts_of
     from tests.benchmarks.quality_goals import goals
