@@ -26,7 +26,6 @@ from torch import Tensor
 from training.calibration import fit_calibration
 from training.checkpoint import Progress, learned
 from training.domain import domain_stage, known_text_ids
-from training.metrics import ranking_figures
 from training.run import Run
 from training.split import TEST, VALIDATION
 from training.stage import Stage
@@ -137,15 +136,14 @@ class Course:
     def _find(self) -> None:
         """Calibration and figures, from the validation part."""
         run, facts = self.run, self.facts
-        scores, labels = run.validation_scores(), run.answers(run.judged)
+        scores, judge = run.validation_scores(), run.judge
         logits = scores.f + scores.g
-        slope, shift = fit_calibration(logits, labels) if run.recipe.calibrate else (1.0, 0.0)
+        slope, shift = fit_calibration(logits, judge.labels) if run.recipe.calibrate else (1.0, 0.0)
         facts["calibration"] = [slope, shift]
-        lists = run.data.columns.at("list_id", run.judged)
         skipped = not facts["learned"]
         facts["metrics"] = {
-            **ranking_figures(labels, slope * logits + shift, lists),
-            **run.alone(scores),
+            **judge.figures(slope * logits + shift),
+            **judge.alone(scores),
             "match_scale": facts["scales"][0],
             "appeal_scale": facts["scales"][1],
             "num_futures": 0 if skipped else len(run.futures_before(VALIDATION)),

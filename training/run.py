@@ -1,4 +1,4 @@
-"""The data, texts and modules of one fit, the stages that train them, and how they are judged."""
+"""The data, texts and modules of one fit, and the stages that train them."""
 
 import numpy as np
 import torch
@@ -7,25 +7,22 @@ from torch import Tensor
 from training.batches import Assembler, distinct, drawn_rows, places
 from training.encoder import first_device
 from training.examples import Examples
-from training.metrics import ranking_figures
+from training.judge import Judge
 from training.model import AdditiveModel, build_model
 from training.past import Past
 from training.purchases import Purchases
 from training.reading import Reading
 from training.recipe import Recipe
-from training.rows import rows_of, sampled, whole_lists
+from training.rows import rows_of, sampled
 from training.scoring import Scores, score_rows
 from training.split import TRAIN, VALIDATION
-from training.stage import LOWER_IS_BETTER, Stage
+from training.stage import Stage
 from training.transforms import Transforms, fit_transforms
 from training.tuning import Tuning
 from training.warm import Champion
 
-# of match and appeal beside g, after purchases
-SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
-# Of more rows than these, transforms are fitted on a sample, the validation part is judged by whole lists,
-# and trees learn from fewer of the rows without an answer.
-FITTED_ROWS, JUDGED_ROWS, TREE_ROWS = 1 << 20, 1 << 18, 1 << 19
+# Of more rows than these, transforms are fitted on a sample, and trees learn from fewer of those without an answer.
+FITTED_ROWS, TREE_ROWS = 1 << 20, 1 << 19
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
 
 
@@ -51,11 +48,7 @@ class Run:
         self.device = first_device()
         self.labels = data.columns["label"]
         self.train, self.validation = rows_of(data.part, TRAIN), rows_of(data.part, VALIDATION)
-        judged = whole_lists(data.columns, self.validation, JUDGED_ROWS)
-        both = 0 < self.labels[judged].sum() < len(judged)
-        self.judged = (
-            judged if both else self.validation
-        )  # of a few answers, none may be among the drawn lists
+        self.judge = Judge(data, self.validation, recipe.metric)
         self.transforms = champion.scorer.transforms if champion else self._fitted_transforms()
         self.assembler = Assembler(data, self.transforms)
         self.reading = reading or Reading(data.texts, recipe, champion, self.device)
@@ -181,19 +174,15 @@ class Run:
         scores = self.validation_scores()
         self.scale_words(0.0, 1.0)
         columns = self.data.columns
-        asked = np.stack([columns.at(name, self.judged) for name in ("text_id", "query_id")], axis=1)
+        asked = np.stack([columns.at(name, self.judge.rows) for name in ("text_id", "query_id")], axis=1)
         _, first, pair = np.unique(asked, axis=0, return_index=True, return_inverse=True)
         vectors = self.table.vectors
-        appeal = score_rows(self.model, self.assembler, vectors, self.judged[first]).f[pair.reshape(-1)]
-        sign = -1 if self.recipe.metric in LOWER_IS_BETTER else 1
-
-        def best(rest: np.ndarray, part: np.ndarray) -> float:
-            values = [self._ranking(scale * part + rest)[self.recipe.metric] for scale in SCALES]
-            return SCALES[int(np.argmax([sign * (value or 0) for value in values]))]
-
-        match = best(scores.g, scores.f)
-        by_appeal = best(scores.g + match * scores.f, appeal)
-        return (best(scores.g + by_appeal * appeal, scores.f) if by_appeal else match), by_appeal
+        usual = score_rows(self.model, self.assembler, vectors, self.judge.rows[first]).f[pair.reshape(-1)]
+        match = self.judge.best_scale(scores.g, scores.f)
+        appeal = self.judge.best_scale(scores.g + match * scores.f, usual)
+        if appeal:
+            match = self.judge.best_scale(scores.g + appeal * usual, scores.f)
+        return match, appeal
 
     def past_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
         """The stage that trains g alone."""
@@ -202,7 +191,8 @@ class Run:
 
         def figures() -> dict[str, float | None]:
             vectors = self.table.vectors
-            return self._ranking(score_rows(model, self.assembler, vectors, self.judged, past_only=True).g)
+            past_only = score_rows(model, self.assembler, vectors, self.judge.rows, past_only=True)
+            return self.judge.figures(past_only.g)
 
         rates = {"lr": recipe.tabular_learning_rate, "weight_decay": recipe.tabular_weight_decay}
         return Stage(
@@ -261,25 +251,12 @@ class Run:
     def figures(self) -> dict[str, float | None]:
         """Figures of f + g on the validation part."""
         scores = self.validation_scores()
-        return self._ranking(scores.f + scores.g)
+        return self.judge.figures(scores.f + scores.g)
 
     def validation_scores(self) -> Scores:
-        """What f and g say of the judged rows of the validation part."""
-        return score_rows(self.model, self.assembler, self.table.vectors, self.judged)
+        """What f and g say of the rows that judge."""
+        return score_rows(self.model, self.assembler, self.table.vectors, self.judge.rows)
 
     def answers(self, rows: np.ndarray) -> np.ndarray:
         """Labels of some rows, float32."""
         return self.labels[rows].astype(np.float32)
-
-    def _ranking(self, logit: np.ndarray) -> dict[str, float | None]:
-        lists = self.data.columns.at("list_id", self.judged)
-        return ranking_figures(self.answers(self.judged), logit, lists)
-
-    def alone(self, scores: Scores) -> dict[str, float | None]:
-        """How far f and g come alone on the validation part, and how much each varies there, in logits."""
-        found: dict[str, float | None] = {}
-        for name, part in (("f", scores.f), ("g", scores.g)):
-            figures = self._ranking(part)
-            kept = ("auc", "average_precision", "ndcg_at_10")
-            found |= {f"{name}_std": float(part.std()), **{f"{name}_{key}": figures[key] for key in kept}}
-        return found

@@ -16,9 +16,10 @@ from training.batches import Assembler
 from training.examples import read_examples
 from training.fit import FitResult, fit
 from training.futures import Futures
+from training.judge import SCALES
 from training.purchases import Purchases
 from training.recipe import Recipe
-from training.run import SCALES, Run
+from training.run import Run
 from training.scorer import Scorer
 from training.split import TEST, VALIDATION
 

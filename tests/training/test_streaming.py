@@ -15,7 +15,7 @@ import pytest
 from expectations.contracts.examples import HISTORIES, ROWS
 from tests.benchmarks import growth
 from tests.training.synthetic import make_rows, write_examples
-from training import batches, columns, histories, past, rows, run, split
+from training import batches, columns, histories, judge, past, rows, run, split
 from training.batches import Assembler, drawn_rows
 from training.examples import Examples, read_examples
 from training.recipe import Recipe
@@ -146,13 +146,17 @@ def test_of_many_rows_whole_lists_are_kept(data: Examples, monkeypatch: pytest.M
 def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
     data: Examples, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name, most in ((run, "FITTED_ROWS", 400), (run, "JUDGED_ROWS", 150), (run, "TREE_ROWS", 200)):
+    for module, name, most in (
+        (run, "FITTED_ROWS", 400),
+        (judge, "JUDGED_ROWS", 150),
+        (run, "TREE_ROWS", 200),
+    ):
         monkeypatch.setattr(module, name, most)
     monkeypatch.setattr(past, "LISTED_ROWS", 300)
     made = run.Run(data, replace(recipe, tree_models=1))
     lists = data.columns["list_id"]
-    assert set(made.judged) < set(made.validation)
-    assert not set(lists[made.judged]) & set(lists[np.setdiff1d(made.validation, made.judged)])
+    assert set(made.judge.rows) < set(made.validation)
+    assert not set(lists[made.judge.rows]) & set(lists[np.setdiff1d(made.validation, made.judge.rows)])
     stage = made.past_stage("past", made.train, epochs=1, validate=True)
     assert stage.validate is not None and stage.validate()["ndcg_at_10"] is not None
     made.grow_trees(made.train)
