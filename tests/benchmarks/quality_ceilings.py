@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from expectations.contracts.landing import current_folder
+from tests.benchmarks.quality_ours import CROSS
 from tests.benchmarks.quality_trees import Features
 from training.examples import Examples
 
 KEY = ["user_id", "item_id", "event_timestamp"]
 FUTURE = ("visits", "items", "amount")
 NAMED = ("cross_topic_", "cross_category_", "cross_department_")
-CROSS = "cross_"
 
 
 def bought_later(checked: Path) -> pd.DataFrame:

@@ -155,11 +155,7 @@ def _text_only(facts: Mapping[str, Any]) -> Iterable[str]:
 
 def _worded(facts: Mapping[str, Any], known: str, title: str) -> Iterable[str]:
     """Figures of the scorers that know so much, and how far ours is ahead."""
-    titles = {
-        "trees": facts["titles"]["trees"],
-        "past": facts["titles"]["past"],
-        "ours": facts["titles"]["ours"],
-    }
+    titles = {name: facts["titles"][name] for name in ("trees", "past", "ours")}
     yield from table(
         (title, *NAMES.values()),
         (
