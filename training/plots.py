@@ -28,9 +28,10 @@ def loss_curves(history: Sequence[Mapping[str, Any]], metric: str) -> bytes:
     for stage in dict.fromkeys(entry["stage"] for entry in history):
         entries = [entry for entry in history if entry["stage"] == stage]
         epochs = [entry["epoch"] for entry in entries]
-        upper.plot(epochs, [entry["train_loss"] for entry in entries], marker="o", label=stage)
+        (line,) = upper.plot(epochs, [entry["train_loss"] for entry in entries], marker="o", label=stage)
         if metric in entries[0]:
-            lower.plot(epochs, [entry[metric] for entry in entries], marker="o", label=stage)
+            values = [entry[metric] for entry in entries]
+            lower.plot(epochs, values, marker="o", label=stage, color=line.get_color())
     _label(upper, "Training loss", "epoch", "binary cross-entropy")
     _label(lower, f"Validation: {metric.replace('_', ' ')}", "epoch", metric.replace("_", " "))
     return _png(figure)
