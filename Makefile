@@ -92,7 +92,7 @@ bench-tallrec: $(STAMP) ## what liked and disliked books in the history are wort
 bench-quality: $(STAMP) ## every method on the same rows of Complete Journey, after make demo; QUICK=1 shows that it runs
 	@$(BIN)/python -m tests.benchmarks.quality --jobs $(JOBS) $(if $(QUICK),--quick)
 
-bench-training: $(STAMP) ## rows a second beside the textbook loop, after make demo; QUICK=1 shows that it runs
+bench-training: $(STAMP) ## rows a second beside the textbook loop, after make demo, an hour; QUICK=1 shows that it runs
 	@$(BIN)/python -m tests.benchmarks.training $(if $(QUICK),--quick)
 
 bench-growth: $(STAMP) ## time and memory of training on 1e5, 1e6 and 1e7 synthetic exposures

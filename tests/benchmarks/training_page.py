@@ -12,6 +12,11 @@ WHAT = {
     "all layers": "every row, all layers of the language model learn",
     "same rows": "only the rows that the textbook saw",
 }
+TEXTBOOK = {
+    "the recipe's layers": "the recipe's layers learn",
+    "all layers": "all layers learn",
+    "with time": "the recipe's layers learn, with more time",
+}
 
 
 def page(facts: Mapping[str, Any]) -> str:
@@ -31,12 +36,15 @@ def _head(facts: Mapping[str, Any]) -> Iterable[str]:
     yield ""
     verdict = "reached" if facts["ratio"] >= GOAL else f"{GOAL / facts['ratio']:.1f} times short"
     ours, textbook = facts["ours"]["every row"], facts["textbook"]["the recipe's layers"]
-    better = "better" if facts["auc_ours"] >= facts["auc_textbook"] else "WORSE"
+    patient = facts["textbook"]["with time"]
+    best = max(facts["auc_textbook"], facts["auc_textbook_patient"])
+    better = "better" if facts["auc_ours"] >= best else "WORSE"
     yield (
         f"Ours learns from **{facts['ratio']:.0f} times** as many rows a second as the textbook loop with the same "
         f"trainable layers ({facts['trainable_layers']} of the language model's; the goal of {GOAL} is {verdict}), "
         f"at a {better} AUC: {facts['auc_ours']:.4f} after a whole fit of {ours['whole_seconds']:.0f} seconds against "
-        f"{facts['auc_textbook']:.4f} after the {textbook['seconds']:.0f} seconds that the textbook was given. "
+        f"{facts['auc_textbook']:.4f} after the {textbook['seconds']:.0f} seconds that the textbook was given, "
+        f"and {patient['auc']:.4f} after {patient['seconds'] / 60:.0f} minutes. "
         f"Counted by the wall time of the whole fit it is {facts['ratio_whole_fit']:.0f} times; with all layers "
         f"learning in both, {facts['ratio_all_layers']:.0f} times; the packaged recipe, which does not read most "
         f"unanswered rows, {facts['ratio_recipe']:.0f} times."
@@ -69,7 +77,7 @@ def _speed(facts: Mapping[str, Any]) -> Iterable[str]:
             ),
             *(
                 (
-                    f"textbook: {name} learn",
+                    f"textbook: {TEXTBOOK[name]}",
                     f"{one['rows']:,}",
                     f"{one['seconds']:.0f}",
                     f"{one['rows_per_second']:,.1f}",
@@ -93,18 +101,20 @@ def _quality(facts: Mapping[str, Any]) -> Iterable[str]:
     yield "## What it learned"
     yield ""
     rows = [(f"ours: {WHAT[name]}", one) for name, one in facts["ours"].items()]
-    rows += [(f"textbook: {name} learn", one) for name, one in facts["textbook"].items()]
+    rows += [(f"textbook: {TEXTBOOK[name]}", one) for name, one in facts["textbook"].items()]
     yield from _table(
         ("loop", "AUC", "AP"),
         ((title, f"{one['auc']:.4f}", f"{one['average_precision']:.4f}") for title, one in rows),
     )
     yield ""
-    test, train = facts["test"], facts["train"]
+    test, train, patient = facts["test"], facts["train"], facts["textbook"]["with time"]
     yield (
         f"Learned from the training part ({train['rows']:,} rows, {train['answered']} answered), without the refit; "
         f"measured on {test['rows']:,} drawn test rows, all {test['answered']} answered ones among them; for AP "
         "each other row stands for as many as it was drawn from. The textbook had the wall time of ours' whole fit "
-        "on every row, or what its own limit left of it, for rows drawn from the same part, all answered among them."
+        "on every row, or what its own limit left of it, for rows drawn from the same part, all answered among them. "
+        f"With more time it came to see {patient['seen']:,} rows, all answered among them, "
+        f"{patient['rows'] / patient['seen']:.1f} times each."
     )
 
 

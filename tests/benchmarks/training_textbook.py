@@ -10,6 +10,7 @@ too, so that it is told what ours is told as far as the length allows.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ TOLD = (
     "cross_topic_days",
     "cross_item_visits",
     "cross_department_visits",
-    "cross_answered_topics",
-    "cross_answered_items",
+    "cross_topic_coupons",
+    "cross_item_coupons",
     "user_num_outcomes",
     "user_num_sessions",
     "user_income",
@@ -44,7 +45,7 @@ class Lesson:
     """What the loop did.
 
     Attributes:
-        seen: (rows,) numbers of the rows whose loss was computed.
+        seen: (rows,) numbers of the rows whose loss was computed, one that came twice stands twice.
         seconds: wall time of the loop, without loading the model.
         stopped: whether the wall time ended it before its rows were through.
     """
@@ -149,14 +150,17 @@ class Textbook:
             for layer in layers[len(layers) - trainable_layers :]:
                 layer.requires_grad_(True)
 
-    def fit(self, data: Examples, rows: np.ndarray, *, share: float, seconds: float) -> Lesson:
-        """One epoch over the rows, or as far as the wall time goes.
+    def fit(
+        self, data: Examples, rows: np.ndarray, *, share: float, seconds: float, epochs: int = 1
+    ) -> Lesson:
+        """Some epochs over the rows, or as far as the wall time goes.
 
         Args:
             data: the examples.
             rows: (N,) row numbers.
             share: of the unanswered rows that are among them; the loss corrects for it as ours does.
             seconds: wall time after which the loop ends; the learning rate has fallen to 0 by then.
+            epochs: how often each row comes.
         """
         shuffle = torch.Generator().manual_seed(self.seed)
         written = self._written(data, rows)
@@ -165,8 +169,8 @@ class Textbook:
         optimizer = torch.optim.AdamW(learning, lr=RATE, weight_decay=DECAY)
         self.model.train()
         start, seen = time.perf_counter(), np.zeros(0, dtype=np.int64)
-        for batch in loader:
-            done = max(len(seen) / len(rows), (time.perf_counter() - start) / seconds)
+        for batch in chain.from_iterable(repeat(loader, epochs)):
+            done = max(len(seen) / (epochs * len(rows)), (time.perf_counter() - start) / seconds)
             if done >= 1:
                 break
             for group in optimizer.param_groups:
@@ -179,7 +183,7 @@ class Textbook:
             nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             seen = np.concatenate([seen, places.numpy()])
-        return Lesson(seen=seen, seconds=time.perf_counter() - start, stopped=len(seen) < len(rows))
+        return Lesson(seen=seen, seconds=time.perf_counter() - start, stopped=len(seen) < epochs * len(rows))
 
     @torch.inference_mode()
     def probabilities(

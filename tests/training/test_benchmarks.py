@@ -202,6 +202,8 @@ def test_the_speed_of_ours_beside_the_textbook(examples: Path, recipe: Recipe, t
         found["ours"]["every row"]["rows_per_second"]
         / found["textbook"]["the recipe's layers"]["rows_per_second"]
     )
+    patient = found["textbook"]["with time"]
+    assert patient["rows"] == QUICK.patient_epochs * patient["seen"]
     assert found["floor"]["tokens"] <= found["floor"]["padded"]
     facts = {"machine": machine(), "command": "make", "seconds": 1, "quick": True, **found}
     assert f"{found['auc_ours']:.4f}" in page(facts)
