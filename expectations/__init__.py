@@ -1,1 +1,1 @@
-"""What data must be: contracts say what a row is, suites say what is normal."""
+"""What a row is (contracts), how it is kept (storage), and what is normal (suites)."""

@@ -1,1 +1,1 @@
-"""Behaviour, outcome and context features, and the point-in-time examples made of them."""
+"""A shop's tables in, features out: point-in-time training sets, and the features of a request."""

@@ -1,1 +1,1 @@
-"""Dagster definitions: the only room that sees all the others."""
+"""Dagster: the only room that sees all the others."""

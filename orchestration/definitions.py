@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from features.sources import COMPLETE_JOURNEY
 from orchestration.assets.data import checked_tables, landed_tables
 from orchestration.assets.features import feature_rows, online_features, training_examples
 from orchestration.assets.model import (
@@ -15,11 +16,10 @@ from orchestration.assets.model import (
     run_report,
     searched_recipe,
 )
+from orchestration.automation.schedules import data_job, schedules, search_job, whole_job
+from orchestration.automation.sensors import failed_checks, failed_runs
 from orchestration.home import Home
-from orchestration.instance import COMPLETE_JOURNEY
-from orchestration.schedules import data_job, schedules, search_job, whole_job
-from orchestration.sensors import failed_checks, failed_runs
-from orchestration.workplace import Workplace
+from orchestration.resources import WorkspaceResource
 
 ASSETS = (
     landed_tables,
@@ -42,7 +42,7 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         environ: RECOMMENDER_HOME, RECOMMENDER_SOURCE, RECOMMENDER_FEAST_URL, RECOMMENDER_RECIPE,
             RECOMMENDER_GATE and RECOMMENDER_UI_URL; each has a default but the Feast registry.
     """
-    work = Workplace(
+    workspace = WorkspaceResource(
         home=str(Home.from_environment(environ).root),
         source=environ.get("RECOMMENDER_SOURCE") or str(COMPLETE_JOURNEY),
         registry_url=dg.EnvVar("RECOMMENDER_FEAST_URL"),
@@ -55,7 +55,7 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         jobs=[data_job, whole_job, search_job],
         schedules=schedules(environ),
         sensors=[failed_runs, failed_checks],
-        resources={"work": work},
+        resources={"workspace": workspace},
         executor=dg.multiprocess_executor.configured({"max_concurrent": 2}),
     )
 

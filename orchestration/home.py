@@ -1,7 +1,7 @@
 """Where everything that runs make is kept: the layout of RECOMMENDER_HOME.
 
 .recommender/
-├── tables/<source>/<table>/       landed tables, datasets of `expectations.contracts.landing`
+├── tables/<source>/<table>/       landed tables, datasets of `expectations.storage.datasets`
 ├── checked/<source>/<table>/      the rows that passed their contract
 ├── quarantine/<source>/<table>/   the rows that did not
 ├── features/<source>/…            feature tables

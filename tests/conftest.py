@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.instance import DEFAULTS, QUIET
+from orchestration.local.instance import DEFAULTS, QUIET
 
 
 def pytest_configure():

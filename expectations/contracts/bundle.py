@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from expectations.contracts.errors import BundleError
-from expectations.contracts.landing import file_hash, write_json
+from expectations.errors import BundleError
+from expectations.storage.atomic import write_json
+from expectations.storage.hashes import file_hash
 
 MANIFEST = "manifest.json"
 FORMAT = 1

@@ -1,7 +1,7 @@
 """One served recommendation: the row that the decision log keeps and outcomes come back to."""
 
-from expectations.contracts.table import Column, Table
-from expectations.contracts.tables import SCENARIOS
+from expectations.contracts.schema import Column, Table
+from expectations.contracts.shop_tables import SCENARIOS
 
 DECISIONS = Table(
     name="decisions",

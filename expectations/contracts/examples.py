@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from expectations.contracts.errors import SchemaError
-from expectations.contracts.landing import read_json, write_json
+from expectations.errors import SchemaError
+from expectations.storage.atomic import read_json, write_json
 
 ROWS, HISTORIES, TEXTS, SCHEMA = "rows.parquet", "histories.parquet", "texts.parquet", "schema.json"
 FUTURES, FUTURE_DAYS = "futures.parquet", 28

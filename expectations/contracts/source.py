@@ -32,9 +32,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from expectations.contracts.errors import SettingError
-from expectations.contracts.table import EXTRA_TYPES, ExtraKind, Table
-from expectations.contracts.tables import CONTRACTS
+from expectations.contracts.schema import EXTRA_TYPES, ExtraKind, Table
+from expectations.contracts.shop_tables import CONTRACTS
+from expectations.errors import SettingError
 
 CONNECTORS = ("tables", "complete_journey")
 

@@ -1,1 +1,1 @@
-"""Great Expectations suites built from the contracts."""
+"""Great Expectations suites built from the contracts: landed tables in, checked tables, quarantine and reports out."""

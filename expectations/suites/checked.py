@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expectations.contracts.quarantine import QUARANTINE_SCHEMA
-from expectations.contracts.table import Table
+from expectations.contracts.schema import Table
+from expectations.storage.quarantine import QUARANTINE_SCHEMA
 from expectations.suites.scan import Scan
 
 QUARANTINE_FILE = "validation.parquet"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from expectations.contracts.errors import ImplementationError
-from expectations.contracts.landing import write_text
+from expectations.errors import ImplementationError
+from expectations.storage.atomic import write_text
 from expectations.suites.rules import Rule
 
 if TYPE_CHECKING:

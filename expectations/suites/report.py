@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from expectations.contracts.errors import SchemaError
+from expectations.errors import SchemaError
 from expectations.suites.rules import Rule, Severity
 
 

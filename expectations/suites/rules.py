@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from expectations.contracts.table import Column, Table
+from expectations.contracts.schema import Column, Table
 
 Severity = Literal["critical", "warning"]
 

@@ -17,9 +17,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expectations.contracts.errors import SchemaError
-from expectations.contracts.table import Table
-from expectations.suites.cross_table import Reference
+from expectations.contracts.schema import Table
+from expectations.errors import SchemaError
+from expectations.suites.referential_rules import Reference
 from expectations.suites.rules import Rule, is_missing, literal, own, quoted
 
 if TYPE_CHECKING:

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import duckdb
 
-from expectations.contracts.errors import ImplementationError, SchemaError
-from expectations.contracts.landing import POINTER, current, fingerprint, land, write_json
-from expectations.contracts.table import Table
+from expectations.contracts.schema import Table
+from expectations.errors import ImplementationError, SchemaError
+from expectations.storage.atomic import write_json
+from expectations.storage.datasets import POINTER, current, land
+from expectations.storage.hashes import fingerprint
 from expectations.suites.checked import QUARANTINE_FILE, write_checked, write_quarantine
-from expectations.suites.cross_table import cross_rules, future_columns, references
 from expectations.suites.data_docs import Finding, Project
-from expectations.suites.distribution import distribution_rules
-from expectations.suites.from_contract import contract_rules
+from expectations.suites.distribution_rules import distribution_rules
+from expectations.suites.referential_rules import cross_rules, future_columns, references
 from expectations.suites.report import CheckReport, TableReport, check_report, from_pointer, to_facts
 from expectations.suites.rules import Rule, Settings, quoted
 from expectations.suites.scan import Scan, data_files, missing_columns, open_scan
+from expectations.suites.schema_rules import contract_rules
 
 RULES_VERSION = 1
 """Raise it when the meaning of a validation changes while its rules read the same."""

@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-COMPLETE_JOURNEY: Path = Path(__file__).with_name("complete_journey.toml")
+COMPLETE_JOURNEY: Path = Path(__file__).parent / "complete_journey" / "source.toml"
 """The packaged declaration of the Complete Journey data."""

@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from expectations.contracts.errors import RecommenderError
 from expectations.contracts.source import read_source
+from expectations.errors import RecommenderError
 from features.sources import COMPLETE_JOURNEY
 from features.sources.landing import LandedTable, ingest
 

@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from expectations.contracts.errors import SchemaError, TransientError
-from expectations.contracts.landing import POINTER, current, file_hash, fingerprint, land
+from expectations.contracts.schema import Table
 from expectations.contracts.source import Source
-from expectations.contracts.table import Table
+from expectations.errors import SchemaError, TransientError
+from expectations.storage.datasets import POINTER, current, land
+from expectations.storage.hashes import file_hash, fingerprint
 from features.sources.staging import Reading, explained, open_duckdb
 from features.sources.writing import count_rows, first_reason, write_rejected, write_table
 
@@ -120,10 +121,10 @@ def ingest(
 
 def _readings(source: Source, scratch: Path) -> Mapping[str, Reading]:
     if source.connector == "complete_journey":
-        from features.sources import complete_journey
+        from features.sources.complete_journey import connector as complete_journey
 
         return complete_journey.readings(source)
-    from features.sources import tables  # SQLAlchemy is loaded by those who need it
+    from features.sources.tables import connector as tables  # SQLAlchemy is loaded by those who need it
 
     return tables.readings(source, scratch)
 
@@ -173,7 +174,7 @@ def _version(source: Source, contract: Table, reading: Reading) -> str:
         [contract.key, contract.event_time],
         [dict(declared.columns), dict(declared.constants), declared.query] if declared else None,
         reading.identity,
-        [file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
+        [file_hash(path) for path in sorted(Path(__file__).parent.rglob("*.py"))],
     )
 
 

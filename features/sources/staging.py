@@ -15,8 +15,8 @@ from typing import Any
 
 import duckdb
 
-from expectations.contracts.errors import ImplementationError, SchemaError, SettingError, TransientError
-from expectations.contracts.table import ColumnType
+from expectations.contracts.schema import ColumnType
+from expectations.errors import ImplementationError, SchemaError, SettingError, TransientError
 
 STAGED = "staged"
 REASON = "__reason"

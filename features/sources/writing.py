@@ -5,8 +5,8 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from expectations.contracts.quarantine import QUARANTINE_SCHEMA
-from expectations.contracts.table import Table
+from expectations.contracts.schema import Table
+from expectations.storage.quarantine import QUARANTINE_SCHEMA
 from features.sources.staging import REASON, ROW, STAGED, first_row, identifier
 
 _ROW_GROUP = 250_000

@@ -1,1 +1,1 @@
-"""The Feast repo: entities, feature views, feature services."""
+"""The Feast repo and its client, the only place that imports Feast: feature rows in, offline and online reads out."""

@@ -17,8 +17,8 @@ from feast.data_source import RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float64, String
 
-from features.context import CALENDAR_FEATURES, CONTEXT_FEATURES
-from features.vocabulary import CANDIDATE, SHOPPER
+from features.views.feature_schema import CANDIDATE, SHOPPER
+from features.views.request_context import CALENDAR_FEATURES, CONTEXT_FEATURES
 
 USER_VIEWS = ("user_behaviour", "user_outcomes", "user_attributes", "user_history")
 ITEM_VIEWS = ("item_outcomes", "item_attributes")
@@ -100,7 +100,7 @@ def _clock_view() -> Any:
         description="what the clock says at the moment, in UTC",
     )
     def context_clock(inputs: pd.DataFrame) -> pd.DataFrame:
-        from features.context import clock_features  # Feast runs this body on its own
+        from features.views.request_context import clock_features  # Feast runs this body on its own
 
         return pd.DataFrame(clock_features(inputs["moment"].tolist()))
 
@@ -117,7 +117,7 @@ def _calendar_view(attributes: FeatureView) -> Any:
         description="where the moment lies in the candidate's validity, in days",
     )
     def item_calendar(inputs: pd.DataFrame) -> pd.DataFrame:
-        from features.context import calendar_features
+        from features.views.request_context import calendar_features
 
         found = calendar_features(
             inputs["moment"].tolist(), inputs["item_valid_from"].tolist(), inputs["item_valid_until"].tolist()

@@ -1,1 +1,1 @@
-"""The assets: thin adapters from a step's result to Dagster's metadata."""
+"""The assets: thin adapters from a pipeline step's result to Dagster's metadata."""

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from expectations.contracts.tables import CONTRACTS
-from orchestration import display
-from orchestration.failures import told_apart
-from orchestration.workplace import Workplace
+from expectations.contracts.shop_tables import CONTRACTS
+from orchestration.assets import metadata
+from orchestration.assets.failures import told_apart
+from orchestration.resources import WorkspaceResource
 
 OWNERS = ["team:recommendations"]
 CRITICAL, WARNING = "critical_rules", "warning_rules"
@@ -34,12 +34,12 @@ def checked_key(table: str) -> str:
         for name, contract in CONTRACTS.items()
     ],
 )
-def landed_tables(work: Workplace) -> Iterator[dg.MaterializeResult]:
+def landed_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]:
     """Land the six tables of the source."""
-    from orchestration.steps import data as steps
+    from orchestration.pipeline import data as steps
 
     with told_apart():
-        landed = steps.ingest(work)
+        landed = steps.ingest(workspace.workspace())
     for name in CONTRACTS:
         if name not in landed:
             yield dg.MaterializeResult(
@@ -55,7 +55,7 @@ def landed_tables(work: Workplace) -> Iterator[dg.MaterializeResult]:
                 "rejected_rows": table.num_rejected,
                 "unchanged": not table.written,
                 "folder": dg.MetadataValue.path(table.folder),
-                "preview": display.preview(table.folder),
+                "preview": metadata.preview(table.folder),
             },
         )
 
@@ -84,12 +84,12 @@ def landed_tables(work: Workplace) -> Iterator[dg.MaterializeResult]:
         )
     ],
 )
-def checked_tables(work: Workplace) -> Iterator[dg.MaterializeResult]:
+def checked_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]:
     """Check every landed table against its contract, its distributions and the other tables."""
-    from orchestration.steps import data as steps
+    from orchestration.pipeline import data as steps
 
     with told_apart():
-        reports = steps.validate(work)
+        reports = steps.validate(workspace.workspace())
     for name in CONTRACTS:
         yield _checked(name, reports.get(name))
 
@@ -112,8 +112,8 @@ def _checked(name: str, report) -> dg.MaterializeResult:  # type: ignore[no-unty
             "landed_rows": report.num_rows,
             "quarantined_rows": report.num_quarantined,
             "unchanged": report.unchanged,
-            "data_docs": display.page(report.data_docs),
-            "preview": display.preview(report.folder),
+            "data_docs": metadata.page(report.data_docs),
+            "preview": metadata.preview(report.folder),
         },
         check_results=[
             _check_result(report, "critical", CRITICAL),
@@ -154,7 +154,7 @@ def _check_result(report, severity: str, name: str) -> dg.AssetCheckResult:  # t
         description="; ".join(check.message for check in failed)[:1000] or f"{len(checks)} rules passed",
         metadata={
             "failed_rules": dg.MetadataValue.json(details),
-            "rules": display.table(rows),
-            "data_docs": display.page(report.data_docs),
+            "rules": metadata.table(rows),
+            "data_docs": metadata.page(report.data_docs),
         },
     )

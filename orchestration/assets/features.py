@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from expectations.contracts.tables import CONTRACTS
-from orchestration import display
+from expectations.contracts.shop_tables import CONTRACTS
+from orchestration.assets import metadata
 from orchestration.assets.data import OWNERS, checked_key
-from orchestration.failures import told_apart
-from orchestration.workplace import Workplace
+from orchestration.assets.failures import told_apart
+from orchestration.resources import WorkspaceResource
 
 FEATURE_ROWS = {
     "user_behaviour": (
@@ -50,12 +50,12 @@ FEATURE_ROWS = {
         for name, (grain, tables) in FEATURE_ROWS.items()
     ],
 )
-def feature_rows(work: Workplace) -> Iterator[dg.MaterializeResult]:
+def feature_rows(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]:
     """Compute the feature rows of all entities and moments."""
-    from orchestration.steps import data as steps
+    from orchestration.pipeline import data as steps
 
     with told_apart():
-        made = steps.build_features(work)
+        made = steps.build_features(workspace.workspace())
     for name in FEATURE_ROWS:
         path = made.folder / f"{name}.parquet"
         yield dg.MaterializeResult(
@@ -66,7 +66,7 @@ def feature_rows(work: Workplace) -> Iterator[dg.MaterializeResult]:
                 "unchanged": not made.made,
                 "horizon": made.facts["horizon"],
                 "file": dg.MetadataValue.path(path),
-                "preview": display.preview(path),
+                "preview": metadata.preview(path),
             },
         )
 
@@ -87,13 +87,13 @@ def feature_rows(work: Workplace) -> Iterator[dg.MaterializeResult]:
         )
     ],
 )
-def online_features(work: Workplace) -> dg.MaterializeResult:
+def online_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Apply the Feast repo, fill the online store, compare it with the offline store."""
-    from orchestration.steps import data as steps
+    from orchestration.pipeline import data as steps
 
     with told_apart():
-        made = steps.fill_online_store(work)
-        parity = steps.compare_stores(work)
+        made = steps.fill_online_store(workspace.workspace())
+        parity = steps.compare_stores(workspace.workspace())
     return dg.MaterializeResult(
         data_version=dg.DataVersion(made.folder.name),
         metadata={
@@ -125,12 +125,12 @@ def online_features(work: Workplace) -> dg.MaterializeResult:
     owners=OWNERS,
     tags={"layer": "examples"},
 )
-def training_examples(work: Workplace) -> dg.MaterializeResult:
+def training_examples(workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Join exposures and features into the examples folder."""
-    from orchestration.steps import data as steps
+    from orchestration.pipeline import data as steps
 
     with told_apart():
-        made = steps.build_examples(work)
+        made = steps.build_examples(workspace.workspace())
     return dg.MaterializeResult(
         data_version=dg.DataVersion(made.folder.name),
         metadata={
@@ -140,6 +140,6 @@ def training_examples(work: Workplace) -> dg.MaterializeResult:
             "histories": made.facts["histories"],
             "unchanged": not made.made,
             "folder": dg.MetadataValue.path(made.folder),
-            "preview": display.preview(made.folder / "rows.parquet"),
+            "preview": metadata.preview(made.folder / "rows.parquet"),
         },
     )

@@ -5,10 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration import display
+from orchestration.assets import metadata
 from orchestration.assets.data import OWNERS
-from orchestration.failures import told_apart
-from orchestration.workplace import Workplace
+from orchestration.assets.failures import told_apart
+from orchestration.resources import WorkspaceResource
 
 NUM_TRIALS = 30
 SCORERS = ("test", "before", "baseline", "popularity", "champion")
@@ -46,14 +46,14 @@ class Search(dg.Config):
     tags={"layer": "model"},
 )
 def model_bundle(
-    context: dg.AssetExecutionContext, config: Training, work: Workplace
+    context: dg.AssetExecutionContext, config: Training, workspace: WorkspaceResource
 ) -> dg.MaterializeResult:
     """Fit a bundle, resuming where a killed run stopped."""
-    from orchestration.steps import model as steps
-    from training.plots import loss_curves
+    from orchestration.pipeline import model as steps
+    from training.evaluation.plots import loss_curves
 
     with told_apart():
-        made = steps.train(work, full=config.full)
+        made = steps.train(workspace.workspace(), full=config.full)
     facts = made.facts
     context.log.info("bundle %s %s", facts["bundle"][:12], "fitted" if made.made else "is unchanged")
     return dg.MaterializeResult(
@@ -62,9 +62,9 @@ def model_bundle(
             "bundle": facts["bundle"],
             "unchanged": not made.made,
             "start": facts["start"],
-            "validation": display.table([_shown(facts["metrics"])]),
-            "loss_curves": display.picture(loss_curves(facts["history"], facts["metric"]), "loss curves"),
-            "seconds": display.table([facts["seconds"]]),
+            "validation": metadata.table([_shown(facts["metrics"])]),
+            "loss_curves": metadata.picture(loss_curves(facts["history"], facts["metric"]), "loss curves"),
+            "seconds": metadata.table([facts["seconds"]]),
             "tensorboard": dg.MetadataValue.path(facts["log_dir"]),
             "folder": dg.MetadataValue.path(made.folder),
         },
@@ -80,19 +80,19 @@ def model_bundle(
     owners=OWNERS,
     tags={"layer": "model"},
 )
-def searched_recipe(config: Search, work: Workplace) -> dg.MaterializeResult:
+def searched_recipe(config: Search, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Search for a better recipe, going on where a killed search stopped."""
-    from orchestration.steps import model as steps
+    from orchestration.pipeline import model as steps
 
     with told_apart():
-        recipe, summary = steps.search(work, trials=config.trials, space=config.space)
+        recipe, summary = steps.search(workspace.workspace(), trials=config.trials, space=config.space)
     trials = [{**_shown(trial), **trial["settings"]} for trial in summary["trials"]]
     return dg.MaterializeResult(
         metadata={
             "best_value": summary["best"]["value"],
             "metric": summary["metric"],
-            "best": display.table([summary["best"]["settings"]]),
-            "trials": display.table(trials),
+            "best": metadata.table([summary["best"]["settings"]]),
+            "trials": metadata.table(trials),
             "num_trials": len(trials),
             "use_it": f"RECOMMENDER_RECIPE={recipe}",
             "recipe": dg.MetadataValue.path(recipe),
@@ -109,23 +109,23 @@ def searched_recipe(config: Search, work: Workplace) -> dg.MaterializeResult:
     owners=OWNERS,
     tags={"layer": "model"},
 )
-def model_evaluation(work: Workplace) -> dg.MaterializeResult:
+def model_evaluation(workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Measure the bundle and its rivals on the same rows."""
-    from orchestration.steps import model as steps
-    from training import plots
+    from orchestration.pipeline import model as steps
+    from training.evaluation import plots
 
     with told_apart():
-        found, made = steps.evaluate(work)
+        found, made = steps.evaluate(workspace.workspace())
     figures = [{"scorer": name, **_shown(found[name])} for name in SCORERS if found.get(name)]
     slices = [{"slice": name, **_shown(values)} for name, values in found["slices"].items()]
     return dg.MaterializeResult(
         metadata={
-            "figures": display.table(figures),
+            "figures": metadata.table(figures),
             "intervals_95": dg.MetadataValue.json(found["intervals"]),
-            "slices": display.table(slices),
-            "roc": display.picture(plots.roc(found), "ROC"),
-            "calibration": display.picture(plots.calibration(found), "calibration"),
-            "lift": display.picture(plots.lift(found), "lift by decile"),
+            "slices": metadata.table(slices),
+            "roc": metadata.picture(plots.roc(found), "ROC"),
+            "calibration": metadata.picture(plots.calibration(found), "calibration"),
+            "lift": metadata.picture(plots.lift(found), "lift by decile"),
             "unchanged": not made,
         },
     )
@@ -142,12 +142,12 @@ def model_evaluation(work: Workplace) -> dg.MaterializeResult:
         dg.AssetCheckSpec("approved", asset="gate_verdict", description="Every rule of the gate passed.")
     ],
 )
-def gate_verdict(work: Workplace) -> dg.MaterializeResult:
+def gate_verdict(workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Hold the evaluation against the gate's rules."""
-    from orchestration.steps import model as steps
+    from orchestration.pipeline import model as steps
 
     with told_apart():
-        verdict = steps.judge(work)
+        verdict = steps.judge(workspace.workspace())
     rules = [vars(rule) for rule in verdict.rules]
     failed = [
         {"table": "gate", "rule": r["rule"], "rows": None, "sample": [], "message": r["reason"]}
@@ -155,7 +155,7 @@ def gate_verdict(work: Workplace) -> dg.MaterializeResult:
         if not r["passed"]
     ]
     return dg.MaterializeResult(
-        metadata={"bundle": verdict.bundle, "approved": verdict.approved, "rules": display.table(rules)},
+        metadata={"bundle": verdict.bundle, "approved": verdict.approved, "rules": metadata.table(rules)},
         check_results=[
             dg.AssetCheckResult(
                 passed=verdict.approved,
@@ -174,16 +174,19 @@ def gate_verdict(work: Workplace) -> dg.MaterializeResult:
     owners=OWNERS,
     tags={"layer": "model"},
 )
-def run_report(context: dg.AssetExecutionContext, work: Workplace) -> dg.MaterializeResult:
+def run_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Write the report of this run."""
-    from orchestration.runs import step_seconds
-    from orchestration.steps.reporting import report
+    from orchestration.pipeline.reporting import report
+    from orchestration.run_events import step_seconds
 
     with told_apart():
-        found = report(work, step_seconds(context.instance, context.run_id))
+        found = report(workspace.workspace(), step_seconds(context.instance, context.run_id))
     figures = [{"scorer": name, **_shown(found[name])} for name in ("before", "test", "baseline")]
     return dg.MaterializeResult(
-        metadata={"report": dg.MetadataValue.path(work.place.report), "figures": display.table(figures)}
+        metadata={
+            "report": dg.MetadataValue.path(workspace.workspace().home.report),
+            "figures": metadata.table(figures),
+        }
     )
 
 
@@ -195,18 +198,18 @@ def run_report(context: dg.AssetExecutionContext, work: Workplace) -> dg.Materia
     owners=OWNERS,
     tags={"layer": "serving"},
 )
-def deployed_model(work: Workplace) -> dg.MaterializeResult:
+def deployed_model(workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Put the approved bundle into BentoML's model store, build a Bento, and point the service at it."""
-    from orchestration.steps import model as steps
+    from orchestration.pipeline import model as steps
 
     with told_apart():
-        deployed = steps.deploy(work)
+        deployed = steps.deploy(workspace.workspace())
     return dg.MaterializeResult(
         data_version=dg.DataVersion(deployed.pointer.bundle),
         metadata={
             **vars(deployed.pointer),
             "another_model_served_before": deployed.changed,
-            "seconds": display.table([dict(deployed.seconds)]),
+            "seconds": metadata.table([dict(deployed.seconds)]),
         },
     )
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from expectations.contracts.landing import file_hash, fingerprint, write_json
+from expectations.storage.atomic import write_json
+from expectations.storage.hashes import file_hash, fingerprint
 from tests.benchmarks.machine import machine
 
 HERE = Path(__file__).parent

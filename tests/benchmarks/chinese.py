@@ -22,19 +22,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from expectations.contracts.errors import SettingError
-from expectations.contracts.landing import read_json, write_json, write_text
+from expectations.errors import SettingError
+from expectations.storage.atomic import read_json, write_json, write_text
 from tests.benchmarks.chinese_page import page
 from tests.benchmarks.chinese_shop import READER, ReviewShop, build_shop
 from tests.benchmarks.machine import machine
-from training.domain import known_text_ids
-from training.examples import Examples, read_examples
-from training.fit import fit
-from training.metrics import auc
-from training.new_encoder import write_encoder
-from training.recipe import Recipe, read_recipe
-from training.scorer import Scorer
-from training.split import TEST, TRAIN, VALIDATION
+from training.config.recipe import Recipe, read_recipe
+from training.data.dataset import Examples, read_examples
+from training.data.split import TEST, TRAIN, VALIDATION
+from training.evaluation.metrics import auc
+from training.inference.predictor import Scorer
+from training.language.new_encoder import write_encoder
+from training.pipeline.fit import fit
+from training.pipeline.language_pretraining import known_text_ids
 
 HERE = Path(__file__).parent
 SIZES: dict[str, Any] = {
@@ -213,9 +213,9 @@ def _num_parameters(encoder: Path) -> int:
 
 def request(shop: ReviewShop, data: Examples, bundle: Path) -> dict[str, Any]:
     """One request, answered by serving's ranker: twenty reviews of the test part; and texts never seen."""
-    from features.online import OnlineFeatures, Situation
-    from features.retrieval import open_store
-    from serving.ranker import Ranker
+    from features.online.reader import OnlineFeatures, Situation
+    from features.store.client import open_store
+    from serving.ranking.ranker import Ranker
 
     scorer = Scorer.load(bundle)
     ranker = Ranker(

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from expectations.contracts import landing
 from expectations.contracts.source import Source, read_source
-from features.retrieval import StoreSettings
+from expectations.storage import datasets as landing
+from features.store.client import StoreSettings
 
 SEED = 7
 FIRST_DAY, NUM_DAYS = (
@@ -85,11 +85,11 @@ def build_shop(reviews: pd.DataFrame, home: Path) -> ReviewShop:
         reviews: columns `review` (text) and `label` (1: praise, 0: complaint).
         home: an empty folder.
     """
-    from expectations.suites.validate import validate
-    from features.examples import build_examples
-    from features.retrieval import apply_repo, materialize, open_store
-    from features.snapshots import build_snapshots
+    from expectations.suites.run import validate
+    from features.offline.feature_rows import build_snapshots
+    from features.offline.training_set import build_examples
     from features.sources.landing import ingest
+    from features.store.client import apply_repo, materialize, open_store
 
     declared = _write_raw(reviews, home / "raw")
     source = read_source(declared)

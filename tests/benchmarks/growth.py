@@ -32,7 +32,7 @@ from expectations.contracts.examples import (
     TEXTS,
     ExampleSchema,
 )
-from expectations.contracts.landing import write_json, write_text
+from expectations.storage.atomic import write_json, write_text
 from tests.benchmarks.machine import described, machine
 from tests.training.synthetic import SUBJECTS, write_encoder
 

@@ -159,20 +159,20 @@ def measure(method: str, rate: float, examples: Path) -> Measured:
     """One fit of one method in this process."""
     import torch
 
-    from training.bootstrap import draw_weights, interval, resampled_figures
-    from training.examples import read_examples
-    from training.fit import fit
-    from training.metrics import auc, average_precision
-    from training.reading import Reading
-    from training.recipe import read_recipe
-    from training.scorer import Scorer
-    from training.split import TEST
+    from training.config.recipe import read_recipe
+    from training.data.dataset import read_examples
+    from training.data.split import TEST
+    from training.evaluation.bootstrap import draw_weights, interval, resampled_figures
+    from training.evaluation.metrics import auc, average_precision
+    from training.inference.predictor import Scorer
+    from training.pipeline.corpus import Reading
+    from training.pipeline.fit import fit
 
     torch.set_num_threads(1)
     settings, name, _ = METHODS[method]
     recipe = replace(read_recipe(None), **{**COMMON, **settings, name: rate})
     processor = SimpleNamespace(perf_counter=time.process_time)  # the machine may be shared
-    with tempfile.TemporaryDirectory() as folder, patch("training.fit.time", processor):
+    with tempfile.TemporaryDirectory() as folder, patch("training.pipeline.fit.time", processor):
         work = Path(folder)
         result = fit(
             examples, recipe, out=work / "out", work=work / "work", log_dir=work / "tb", progress=False
@@ -286,7 +286,7 @@ def main(arguments: list[str] | None = None) -> None:
 def measured_all(work: Path) -> dict[str, Any]:
     """What the results file holds."""
     from tests.benchmarks.machine import machine
-    from training.examples import read_examples
+    from training.data.dataset import read_examples
 
     examples = work / "examples"
     examples.mkdir(exist_ok=True)

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from expectations.contracts.errors import RecommenderError, SchemaError
-from expectations.contracts.landing import current_folder
+from expectations.errors import RecommenderError, SchemaError
+from expectations.storage.datasets import current_folder
 from tests.benchmarks.after_demo import SOURCE, Store, command_line, tell, write_page
 from tests.benchmarks.quality_bench import Bench, Effort
 from tests.benchmarks.quality_ceilings import bought_later
 from tests.benchmarks.quality_facts import facts
 from tests.benchmarks.quality_page import page
 from tests.benchmarks.quality_rivals import covers_of
-from training.recipe import read_recipe
+from training.config.recipe import read_recipe
 
 QUICK = Effort(
     seeds=(7,),

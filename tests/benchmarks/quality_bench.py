@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from expectations.contracts.landing import file_hash, fingerprint, read_json, write_json
+from expectations.storage.atomic import read_json, write_json
+from expectations.storage.hashes import file_hash, fingerprint
 from tests.benchmarks import quality_ceilings, quality_ours, quality_rivals, quality_trees, training_textbook
 from tests.benchmarks.after_demo import Store, training_code
 from tests.benchmarks.quality_ours import (
@@ -29,10 +30,10 @@ from tests.benchmarks.quality_ours import (
 from tests.benchmarks.quality_rivals import Ease, Scored
 from tests.benchmarks.quality_trees import WITHOUT, Features
 from tests.benchmarks.training_textbook import Drawn, Textbook
-from training import trees
-from training.examples import Examples, read_examples
-from training.recipe import Recipe
-from training.split import TEST, VALIDATION
+from training.config.recipe import Recipe
+from training.data.dataset import Examples, read_examples
+from training.data.split import TEST, VALIDATION
+from training.models import boosted_trees as trees
 
 Runs = list[dict[str, np.ndarray]]
 """A method's kept arrays for each seed: "test" and where there are such "validation" probabilities, "seconds"."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from expectations.contracts.landing import current_folder
+from expectations.storage.datasets import current_folder
 from tests.benchmarks.quality_ours import CROSS
 from tests.benchmarks.quality_trees import Features
-from training.examples import Examples
+from training.data.dataset import Examples
 
 KEY = ["user_id", "item_id", "event_timestamp"]
 FUTURE = ("visits", "items", "amount")

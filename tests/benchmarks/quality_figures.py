@@ -1,6 +1,6 @@
 """Figures of scorers with three seeds: mean, spread, intervals, paired differences, slices, campaign level.
 
-Intervals resample shoppers (`training.bootstrap`), with the same draws for every scorer and seed. A draw's
+Intervals resample shoppers (`training.evaluation.bootstrap`), with the same draws for every scorer and seed. A draw's
 figure is the mean over the seeds, so an interval is of the mean that stands beside it.
 
 Shapes: N rows, R draws, L lists.
@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from training.bootstrap import draw_weights, interval, resampled_figures
-from training.examples import Examples
-from training.metrics import probability_figures
-from training.slices import slices
+from training.data.dataset import Examples
+from training.evaluation.bootstrap import draw_weights, interval, resampled_figures
+from training.evaluation.metrics import probability_figures
+from training.evaluation.slices import slices
 
 FIGURES = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10")
 DRAWS = 200

@@ -9,11 +9,11 @@ from typing import Any
 
 from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
 from tests.benchmarks.quality_rivals import Scored
-from training.examples import Examples, read_examples
-from training.fit import fit
-from training.recipe import Recipe
-from training.scorer import Scorer
-from training.split import TEST, VALIDATION
+from training.config.recipe import Recipe
+from training.data.dataset import Examples, read_examples
+from training.data.split import TEST, VALIDATION
+from training.inference.predictor import Scorer
+from training.pipeline.fit import fit
 
 # Names of features begin so: counts of where shopper and candidate meet; and whatever of a candidate is known by
 # the products that it covers, which is all but its words and its own row.

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from training.baselines import fitting_rows, popularity_score, probabilities
-from training.examples import Examples
-from training.metrics import auc
-from training.split import TEST, TRAIN, VALIDATION
+from training.data.dataset import Examples
+from training.data.split import TEST, TRAIN, VALIDATION
+from training.evaluation.baselines import fitting_rows, popularity_score, probabilities
+from training.evaluation.metrics import auc
 
 PENALTIES = (30.0, 100.0, 300.0, 1000.0)
 
@@ -161,7 +161,7 @@ def covers_of(checked: Path) -> pd.DataFrame:
     """Which topics each campaign's items are of: distinct (item_id, topic), from the checked tables."""
     import duckdb
 
-    from expectations.contracts.landing import current_folder
+    from expectations.storage.datasets import current_folder
 
     tables = {
         name: str(current_folder(checked / name) / "**" / "*.parquet") for name in ("items", "relations")

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from training.baselines import LEAVES, RATE
-from training.examples import Examples
-from training.metrics import auc, average_precision
-from training.split import TEST, TRAIN, VALIDATION
-from training.transforms import fit_transforms
-from training.trees import boosted
+from training.data.dataset import Examples
+from training.data.split import TEST, TRAIN, VALIDATION
+from training.data.transforms import fit_transforms
+from training.evaluation.baselines import LEAVES, RATE
+from training.evaluation.metrics import auc, average_precision
+from training.models.boosted_trees import boosted
 
 MOST_TREES, PATIENCE = 600, 40
 # Columns that may tell a campaign from others by its day rather than by what it is.

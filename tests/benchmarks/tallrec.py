@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from expectations.contracts.errors import SettingError
-from expectations.contracts.landing import fingerprint, read_json, write_json, write_text
+from expectations.errors import SettingError
+from expectations.storage.atomic import read_json, write_json, write_text
+from expectations.storage.hashes import fingerprint
 from tests.benchmarks.machine import machine
 from tests.benchmarks.tallrec_page import SHARE, page
 from tests.benchmarks.tallrec_runs import Readers, Setting, draws
 from tests.benchmarks.tallrec_shop import build
-from training.bootstrap import interval
-from training.metrics import auc
-from training.recipe import read_recipe
+from training.config.recipe import read_recipe
+from training.evaluation.bootstrap import interval
+from training.evaluation.metrics import auc
 
 HERE = Path(__file__).parent
 SHOTS, DRAWS = (16, 64, 256), 5

@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 from torch.utils.tensorboard import SummaryWriter
 
 from expectations.contracts.examples import HISTORIES, ROWS, TEXTS, ExampleSchema
-from training.checkpoint import Progress
-from training.course import Course
-from training.encoder import first_device
-from training.examples import Examples, read_examples
-from training.reading import Reading
-from training.recipe import Recipe
-from training.run import Run
-from training.scoring import score_rows
-from training.split import TEST, TRAIN, VALIDATION
-from training.stage import run_stage
-from training.trial import Watch
+from training.config.recipe import Recipe
+from training.data.dataset import Examples, read_examples
+from training.data.split import TEST, TRAIN, VALIDATION
+from training.hpo.trial import Watch
+from training.inference.batch_scoring import score_rows
+from training.pipeline.context import Run
+from training.pipeline.corpus import Reading
+from training.pipeline.phases import Course
+from training.pipeline.trainer import run_stage
+from training.runtime.checkpoint import Progress
+from training.runtime.device import first_device
 
 MOMENTS = {TRAIN: datetime(2004, 1, 1), VALIDATION: datetime(2004, 2, 1), TEST: datetime(2004, 6, 1)}
 NUM_REMARKS, POLARITY = "user_num_remarks", "user_polarity"

@@ -19,10 +19,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from expectations.contracts.source import Source, read_source
-from features.examples import build_examples
-from features.retrieval import StoreSettings, apply_repo, open_store
-from features.snapshots import build_snapshots
+from features.offline.feature_rows import build_snapshots
+from features.offline.training_set import build_examples
 from features.sources.landing import ingest
+from features.store.client import StoreSettings, apply_repo, open_store
 
 ASKED = {"valid": datetime(2004, 2, 1), "test": datetime(2004, 6, 1)}
 ASKED_AGAIN = datetime(2004, 1, 1)

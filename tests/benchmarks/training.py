@@ -28,20 +28,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expectations.contracts.errors import RecommenderError
 from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
-from expectations.contracts.landing import current_folder, file_hash, fingerprint, read_json, write_json
+from expectations.errors import RecommenderError
+from expectations.storage.atomic import read_json, write_json
+from expectations.storage.datasets import current_folder
+from expectations.storage.hashes import file_hash, fingerprint
 from tests.benchmarks import training_textbook
 from tests.benchmarks.after_demo import SOURCE, command_line, tell, training_code, write_page
 from tests.benchmarks.training_floor import floor
 from tests.benchmarks.training_page import page
 from tests.benchmarks.training_textbook import LENGTH, Drawn, Lesson, Textbook, as_if_all
-from training.examples import Examples, read_examples
-from training.fit import fit
-from training.metrics import auc, average_precision
-from training.recipe import Recipe, read_recipe
-from training.scorer import Scorer
-from training.split import TEST, TRAIN
+from training.config.recipe import Recipe, read_recipe
+from training.data.dataset import Examples, read_examples
+from training.data.split import TEST, TRAIN
+from training.evaluation.metrics import auc, average_precision
+from training.inference.predictor import Scorer
+from training.pipeline.fit import fit
 
 MEASURED_BY = (__file__, training_textbook.__file__)
 OUTSIDE = ("bundle",)  # laps of a fit that are not training

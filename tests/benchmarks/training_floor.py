@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from training.encoder import TextEncoder
-from training.examples import Examples
-from training.recipe import Recipe
-from training.split import TRAIN
-from training.texts import TextTable
+from training.config.recipe import Recipe
+from training.data.dataset import Examples
+from training.data.split import TRAIN
+from training.language.encoder import TextEncoder
+from training.language.text_embeddings import TextTable
 
 ROWS, SECONDS = 2048, 2.0  # of the matrix products that tell what the machine can do
 

@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from training.encoder import first_device
-from training.examples import Examples
-from training.pretrained import read_pretrained
+from training.data.dataset import Examples
+from training.language.pretrained import read_pretrained
+from training.runtime.device import first_device
 
 BATCH, LENGTH, RATE, WARMUP, DECAY = 16, 128, 2e-5, 0.1, 0.01
 SHOWN = 16  # topics of a history that are written out; more do not fit

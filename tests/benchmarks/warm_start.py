@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 
 from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
-from expectations.contracts.landing import current_folder, read_json, write_json, write_text
+from expectations.storage.atomic import read_json, write_json, write_text
+from expectations.storage.datasets import current_folder
 from orchestration.home import Home
 from tests.benchmarks.machine import described, machine
-from training.bootstrap import draw_weights, interval, resampled_figures
-from training.evaluation import DRAWS, TestRows
-from training.examples import read_examples
-from training.fit import fit
-from training.recipe import read_recipe
-from training.scorer import Scorer
-from training.split import TEST
+from training.config.recipe import read_recipe
+from training.data.dataset import read_examples
+from training.data.split import TEST
+from training.evaluation.bootstrap import draw_weights, interval, resampled_figures
+from training.evaluation.evaluate import DRAWS, TestRows
+from training.inference.predictor import Scorer
+from training.pipeline.fit import fit
 
 HERE = Path(__file__).parent
 ARRIVALS = (  # the champion's border, and that of the retraining

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expectations.contracts.table import Table
-from expectations.contracts.tables import CONTRACTS
+from expectations.contracts.schema import Table
+from expectations.contracts.shop_tables import CONTRACTS
 
 NOW = datetime(2026, 6, 1)
 START = datetime(2026, 1, 10)

@@ -1,7 +1,7 @@
 import dagster as dg
 import pytest
 
-from expectations.contracts.tables import CONTRACTS
+from expectations.contracts.shop_tables import CONTRACTS
 from orchestration.definitions import build_definitions
 
 GROUPS = {"ingestion", "validation", "features", "training", "evaluation", "deployment"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from expectations.contracts.bundle import bundle_hash
-from expectations.contracts.verdict import RuleResult, Verdict, write_verdict
+from expectations.contracts.gate_decision import RuleResult, Verdict, write_verdict
 from tests.serving.shop import HORIZON, NUM_USERS, Shop, build, exposure
 from tests.training.synthetic import write_encoder
 
@@ -30,8 +30,8 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 @pytest.fixture(scope="session")
 def bundles(later: Shop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two models, of different seeds."""
-    from training.fit import fit
-    from training.recipe import read_recipe
+    from training.config.recipe import read_recipe
+    from training.pipeline.fit import fit
 
     folder = tmp_path_factory.mktemp("models")
     recipe = replace(

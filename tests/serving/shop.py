@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expectations.contracts import landing
 from expectations.contracts.source import Source, read_source
-from features.examples import build_examples
-from features.retrieval import StoreSettings, apply_repo, materialize, open_store
-from features.snapshots import build_snapshots
-from serving.deployment import DeploymentContext
+from expectations.storage import datasets as landing
+from features.offline.feature_rows import build_snapshots
+from features.offline.training_set import build_examples
+from features.store.client import StoreSettings, apply_repo, materialize, open_store
+from serving.release.deployment import DeploymentContext
 
 SUBJECTS = ("fresh coffee beans", "dog food", "frozen pizza", "garden flowers")
 START, DAYS = datetime(2020, 1, 1), 60

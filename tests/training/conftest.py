@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.synthetic import write_encoder, write_examples
-from training.recipe import Recipe, read_recipe
+from training.config.recipe import Recipe, read_recipe
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fitted(examples: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory):
-    from training.fit import fit
+    from training.pipeline.fit import fit
 
     folder = tmp_path_factory.mktemp("fitted")
     return fit(

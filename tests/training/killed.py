@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from expectations.contracts.bundle import verify_bundle
-from training.checkpoint import Checkpoints
-from training.fit import FitResult
+from training.pipeline.fit import FitResult
+from training.runtime.checkpoint import Checkpoints
 
 
 def goes_on(fit: Callable[[], FitResult], *, killed_after: int) -> FitResult:

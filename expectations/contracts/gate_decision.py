@@ -1,0 +1,71 @@
+"""What the gate says of one bundle. A verdict is about a hash, so it cannot be lent to another model."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from expectations.errors import RejectedError
+from expectations.storage.atomic import read_json, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleResult:
+    """One rule of the gate: the measured value against its bound."""
+
+    rule: str
+    value: float | None
+    bound: float | None
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The gate's answer for the bundle with that hash."""
+
+    bundle: str
+    approved: bool
+    created_at: str
+    rules: Sequence[RuleResult]
+
+
+def write_verdict(folder: Path, verdict: Verdict) -> Path:
+    """Write the verdict as `<bundle hash>.json` and return its path."""
+    path = folder / f"{verdict.bundle}.json"
+    write_json(path, asdict(verdict))
+    return path
+
+
+def read_verdict(folder: Path, bundle: str) -> Verdict:
+    """The verdict on the bundle with that hash.
+
+    Raises:
+        RejectedError: there is no verdict on that very bundle.
+    """
+    path = folder / f"{bundle}.json"
+    if not path.exists():
+        raise RejectedError(
+            f"bundle {bundle[:12]} has no verdict in {folder}: it was never evaluated, or altered since; "
+            "run the evaluation of this bundle"
+        )
+    values = read_json(path)
+    values["rules"] = tuple(RuleResult(**rule) for rule in values["rules"])
+    verdict = Verdict(**values)
+    if verdict.bundle != bundle:
+        raise RejectedError(
+            f"{path} is about bundle {verdict.bundle[:12]}, not {bundle[:12]}; evaluate it again"
+        )
+    return verdict
+
+
+def require_approval(folder: Path, bundle: str) -> Verdict:
+    """The verdict, if it approves this very bundle.
+
+    Raises:
+        RejectedError: no verdict, or a rejection; names the rules that failed.
+    """
+    verdict = read_verdict(folder, bundle)
+    if not verdict.approved:
+        failed = "; ".join(f"{rule.rule}: {rule.reason}" for rule in verdict.rules if not rule.passed)
+        raise RejectedError(f"the gate rejected bundle {bundle[:12]}: {failed}")
+    return verdict

@@ -1,0 +1,44 @@
+"""Files written through a temporary one and a rename: a reader sees the old or the new, never a half."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from expectations.errors import SchemaError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file through a temporary one and a rename, creating its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically, indented, keys in the order given."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        SchemaError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SchemaError(f"{path} does not exist; run the step that makes it") from None
+    except ValueError as error:
+        raise SchemaError(f"{path} is not valid JSON ({error}); delete it and run again") from error

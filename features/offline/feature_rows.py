@@ -1,0 +1,191 @@
+"""Feature rows for the store: computed once, one Parquet file per feature view, and the catalogue."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow.parquet as pq
+from ibis import _
+from ibis.backends import BaseBackend
+from ibis.expr.types import Table as IbisTable
+from tqdm import tqdm
+
+from expectations.contracts.schema import Column
+from expectations.contracts.source import Source
+from expectations.storage.atomic import write_json
+from expectations.storage.datasets import land
+from expectations.storage.hashes import fingerprint
+from features.views.feedback import RatingRange, opinions
+from features.views.outcomes import item_outcomes, user_outcomes
+from features.views.shop import (
+    LEVELS,
+    NEWCOMER,
+    Shop,
+    candidates,
+    horizon,
+    item_keys,
+    item_moments,
+    levels,
+    read_shop,
+    shopper_moments,
+)
+from features.views.texts import join_words
+from features.views.user_behaviour import user_behaviour, user_history
+from features.views.windows import MOMENT
+
+CODE_VERSION = 6
+"""Raise it when a feature's meaning changes, so that nothing made by older code is reused."""
+
+ALWAYS = datetime(1970, 1, 1)
+"""Attributes without a date of their own hold from here on."""
+
+
+def build_snapshots(
+    source: Source, checked: Mapping[str, Path], dataset: Path
+) -> tuple[dict[str, Any], bool]:
+    """Compute all feature rows of a source's checked tables and land them as one version.
+
+    Args:
+        source: the shop.
+        checked: table name -> folder of the checked version; the folder's name is its version.
+        dataset: where to land: one Parquet file per view, catalogue.parquet, item_keys.parquet,
+            levels.parquet.
+
+    Returns:
+        The pointer (version, rows per file, horizon) and whether anything was computed.
+    """
+    versions = {name: folder.name for name, folder in sorted(checked.items())}
+    declared = {name: [str(c) for c in table.extras] for name, table in source.contracts().items()}
+    version = snapshot_version(versions, declared, source.history_days, source.rating_range)
+    return land(dataset, version, lambda folder: _write(source, checked, folder))
+
+
+def snapshot_version(
+    versions: Mapping[str, str], declared: Any, history_days: int, rating_range: RatingRange
+) -> str:
+    """The version of the snapshots of these tables."""
+    return fingerprint("snapshots", CODE_VERSION, versions, declared, history_days, rating_range)
+
+
+def open_engine() -> BaseBackend:
+    """An in-memory DuckDB for feature expressions.
+
+    Joins run in the order in which they are written: the optimizer's own order joins on the moment
+    alone where entity and moment are meant, and takes minutes for what takes a second.
+    """
+    connection = ibis.duckdb.connect()
+    connection.raw_sql("SET disabled_optimizers = 'join_order'")
+    connection.raw_sql("SET enable_progress_bar = false")
+    return connection
+
+
+def _write(source: Source, checked: Mapping[str, Path], folder: Path) -> dict[str, Any]:
+    connection = open_engine()
+    shop = read_shop(connection, checked, source.contracts())
+    now = horizon(shop)
+    rows = {}
+    tables = tqdm(feature_tables(source, shop, now).items(), desc="feature rows", unit="table")
+    for name, table in tables:
+        rows[name] = write_table(connection, table, folder / f"{name}.parquet")
+    facts = {"rows": rows, "horizon": now.isoformat()}
+    write_json(folder / "facts.json", facts)
+    return facts
+
+
+def feature_tables(source: Source, shop: Shop, now: datetime) -> dict[str, IbisTable]:
+    """Every file of a snapshot by name, as expressions.
+
+    Args:
+        source: the shop's declaration (extra columns, history_days).
+        shop: its tables.
+        now: the moment after everything known, at which online values are taken.
+    """
+    contracts = source.contracts()
+    users, items = shopper_moments(shop, now), item_moments(shop, now)
+    behaviour = user_behaviour(shop, users, source.history_days)
+    outcomes = item_outcomes(shop, items, source.history_days)
+    if shop.with_feedback:
+        window = (source.history_days, source.rating_range)
+        behaviour = behaviour.join(opinions(shop, users, "user_id", *window), ["user_id", MOMENT])
+        outcomes = outcomes.join(opinions(shop, items, "item_id", *window), ["item_id", MOMENT])
+    return {
+        "user_behaviour": behaviour,
+        "user_outcomes": user_outcomes(shop, users),
+        "user_history": user_history(shop, users, source.history_days, source.rating_range),
+        "user_attributes": _user_attributes(shop, contracts["users"].extras),
+        "item_outcomes": outcomes,
+        "item_attributes": _item_attributes(shop, contracts["items"].extras),
+        "catalogue": _catalogue(shop, contracts["items"].extras),
+        "user_words": _user_words(shop, contracts["users"].extras),
+        "item_keys": item_keys(shop),
+        "levels": levels(shop),
+    }
+
+
+def write_table(connection: BaseBackend, table: IbisTable, path: Path) -> int:
+    """Compute a table into a Parquet file and return its number of rows."""
+    connection.to_parquet(table, str(path), compression="zstd")
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _user_attributes(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
+    newcomer = ibis.memtable({"user_id": [NEWCOMER]})
+    known = ibis.union(shop.users.select("user_id"), newcomer, distinct=True)
+    return known.left_join(shop.users, "user_id").select(
+        "user_id",
+        **{MOMENT: ibis.literal(ALWAYS).cast("timestamp(6)")},
+        user_known=_.user_id_right.notnull().cast("float64"),
+        **_as_features("user", extras),
+    )
+
+
+def _item_attributes(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
+    return (candidates(shop).left_join(_breadth(shop), "item_id")).select(
+        "item_id",
+        *(f"item_num_{level}" for level in LEVELS),
+        "item_top_share",
+        "item_department",
+        **{MOMENT: ibis.literal(ALWAYS).cast("timestamp(6)")},
+        item_type=_.item_type,
+        item_value=_.value.cast("float64"),
+        item_valid_from=_.valid_from.epoch_seconds().cast("float64"),
+        item_valid_until=_.valid_until.epoch_seconds().cast("float64"),
+        **_as_features("item", extras),
+    )
+
+
+def _breadth(shop: Shop) -> IbisTable:
+    """How much each candidate covers: the number of keys by level, its main topic's share, its department."""
+    keys = item_keys(shop)
+    count = {f"item_num_{level}": (_.level == level).cast("float64").sum() for level in LEVELS}
+    wide = keys.group_by("item_id").aggregate(
+        **count, item_top_share=ibis.ifelse(_.level == "topic", _.weight, 0.0).max()
+    )
+    first = ibis.window(group_by="item_id", order_by=[_.weight.desc(), _.key])
+    departments = keys.filter(_.level == "department").mutate(place=ibis.row_number().over(first))
+    main = departments.filter(_.place == 0).select("item_id", item_department="key")
+    return wide.left_join(main, "item_id").drop("item_id_right")
+
+
+def _as_features(prefix: str, extras: tuple[Column, ...]) -> dict[str, Any]:
+    return {f"{prefix}_{c.name}": _[c.name].cast(_kind(c)) for c in extras if c.extra != "text"}
+
+
+def _kind(column: Column) -> str:
+    return "float64" if column.extra == "numeric" else "string"
+
+
+def _catalogue(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
+    """One row per candidate: what is shown of it and the words that the model reads."""
+    words = [_.text, *(_[c.name] for c in extras if c.extra == "text")]
+    return candidates(shop).select(
+        "item_id", "item_type", "valid_from", "valid_until", "value", "image", text=join_words(words)
+    )
+
+
+def _user_words(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
+    """One row per shopper: the source's text columns of the shopper, as one text."""
+    words = [_[c.name] for c in extras if c.extra == "text"]
+    return shop.users.select("user_id", words=join_words(words))

@@ -1,0 +1,221 @@
+"""Training examples: exposures joined, point in time, with everything known before them.
+
+Shopper and candidate features come from Feast for each distinct (shopper, moment) and (item, moment),
+so a shopper's history is fetched once for all that was shown at one moment. The cross features and
+the final join run in DuckDB.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ibis import _
+from ibis.backends import BaseBackend
+from ibis.expr.types import Table as IbisTable
+
+from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
+from expectations.contracts.source import Source
+from expectations.storage.datasets import land
+from expectations.storage.hashes import fingerprint
+from features.offline.feature_rows import CODE_VERSION, open_engine, write_table
+from features.offline.interaction_history import numbered_futures, write_futures, write_histories
+from features.store.client import historical
+from features.views import feature_schema
+from features.views.shop import Shop, read_shop
+from features.views.texts import query_text, text_table
+from features.views.user_item import CROSS_FEATURES, cross_features, history_keys, unnest_items
+from features.views.windows import MOMENT
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+
+def build_examples(
+    source: Source,
+    checked: Mapping[str, Path],
+    snapshots: Path,
+    dataset: Path,
+    store: "FeatureStore",
+    horizon: Any,
+) -> tuple[dict[str, Any], bool]:
+    """Join the exposures with their features and land them as an examples folder.
+
+    Args:
+        source: the shop.
+        checked: table name -> folder of the checked version.
+        snapshots: folder of the snapshots version that is applied to the store.
+        dataset: where to land; a version is a folder of `expectations.contracts.examples`.
+        store: the source's Feast store.
+        horizon: the moment up to which the data reach.
+
+    Returns:
+        The pointer (rows, positives, texts, histories) and whether anything was computed.
+    """
+    version = fingerprint(
+        "examples", CODE_VERSION, snapshots.name, str(source.test_from), source.validation_share
+    )
+
+    def write(folder: Path) -> dict[str, Any]:
+        return _write(source, checked, snapshots, folder, store, horizon, version)
+
+    return land(dataset, version, write)
+
+
+def _write(
+    source: Source,
+    checked: Mapping[str, Path],
+    snapshots: Path,
+    folder: Path,
+    store: "FeatureStore",
+    horizon: Any,
+    version: str,
+) -> dict[str, Any]:
+    connection = open_engine()
+    shop = read_shop(connection, checked, source.contracts())
+    connection.create_table("asked", _asked(shop, source), temp=True)
+    asked = connection.table("asked")
+    shoppers = _retrieve(connection, store, feature_schema.SHOPPER, asked, "user_id")
+    candidates = _retrieve(connection, store, feature_schema.CANDIDATE, asked, "item_id")
+    connection.create_table("numbered", _number(asked, shoppers, candidates), temp=True)
+    numbered = connection.table("numbered")
+    crossed = _crossed(connection, numbered, shoppers, snapshots)
+    catalogue = connection.read_parquet(str(snapshots / "catalogue.parquet"))
+    later = numbered_futures(connection, shop, source, horizon)
+    past = ibis.union(
+        *(
+            table.select(text=_[lists].unnest())
+            for table in (shoppers, later)
+            for lists in ("topics", "remarks")
+        ),
+        later.select(text=_.next_topics.unnest()),
+    )
+    texts = connection.create_table("texts", text_table(catalogue, numbered, past), temp=True)
+    features = feature_schema.describe(source, shoppers.schema(), candidates.schema())
+    rows = _rows(numbered, crossed, shoppers, candidates, catalogue, texts, features)
+    counts = {
+        "texts": write_table(connection, texts.order_by("text_id"), folder / TEXTS),
+        "histories": write_histories(connection, shoppers, later, texts, folder / HISTORIES),
+        "futures": write_futures(connection, later, texts, folder / FUTURES),
+        "rows": write_table(connection, rows.order_by(MOMENT, "exposure_id"), folder / ROWS),
+    }
+    labels = pq.read_table(folder / ROWS, columns=["label"]).column("label")
+    counts["positives"] = pa.compute.sum(labels).as_py() or 0
+    ExampleSchema(
+        source=source.name,
+        fingerprint=version,
+        feature_service=f"{feature_schema.SHOPPER}+{feature_schema.CANDIDATE}",
+        numeric=features.numeric,
+        categorical=features.categorical,
+        popularity="item_popularity",
+        activity="user_num_events",
+        slices=features.slices,
+        test_from=source.test_from,
+        validation_share=source.validation_share,
+        horizon=horizon,
+    ).write(folder)
+    return counts
+
+
+def _asked(shop: Shop, source: Source) -> IbisTable:
+    """One row per exposure whose outcome is known, with its context and its words."""
+    known = shop.exposures.filter(_.outcome.notnull())
+    extras = source.contracts()["exposures"].extras
+    words = shop.users.select("user_id", words=feature_schema.words_of(source.contracts()["users"].extras))
+    return (
+        known.left_join(words, "user_id")
+        .drop("user_id_right")
+        .mutate(query=query_text(extras))
+        .select(
+            "exposure_id",
+            "user_id",
+            "item_id",
+            "scenario",
+            MOMENT,
+            "query",
+            label=_.outcome.cast("int8"),
+            **feature_schema.context_columns(extras),
+        )
+    )
+
+
+def _retrieve(
+    connection: BaseBackend, store: "FeatureStore", service: str, asked: IbisTable, key: str
+) -> IbisTable:
+    """The service's features for each distinct (entity, moment), numbered from 0."""
+    entities = asked.select(key, MOMENT).distinct().order_by(MOMENT, key).execute()
+    found = historical(store, service, entities)
+    moment = found.column(MOMENT).cast(pa.timestamp("us"))
+    found = found.set_column(found.schema.get_field_index(MOMENT), MOMENT, moment).drop_columns(["moment"])
+    found = found.sort_by([(MOMENT, "ascending"), (key, "ascending")])
+    found = found.append_column("entity_row", pa.array(range(found.num_rows), pa.int32()))
+    connection.con.register(f"retrieved_{service}", found)  # type: ignore[attr-defined]
+    return connection.table(f"retrieved_{service}")
+
+
+def _number(asked: IbisTable, shoppers: IbisTable, candidates: IbisTable) -> IbisTable:
+    """Exposures with the row numbers of their shopper's and their candidate's features."""
+    of_shopper = shoppers.select("user_id", MOMENT, history_id="entity_row")
+    of_candidate = candidates.select("item_id", MOMENT, candidate_row="entity_row")
+    joined = asked.join(of_shopper, ["user_id", MOMENT]).join(of_candidate, ["item_id", MOMENT])
+    lists = ibis.window(order_by=["history_id", "scenario", "query"])
+    order = ibis.window(order_by=[MOMENT, "exposure_id"])
+    return joined.mutate(
+        list_id=ibis.dense_rank().over(lists).cast("int64"),
+        pair_id=ibis.row_number().over(order).cast("int64"),
+    )
+
+
+def _crossed(connection: BaseBackend, numbered: IbisTable, shoppers: IbisTable, snapshots: Path) -> IbisTable:
+    items = connection.create_table(
+        "history_items", unnest_items(shoppers.mutate(history_id=_.entity_row)), temp=True
+    )
+    covered = connection.read_parquet(str(snapshots / "item_keys.parquet"))
+    wanted = connection.read_parquet(str(snapshots / "levels.parquet")).semi_join(covered, ["level", "key"])
+    expression = cross_features(
+        numbered.select("pair_id", "history_id", "item_id"),
+        history_keys=connection.create_table("history_keys", history_keys(items, wanted), temp=True),
+        item_keys=covered,
+    )
+    return connection.create_table("crossed", expression, temp=True)
+
+
+def _rows(
+    numbered: IbisTable,
+    crossed: IbisTable,
+    shoppers: IbisTable,
+    candidates: IbisTable,
+    catalogue: IbisTable,
+    texts: IbisTable,
+    features: feature_schema.Features,
+) -> IbisTable:
+    of_shopper = shoppers.select(history_id="entity_row", **_features(shoppers, features))
+    of_candidate = candidates.select(candidate_row="entity_row", **_features(candidates, features))
+    ids = texts.select("text", "text_id")
+    of_item = catalogue.select("item_id", text=_.text.fill_null("")).join(ids, "text").drop("text")
+    queries = ids.select(query="text", query_id="text_id")
+    joined = (
+        numbered.join(crossed, "pair_id")
+        .join(of_shopper, "history_id")
+        .join(of_candidate, "candidate_row")
+        .join(of_item, "item_id")
+        .left_join(queries, "query")
+    )
+    fixed = ("exposure_id", "user_id", "item_id", "scenario", MOMENT, "list_id", "label", "text_id")
+    return joined.select(
+        *fixed,
+        query_id=_.query_id.coalesce(-1).cast("int32"),
+        history_id=_.history_id.cast("int32"),
+        **{name: _[name].cast("float32") for name in features.numeric},
+        **{name: _[name].cast("string") for name in features.categorical},
+    )
+
+
+def _features(table: IbisTable, features: feature_schema.Features) -> dict[str, str]:
+    return {
+        n: n
+        for n in (*features.numeric, *features.categorical)
+        if n in table.columns and n not in CROSS_FEATURES
+    }

@@ -1,0 +1,84 @@
+"""Whether the online store says what the offline store says: the same shoppers, the same moment."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from features.store.client import historical, online
+from features.views import feature_schema
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """The result of a comparison.
+
+    Attributes:
+        num_shoppers, num_values: what was compared.
+        differences: "shopper feature: online x, offline y", at most 20.
+        num_differences: how many there are.
+    """
+
+    num_shoppers: int
+    num_values: int
+    num_differences: int
+    differences: Sequence[str]
+
+
+def compare_stores(store: "FeatureStore", snapshots: Path, horizon: datetime, *, sample: int = 50) -> Parity:
+    """Compare online with offline features of evenly spread shoppers at the horizon.
+
+    Args:
+        store: the source's store, materialized from the snapshots.
+        snapshots: folder of the snapshots version.
+        horizon: the moment online features are of (naive UTC).
+        sample: how many shoppers.
+    """
+    users = sorted(
+        set(pq.read_table(snapshots / "user_behaviour.parquet", columns=["user_id"])["user_id"].to_pylist())
+    )
+    chosen = users[:: max(1, len(users) // sample)][:sample]
+    entities = pd.DataFrame({"user_id": chosen, "event_timestamp": pd.Timestamp(horizon)})
+    offline = {row["user_id"]: row for row in historical(store, feature_schema.SHOPPER, entities).to_pylist()}
+    moment = horizon.replace(tzinfo=UTC).timestamp()
+    service = store.get_feature_service(feature_schema.SHOPPER)
+    found = online(store, service, [{"user_id": user, "moment": moment} for user in chosen])
+    names = [name for name in found if name != "user_id"]
+    differences = [
+        f"{user} {name}: online {found[name][row]}, offline {offline[user][name]}"
+        for row, user in enumerate(chosen)
+        for name in names
+        if not same(found[name][row], offline[user][name])
+    ]
+    return Parity(
+        num_shoppers=len(chosen),
+        num_values=len(chosen) * len(names),
+        num_differences=len(differences),
+        differences=tuple(differences[:20]),
+    )
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two feature values are equal; unknown is unknown, as None, as NaN or as an empty list."""
+    if isinstance(one, list) or isinstance(other, list):
+        left, right = one or [], other or []
+        return len(left) == len(right) and all(same(a, b) for a, b in zip(left, right, strict=True))
+    if _unknown(one) or _unknown(other):
+        return _unknown(one) and _unknown(other)
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return bool(one == other)
+
+
+def _unknown(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -1,0 +1,174 @@
+"""The features of one request: the shopper from Feast, the candidates from memory, and where they meet."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from expectations.contracts.source import Source
+from expectations.errors import RequestError
+from features.online.candidates import Catalogue
+from features.online.user_item_arrays import Crossing
+from features.store.client import online, stored
+from features.views import feature_schema
+from features.views.request_context import calendar_features, clock_features
+from features.views.shop import NEWCOMER
+from features.views.user_behaviour import HISTORY_LENGTH
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What a request says.
+
+    Attributes:
+        user_id: the shopper.
+        scenario: where in the shop.
+        moment: naive UTC.
+        context: channel, place, device, occasion and the source's extra columns of exposures.
+        query: the search query or utterance, if any.
+        candidates: item ids to choose from; None: everything that may be shown in the scenario.
+    """
+
+    user_id: str
+    scenario: str
+    moment: datetime
+    context: Mapping[str, Any]
+    query: str | None = None
+    candidates: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """A shopper and k candidates with all their features: what the model scores.
+
+    Attributes:
+        item_ids: (k,) the candidates.
+        texts: (k,) what the model reads of each.
+        rows: (k, features) numeric columns float32, categorical columns str or None.
+        query: the words of the moment, or None.
+        topics, visits, amounts, days: what the shopper did, newest first, at most 256 long.
+        known: whether anything is known of the shopper.
+        skipped: candidates that were asked for and may not be shown, with the reason.
+        remarks, remark_times, remark_polarities, remark_days: what the shopper said, newest first.
+    """
+
+    item_ids: Sequence[str]
+    texts: Sequence[str]
+    rows: pd.DataFrame
+    query: str | None
+    topics: Sequence[str]
+    visits: Sequence[float]
+    amounts: Sequence[float]
+    days: Sequence[float]
+    known: bool
+    skipped: Mapping[str, str]
+    remarks: Sequence[str] = ()
+    remark_times: Sequence[float] = ()
+    remark_polarities: Sequence[float] = ()
+    remark_days: Sequence[float] = ()
+
+
+class OnlineFeatures:
+    """Reads the features of requests. Safe to share between threads."""
+
+    def __init__(self, store: "FeatureStore", snapshots: Path, source: Source) -> None:
+        """Load the candidates of one snapshots version.
+
+        Args:
+            store: the source's Feast store, materialized from these snapshots.
+            snapshots: folder of the version.
+            source: the shop's declaration.
+        """
+        self._store = store
+        self._stored = stored(store, feature_schema.SHOPPER)
+        self._lock = threading.Lock()
+        self._extras = {c.name: c for c in source.contracts()["exposures"].extras}
+        self.catalogue = Catalogue.load(store, snapshots)
+        self._words = _words(snapshots)
+        self._newcomer = self._fetch(NEWCOMER)
+        self._crossing = Crossing(snapshots)
+
+    def meet(self, situation: Situation) -> Meeting:
+        """The features of a shopper and the candidates of a request.
+
+        Raises:
+            RequestError: an unknown scenario, context or candidate, or nothing that may be shown.
+        """
+        self._check_context(situation.context)
+        seconds = situation.moment.replace(tzinfo=UTC).timestamp()
+        chosen, skipped = self.catalogue.choose(situation.scenario, situation.moment, situation.candidates)
+        shopper = self._fetch(situation.user_id)
+        known = shopper["user_num_events"] is not None
+        shopper = shopper if known else self._newcomer
+        return Meeting(
+            item_ids=list(chosen.index),
+            texts=chosen["text"].tolist(),
+            rows=self._rows(situation, shopper, chosen, seconds),
+            query=self._query(situation),
+            topics=shopper["topics"][:HISTORY_LENGTH],
+            visits=shopper["topic_visits"][:HISTORY_LENGTH],
+            amounts=shopper["topic_amounts"][:HISTORY_LENGTH],
+            days=shopper["topic_days"][:HISTORY_LENGTH],
+            known=known,
+            skipped=skipped,
+            remarks=shopper["remarks"],
+            remark_times=shopper["remark_times"],
+            remark_polarities=shopper["remark_polarities"],
+            remark_days=shopper["remark_days"],
+        )
+
+    def _rows(
+        self, situation: Situation, shopper: Mapping[str, Any], chosen: pd.DataFrame, seconds: float
+    ) -> pd.DataFrame:
+        """One row per candidate, the columns of both sides and of where they meet."""
+        own = {n: value for n, value in shopper.items() if n.startswith("user_") and n != "user_id"}
+        own |= {name: values[0] for name, values in clock_features([seconds]).items()}
+        own["context_scenario"] = situation.scenario
+        for name in (*feature_schema.PLACES, *self._extras):
+            own[f"context_{name}"] = situation.context.get(name)
+        calendar = calendar_features(
+            [seconds] * len(chosen), chosen["item_valid_from"].tolist(), chosen["item_valid_until"].tolist()
+        )
+        columns = {name: chosen[name].to_numpy() for name in chosen.columns if name.startswith("item_")}
+        columns |= {name: np.array(values, np.float32) for name, values in calendar.items()}
+        columns |= {name: _repeat(value, len(chosen)) for name, value in own.items()}
+        columns |= self._crossing.features(shopper, list(chosen.index))
+        return pd.DataFrame(columns, index=chosen.index)
+
+    def _check_context(self, context: Mapping[str, Any]) -> None:
+        known = (*feature_schema.PLACES, *self._extras)
+        unknown = sorted(set(context) - set(known))
+        if unknown:
+            raise RequestError(f"context has an unknown key {unknown[0]!r}; known: time, {', '.join(known)}")
+
+    def _fetch(self, user_id: str) -> dict[str, Any]:
+        with self._lock:
+            found = online(self._store, self._stored, [{"user_id": user_id}])
+        return {name: values[0] for name, values in found.items()}
+
+    def _query(self, situation: Situation) -> str | None:
+        said = [situation.query]
+        said += [situation.context.get(n) for n, c in self._extras.items() if c.extra == "text"]
+        said.append(self._words.get(situation.user_id))
+        return " ".join(text.strip() for text in said if text and text.strip()) or None
+
+
+def _words(snapshots: Path) -> dict[str, str]:
+    table = pq.read_table(snapshots / "user_words.parquet").to_pydict()
+    return {user: words for user, words in zip(table["user_id"], table["words"], strict=True) if words}
+
+
+def _repeat(value: Any, count: int) -> np.ndarray:
+    """A value of the shopper or the moment, for each candidate; None is NaN among numbers."""
+    if isinstance(value, str):
+        return np.full(count, value, dtype=object)
+    return np.full(count, np.nan if value is None else value, dtype=np.float32)

@@ -1,0 +1,170 @@
+"""A shop's SQL database: the result of a query, copied once into a Parquet file of texts.
+
+A database has no cheap mark of its content, so each run reads the query's result and hashes it.
+Values become texts here and are cast to the contract's types by the rules of every other source.
+The hash does not depend on the order of the rows, which a query without ORDER BY does not promise.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sqlalchemy
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from expectations.errors import RecommenderError, SchemaError, SettingError, TransientError
+
+_ROWS_AT_ONCE = 50_000
+_SNAPSHOT_DIALECTS = ("postgresql", "mysql", "mariadb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """A connected database and what may be said of it: its address without the password."""
+
+    connection: sqlalchemy.Connection
+    address: str
+    password: str | None
+
+    def told(self, error: BaseException) -> str:
+        """The first line of an error, without the password."""
+        cause = getattr(error, "orig", None) or error
+        line = str(cause).strip().partition("\n")[0]
+        return line.replace(self.password, "***") if self.password else line
+
+
+@contextmanager
+def open_database(url_env: str) -> Iterator[Database]:
+    """Connect to the database whose SQLAlchemy URL an environment variable holds.
+
+    All queries of one connection see one state of the database, where it offers that.
+
+    Raises:
+        SettingError: the variable is not set, is no URL, or its driver is not installed.
+        SchemaError: a SQLite file does not exist.
+        TransientError: the database cannot be reached.
+    """
+    url = _url(url_env)
+    address = f"{url.get_backend_name()} database {url.database!r} at {url.host or 'this machine'}"
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
+        raise SchemaError(f"{address}: the file does not exist; correct the URL in {url_env}")
+    try:
+        engine = sqlalchemy.create_engine(url)
+    except (SQLAlchemyError, ImportError) as error:
+        raise SettingError(
+            f"{url_env}: no driver for {url.drivername} ({error.__class__.__name__}); install it"
+        ) from None
+    try:
+        connection = engine.connect()
+    except SQLAlchemyError as error:
+        password = str(url.password) if url.password else None
+        reason = Database(connection=None, address=address, password=password).told(error)  # type: ignore[arg-type]
+        raise TransientError(
+            f"{address} cannot be reached: {reason}; start it or correct the URL in {url_env}"
+        ) from None
+    try:
+        if url.get_backend_name() in _SNAPSHOT_DIALECTS:
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        yield Database(
+            connection=connection, address=address, password=str(url.password) if url.password else None
+        )
+    finally:
+        connection.close()
+        engine.dispose()
+
+
+def copy_query(database: Database, table: str, query: str, target: Path) -> str:
+    """Write a query's result as Parquet, every column text, and return its identity.
+
+    Args:
+        database: from `open_database`.
+        table: the contract table, for messages.
+        query: one SELECT statement.
+        target: the Parquet file to write.
+
+    Raises:
+        SchemaError: the query fails, or names a column twice.
+        TransientError: the connection was lost, or the disk is full.
+    """
+    try:
+        # Without parameters, a driver takes the "%" of a LIKE for itself and not for a placeholder.
+        options = {"stream_results": True, "no_parameters": True}
+        result = database.connection.execution_options(**options).exec_driver_sql(query)
+        columns = list(result.keys())
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        if twice:
+            raise SchemaError(f"{table}: the query gives the column {twice[0]!r} twice; name them apart")
+        _write(result, columns, target)
+    except RecommenderError:
+        raise
+    except SQLAlchemyError as error:
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            raise TransientError(
+                f"{table}: the connection to {database.address} was lost ({database.told(error)}); run again"
+            ) from None
+        raise SchemaError(
+            f"{table}: the query fails in {database.address}: {database.told(error)}; "
+            f"correct query in [tables.{table}]"
+        ) from None
+    except OSError as error:
+        raise TransientError(f"{table}: {target.parent} cannot be written ({error}); free space") from error
+    with duckdb.connect() as con:
+        found = con.execute(
+            "SELECT count(*), bit_xor(hash(__row)), sum(CAST(hash(__row) AS HUGEINT)) "
+            "FROM read_parquet(?) AS __row",
+            [str(target)],
+        ).fetchone()
+    return str((columns, found))
+
+
+def _url(url_env: str) -> sqlalchemy.URL:
+    text = os.environ.get(url_env)
+    if not text:
+        raise SettingError(f"the environment variable {url_env} is not set; give it the database's URL")
+    try:
+        return sqlalchemy.make_url(text)
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        raise SettingError(
+            f"{url_env} does not hold an SQLAlchemy URL; write postgresql://user:password@host/database"
+        ) from None
+
+
+def _write(result: "sqlalchemy.CursorResult[Any]", columns: list[str], target: Path) -> None:
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        for rows in result.partitions(_ROWS_AT_ONCE):
+            values = zip(*rows, strict=True)
+            arrays = [pa.array([_text(value) for value in column], pa.string()) for column in values]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _text(value: Any) -> str | None:
+    """A value of any database as the text that casting reads."""
+    match value:
+        case None | str():
+            text = value
+        case float() | Decimal() if math.isnan(value):
+            text = None
+        case float() if value.is_integer() and abs(value) < 2**53:
+            text = str(int(value))
+        case Decimal():
+            text = format(value, "f")
+        case datetime() | date():
+            text = value.isoformat()
+        case list() | tuple() | dict():
+            text = json.dumps(value, ensure_ascii=False, default=str)
+        case bytes() | bytearray() | memoryview():
+            text = bytes(value).decode("utf-8", errors="replace")
+        case _:
+            text = str(value)
+    return text

@@ -1,0 +1,188 @@
+"""The Feast store of a source: applied, filled, and read point in time or online."""
+
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expectations.errors import SchemaError, TransientError
+
+if TYPE_CHECKING:
+    from feast import FeatureService, FeatureStore
+
+OWNER = "recommender"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSettings:
+    """Where a source's Feast store lives.
+
+    Attributes:
+        project: Feast project, the source's name.
+        registry_url: SQLAlchemy URL of the Postgres database that holds the registry. It has a
+            password: never log it.
+        online_path: SQLite file of the online store.
+    """
+
+    project: str
+    registry_url: str
+    online_path: Path
+
+
+def open_store(settings: StoreSettings) -> "FeatureStore":
+    """The Feast store with those settings: DuckDB offline, SQLite online, SQL registry.
+
+    Raises:
+        TransientError: the registry's database does not answer.
+    """
+    from feast import FeatureStore
+    from feast.repo_config import RepoConfig
+    from sqlalchemy.exc import OperationalError
+
+    # Feast's import switches deprecation warnings on for everybody; this one is Ibis's, about DuckDB
+    warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
+    settings.online_path.parent.mkdir(parents=True, exist_ok=True)
+    config = RepoConfig(
+        project=settings.project,
+        provider="local",
+        registry={"registry_type": "sql", "path": settings.registry_url, "cache_ttl_seconds": 60},
+        offline_store={"type": "duckdb"},
+        online_store={"type": "sqlite", "path": str(settings.online_path)},
+        entity_key_serialization_version=3,
+        auth={"type": "no_auth"},
+    )
+    try:
+        return FeatureStore(config=config)
+    except OperationalError as error:
+        raise TransientError(
+            "the Feast registry's database does not answer; is Postgres up? (make up)"
+        ) from error
+
+
+def apply_repo(store: "FeatureStore", snapshots: Path) -> list[str]:
+    """Register the feature views of a snapshots version.
+
+    Args:
+        store: the source's store.
+        snapshots: folder of the version, one Parquet file per view.
+
+    Returns:
+        Names of the feature views.
+
+    Raises:
+        SchemaError: a view's file is missing.
+    """
+    from features.store.definitions import ITEM_VIEWS, USER_VIEWS, feature_repo
+
+    sources = [_view_source(snapshots, name) for name in (*USER_VIEWS, *ITEM_VIEWS)]
+    with _without_advice():
+        store.apply(feature_repo(sources, owner=OWNER))
+    return [source.name for source in sources]
+
+
+def _view_source(snapshots: Path, name: str) -> Any:
+    from features.store.definitions import ViewSource
+
+    path = snapshots / f"{name}.parquet"
+    if not path.exists():
+        raise SchemaError(f"{path} is missing; build the feature snapshots again")
+    keys = {"user_id", "item_id", "event_timestamp"}
+    columns = [(f.name, _kind(f.type)) for f in pq.read_schema(path) if f.name not in keys]
+    return ViewSource(name=name, path=path, columns=columns)
+
+
+def _kind(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"list<element: {kind.value_type}>"
+    return str(kind)
+
+
+def materialize(store: "FeatureStore", horizon: datetime) -> None:
+    """Bring each entity's latest feature row up to the horizon into the online store."""
+    end = horizon.replace(tzinfo=UTC) + timedelta(seconds=1)
+    printed = io.StringIO()  # Feast prints each view's name in colours, on whatever console there is
+    with _without_advice(), redirect_stdout(printed):
+        store.materialize(start_date=datetime(1969, 12, 31, tzinfo=UTC), end_date=end)
+    for line in filter(None, printed.getvalue().splitlines()):
+        _log.info(_COLOUR.sub("", line))
+
+
+def historical(store: "FeatureStore", service: str, entities: pd.DataFrame) -> pa.Table:
+    """Features of a service as they were at each entity's moment (point-in-time join).
+
+    Args:
+        store: the source's store.
+        service: name of the feature service.
+        entities: the entity's id and event_timestamp (naive UTC), one row per moment.
+
+    Returns:
+        One row per row of `entities`, in any order: id, event_timestamp and the features.
+
+    Raises:
+        SchemaError: the join lost or doubled rows.
+    """
+    frame = entities.assign(moment=_seconds(entities["event_timestamp"]))
+    with _without_advice():
+        found = store.get_historical_features(entity_df=frame, features=store.get_feature_service(service))
+        table = found.to_arrow()
+    if table.num_rows != len(entities):
+        raise SchemaError(
+            f"the point-in-time join of {service} returned {table.num_rows:,} rows for {len(entities):,} "
+            "entities; build the feature snapshots again"
+        )
+    return table
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Feast and its Ibis warn of each other's old names, and Feast switches such warnings on for everybody."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _seconds(moments: pd.Series) -> pd.Series:
+    return (moments - pd.Timestamp(0)).dt.total_seconds()
+
+
+def stored(store: "FeatureStore", service: str) -> list[str]:
+    """The features of a service that the online store keeps, as `online` takes them.
+
+    Those that are computed on demand are left out: Feast takes 5 ms for what `features.views.request_context` does in none.
+    """
+    on_demand = {view.name for view in store.list_on_demand_feature_views()}
+    views = store.get_feature_service(service).feature_view_projections
+    return [
+        f"{view.name}:{field.name}" for view in views if view.name not in on_demand for field in view.features
+    ]
+
+
+def online(
+    store: "FeatureStore", features: "FeatureService | list[str]", entities: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """The latest features of entities from the online store.
+
+    Args:
+        store: the source's store.
+        features: the feature service, from `store.get_feature_service`, or what `stored` returned; keep it, it is
+            slow to get.
+        entities: per row the entity's id and, for a service, "moment", seconds since 1970 of the request.
+
+    Returns:
+        Feature name -> one value per entity; None where nothing is known.
+    """
+    rows = [dict(entity) for entity in entities]
+    found = store.get_online_features(features=features, entity_rows=rows)
+    return found.to_dict()

@@ -1,0 +1,81 @@
+"""The names of the features that a source's examples have, in the order the model takes them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ibis
+from ibis import _
+
+from expectations.contracts.schema import Column
+from expectations.contracts.source import Source
+from features.views.request_context import CONTEXT_FEATURES
+from features.views.texts import join_words
+from features.views.user_item import CROSS_FEATURES
+
+SHOPPER = "shopper_v1"
+CANDIDATE = "candidate_v1"
+"""The Feast feature services, as `features.store.definitions` registers them."""
+
+PLACES = ("channel", "place", "device", "occasion")
+"""Columns of an exposure that say where and when in the shopper's life it was shown."""
+
+NOT_FEATURES = frozenset({"item_valid_from", "item_valid_until"})
+"""Dates: the days to and since them are the features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Feature columns by kind; `slices` are the categorical ones that quality is reported by."""
+
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    slices: tuple[str, ...]
+
+
+def describe(source: Source, shopper: ibis.Schema, candidate: ibis.Schema) -> Features:
+    """The features of a source.
+
+    Args:
+        source: the shop, for its extra columns of exposures.
+        shopper: columns that the shopper's feature service returns.
+        candidate: columns that the candidate's feature service returns.
+    """
+    extras = source.contracts()["exposures"].extras
+    retrieved = {
+        name: kind
+        for schema in (shopper, candidate)
+        for name, kind in schema.items()
+        if name.startswith(("user_", "item_")) and name not in ("user_id", "item_id") and not kind.is_array()
+    }
+    numbers = [n for n, kind in retrieved.items() if kind.is_numeric() and n not in NOT_FEATURES]
+    words = [n for n, kind in retrieved.items() if kind.is_string()]
+    of_items = tuple(f"item_{c.name}" for c in source.contracts()["items"].extras if c.extra == "categorical")
+    return Features(
+        numeric=(
+            *sorted(numbers),
+            *CROSS_FEATURES,
+            *CONTEXT_FEATURES,
+            *(f"context_{c.name}" for c in extras if c.extra == "numeric"),
+        ),
+        categorical=(
+            *sorted(words),
+            "context_scenario",
+            *(f"context_{place}" for place in PLACES),
+            *(f"context_{c.name}" for c in extras if c.extra == "categorical"),
+        ),
+        slices=(*of_items, "context_scenario"),
+    )
+
+
+def context_columns(extras: tuple[Column, ...]) -> dict[str, Any]:
+    """An exposure's own context as feature columns, from a table of exposures."""
+    return {
+        "context_scenario": _.scenario,
+        **{f"context_{place}": _[place] for place in PLACES},
+        **{f"context_{c.name}": _[c.name] for c in extras if c.extra != "text"},
+    }
+
+
+def words_of(extras: tuple[Column, ...]) -> Any:
+    """The text columns among a table's extras as one text."""
+    return join_words([_[c.name] for c in extras if c.extra == "text"])

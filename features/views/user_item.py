@@ -1,0 +1,150 @@
+"""What a shopper did before with what a candidate covers: its items, lines, topics, …, departments.
+
+The candidate's side changes with the catalogue and the shopper's with every event, so these features
+belong to neither entity: they are computed from the shopper's retrieved history when the two meet,
+by the same expressions for training examples and for a request.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import ibis
+from ibis import _
+from ibis.expr.types import Table as IbisTable
+
+from features.views.shop import LEVELS
+
+How = Literal["sum", "count", "min", "max"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One number out of the keys of a level that a candidate and a history share.
+
+    Attributes:
+        of: column of `history_keys`.
+        how: how its values become one.
+        weighted: times the key's share of the candidate.
+        digits: rounded to so many; None: not at all.
+    """
+
+    of: str
+    how: How = "sum"
+    weighted: bool = False
+    digits: int | None = None
+
+    @property
+    def nothing(self) -> float:
+        """Its value where no key is shared; NaN: none."""
+        return float("nan") if self.how in ("min", "max") else 0.0
+
+    def where(self, here: ibis.Value) -> ibis.Value:
+        """The measure as an expression, over the rows where `here` holds; null where there is none."""
+        value = _[self.of] * _.weight if self.weighted else _[self.of]
+        found = getattr(value, self.how)(where=here).cast("float64")
+        return found if self.digits is None else found.round(self.digits)
+
+
+MEASURES: Mapping[str, Measure] = MappingProxyType(
+    {
+        "visits": Measure(of="visits"),
+        "recent": Measure(of="recents"),
+        "coupons": Measure(of="coupons"),
+        "amount": Measure(of="amount", digits=4),
+        "days": Measure(of="days", how="min"),
+        "first": Measure(of="firsts", how="max"),
+        "matches": Measure(of="visits", how="count"),
+        "affinity": Measure(of="visits", weighted=True, digits=6),
+    }
+)
+TOTALS: Mapping[str, How] = MappingProxyType(
+    {"visits": "sum", "recents": "sum", "coupons": "sum", "amount": "sum", "days": "min", "firsts": "max"}
+)
+"""What `history_keys` says of a key, and how it comes from the items of that key."""
+
+CROSS_FEATURES = tuple(f"cross_{level}_{measure}" for level in LEVELS for measure in MEASURES)
+"""visits: sessions in the history window, added up over the items of a key; recent: those of the last 30
+days; coupons: acts with a coupon; amount: shop currency; days, first: since the last and the first time,
+null if never; matches: distinct keys of the candidate in the history; affinity: visits weighted by the
+key's share of the candidate."""
+
+ITEM_LISTS = {
+    "covered_id": "items",
+    "visits": "item_visits",
+    "recents": "item_recents",
+    "coupons": "item_coupons",
+    "amount": "item_amounts",
+    "days": "item_days",
+    "firsts": "item_firsts",
+}
+"""Column of `unnest_items` -> list of `features.views.user_behaviour.user_history`."""
+
+
+def unnest_topics(histories: IbisTable) -> IbisTable:
+    """One row per (history, topic) from the parallel lists of `features.views.user_behaviour.user_history`.
+
+    Args:
+        histories: columns history_id, topics, topic_visits, topic_amounts, topic_days.
+
+    Returns:
+        Columns history_id, topic, visits, amount, days.
+    """
+    lists = {"topic": "topics", "visits": "topic_visits", "amount": "topic_amounts", "days": "topic_days"}
+    return _unnest(histories, lists)
+
+
+def unnest_items(histories: IbisTable) -> IbisTable:
+    """One row per (history, item): columns history_id and those of ITEM_LISTS."""
+    return _unnest(histories, ITEM_LISTS)
+
+
+def history_keys(history_items: IbisTable, levels: IbisTable) -> IbisTable:
+    """What a history says of every key that its items belong to.
+
+    Args:
+        history_items: as `unnest_items` returns it.
+        levels: as `features.views.shop.levels` returns it.
+
+    Returns:
+        Columns history_id, level, key, visits, recents, coupons, amount, days, firsts.
+    """
+    totals = {name: getattr(_[name], how)() for name, how in TOTALS.items()}
+    return (
+        history_items.join(levels.rename(covered_id="item_id"), "covered_id")
+        .group_by(["history_id", "level", "key"])
+        .aggregate(**totals)
+    )
+
+
+def cross_features(pairs: IbisTable, *, history_keys: IbisTable, item_keys: IbisTable) -> IbisTable:
+    """The cross features of (history, candidate) pairs.
+
+    Args:
+        pairs: columns pair_id, history_id, item_id.
+        history_keys: as the function of that name returns it.
+        item_keys: as `features.views.shop.item_keys` returns it.
+
+    Returns:
+        One row per pair: pair_id and CROSS_FEATURES, float64.
+    """
+    met = pairs.join(item_keys, "item_id").join(history_keys, ["history_id", "level", "key"])
+    measures = {
+        f"cross_{level}_{name}": (measure, _.level == level)
+        for level in LEVELS
+        for name, measure in MEASURES.items()
+    }
+    found = met.group_by("pair_id").aggregate(
+        **{n: measure.where(here) for n, (measure, here) in measures.items()}
+    )
+    known = {
+        name: _[name] if math.isnan(measure.nothing) else _[name].coalesce(measure.nothing)
+        for name, (measure, _here) in measures.items()
+    }
+    return pairs.select("pair_id").left_join(found, "pair_id").select("pair_id", **known)
+
+
+def _unnest(histories: IbisTable, lists: dict[str, str]) -> IbisTable:
+    return histories.select("history_id", **{name: _[column].unnest() for name, column in lists.items()})

@@ -1,0 +1,1 @@
+"""What somebody should look at, and the channels that tell of it. Knows nothing of Dagster."""

@@ -1,0 +1,1 @@
+"""When the system runs by itself: schedules, and sensors that turn failures into alerts."""

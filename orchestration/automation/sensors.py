@@ -1,0 +1,93 @@
+"""The bell: failed runs and failed checks become alerts."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from expectations.errors import TransientError
+from orchestration.alerting.alert import Alert, AlertSettings, send
+from orchestration.resources import WorkspaceResource
+from orchestration.run_events import failure_reason
+
+WATCH_SECONDS = 30
+
+
+@dg.run_failure_sensor(
+    name="failed_runs",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=WATCH_SECONDS,
+    description="Tells by webhook and e-mail of every failed run, with the checks that stopped it.",
+)
+def failed_runs(context: dg.RunFailureSensorContext, workspace: WorkspaceResource) -> None:
+    """Send what a failed run broke on."""
+    run = context.dagster_run
+    link = f"{workspace.ui}/runs/{run.run_id}"
+    alerts = list(_failed_checks(context.instance, run.run_id, link))
+    steps = [event for event in context.get_step_failure_events() if event.step_key]
+    alerts += [
+        Alert(
+            title=f"step {event.step_key} of job {run.job_name} failed",
+            link=link,
+            detail=failure_reason(event),
+        )
+        for event in steps
+    ]
+    if not alerts:
+        alerts = [
+            Alert(title=f"job {run.job_name} failed", link=link, detail=context.failure_event.message or "")
+        ]
+    _ring(alerts)
+
+
+@dg.run_status_sensor(
+    name="failed_checks",
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=WATCH_SECONDS,
+    description="Tells by webhook and e-mail of error-level checks that failed in a run which ended well.",
+)
+def failed_checks(context: dg.RunStatusSensorContext, workspace: WorkspaceResource) -> None:
+    """Send the failed checks of a run that itself succeeded."""
+    run = context.dagster_run
+    _ring(list(_failed_checks(context.instance, run.run_id, f"{workspace.ui}/runs/{run.run_id}")))
+
+
+def _ring(alerts: list[Alert]) -> None:
+    if not alerts:
+        return
+    try:
+        send(alerts, AlertSettings.from_environment(os.environ))
+    except TransientError as error:
+        raise dg.Failure(description=str(error)) from error
+
+
+def _failed_checks(instance: dg.DagsterInstance, run_id: str, link: str) -> Iterator[Alert]:
+    """One alert for each broken rule of each failed check of a run, errors only."""
+    for record in instance.get_records_for_run(
+        run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ).records:
+        event = record.event_log_entry.dagster_event
+        if event is None:
+            continue
+        check = event.asset_check_evaluation_data
+        if check.passed or check.severity != dg.AssetCheckSeverity.ERROR:
+            continue
+        asset = check.asset_key.to_user_string()
+        rules = check.metadata.get("failed_rules")
+        broken: list[Mapping[str, Any]] = list(rules.value) if rules else []  # type: ignore[arg-type]
+        if not broken:
+            yield Alert(
+                title=f"check {check.check_name} failed", table=asset, rule=check.check_name, link=link
+            )
+        for rule in broken:
+            yield Alert(
+                title=f"check {check.check_name} failed on {asset}",
+                table=rule["table"],
+                rule=rule["rule"],
+                num_rows=rule["rows"],
+                sample=rule["sample"],
+                link=link,
+                detail=rule["message"],
+            )

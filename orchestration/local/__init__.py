@@ -1,0 +1,1 @@
+"""One machine without set-up: command line, embedded PostgreSQL, services. Never imported by assets."""

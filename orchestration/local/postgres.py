@@ -1,0 +1,176 @@
+"""PostgreSQL as the rest of the system sees it: an address, and a server that is there while one needs it.
+
+Either the embedded server of `orchestration.local.postgres_server`, or a server of the user's own
+(RECOMMENDER_POSTGRES_URL), which is never started nor stopped from here.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+import psycopg2
+from psycopg2 import errors, sql
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from expectations.errors import ServiceError, SettingError, TransientError
+from orchestration.home import Home
+from orchestration.local.postgres_server import LOCK_SECONDS, USER, Server
+from orchestration.local.processes import locked
+
+DATABASES = ("dagster", "feast")
+DEFAULT_PORT = 5433
+DRIVER = "postgresql+psycopg2"
+"""SQLAlchemy takes a plain `postgresql://` for psycopg 3, on which dagster-postgres fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostgresSettings:
+    """Where PostgreSQL is.
+
+    Attributes:
+        url: a server of the user's own; None: the embedded one.
+        port: port of the embedded server on 127.0.0.1.
+    """
+
+    url: str | None = field(default=None, repr=False)
+    port: int = DEFAULT_PORT
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "PostgresSettings":
+        """Read RECOMMENDER_POSTGRES_URL and RECOMMENDER_POSTGRES_PORT.
+
+        Raises:
+            SettingError: the port is no port.
+        """
+        text = environ.get("RECOMMENDER_POSTGRES_PORT") or str(DEFAULT_PORT)
+        if not text.isdigit() or not 0 < int(text) < 65_536:
+            raise SettingError(f"RECOMMENDER_POSTGRES_PORT is {text!r}; give a number from 1 to 65535")
+        return cls(url=environ.get("RECOMMENDER_POSTGRES_URL") or None, port=int(text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """How to reach one PostgreSQL server.
+
+    Attributes:
+        base: URL with user and password, of a database that exists. Never print it.
+    """
+
+    base: str = field(repr=False)
+
+    def url(self, database: str, driver: str = DRIVER) -> str:
+        """The URL of a database of this server, password and all.
+
+        Args:
+            database: name of the database.
+            driver: SQLAlchemy's name of dialect and driver; `postgresql` for libpq and psycopg.
+
+        Raises:
+            SettingError: the server's URL cannot be read.
+        """
+        try:
+            url = make_url(self.base)
+        except (ArgumentError, ValueError):
+            raise SettingError(_BAD_URL) from None
+        if url.get_backend_name() not in ("postgresql", "postgres"):
+            raise SettingError(_BAD_URL)
+        return url.set(drivername=driver, database=database).render_as_string(hide_password=False)
+
+    def database(self) -> str:
+        """The database that the address itself names."""
+        self.url("postgres")
+        return make_url(self.base).database or "postgres"
+
+
+_BAD_URL = "RECOMMENDER_POSTGRES_URL is no PostgreSQL address; write it as postgresql://user:password@host:5432/postgres"
+
+
+def create_databases(address: Address, names: tuple[str, ...] = DATABASES) -> None:
+    """Create the databases that are not there yet.
+
+    Raises:
+        ServiceError: the server does not answer, or its user may not create databases.
+    """
+    try:
+        connection = psycopg2.connect(address.url(address.database(), "postgresql"), connect_timeout=10)
+    except psycopg2.OperationalError as error:
+        raise ServiceError(
+            f"PostgreSQL does not answer ({str(error).strip()}); start it, "
+            "or correct RECOMMENDER_POSTGRES_URL"
+        ) from None
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT datname FROM pg_database")
+            there = {row[0] for row in cursor.fetchall()}
+            for name in names:
+                if name in there:
+                    continue
+                # two processes may come here at the same time
+                with contextlib.suppress(errors.DuplicateDatabase, errors.UniqueViolation):
+                    cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except errors.InsufficientPrivilege:
+        raise ServiceError(
+            f"the user of RECOMMENDER_POSTGRES_URL may not create databases; create {' and '.join(names)} "
+            "on that server as its administrator"
+        ) from None
+    finally:
+        connection.close()
+
+
+def embedded_address(server: Server) -> Address:
+    """The address of the embedded server."""
+    return Address(
+        base=f"{DRIVER}://{USER}:{quote(server.password())}@127.0.0.1:{server.listening_port()}/postgres"
+    )
+
+
+def open_postgres(home: Home, settings: PostgresSettings) -> Address:
+    """Start the embedded server for good (`close_postgres` stops it), or take the user's own.
+
+    Raises:
+        ServiceError: it does not start or does not answer.
+    """
+    if settings.url:
+        address = Address(base=settings.url)
+    else:
+        server = Server(home=home, port=settings.port)
+        server.start(keep=True)
+        address = embedded_address(server)
+    create_databases(address)
+    return address
+
+
+def close_postgres(home: Home, settings: PostgresSettings) -> bool:
+    """Stop the embedded server, now or when its last user is done; whether it was stopped now."""
+    return Server(home=home, port=settings.port).unkeep()
+
+
+@contextlib.contextmanager
+def running(home: Home, settings: PostgresSettings) -> Iterator[Address]:
+    """PostgreSQL with its databases, while the block runs.
+
+    The embedded server is started if it does not run. It is stopped after the block, unless another
+    process is still inside such a block or `open_postgres` has started it for good.
+
+    Raises:
+        ServiceError: it does not start or does not answer.
+        TransientError: another process was starting or stopping it for too long.
+    """
+    if settings.url:
+        address = Address(base=settings.url)
+        create_databases(address)
+        yield address
+        return
+    server = Server(home=home, port=settings.port)
+    try:
+        with locked(server.users_lock, timeout=LOCK_SECONDS, shared=True):
+            server.start()
+            address = embedded_address(server)
+            create_databases(address)
+            yield address
+    finally:
+        with contextlib.suppress(TransientError):
+            server.release()

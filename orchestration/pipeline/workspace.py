@@ -1,0 +1,44 @@
+"""What every step works on: one home, one source, one Feast registry."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from expectations.contracts.source import Source, read_source
+from features.store.client import StoreSettings
+from orchestration.home import Home
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """Where a run reads and writes.
+
+    Attributes:
+        home: the home folder's paths.
+        source_path: the `source.toml`.
+        registry_url: database of the Feast registry; has a password.
+        recipe: a training recipe; None: the packaged one.
+        gate_rules: the gate's rules; None: the packaged ones.
+    """
+
+    home: Home
+    source_path: Path
+    registry_url: str = field(repr=False)
+    recipe: Path | None = None
+    gate_rules: Path | None = None
+
+    def source(self) -> Source:
+        """The shop's declaration, read now.
+
+        Raises:
+            SettingError: it cannot be read.
+        """
+        return read_source(self.source_path)
+
+    def store_settings(self) -> StoreSettings:
+        """Where the source's Feast store is."""
+        name = self.source().name
+        return StoreSettings(
+            project=name,
+            registry_url=self.registry_url,
+            online_path=self.home.features / name / "online.db",
+        )

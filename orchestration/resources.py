@@ -1,0 +1,39 @@
+"""Dagster resources: where the assets of a run work."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from features.sources import COMPLETE_JOURNEY
+from orchestration.home import DEFAULT, Home
+from orchestration.pipeline.workspace import Workspace
+
+
+class WorkspaceResource(dg.ConfigurableResource):
+    """The settings of a `Workspace`.
+
+    Attributes:
+        home: the home folder.
+        source: path of the `source.toml`.
+        registry_url: database of the Feast registry; has a password.
+        recipe: path of a training recipe; empty: the packaged one.
+        gate_rules: path of the gate's rules; empty: the packaged ones.
+        ui: address of Dagster's UI, for links in alerts.
+    """
+
+    home: str = DEFAULT
+    source: str = str(COMPLETE_JOURNEY)
+    registry_url: str = ""
+    recipe: str = ""
+    gate_rules: str = ""
+    ui: str = "http://127.0.0.1:3000"
+
+    def workspace(self) -> Workspace:
+        """What the pipeline's steps take."""
+        return Workspace(
+            home=Home(root=Path(self.home).expanduser().absolute()),
+            source_path=Path(self.source).expanduser().absolute(),
+            registry_url=self.registry_url,
+            recipe=Path(self.recipe) if self.recipe else None,
+            gate_rules=Path(self.gate_rules) if self.gate_rules else None,
+        )

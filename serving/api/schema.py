@@ -1,0 +1,126 @@
+"""The request and the reply of POST /recommend. The OpenAPI page is made from these descriptions."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from features.online.reader import Situation
+
+MAX_ITEMS = 100
+FIRST_YEAR, LAST_YEAR = 1971, 2200
+
+Scenario = Literal["campaign", "product", "content", "ad", "search", "customer_service"]
+Words = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+def _moment(value: Any) -> Any:
+    """Text only: a bare number would be read as seconds since 1970."""
+    if value is None or isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or value.strip().replace(".", "", 1).isdigit():
+        raise ValueError("write the time as ISO 8601, such as 2017-12-01T09:30:00Z")
+    return value
+
+
+def _in_range(moment: datetime | None) -> datetime | None:
+    if moment is not None and not FIRST_YEAR <= moment.year < LAST_YEAR:
+        raise ValueError(f"the year is {moment.year}; give a time from {FIRST_YEAR} to {LAST_YEAR - 1}")
+    return moment
+
+
+class Context(BaseModel):
+    """Where and when. A source's extra columns of exposures may be given beside these, by their names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    channel: str | None = Field(default=None, description="web, app, mail, store, …", examples=["mail"])
+    place: str | None = Field(default=None, description="store or region", examples=["store 367"])
+    device: str | None = Field(default=None, description="phone, desktop, till, …", examples=["phone"])
+    occasion: str | None = Field(
+        default=None, description="festival, season or situation", examples=["christmas"]
+    )
+    time: Annotated[datetime | None, BeforeValidator(_moment), AfterValidator(_in_range)] = Field(
+        default=None,
+        description="the moment to decide for, ISO 8601; without a zone it is UTC. Left out: now, or the "
+        "last moment of the data if the source's clock says so",
+        examples=["2017-12-01T09:30:00Z"],
+    )
+
+
+class RecommendRequest(BaseModel):
+    """Which items to show this shopper, here and now?"""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {"user_id": "1", "scenario": "campaign", "context": {"channel": "mail"}, "k": 3}
+        },
+    )
+
+    user_id: Name = Field(description="the shopper; one never seen before is served too", examples=["1"])
+    scenario: Scenario = Field(default="campaign", description="where in the shop", examples=["campaign"])
+    context: Context = Field(default_factory=Context, description="where and when")
+    query: Words | None = Field(
+        default=None, description="search query or utterance, if any", examples=["something for breakfast"]
+    )
+    candidates: Annotated[list[Name], Field(min_length=1, max_length=1000)] | None = Field(
+        default=None,
+        description="item ids to choose from. Left out: all that may be shown in the scenario at that time",
+    )
+    k: int = Field(default=10, ge=1, le=MAX_ITEMS, description="how many items at most", examples=[3])
+
+    def situation(self, default: datetime) -> Situation:
+        """The request as the features understand it.
+
+        Args:
+            default: moment of a request that names none, naive UTC.
+        """
+        given = self.context.model_dump(exclude={"time"}, exclude_none=True)
+        return Situation(
+            user_id=self.user_id,
+            scenario=self.scenario,
+            moment=_naive_utc(self.context.time) if self.context.time else default,
+            context=given,
+            query=self.query or None,
+            candidates=self.candidates,
+        )
+
+
+class RankedItem(BaseModel):
+    """One item of the list, with what decided it: probability = σ(f + g)."""
+
+    item_id: str = Field(description="the item", examples=["18:10000085475"])
+    text: str = Field(description="what the model read of it", examples=["Coupon for yogurt"])
+    position: int = Field(description="place in the list, from 1", examples=[1])
+    probability: float = Field(description="of the outcome (a redemption, a click, …)", examples=[0.0471])
+    f: float = Field(description="what words and context say, in logits", examples=[0.52])
+    g: float = Field(description="what the past says, in logits", examples=[-3.53])
+    reasons: list[str] = Field(
+        description="what spoke for it most, strongest first",
+        examples=[["bought 'yogurt' on 7 visits, last 3 days ago, which fits this campaign's words"]],
+    )
+
+
+class RecommendReply(BaseModel):
+    """The list, best first, and which model made it."""
+
+    decision_id: str = Field(description="of this list, for reporting what came of it")
+    user_id: str = Field(description="as asked")
+    scenario: str = Field(description="as asked")
+    bundle: str = Field(description="hash of the model that decided")
+    moment: str = Field(description="the time that was decided for, ISO 8601, UTC")
+    cold_start: bool = Field(description="nothing is known of this shopper: only the items were judged")
+    items: list[RankedItem] = Field(description="at most k items, best first")
+    skipped: dict[str, str] = Field(description="candidates that may not be shown at that time, and why")
+
+
+class ErrorReply(BaseModel):
+    """What went wrong and what to do."""
+
+    error: str
+
+
+def _naive_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment

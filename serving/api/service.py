@@ -1,0 +1,141 @@
+"""The HTTP API: `bentoml serve serving.api.service:Recommender`.
+
+POST /recommend, GET /healthz (the process lives), /readyz (a model serves), /metrics, /docs.json and the
+page at /. One worker; requests run in threads, which share one model. No adaptive batching: a list of
+candidates is a batch already, and BentoML's batching sheds requests under load.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from expectations.errors import RecommenderError, RequestError, SettingError
+from serving.api.errors import PlainErrors
+from serving.api.hot_swap import Served, Swap
+from serving.api.loading import default_moment, load_ranker, settle
+from serving.api.metrics import metrics
+from serving.api.schema import RecommendReply, RecommendRequest
+from serving.release.pointer import CURRENT
+
+TIMEOUT_SECONDS = 30
+THREADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """Where the service finds the deployment.
+
+    Attributes:
+        pointer: path of the deployment's `current.json`.
+        registry_url: SQLAlchemy URL of the Feast registry, with its password.
+    """
+
+    pointer: Path
+    registry_url: str = field(repr=False)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "ServiceSettings":
+        """Read RECOMMENDER_HOME and RECOMMENDER_FEAST_URL.
+
+        Raises:
+            SettingError: RECOMMENDER_FEAST_URL is not set.
+        """
+        home = Path(environ.get("RECOMMENDER_HOME") or ".recommender").expanduser().absolute()
+        url = environ.get("RECOMMENDER_FEAST_URL")
+        if not url:
+            raise SettingError(
+                "RECOMMENDER_FEAST_URL is not set; give the SQLAlchemy URL of the Feast registry's database "
+                "(`make up` does)"
+            )
+        return cls(pointer=home / "deployment" / CURRENT, registry_url=url)
+
+
+@bentoml.service(
+    name="Recommender",
+    description="Which campaign to show this shopper, here and now.",
+    workers=1,
+    threads=THREADS,
+    traffic={"timeout": TIMEOUT_SECONDS},
+    envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],
+)
+class Recommender:
+    """Decides for each shopper and moment which campaigns to show, and says why."""
+
+    def __init__(self) -> None:
+        import torch
+
+        settings = ServiceSettings.from_environment(os.environ)
+        torch.set_num_threads(
+            1
+        )  # a list is small: on a busy machine a second thread makes it 10 times slower
+        self._metrics = metrics()
+        self._swap = Swap(settings.pointer, lambda p: load_ranker(p, settings.registry_url), self._loaded)
+        self._swap.start()
+
+    @bentoml.api(output_spec=RecommendReply)
+    def recommend(self, request: RecommendRequest, /) -> Any:
+        """Rank what may be shown to a shopper at a moment, best first, with the reasons.
+
+        Errors are {"error": "…"}: 400 for a request that names something unknown or not valid at its time,
+        503 while no approved model is deployed.
+        """
+        served = self._swap.served
+        if served is None:
+            self._metrics.refused(request.scenario, 503)
+            return JSONResponse({"error": self._swap.problem}, status_code=503)
+        try:
+            return JSONResponse(self._decide(served, request))
+        except RequestError as error:
+            self._metrics.refused(request.scenario, 400)
+            return JSONResponse({"error": str(error)}, status_code=400)
+        except RecommenderError:
+            self._metrics.refused(request.scenario, 500)
+            raise
+
+    def _decide(self, served: Served, request: RecommendRequest) -> dict[str, Any]:
+        begun = time.perf_counter()
+        situation = request.situation(default_moment(served.pointer))
+        ranking = served.ranker.recommend(situation, request.k)
+        self._metrics.answered(
+            request.scenario,
+            cold_start=ranking.cold_start,
+            seconds=time.perf_counter() - begun,
+            shown=len(ranking.items),
+        )
+        return {
+            "decision_id": str(uuid.uuid4()),
+            "user_id": request.user_id,
+            "scenario": request.scenario,
+            "bundle": served.pointer.bundle,
+            "moment": situation.moment.replace(tzinfo=UTC).isoformat(),
+            "cold_start": ranking.cold_start,
+            "items": [asdict(item) for item in ranking.items],
+            "skipped": dict(ranking.skipped),
+        }
+
+    def _loaded(self, served: Served) -> None:
+        self._metrics.serves(served.pointer.bundle)
+        settle()
+
+    def __is_ready__(self) -> bool:
+        if self._swap.served is None:
+            raise HTTPException(status_code=503, detail=self._swap.problem)
+        return True
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        """Stop following the deployment."""
+        self._swap.stop()
+
+
+_service: Any = Recommender  # the decorator makes a BentoML service of the class
+_service.add_asgi_middleware(PlainErrors, fields=tuple(RecommendRequest.model_fields))

@@ -1,0 +1,243 @@
+"""Deploying an approved bundle: verified, stored, built into a Bento, and only then pointed at.
+
+Any failure leaves the pointer, and so the model that serves, as it was.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from expectations.contracts.bundle import Manifest, verify_bundle
+from expectations.contracts.gate_decision import require_approval
+from expectations.contracts.source import read_source
+from expectations.errors import BundleError, RejectedError, SettingError
+from expectations.storage.atomic import write_text
+from expectations.storage.hashes import file_hash
+from serving.release.bento_store import build_bento, keep_only, store_model
+from serving.release.pointer import CURRENT, PREVIOUS, Pointer
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentContext:
+    """What a model serves with.
+
+    Attributes:
+        source: path of the shop's `source.toml`; its content is copied.
+        snapshots: folder of the snapshots version that is materialized into the online store.
+        online_store: Feast's SQLite file (`StoreSettings.online_path`).
+        project: name of the Feast project; None: the source's name.
+        horizon: naive UTC: the moment up to which the data reach.
+        clock: the time of a request that names none; None: as the source says.
+    """
+
+    source: Path
+    snapshots: Path
+    online_store: Path
+    horizon: datetime
+    project: str | None = None
+    clock: Literal["now", "data"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """What a deployment made.
+
+    Attributes:
+        pointer: what the pointer says now.
+        changed: whether another bundle served before, or none.
+        seconds: wall time by step.
+    """
+
+    pointer: Pointer
+    changed: bool
+    seconds: Mapping[str, float]
+
+
+def deploy(bundle: Path, *, verdicts: Path, deployment: Path, context: DeploymentContext) -> Deployed:
+    """Put an approved bundle into service. The stores are those of the environment's BENTOML_HOME.
+
+    Deploying what is deployed already only brings snapshots, horizon and clock up to date.
+
+    Args:
+        bundle: the bundle's folder.
+        verdicts: folder of the gate's verdicts.
+        deployment: folder of the pointer, `<home>/deployment`.
+        context: what it serves with.
+
+    Raises:
+        BundleError: the bundle is incomplete or altered, or of another source.
+        RejectedError: the gate has not approved this very bundle.
+        SettingError: BENTOML_HOME is not set, or something of the context is not there.
+    """
+    clock = _Clock()
+    manifest, digest = verify_bundle(bundle)
+    require_approval(verdicts, digest)
+    _check(manifest, context)
+    clock.lap("verify")
+    model_tag, model = store_model(bundle, digest, manifest)
+    clock.lap("store")
+    bento_tag = build_bento(digest, model_tag)
+    clock.lap("bento")
+    # the verdict may have been withdrawn while we worked, and what serves is the stored copy
+    if verify_bundle(model)[1] != digest:
+        raise BundleError(f"{model} is not bundle {digest[:12]} any more; deploy again")
+    require_approval(verdicts, digest)
+    before = _readable(deployment / CURRENT)
+    pointer = _pointer(digest, model, model_tag, bento_tag, deployment, context)
+    _point(deployment, pointer)
+    clock.lap("point")
+    changed = before is None or before.bundle != digest
+    return Deployed(pointer=pointer, changed=changed, seconds=clock.laps)
+
+
+def refresh(deployment: Path, context: DeploymentContext) -> Pointer | None:
+    """Let the deployed model serve from newer features; None where none is deployed.
+
+    For runs that bring new features but no new model: new candidates and the newer horizon are served
+    from here on.
+
+    Raises:
+        SettingError: something of the context is not there.
+        BundleError: the deployed model is of another source.
+    """
+    before = Pointer.read(deployment / CURRENT)
+    if before is None:
+        return None
+    manifest, digest = verify_bundle(Path(before.model))
+    _check(manifest, context)
+    pointer = _pointer(digest, Path(before.model), before.model_tag, before.bento_tag, deployment, context)
+    _point(deployment, pointer)
+    return pointer
+
+
+def rollback(deployment: Path) -> Pointer:
+    """Let the model before serve again, with today's features; doing it twice comes back.
+
+    Raises:
+        RejectedError: there is no model before.
+        BundleError: the model before is altered or gone; the current one goes on.
+    """
+    current, previous = Pointer.read(deployment / CURRENT), Pointer.read(deployment / PREVIOUS)
+    if current is None or previous is None:
+        raise RejectedError(f"{deployment} has no model before the current one; deploy one first")
+    if verify_bundle(Path(previous.model))[1] != previous.bundle:
+        raise BundleError(f"{previous.model} is not bundle {previous.bundle[:12]} any more; deploy it again")
+    features = current if current.project == previous.project else previous
+    restored = replace(
+        previous,
+        online_store=features.online_store,
+        snapshots=features.snapshots,
+        source=features.source,
+        horizon=features.horizon,
+        clock=features.clock,
+        deployed_at=_now(),
+    )
+    _point(deployment, restored)
+    return restored
+
+
+def deployed_bundle(deployment: Path) -> str | None:
+    """Hash of the bundle that serves, the champion; None where none does."""
+    pointer = Pointer.read(deployment / CURRENT)
+    return pointer.bundle if pointer else None
+
+
+def _check(manifest: Manifest, context: DeploymentContext) -> None:
+    if not os.environ.get("BENTOML_HOME"):
+        raise SettingError("BENTOML_HOME is not set; give the folder of BentoML's stores (`make run` does)")
+    for path in (context.snapshots, context.online_store):
+        if not path.exists():
+            raise SettingError(f"{path} is not there; build and materialize the features first")
+    source = read_source(context.source)
+    if manifest.source != source.name:
+        raise BundleError(
+            f"the bundle was trained on source {manifest.source}, not {source.name}; "
+            f"train one on {source.name}"
+        )
+
+
+def _pointer(
+    digest: str,
+    model: Path,
+    model_tag: str,
+    bento_tag: str,
+    deployment: Path,
+    context: DeploymentContext,
+) -> Pointer:
+    source = read_source(context.source)
+    declared = deployment.absolute() / "sources" / f"{file_hash(context.source)[:16]}.toml"
+    write_text(declared, context.source.read_text(encoding="utf-8"))
+    return Pointer(
+        bundle=digest,
+        model=str(model.absolute()),
+        model_tag=model_tag,
+        bento_tag=bento_tag,
+        source=str(declared),
+        project=context.project or source.name,
+        online_store=str(context.online_store.absolute()),
+        snapshots=str(_keep_candidates(context.snapshots, deployment.absolute())),
+        horizon=context.horizon.isoformat(),
+        clock=context.clock or source.clock,
+        deployed_at=_now(),
+    )
+
+
+def _keep_candidates(snapshots: Path, deployment: Path) -> Path:
+    """Links of a snapshots version's files: later runs remove the version, and a restart still needs it."""
+    kept = deployment / "candidates" / snapshots.name
+    if kept.is_dir():
+        return kept
+    writing = kept.with_name(f".writing-{snapshots.name}-{os.getpid()}")
+    shutil.rmtree(writing, ignore_errors=True)
+    writing.mkdir(parents=True)
+    for file in sorted(snapshots.glob("*.parquet")):
+        try:
+            os.link(file, writing / file.name)
+        except OSError:  # another file system, or one without links
+            shutil.copy2(file, writing / file.name)
+    writing.rename(kept)
+    return kept
+
+
+def _point(deployment: Path, pointer: Pointer) -> None:
+    """Replace the pointer; the bundle before becomes the previous one; what nothing names is removed."""
+    before = _readable(deployment / CURRENT)
+    if before is not None and before.bundle != pointer.bundle:
+        before.write(deployment / PREVIOUS)
+    pointer.write(deployment / CURRENT)
+    named = [p for p in (pointer, before, _readable(deployment / PREVIOUS)) if p]
+    folders = {Path(p.snapshots).name for p in named}
+    for folder in (deployment / "candidates").iterdir():
+        if folder.name not in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+    keep_only({p.model_tag for p in named}, {p.bento_tag for p in named})
+
+
+def _readable(path: Path) -> Pointer | None:
+    """A pointer that is about to be replaced; a broken one is as good as none."""
+    try:
+        return Pointer.read(path)
+    except SettingError:
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class _Clock:
+    """Wall time by step."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._begun = datetime.now(UTC)
+
+    def lap(self, name: str) -> None:
+        """End a step."""
+        now = datetime.now(UTC)
+        self.laps[name] = round((now - self._begun).total_seconds(), 2)
+        self._begun = now

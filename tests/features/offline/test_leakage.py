@@ -1,0 +1,76 @@
+"""Nothing that happens at or after a moment changes a feature of that moment."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.offline.feature_rows import feature_tables, open_engine
+from features.views.shop import read_shop
+from tests.features import small_shop
+
+VIEWS = ("user_behaviour", "user_history", "user_outcomes", "item_outcomes")
+MOMENTS = [small_shop.START + pd.Timedelta(days=days) for days in (20, 60, 100)]
+
+
+def _features(folder, tables):
+    connection = open_engine()
+    source = small_shop.SOURCE
+    shop = read_shop(connection, small_shop.land(folder, tables), source.contracts())
+    computed = feature_tables(source, shop, pd.Timestamp("2025-01-01").to_pydatetime())
+    return {name: connection.to_pandas(computed[name]) for name in VIEWS}
+
+
+def _at(frame, moment):
+    key = "user_id" if "user_id" in frame else "item_id"
+    rows = frame[frame["event_timestamp"] == moment].sort_values(key).reset_index(drop=True)
+    return rows.map(lambda value: list(value) if isinstance(value, np.ndarray) else value)
+
+
+def _future_changed(tables, moment):
+    """Everything from the moment on is shifted, doubled or turned into its opposite."""
+    changed = {name: frame.copy() for name, frame in tables.items()}
+    events, exposures = changed["events"], changed["exposures"]
+    later = events["event_timestamp"] >= moment
+    events.loc[later, "event_timestamp"] += pd.Timedelta(hours=5)
+    events.loc[later, "amount"] *= 7
+    events.loc[later, "item_id"] = "p3"
+    more = events[later].assign(event_id=lambda frame: "again " + frame["event_id"])
+    changed["events"] = pd.concat([events, more])
+    answered = exposures["outcome"] & (exposures["outcome_timestamp"] >= moment)
+    exposures.loc[answered, "outcome_timestamp"] += pd.Timedelta(days=2)
+    flipped = exposures["event_timestamp"] >= moment
+    exposures.loc[flipped, "outcome"] = ~exposures.loc[flipped, "outcome"].astype(bool)
+    exposures.loc[flipped & ~exposures["outcome"].astype(bool), "outcome_timestamp"] = pd.NaT
+    feedback = changed["feedback"]
+    said_later = feedback["event_timestamp"] >= moment
+    feedback.loc[said_later, "text"] = "something else"
+    feedback.loc[said_later, "rating"] = 6 - feedback.loc[said_later, "rating"].astype(float)
+    again = feedback[said_later].assign(feedback_id=lambda frame: "again " + frame["feedback_id"])
+    changed["feedback"] = pd.concat([feedback, again])
+    return changed
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_no_feature_knows_the_future(tmp_path, moment):
+    tables = small_shop.frames()
+    features = _features(tmp_path / "as_it_was", tables)
+    shifted = _features(tmp_path / "shifted", _future_changed(tables, moment))
+    for name in VIEWS:
+        before = _at(features[name], moment)
+        assert len(before) > 0
+        pd.testing.assert_frame_equal(before, _at(shifted[name], moment), obj=name)
+
+
+def test_the_past_does_change_features(tmp_path):
+    tables = small_shop.frames()
+    features = _features(tmp_path / "as_it_was", tables)
+    tables["events"]["amount"] *= 2
+    tables["feedback"]["rating"] = 5.0
+    doubled = _features(tmp_path / "doubled", tables)
+    for name, column in (
+        ("user_behaviour", "user_amount"),
+        ("user_behaviour", "user_polarity"),
+        ("user_history", "topic_amounts"),
+        ("user_history", "remark_polarities"),
+    ):
+        assert not _at(features[name], MOMENTS[-1])[column].equals(_at(doubled[name], MOMENTS[-1])[column])

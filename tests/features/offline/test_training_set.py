@@ -1,0 +1,101 @@
+"""Examples through a real Feast store, of a whole shop and of one that brings the two required tables only."""
+
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from expectations.contracts.examples import (
+    FUTURE_SCHEMA,
+    HISTORY_SCHEMA,
+    ROW_SCHEMA,
+    TEXT_SCHEMA,
+    ExampleSchema,
+)
+from features.offline.feature_rows import build_snapshots
+from features.offline.training_set import build_examples
+from features.store.client import StoreSettings, apply_repo, open_store
+from tests.features import small_shop
+
+pytestmark = pytest.mark.slow
+
+
+def _build(folder, tables):
+    source = small_shop.SOURCE
+    checked = small_shop.land(folder / "checked", tables)
+    pointer, made = build_snapshots(source, checked, folder / "snapshots")
+    assert made
+    snapshots = folder / "snapshots" / pointer["version"]
+    settings = StoreSettings(
+        project=source.name, registry_url=f"sqlite:///{folder}/registry.db", online_path=folder / "online.db"
+    )
+    store = open_store(settings)
+    apply_repo(store, snapshots)
+    horizon = datetime.fromisoformat(pointer["horizon"])
+    facts, _ = build_examples(source, checked, snapshots, folder / "examples", store, horizon)
+    return folder / "examples" / facts["version"], snapshots
+
+
+@pytest.fixture(scope="module", params=["every table", "items and exposures only"])
+def shop(request, tmp_path_factory):
+    tables = small_shop.frames()
+    tables["exposures"].loc[:1, ["outcome", "outcome_timestamp"]] = None
+    if request.param != "every table":
+        tables = {name: tables[name] for name in ("items", "exposures")}
+    examples, snapshots = _build(tmp_path_factory.mktemp("shop"), tables)
+    return tables, examples, snapshots
+
+
+def test_each_known_exposure_is_one_row_in_order_of_time(shop):
+    tables, examples, _ = shop
+    rows = pd.read_parquet(examples / "rows.parquet")
+    known = tables["exposures"].dropna(subset=["outcome"])
+    assert len(rows) == len(known)
+    labels = known.set_index("exposure_id")["outcome"].astype(int)
+    assert rows.set_index("exposure_id")["label"].astype(int).to_dict() == labels.to_dict()
+    assert rows["event_timestamp"].is_monotonic_increasing
+
+
+def test_files_keep_their_contract(shop):
+    _, examples, _ = shop
+    schema = ExampleSchema.read(examples)
+    rows = pq.read_schema(examples / "rows.parquet")
+    assert rows.names == [*ROW_SCHEMA.names, *schema.numeric, *schema.categorical]
+    for name, expected in (("histories", HISTORY_SCHEMA), ("texts", TEXT_SCHEMA), ("futures", FUTURE_SCHEMA)):
+        found = pq.read_schema(examples / f"{name}.parquet")
+        assert found.names == expected.names
+        assert [str(field.type).replace("element", "item") for field in found] == [
+            str(field.type).replace("element", "item") for field in expected
+        ]
+
+
+def test_features_are_those_of_the_very_moment(shop):
+    _, examples, snapshots = shop
+    rows = pd.read_parquet(examples / "rows.parquet")
+    for view, key in (
+        ("user_behaviour", "user_id"),
+        ("user_outcomes", "user_id"),
+        ("item_outcomes", "item_id"),
+    ):
+        direct = pd.read_parquet(snapshots / f"{view}.parquet")
+        joined = rows[[key, "event_timestamp"]].merge(direct, on=[key, "event_timestamp"], how="left")
+        for name in direct.columns.difference([key, "event_timestamp"]):
+            np.testing.assert_allclose(rows[name], joined[name].astype("float32"), rtol=1e-6, err_msg=name)
+
+
+def test_lists_texts_and_histories_belong_together(shop):
+    tables, examples, _ = shop
+    rows = pd.read_parquet(examples / "rows.parquet")
+    texts = pd.read_parquet(examples / "texts.parquet")["text"]
+    items = tables["items"].set_index("item_id")
+    said = items["text"] + " " + items["terms"].fillna("")
+    assert (texts[rows["text_id"]].tolist() == said[rows["item_id"]].str.strip()).all()
+    queries = rows["query_id"].map(lambda number: texts[number] if number >= 0 else "")
+    asked = tables["exposures"].set_index("exposure_id")["query_text"][rows["exposure_id"]].fillna("")
+    assert all(query.startswith(words) for query, words in zip(queries, asked, strict=True))
+    assert rows.groupby("list_id")[["user_id", "event_timestamp"]].nunique().max().max() == 1
+    histories = pd.read_parquet(examples / "histories.parquet")
+    assert set(rows["history_id"]) <= set(histories["history_id"])
+    assert ("events" in tables) == (histories["text_ids"].map(len).max() > 0)

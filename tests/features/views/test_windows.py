@@ -1,0 +1,57 @@
+from datetime import timedelta
+
+import ibis
+import pandas as pd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.views.windows import Measure, totals_before
+
+START = pd.Timestamp("2024-01-01")
+MEASURES = (
+    Measure(name="number"),
+    Measure(name="total", column="x"),
+    Measure(name="recent", column="x", days=3),
+    Measure(name="last", column="x", how="last"),
+)
+entity_and_hour = st.tuples(st.sampled_from("ab"), st.integers(0, 24 * 10))
+facts = st.lists(st.tuples(entity_and_hour, st.integers(0, 5)), min_size=1, max_size=30)
+moments = st.lists(entity_and_hour, min_size=1, max_size=10, unique=True)
+
+
+def _expected(facts, entity, moment):
+    before = [(START + timedelta(hours=hour), x) for (e, hour), x in facts if e == entity]
+    before = [(when, x) for when, x in before if when < moment]
+    recent = [x for when, x in before if when >= moment - timedelta(days=3)]
+    last = [when for when, x in before if x]
+    return len(before), sum(x for _, x in before), sum(recent), max(last, default=pd.NaT)
+
+
+@settings(max_examples=30, deadline=None)
+@given(facts=facts, moments=moments)
+def test_totals_are_those_of_a_loop_over_everything_strictly_before(facts, moments):
+    fact_frame = pd.DataFrame(
+        [(e, START + timedelta(hours=hour), float(x)) for (e, hour), x in facts],
+        columns=["who", "event_timestamp", "x"],
+    )
+    moment_frame = pd.DataFrame(
+        [(e, START + timedelta(hours=hour)) for e, hour in moments], columns=["who", "event_timestamp"]
+    )
+    found = totals_before(
+        ibis.memtable(fact_frame), ibis.memtable(moment_frame), by="who", measures=MEASURES
+    ).execute()
+    assert len(found) == len(moments)
+    for row in found.itertuples():
+        count, total, recent, last = _expected(facts, row.who, row.event_timestamp)
+        assert (row.number, row.total, row.recent) == (count, total, recent)
+        assert (pd.isna(row.last) and pd.isna(last)) or row.last == last
+
+
+def test_what_happens_at_the_moment_is_not_known_at_the_moment():
+    fact = pd.DataFrame({"who": ["a"], "event_timestamp": [START], "x": [1.0]})
+    found = totals_before(
+        ibis.memtable(fact), ibis.memtable(fact[["who", "event_timestamp"]]), by="who", measures=MEASURES
+    )
+    row = found.execute().iloc[0]
+    assert row["number"] == row["total"] == row["recent"] == 0
+    assert pd.isna(row["last"])

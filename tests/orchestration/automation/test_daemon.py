@@ -1,0 +1,84 @@
+"""The services of `make up`, on a shop whose data are broken: the schedule ticks, the run stops, the bell rings."""
+
+import os
+import time
+
+import httpx
+import pytest
+
+from orchestration.home import Home
+from orchestration.local.postgres import PostgresSettings
+from orchestration.local.stack import Stack, api_service, dagster_services
+from tests.features import small_shop
+from tests.orchestration.ports import free_port
+
+pytestmark = pytest.mark.slow
+
+SOURCE = """
+name = "broken_shop"
+[tables.items]
+location = "items.parquet"
+[tables.exposures]
+location = "exposures.parquet"
+"""
+PATIENCE_SECONDS = 240
+
+
+@pytest.fixture
+def source(tmp_path):
+    tables = small_shop.frames()
+    exposures = tables["exposures"]
+    exposures["item_id"] = exposures["item_id"].where(exposures.index % 3 > 0, "c99")
+    for name in ("items", "exposures"):
+        tables[name].to_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "source.toml").write_text(SOURCE)
+    return tmp_path / "source.toml"
+
+
+def _wait(condition):
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(1)
+
+
+def _runs(port):
+    query = "{ runsOrError(limit: 5) { ... on Runs { results { jobName status tags { key value } } } } }"
+    reply = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=10, trust_env=False)
+    return reply.json()["data"]["runsOrError"]["results"]
+
+
+def test_a_scheduled_run_on_broken_data_rings_the_bell(source, tmp_path, webhook, mail):
+    home, ui, api = Home(root=tmp_path / "home"), free_port(), free_port()
+    environ = {
+        **os.environ,
+        "RECOMMENDER_INGESTION_CRON": "* * * * *",
+        "RECOMMENDER_SLACK_WEBHOOK": webhook.url,
+        "RECOMMENDER_SMTP_HOST": "127.0.0.1",
+        "RECOMMENDER_SMTP_PORT": str(mail.port),
+        "RECOMMENDER_SMTP_FROM": "bot@shop.example",
+        "RECOMMENDER_SMTP_TO": "data@shop.example",
+    }
+    stack = Stack(
+        home=home,
+        postgres=PostgresSettings(port=free_port()),
+        services=[*dagster_services(ui), api_service(api)],
+    )
+    stack.up(source, environ, print)
+    try:
+        assert httpx.get(f"http://127.0.0.1:{api}/healthz", trust_env=False).status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{api}/readyz", trust_env=False).status_code == 503
+        _wait(lambda: webhook.received and mail.letters)
+        run = _runs(ui)[-1]
+        assert run["jobName"] == "data"
+        assert run["status"] == "FAILURE"
+        assert {"key": "dagster/schedule_name", "value": "daily_ingestion"} in run["tags"]
+    finally:
+        stack.down(print)
+    said = webhook.received[0]["blocks"][0]["text"]["text"]
+    letter = mail.letters[0].content.decode()
+    for text in (said, letter):
+        assert "exposures.item_id_known" in text
+        assert "c99" in text
+        assert f"http://127.0.0.1:{ui}/runs/" in text
+    assert "table: exposures" in said

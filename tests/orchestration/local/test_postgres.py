@@ -1,0 +1,304 @@
+"""The embedded PostgreSQL: start, sharing, crashes, other people's ports. All with the real server."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+
+from expectations.errors import ServiceError, SettingError
+from orchestration.home import Home
+from orchestration.local.postgres import (
+    Address,
+    PostgresSettings,
+    close_postgres,
+    create_databases,
+    open_postgres,
+    running,
+)
+from orchestration.local.postgres_server import Server
+from orchestration.local.privileges import Account, server_account
+from tests.orchestration.ports import free_port
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(root=tmp_path / "home")
+
+
+def ask(address, statement, database="feast"):
+    connection = psycopg2.connect(address.url(database, "postgresql"))
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+def test_settings_come_from_the_environment_and_are_checked():
+    settings = PostgresSettings.from_environment({"RECOMMENDER_POSTGRES_PORT": "6000"})
+    assert settings == PostgresSettings(url=None, port=6000)
+    with pytest.raises(SettingError, match="RECOMMENDER_POSTGRES_PORT is '70000'"):
+        PostgresSettings.from_environment({"RECOMMENDER_POSTGRES_PORT": "70000"})
+
+
+def test_urls_carry_the_driver_that_dagster_needs_and_never_show_in_a_repr():
+    address = Address(base="postgresql://me:p%40ss@db.example:6432/postgres?sslmode=require")
+    assert address.url("dagster") == (
+        "postgresql+psycopg2://me:p%40ss@db.example:6432/dagster?sslmode=require"
+    )
+    assert address.url("feast", "postgresql").startswith("postgresql://me:p%40ss@db.example:6432/feast")
+    assert "p%40ss" not in repr(address)
+    assert "p%40ss" not in repr(PostgresSettings(url=address.base))
+
+
+@pytest.mark.parametrize("url", ["mysql://me@host/db", "not an address"])
+def test_an_address_of_something_else_is_refused(url):
+    with pytest.raises(SettingError, match="no PostgreSQL address"):
+        Address(base=url).url("dagster")
+
+
+def test_a_server_that_does_not_answer_is_told_without_its_password():
+    with pytest.raises(ServiceError, match="does not answer") as caught:
+        create_databases(Address(base=f"postgresql://me:hush@127.0.0.1:{free_port()}/postgres"))
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_it_makes_both_databases_and_stops_after_its_last_user(home):
+    settings = PostgresSettings(port=free_port())
+    server = Server(home=home, port=settings.port)
+    with running(home, settings) as outer:
+        assert ask(
+            outer,
+            "SELECT current_setting('timezone'), pg_encoding_to_char(encoding) "
+            "FROM pg_database WHERE datname = 'dagster'",
+        ) == [("UTC", "UTF8")]
+        with running(home, settings) as inner:
+            ask(inner, "CREATE TABLE kept (n int)")
+        ask(outer, "INSERT INTO kept VALUES (7)")
+        assert (home.postgres / "password").stat().st_mode & 0o777 == 0o600
+    assert server.process() is None
+    with running(home, settings) as again:
+        assert ask(again, "SELECT n FROM kept") == [(7,)]
+
+
+@pytest.mark.slow
+def test_a_wrong_password_is_refused(home):
+    settings = PostgresSettings(port=free_port())
+    with running(home, settings):
+        wrong = Address(base=f"postgresql://recommender:wrong@127.0.0.1:{settings.port}/postgres")
+        with pytest.raises(ServiceError, match="password authentication failed"):
+            create_databases(wrong)
+
+
+@pytest.mark.slow
+def test_a_server_opened_for_good_outlives_its_users_until_it_is_closed(home):
+    settings = PostgresSettings(port=free_port())
+    server = Server(home=home, port=settings.port)
+    address = open_postgres(home, settings)
+    try:
+        # the running server keeps its port, whatever the setting says now
+        with running(home, PostgresSettings(port=free_port())) as used:
+            assert used == address
+        assert server.process() is not None
+        with running(home, settings):
+            assert close_postgres(home, settings) is False  # somebody uses it
+            assert server.process() is not None
+        assert server.process() is None
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_named_with_the_remedy(home):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        expected = rf"port {port}: .*process {os.getpid()}.*RECOMMENDER_POSTGRES_PORT"
+        with pytest.raises(ServiceError, match=expected), running(home, PostgresSettings(port=port)):
+            pass
+
+
+@pytest.mark.slow
+def test_after_kill_9_of_every_process_the_rows_are_there(home):
+    settings = PostgresSettings(port=free_port())
+    server = Server(home=home, port=settings.port)
+    address = open_postgres(home, settings)
+    try:
+        ask(address, "CREATE TABLE acknowledged AS SELECT generate_series(1, 1000) AS n")
+        process = server.process()
+        for victim in [process, *process.children()]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+        assert (server.data / "postmaster.pid").exists()
+        with running(home, settings) as address:
+            assert ask(address, "SELECT count(*), sum(n) FROM acknowledged") == [(1000, 500500)]
+        assert server.process() is None  # the mark of the killed server keeps nothing
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+def test_neither_a_zombie_nor_a_recycled_number_is_taken_for_the_server(home):
+    settings = PostgresSettings(port=free_port())
+    server = Server(home=home, port=settings.port)
+    with running(home, settings):
+        lines = (server.data / "postmaster.pid").read_text().split("\n")
+    account = Account(uid=server.data.stat().st_uid, gid=server.data.stat().st_gid)
+    zombie = subprocess.Popen(["true"])
+    other = subprocess.Popen(account.command(["sleep", "60"], reach=[]), cwd="/")
+    try:
+        time.sleep(0.2)  # nobody waits for `zombie`, which has ended
+        for number in (zombie.pid, other.pid):
+            (server.data / "postmaster.pid").write_text("\n".join([str(number), *lines[1:]]))
+            account.own(server.data / "postmaster.pid")
+            assert server.process() is None
+            with running(home, settings) as address:
+                assert ask(address, "SELECT 1") == [(1,)]
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+        zombie.wait()
+
+
+@pytest.mark.slow
+def test_a_killed_launcher_leaves_a_server_that_the_next_user_takes_over(home):
+    settings = PostgresSettings(port=free_port())
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from orchestration.home import Home
+        from orchestration.local.postgres import PostgresSettings, running
+        with running(Home(root=Path({str(home.root)!r})), PostgresSettings(port={settings.port})):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    server = Server(home=home, port=settings.port)
+    left = server.process()
+    assert left is not None
+    with running(home, settings) as address:
+        assert ask(address, "SELECT 1") == [(1,)]
+        assert server.process() == left
+    assert server.process() is None
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_share_one_server(home):
+    settings = PostgresSettings(port=free_port())
+    code = f"""
+        import psycopg2
+        from pathlib import Path
+        from orchestration.home import Home
+        from orchestration.local.postgres import PostgresSettings, running
+        home = Home(root=Path({str(home.root)!r}))
+        for turn in range(3):
+            with running(home, PostgresSettings(port={settings.port})) as address:
+                psycopg2.connect(address.url("dagster", "postgresql")).close()
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(code)]
+    both = [subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0, 0], errors
+    assert Server(home=home, port=settings.port).process() is None
+
+
+@pytest.mark.slow
+def test_a_server_of_the_users_own_is_used_and_left_running(home, tmp_path):
+    own = Home(root=tmp_path / "own")
+    with running(own, PostgresSettings(port=free_port())) as address:
+        settings = PostgresSettings(url=address.url("postgres", "postgresql"))
+        ask(address, "DROP DATABASE feast", database="postgres")
+        with running(home, settings) as used:
+            assert ask(used, "SELECT current_database()") == [("feast",)]
+        assert not home.postgres.exists()
+        ask(address, "CREATE ROLE clerk LOGIN PASSWORD 'clerk'", database="postgres")
+        clerk = Address(base=address.base.replace(address.base.split("//")[1].split("@")[0], "clerk:clerk"))
+        ask(address, "DROP DATABASE feast", database="postgres")
+        with pytest.raises(ServiceError, match="may not create databases"):
+            create_databases(clerk)
+
+
+@pytest.mark.slow
+def test_a_cluster_of_another_version_is_not_started(home):
+    settings = PostgresSettings(port=free_port())
+    with running(home, settings):
+        pass
+    (home.postgres / "data" / "PG_VERSION").write_text("15\n")
+    with pytest.raises(ServiceError, match="made by PostgreSQL 15, installed is 18"), running(home, settings):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")
+def test_root_runs_it_as_somebody_else_even_behind_a_closed_folder(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    home = Home(root=closed / "home")
+    settings = PostgresSettings(port=free_port())
+    with running(home, settings) as address:
+        assert ask(address, "SELECT 1") == [(1,)]
+        assert Server(home=home, port=settings.port).process().uids().effective != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops capabilities")
+def test_without_the_capability_the_message_says_what_to_do(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    code = f"""
+        from pathlib import Path
+        from orchestration.local.privileges import Account, server_account
+        Account(uid=65534, gid=65534).command(["true"], reach=[Path({str(closed)!r})])
+    """
+    done = subprocess.run(
+        [
+            "setpriv",
+            "--bounding-set=-dac_override,-dac_read_search,-setpcap",
+            "--inh-caps=-all",
+            sys.executable,
+            "-c",
+            textwrap.dedent(code),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "grants no CAP_DAC_OVERRIDE" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_a_home_of_another_user_is_refused_with_the_remedy(tmp_path):
+    home = Home(root=tmp_path / "home")
+    settings = PostgresSettings(port=free_port())
+    with running(home, settings):
+        owner = Server(home=home, port=1).data.stat().st_uid
+    for folder in (tmp_path, *tmp_path.parents[:3]):  # a worker of xdist adds a level
+        folder.chmod(0o755)
+    pid = os.fork()
+    if pid == 0:  # a process of another user: what it raises is its exit code
+        try:
+            os.setgroups([])
+            os.setuid(owner + 1)
+            server_account(home.postgres / "data")
+        except ServiceError as error:
+            os._exit(0 if "choose another RECOMMENDER_HOME" in str(error) else 2)
+        finally:
+            os._exit(3)  # never back into the tests
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

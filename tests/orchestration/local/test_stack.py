@@ -1,0 +1,376 @@
+"""The services and the run, with real processes: start, failure, ports in use, recycled numbers, stop."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from expectations.errors import ServiceError
+from orchestration.home import Home
+from orchestration.local import commands
+from orchestration.local.instance import child_environment, source_file, write_instance
+from orchestration.local.job_run import StepOutput, run_job
+from orchestration.local.postgres import PostgresSettings, running
+from orchestration.local.postgres_server import Server
+from orchestration.local.processes import find, launch, read_process_file, stop, wait_gone, write_process_file
+from orchestration.local.runs import dagster_instance, fail_lost_runs
+from orchestration.local.stack import (
+    Ports,
+    Service,
+    Stack,
+    answers,
+    api_service,
+    dagster_services,
+    process_of,
+    serving,
+)
+from tests.orchestration.ports import free_port
+
+TINY = "tests.orchestration.tiny_definitions"
+TINY_SERVICE = "tests.orchestration.tiny_service:Recommender"
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(root=tmp_path / "home")
+
+
+def sleeper(**more):
+    values = {"key": "sleeper", "title": "Sleeper", "argv": ["sleep", "60"], "is_ready": lambda: True}
+    return Service(**{**values, **more})
+
+
+def web_server(port, **more):
+    argv = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    ready = f"http://127.0.0.1:{port}/"
+    return sleeper(key="web", title="Web", argv=argv, port=port, is_ready=lambda: answers(ready), **more)
+
+
+def test_a_recycled_number_is_neither_found_nor_stopped(home):
+    process = launch(["sleep", "60"], env=os.environ, cwd=Path("/"), log=home.logs / "x.log")
+    try:
+        file = home.logs / "x.json"
+        write_process_file(file, process, port=1)
+        found, facts = read_process_file(file)
+        assert (found, facts["port"]) == (process, 1)
+        file.write_text(json.dumps({**facts, "started": facts["started"] - 60}))
+        assert read_process_file(file) is None
+    finally:
+        stop(process, first=signal.SIGTERM, grace=5)
+    assert find(process.pid, facts["started"]) is None
+
+
+def test_a_program_that_ignores_its_signal_is_killed_with_its_children(home):
+    code = """
+        import signal, subprocess, sys, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        print("ready", flush=True)
+        time.sleep(60)
+    """
+    log = home.logs / "x.log"
+    argv = [sys.executable, "-c", textwrap.dedent(code)]
+    process = launch(argv, env=os.environ, cwd=Path("/"), log=log)
+    while "ready" not in log.read_text():
+        time.sleep(0.05)
+    (child,) = process.children()
+    stop(process, first=signal.SIGTERM, grace=0.3)
+    assert not process.is_running()
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_signals_work_even_when_a_background_shell_ignored_them(home):
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from orchestration.local.processes import launch
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print(launch(["sleep", "60"], env=os.environ, cwd=Path("/"), log=Path({str(home.logs / "x")!r})).pid)
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(argv, cwd=commands.__file__.rsplit("/", 3)[0], capture_output=True, check=True)
+    process = psutil.Process(int(done.stdout))
+    process.send_signal(signal.SIGINT)
+    for _ in range(100):
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.05)
+    process.kill()
+    pytest.fail("the program ignores SIGINT")
+
+
+def test_a_service_for_a_block_is_stopped_after_it(home):
+    service = web_server(free_port())
+    with serving(service, home, os.environ) as url:
+        assert httpx.get(url).is_success
+        with serving(service, home, os.environ) as again:  # it runs: it is used and left running
+            assert again == url
+        assert httpx.get(url).is_success
+    assert process_of(service, home) is None
+    assert not answers(url)
+
+
+def test_a_port_in_use_names_who_has_it_and_what_to_do(home):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        service = web_server(port, option="--port-web")
+        message = (
+            rf"Web cannot have port {port}: .*process {os.getpid()}.*choose another port with --port-web"
+        )
+        with pytest.raises(ServiceError, match=message), serving(service, home, os.environ):
+            pass
+
+
+def test_a_service_that_ends_at_once_shows_its_log(home):
+    argv = [sys.executable, "-c", "raise SystemExit('no model was ever trained')"]
+    service = sleeper(argv=argv, is_ready=lambda: False)
+    expected = r"(?s)Sleeper ended at once.*no model was ever trained"
+    with pytest.raises(ServiceError, match=expected), serving(service, home, os.environ):
+        pass
+    assert process_of(service, home) is None
+
+
+def test_steps_output_is_told_from_dagsters_log():
+    output = StepOutput()
+    record = b"2026-11-23 14:01:45 +0000 - dagster - %s - recommender - 1 - STEP_START - x\n"
+    assert output.feed(b"loading\n" + record % b"DEBUG" + b"\r 10 %") == b"loading\n\r 10 %"
+    assert output.feed(b"\r 20 %") == b"\r 20 %"
+    assert output.feed(b"\n" + (record % b"INFO")[:30]) == b"\n"
+    assert output.feed((record % b"INFO")[30:] + b"done\n") == b"done\n"
+    assert output.feed(b"\x1b[34m" + record % b"ERROR" + b"Stack Trace:\n  File x\n") == b""
+    assert output.feed(record % b"DEBUG" + b"again\n") == b"again\n"
+
+
+@pytest.mark.slow
+def test_a_failing_service_takes_what_was_started_down_with_it(home):
+    postgres = PostgresSettings(port=free_port())
+    good = web_server(free_port())
+    bad = sleeper(argv=[sys.executable, "-c", "raise SystemExit('broken')"], is_ready=lambda: False)
+    stack = Stack(home=home, postgres=postgres, services=[good, bad])
+    with pytest.raises(ServiceError, match="broken"):
+        stack.up(source_file(None), os.environ, lambda _line: None)
+    assert process_of(good, home) is None
+    assert Server(home=home, port=postgres.port).process() is None
+
+
+@pytest.mark.slow
+def test_a_run_tells_its_steps_and_a_failing_one_plainly(home):
+    settings = PostgresSettings(port=free_port())
+    with running(home, settings) as address:
+        write_instance(home)
+        environment = child_environment(home, address, source_file(None), os.environ)
+        stream = io.BytesIO()
+        done = run_job(home, environment, definitions=TINY, job="recommender", stream=stream)
+        shown = stream.getvalue().decode()
+        assert done.succeeded, shown
+        assert "✓ landed" in shown
+        assert "! check enough_rows on landed: WARN" in shown
+        assert "landing 3/3" in shown
+        assert "STEP_START" not in shown
+        assert "a line of Dagster's log" in done.log.read_text()
+        assert done.seconds["landed"] > 1
+
+        # the run's process is gone while the books say it goes on
+        with dagster_instance(home, environment) as instance:
+            assert instance.get_run_by_id(done.run_id).is_success
+        assert fail_lost_runs(home, environment) == []
+
+        failing = {**environment, "TINY_FAIL": "1"}
+        failed = run_job(home, failing, definitions=TINY, job="recommender", stream=stream)
+        assert not failed.succeeded
+        assert failed.failures == {"judged": "ValueError: table orders has 3 rows too many; remove them"}
+
+
+@pytest.mark.slow
+def test_plain_dagster_works_on_the_same_instance(home, capfd):
+    context = commands.Context(
+        home=home, postgres=PostgresSettings(port=free_port()), environ=dict(os.environ)
+    )
+    assert commands.execute(context, ["dagster", "asset", "list", "-m", TINY]) == 0
+    assert capfd.readouterr().out.split() == ["judged", "landed"]
+    assert commands.execute(context, ["sh", "-c", "exit 7"]) == 7
+    with pytest.raises(ServiceError, match="no program dagstre"):
+        commands.execute(context, ["dagstre"])
+    assert Server(home=home, port=1).process() is None
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_written_down_as_failed_at_the_next_start(home):
+    settings = PostgresSettings(port=free_port())
+    with running(home, settings) as address:
+        write_instance(home)
+        environment = child_environment(home, address, source_file(None), {**os.environ, "TINY_SLEEP": "300"})
+        code = f"""
+            import json, sys
+            from pathlib import Path
+            from orchestration.home import Home
+            from orchestration.local.job_run import run_job
+            run_job(Home(root=Path({str(home.root)!r})), json.load(sys.stdin), definitions={TINY!r},
+                    job="recommender", stream=sys.stdout.buffer)
+        """
+        runner = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        runner.stdin.write(json.dumps(environment).encode())
+        runner.stdin.close()
+        for line in runner.stdout:
+            if "… landed" in line.decode():
+                break
+        family = [psutil.Process(runner.pid), *psutil.Process(runner.pid).children(recursive=True)]
+        assert fail_lost_runs(home, environment) == []  # it is alive
+        for process in family:
+            process.kill()
+        runner.wait()
+        runner.stdout.close()
+        assert wait_gone(family, 20) == []
+        (lost,) = fail_lost_runs(home, environment)
+        with dagster_instance(home, environment) as instance:
+            assert instance.get_run_by_id(lost).is_failure
+
+
+@pytest.mark.slow
+def test_the_demo_runs_asks_for_three_households_and_leaves_nothing_running(home, capfd):
+    context = commands.Context(
+        home=home,
+        postgres=PostgresSettings(port=free_port()),
+        environ=dict(os.environ),
+        definitions=TINY,
+        service=TINY_SERVICE,
+    )
+    ports = Ports(api=free_port())
+    assert commands.demo(context, ports) == 0
+    out, err = capfd.readouterr()
+    assert [line for line in out.splitlines() if line.startswith("household")] == [
+        "household 1",
+        "household 2",
+        "household 3",
+    ]
+    assert "because bought coffee" in out
+    assert out.index("household 3") < out.index("0.7500") < out.index("make up")
+    assert "✓ judged" in err
+    assert all("not running" in line for line in context.stack(ports).status())
+
+    failing = dataclasses.replace(context, environ={**os.environ, "TINY_FAIL": "1"})
+    assert commands.run(failing, None) == 1
+    out, err = capfd.readouterr()
+    assert "judged failed: ValueError: table orders has 3 rows too many; remove them" in err
+    assert "auc" not in out.lower()  # the last run's table is not shown for this one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_is_cancelled_and_stops_what_it_started(home, number):
+    postgres = PostgresSettings(port=free_port())
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from orchestration.local import commands
+        from orchestration.local.cli import _terminate
+        from orchestration.home import Home
+        from orchestration.local.postgres import PostgresSettings
+        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs behind
+        context = commands.Context(
+            home=Home(root=Path({str(home.root)!r})), postgres=PostgresSettings(port={postgres.port}),
+            environ={{**os.environ, "TINY_SLEEP": "300"}}, definitions={TINY!r})
+        commands.run(context, None)
+    """
+    runner = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE, start_new_session=True
+    )
+    for line in runner.stderr:
+        if "… landed" in line.decode():
+            break
+    family = psutil.Process(runner.pid).children(recursive=True)
+    # Ctrl-C reaches the whole group, a supervisor's SIGTERM the command alone
+    os.killpg(runner.pid, number) if number == signal.SIGINT else runner.send_signal(number)
+    assert runner.wait(timeout=120) != 0
+    runner.stderr.close()
+    assert Server(home=home, port=postgres.port).process() is None
+    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    with running(home, postgres) as address:
+        environment = child_environment(home, address, source_file(None), os.environ)
+        with dagster_instance(home, environment) as instance:
+            (run,) = instance.get_runs()
+            assert run.is_finished, run.status
+
+
+@pytest.mark.slow
+def test_a_definitions_module_that_does_not_load_is_told(home):
+    with running(home, PostgresSettings(port=free_port())) as address:
+        write_instance(home)
+        environment = child_environment(home, address, source_file(None), os.environ)
+        done = run_job(home, environment, definitions="tests.nowhere", job="recommender", stream=io.BytesIO())
+    assert not done.succeeded
+    assert "tests.nowhere" in done.failures["the run"]
+
+
+@pytest.mark.slow
+def test_up_twice_then_down_with_dagster_and_bentoml(home):
+    ui, api = free_port(), free_port()
+    postgres = PostgresSettings(port=free_port())
+    services = [*dagster_services(ui, TINY), api_service(api, TINY_SERVICE)]
+    stack = Stack(home=home, postgres=postgres, services=services)
+    said = []
+    try:
+        stack.up(source_file(None), os.environ, said.append)
+        assert f"http://127.0.0.1:{ui}" in "\n".join(said)
+        (answer,) = commands.ask(f"http://127.0.0.1:{api}", ["1178"])
+        assert answer["items"][0]["text"] == "a coupon for 1178"
+        processes = [process_of(service, home)[0] for service in services]
+        stack.up(source_file(None), os.environ, said.append)
+        assert [process_of(service, home)[0] for service in services] == processes
+        with pytest.raises(ServiceError, match="make down"):
+            stack.up(Path("/another/source.toml"), os.environ, said.append)
+        launched = launch_by_ui(ui)
+        wait_for_success(ui, launched)
+        family = [child for process in processes for child in [process, *process.children(recursive=True)]]
+    finally:
+        stack.down(said.append)
+    assert "stopped Dagster UI" in said
+    assert "stopped PostgreSQL" in said
+    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not answers(f"http://127.0.0.1:{ui}/server_info")
+    assert all("not running" in line for line in stack.status())
+
+
+def launch_by_ui(port):
+    """Start the job as the button in Dagster's UI does: it goes through the queue and the daemon."""
+    query = """mutation($p: ExecutionParams!) {
+        launchRun(executionParams: $p) { __typename ... on LaunchRunSuccess { run { runId } } } }"""
+    selector = {
+        "repositoryLocationName": TINY,
+        "repositoryName": "__repository__",
+        "jobName": "recommender",
+    }
+    variables = {"p": {"selector": selector, "runConfigData": {}}}
+    body = {"query": query, "variables": variables}
+    reply = httpx.post(f"http://127.0.0.1:{port}/graphql", json=body, timeout=60).json()
+    return reply["data"]["launchRun"]["run"]["runId"]
+
+
+def wait_for_success(port, run_id):
+    query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+    body = {"query": query, "variables": {"id": run_id}}
+    deadline = time.monotonic() + 180
+    status = None
+    while time.monotonic() < deadline:
+        reply = httpx.post(f"http://127.0.0.1:{port}/graphql", json=body, timeout=60).json()
+        status = reply["data"]["runOrError"]["status"]
+        if status in ("SUCCESS", "FAILURE", "CANCELED"):
+            break
+        time.sleep(1)
+    assert status == "SUCCESS"

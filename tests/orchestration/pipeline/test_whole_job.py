@@ -1,0 +1,248 @@
+"""The whole job on a shop's own tables: everything real but the size, of the data and of the language model."""
+
+import json
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from expectations.errors import RejectedError
+from orchestration.assets.model import searched_recipe
+from orchestration.definitions import ASSETS
+from orchestration.home import Home
+from orchestration.local.postgres import PostgresSettings, running
+from orchestration.pipeline.model import deploy, train
+from orchestration.resources import WorkspaceResource
+from tests.features import small_shop
+from tests.orchestration.ports import free_port
+from tests.training.synthetic import write_encoder
+
+pytestmark = pytest.mark.slow
+
+SOURCE = """
+name = "small_shop"
+clock = "data"
+[tables.users]
+location = "users.csv"
+extra = { city = "categorical", age = "numeric", hobby = "text" }
+[tables.items]
+location = "items.parquet"
+extra = { kind_of_offer = "categorical", discount = "numeric", terms = "text" }
+[tables.events]
+location = "events.csv"
+columns = { event_timestamp = "when" }
+[tables.exposures]
+location = "exposures.parquet"
+extra = { weather = "categorical", basket = "numeric", banner = "text" }
+[tables.relations]
+location = "relations.csv"
+[split]
+test_from = 2024-03-20
+[features]
+history_days = 60
+"""
+RECIPE = """
+encoder = "{encoder}"
+trainable_layers = 1
+max_tokens = 24
+members = 2
+tabular_width = 8
+tabular_epochs = 1
+epochs = 1
+texts_per_step = 4
+negatives = 1.0
+tabular_negatives = 1.0
+"""
+LENIENT = """
+popularity_margin = -1.0
+calibration_share = 100.0
+slice_auc = 0.0
+"""
+STRICT = "popularity_margin = 0.99\n"
+FIGURES = {
+    "auc",
+    "average_precision",
+    "log_loss",
+    "calibration_error",
+    "ndcg_at_10",
+    "num_exposures",
+    "num_positive",
+}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """The folder of a shop with a source.toml, 3 unreadable events and 2 exposures of unknown items."""
+    folder = tmp_path_factory.mktemp("shop")
+    tables = small_shop.frames(num_users=150, num_events=3000)
+    events = tables["events"].rename(columns={"event_timestamp": "when"}).astype({"when": str})
+    events.loc[:2, "when"] = "yesterday"
+    events.to_csv(folder / "events.csv", index=False)
+    lost = tables["exposures"].head(2).assign(item_id="c99", exposure_id=["lost 1", "lost 2"])
+    pd.concat([tables["exposures"], lost]).to_parquet(folder / "exposures.parquet")
+    tables["items"].to_parquet(folder / "items.parquet")
+    tables["users"].to_csv(folder / "users.csv", index=False)
+    tables["relations"].to_csv(folder / "relations.csv", index=False)
+    (folder / "source.toml").write_text(SOURCE)
+    encoder = write_encoder(folder / "encoder")
+    (folder / "recipe.toml").write_text(RECIPE.format(encoder=encoder))
+    (folder / "lenient.toml").write_text(LENIENT)
+    (folder / "strict.toml").write_text(STRICT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workspace(shop, tmp_path_factory, bento_home):
+    home = Home(root=tmp_path_factory.mktemp("home"))
+    with running(home, PostgresSettings(port=free_port())) as address:
+        yield WorkspaceResource(
+            home=str(home.root),
+            source=str(shop / "source.toml"),
+            registry_url=address.url("feast"),
+            recipe=str(shop / "recipe.toml"),
+            gate_rules=str(shop / "lenient.toml"),
+        )
+
+
+def _run(workspace, *, raise_on_error=True):
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize(
+            ASSETS, resources={"workspace": workspace}, instance=instance, raise_on_error=raise_on_error
+        )
+
+
+@pytest.fixture(scope="module")
+def first_run(workspace):
+    return _run(workspace)
+
+
+def _settings(workspace):
+    return {
+        name: getattr(workspace, name) for name in ("home", "source", "registry_url", "recipe", "gate_rules")
+    }
+
+
+def _metadata(result, asset):
+    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey(asset)]
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def test_the_report_has_what_scripts_read(workspace, first_run):
+    assert first_run.success
+    report = json.loads(workspace.workspace().home.report.read_text())
+    for scorer in ("before", "test", "baseline"):
+        assert set(report[scorer]) >= FIGURES
+    assert report["test"]["num_exposures"] == report["baseline"]["num_exposures"] > 100
+    assert report["gate"]["approved"] is True
+    assert {"rule", "value", "bound", "passed"} <= set(report["gate"]["rules"][0])
+    assert report["seconds"]["model_bundle"] > 0
+    assert len(report["bundle"]) == 64
+
+
+def test_no_row_is_lost(workspace, first_run):
+    tables = json.loads(workspace.workspace().home.report.read_text())["tables"]
+    assert tables["events"] == {"rows": 2997, "quarantined": 3}
+    assert tables["exposures"]["quarantined"] == 2
+    unread = pd.read_parquet(workspace.workspace().home.quarantine / "small_shop" / "events")
+    assert len(unread) == 3
+    assert unread["reason"].str.contains("yesterday").all()
+
+
+def test_the_approved_bundle_serves(workspace, first_run):
+    pointer = json.loads(workspace.workspace().home.deployment.read_text())
+    assert pointer["bundle"] == json.loads(workspace.workspace().home.report.read_text())["bundle"]
+
+
+def test_a_second_run_computes_nothing_again(workspace, first_run):
+    again = _run(workspace)
+    assert again.success
+    for asset in (
+        "events",
+        "checked_events",
+        "user_behaviour",
+        "online_features",
+        "training_examples",
+        "model_bundle",
+    ):
+        assert _metadata(again, asset)["unchanged"] is True, asset
+
+
+def test_a_rejected_bundle_is_not_deployed_even_alone(workspace, shop, first_run):
+    strict = WorkspaceResource(**{**_settings(workspace), "gate_rules": str(shop / "strict.toml")})
+    before = workspace.workspace().home.deployment.read_text()
+    result = _run(strict, raise_on_error=False)
+    assert not result.success
+    assert [
+        check.passed for check in result.get_asset_check_evaluations() if check.check_name == "approved"
+    ] == [False]
+    assert json.loads(workspace.workspace().home.report.read_text())["gate"]["approved"] is False
+    with pytest.raises(RejectedError, match="popularity"):
+        deploy(strict)
+    assert (
+        json.loads(workspace.workspace().home.deployment.read_text())["bundle"]
+        == json.loads(before)["bundle"]
+    )
+
+
+def test_too_many_broken_rows_stop_the_run_and_name_the_rule(workspace, shop, first_run, tmp_path):
+    exposures = pd.read_parquet(shop / "exposures.parquet")
+    exposures["item_id"] = exposures["item_id"].where(exposures.index % 3 > 0, "c99")
+    for path in shop.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    exposures.to_parquet(tmp_path / "exposures.parquet")
+    broken = WorkspaceResource(**{**_settings(workspace), "source": str(tmp_path / "source.toml")})
+    result = _run(broken, raise_on_error=False)
+    assert not result.success
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed and check.blocking]
+    (rules,) = [check.metadata["failed_rules"].value for check in failed]
+    assert rules[0]["rule"] == "exposures.item_id_known"
+    assert rules[0]["rows"] > 100
+    assert any("c99" in value for value in rules[0]["sample"])
+    ran = {event.step_key for event in result.all_events if event.event_type_value == "STEP_SUCCESS"}
+    assert "feature_rows" not in ran
+
+
+@pytest.fixture(scope="module")
+def later(workspace, shop, first_run, tmp_path_factory):
+    """The same shop, when the campaign with which the test part began is old enough to learn from."""
+    folder = tmp_path_factory.mktemp("later")
+    for path in shop.iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "source.toml").write_text(SOURCE.replace("2024-03-20", "2024-04-05"))
+    return WorkspaceResource(**{**_settings(workspace), "source": str(folder / "source.toml")})
+
+
+def test_a_retraining_begins_with_the_model_that_serves(workspace, later, first_run):
+    serving = json.loads(workspace.workspace().home.deployment.read_text())["bundle"]
+    result = _run(later)
+    assert result.success
+    assert _metadata(result, "model_bundle")["start"] == f"from champion {serving[:12]}, warm start 1 of 4"
+    assert json.loads(workspace.workspace().home.deployment.read_text())["bundle"] != serving
+    assert train(later.workspace()).made is False
+
+
+def test_a_full_retraining_is_done_on_request(later):
+    assets = [asset for asset in ASSETS if "model_bundle" in {key.to_user_string() for key in asset.keys}]
+    config = {"ops": {"model_bundle": {"config": {"full": True}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(assets, resources={"workspace": later}, instance=instance, run_config=config)
+    assert _metadata(result, "model_bundle")["start"] == "from scratch"
+    assert train(later.workspace()).made is False  # on the same examples, the full one stays
+
+
+def test_a_search_leaves_a_recipe_that_trainings_take(later):
+    space = later.workspace().home.root / "space.toml"
+    space.write_text("members = [1, 2]")
+    config = {"ops": {"searched_recipe": {"config": {"trials": 2, "space": str(space)}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [searched_recipe], resources={"workspace": later}, instance=instance, run_config=config
+        )
+    found = _metadata(result, "searched_recipe")
+    assert found["num_trials"] == 2
+    assert found["use_it"] == f"RECOMMENDER_RECIPE={later.workspace().home.recipes / 'small_shop.toml'}"
+    assert train(WorkspaceResource(**{**_settings(later), "recipe": str(found["recipe"])}).workspace()).facts[
+        "bundle"
+    ]

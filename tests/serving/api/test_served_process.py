@@ -1,0 +1,119 @@
+"""The service as `bentoml serve` runs it: a process of its own, deployed into while it answers."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from expectations.contracts.bundle import bundle_hash
+from serving.api.schema import RecommendReply
+from serving.release.deployment import deploy
+from tests.serving.conftest import judge
+
+pytestmark = pytest.mark.slow
+
+PROJECT = Path(__file__).resolve().parents[3]
+NUM_REQUESTS = 300
+WAIT_SECONDS = 120
+
+
+def put(home: Path, shop, bundle: Path) -> None:
+    judge(home, bundle)
+    folders = {"verdicts": home / "verdicts", "deployment": home / "deployment"}
+    deploy(bundle, **folders, context=shop.context)
+
+
+def until(what, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not what():
+        assert process.poll() is None, "the service ended"
+        assert time.monotonic() < deadline, "the service did not get there in time"
+        time.sleep(0.2)
+
+
+@pytest.fixture(name="api")
+def _api(home, shop, bento_home):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "BENTOML_HOME": str(bento_home),
+        "RECOMMENDER_HOME": str(home),
+        "RECOMMENDER_FEAST_URL": shop.settings.registry_url,
+    }
+    serve = [sys.executable, "-m", "bentoml", "serve", "serving.api.service:Recommender"]
+    argv = [*serve, "--host", "127.0.0.1", "--port", str(port), "--working-dir", str(PROJECT)]
+    home.mkdir(parents=True)
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            argv, cwd=PROJECT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=40, trust_env=False) as client:
+        try:
+            until(lambda: _answers(client), process)
+            yield client, process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+            sys.stderr.write((home / "log").read_text()[-4000:])
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def ask(client: httpx.Client, number: int) -> httpx.Response:
+    return client.post("/recommend", json={"user_id": f"u{number % 30}", "k": 5})
+
+
+def test_deployed_into_while_it_answers(api, home, shop, bundles) -> None:
+    client, process = api
+    assert client.get("/readyz").status_code == 503
+    reply = ask(client, 1)
+    assert reply.status_code == 503
+    assert "no model is deployed" in reply.json()["error"]
+
+    put(home, shop, bundles[0])
+    until(lambda: client.get("/readyz").status_code == 200, process)
+    RecommendReply.model_validate(ask(client, 1).json())
+    assert client.post("/recommend", json={"user_id": "u1", "usr": 1}).status_code == 400
+
+    statuses, served, stop = Counter(), Counter(), threading.Event()
+
+    def load() -> None:
+        number = 0
+        while not stop.is_set():
+            reply = ask(client, number := number + 1)
+            statuses[reply.status_code] += 1
+            served[reply.json().get("bundle")] += 1
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        put(home, shop, bundles[1])
+        second = bundle_hash(bundles[1])
+        until(lambda: served[second] > 20 and statuses.total() > NUM_REQUESTS, process)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert set(statuses) == {200}
+    assert set(served) == {bundle_hash(bundle) for bundle in bundles}
+
+    counted = client.get("/metrics").text
+    assert 'recommender_requests_total{cold_start="false",scenario="campaign",status="200"}' in counted
+    assert f'recommender_bundle{{bundle="{second}"' in counted
+    assert "recommender_seconds_bucket" in counted

@@ -1,0 +1,216 @@
+"""The service in this process, over ASGI: requests good and bad, and how the served model is replaced."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from expectations.contracts.bundle import bundle_hash
+from expectations.errors import SettingError
+from serving.api.hot_swap import Swap
+from serving.api.loading import load_ranker
+from serving.api.service import Recommender, ServiceSettings
+from serving.release.deployment import deploy, rollback
+from serving.release.pointer import Pointer
+from tests.serving.conftest import judge
+
+pytestmark = pytest.mark.slow
+
+
+def put(home: Path, shop, bundle: Path) -> Pointer:
+    judge(home, bundle)
+    folders = {"verdicts": home / "verdicts", "deployment": home / "deployment"}
+    return deploy(bundle, **folders, context=shop.context).pointer
+
+
+@pytest.fixture(name="client", scope="module")
+def _client(shop, bundles, bento_home, tmp_path_factory):
+    home = tmp_path_factory.mktemp("asgi")
+    put(home, shop, bundles[0])
+    settings = {"RECOMMENDER_HOME": str(home), "RECOMMENDER_FEAST_URL": shop.settings.registry_url}
+    os.environ.update(settings)
+    try:
+        with TestClient(Recommender.to_asgi(), raise_server_exceptions=False) as client:
+            yield client
+    finally:
+        for name in settings:
+            del os.environ[name]
+
+
+CONTEXT = {"channel": "mail", "weather": "rain", "basket_value": 12.5}
+
+
+def test_a_list_with_everything_in_it(client, bundles) -> None:
+    reply = client.post("/recommend", json={"user_id": "u1", "context": CONTEXT, "k": 4})
+    assert reply.status_code == 200
+    told = reply.json()
+    assert set(told) == {
+        "decision_id",
+        "user_id",
+        "scenario",
+        "bundle",
+        "moment",
+        "cold_start",
+        "items",
+        "skipped",
+    }
+    assert told["bundle"] == bundle_hash(bundles[0])
+    assert told["moment"] == "2020-03-01T00:00:00+00:00"  # the clock of this shop is its data's
+    assert not told["cold_start"]
+    assert [item["position"] for item in told["items"]] == [1, 2, 3, 4]
+    assert all(item["reasons"] for item in told["items"])
+    again = client.post("/recommend", json={"user_id": "u1", "context": CONTEXT, "k": 4}).json()
+    assert again["items"] == told["items"]
+    assert again["decision_id"] != told["decision_id"]
+
+
+def test_stranger_is_served(client) -> None:
+    told = client.post("/recommend", json={"user_id": "never seen", "k": 100}).json()
+    assert told["cold_start"]
+    assert len(told["items"]) == 8
+
+
+def test_time_query_and_candidates(client) -> None:
+    body = {
+        "user_id": "u1",
+        "context": {"time": "2020-02-01T12:00:00+02:00"},
+        "query": "pizza please",
+        "candidates": ["c8", "c2", "c9"],
+    }
+    told = client.post("/recommend", json=body).json()
+    assert told["moment"] == "2020-02-01T10:00:00+00:00"
+    assert {item["item_id"] for item in told["items"]} == {"c8", "c2"}
+    assert list(told["skipped"]) == ["c9"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"user_id": "u1", "kk": 3}, "unknown field 'kk'; known: user_id, scenario"),
+        ({"scenario": "campaign"}, "field 'user_id' is missing"),
+        ({"user_id": ""}, "user_id: "),
+        ({"user_id": 7}, "user_id: "),
+        ({"user_id": "u1", "k": 0}, "k: "),
+        ({"user_id": "u1", "k": 101}, "k: "),
+        ({"user_id": "u1", "k": "many"}, "k: "),
+        ({"user_id": "u1", "scenario": "billboard"}, "scenario: "),
+        ({"user_id": "u1", "context": {"time": "yesterday"}}, "context.time: "),
+        ({"user_id": "u1", "context": {"time": 1577880000}}, "ISO 8601"),
+        ({"user_id": "u1", "context": {"time": "1577880000"}}, "ISO 8601"),
+        ({"user_id": "u1", "context": {"time": "0001-01-01T00:00:00+14:00"}}, "context.time"),
+        ({"user_id": "u1", "context": {"moon": "full"}}, "unknown key 'moon'"),
+        ({"user_id": "u1", "context": {"basket_value": "much"}}, "basket_value"),
+        ({"user_id": "u1", "context": {"weather": ["rain"]}}, "weather"),
+        ({"user_id": "u1", "candidates": ["none"]}, "unknown, such as 'none'"),
+        ({"user_id": "u1", "candidates": []}, "candidates: "),
+        ({"user_id": "u1", "candidates": ["c8"]}, "c8 ended on 2020-02-20"),
+        ({"user_id": "u1", "scenario": "ad"}, "nothing may be shown in scenario ad"),
+    ],
+)
+def test_bad_requests_are_refused_in_words(client, body, said) -> None:
+    reply = client.post("/recommend", json=body)
+    assert reply.status_code == 400, reply.text
+    assert list(reply.json()) == ["error"]
+    assert said in reply.json()["error"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"3", b"\xff", b'{"user_id": "u1", "k": NaN}'])
+def test_bodies_that_are_no_request(client, content) -> None:
+    reply = client.post("/recommend", content=content, headers={"content-type": "application/json"})
+    assert reply.status_code == 400
+    assert reply.json()["error"]
+
+
+def test_health_docs_and_page(client) -> None:
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 200
+    spec = client.get("/docs.json").json()
+    asked = spec["components"]["schemas"]["RecommendRequestIODescriptor"]
+    assert set(asked["properties"]) == {"user_id", "scenario", "context", "query", "candidates", "k"}
+    assert asked["example"]["user_id"] == "1"
+    assert "/recommend" in spec["paths"]
+    assert client.get("/").status_code == 200
+
+
+@pytest.fixture(name="swap")
+def _swap(home, shop):
+    loaded = []
+    path = home / "deployment" / "current.json"
+    swap = Swap(path, lambda p: load_ranker(p, shop.settings.registry_url), loaded.append)
+    swap.loaded_so_far = loaded
+    return swap
+
+
+def test_swap_follows_the_pointer(swap, home, shop, bundles) -> None:
+    assert not swap.poll()
+    assert swap.served is None
+    assert "make run" in swap.problem
+    first = put(home, shop, bundles[0])
+    assert swap.poll()
+    assert not swap.poll()
+    assert (swap.served.pointer, swap.problem) == (first, "")
+    second = put(home, shop, bundles[1])
+    assert swap.poll()
+    assert swap.served.ranker.bundle == second.bundle
+    rollback(home / "deployment")
+    assert swap.poll()
+    assert [served.pointer.bundle for served in swap.loaded_so_far] == [
+        first.bundle,
+        second.bundle,
+        first.bundle,
+    ]
+
+
+def test_what_cannot_be_loaded_is_refused_and_the_old_model_goes_on(swap, home, shop, bundles) -> None:
+    put(home, shop, bundles[0])
+    swap.poll()
+    before = swap.served
+    stored = Path(put(home, shop, bundles[1]).model)
+    content = (stored / "texts.parquet").read_bytes()
+    (stored / "texts.parquet").write_bytes(content + b"x")
+    assert not swap.poll()
+    assert swap.served is before
+    assert "texts.parquet was altered" in swap.problem
+    (home / "deployment" / "current.json").write_text("{")
+    assert not swap.poll()
+    assert swap.served is before
+    assert "deployment pointer" in swap.problem
+    put(home, shop, bundles[1])  # the deployment finds the altered copy and makes it anew
+    assert swap.poll()
+    assert swap.problem == ""
+
+
+def test_registry_that_is_down_is_tried_again(home, shop, bundles) -> None:
+    put(home, shop, bundles[0])
+    url = ["postgresql+psycopg2://nobody:secret@127.0.0.1:1/feast"]
+    swap = Swap(home / "deployment" / "current.json", lambda p: load_ranker(p, url[0]), lambda _: None)
+    assert not swap.poll()
+    assert swap.served is None
+    assert "Postgres" in swap.problem
+    assert "secret" not in swap.problem
+    url[0] = shop.settings.registry_url
+    assert swap.poll()
+
+
+def test_settings_come_from_the_environment(tmp_path) -> None:
+    settings = ServiceSettings.from_environment(
+        {"RECOMMENDER_HOME": str(tmp_path), "RECOMMENDER_FEAST_URL": "postgresql://u:secret@h/feast"}
+    )
+    assert settings.pointer == tmp_path / "deployment" / "current.json"
+    assert "secret" not in repr(settings)
+    with pytest.raises(SettingError, match="RECOMMENDER_FEAST_URL is not set"):
+        ServiceSettings.from_environment({})
+
+
+def test_clock_now_is_the_time_of_a_request_that_names_none(home, shop, bundles) -> None:
+    from dataclasses import replace
+
+    from serving.api.loading import default_moment
+
+    pointer = put(home, shop, bundles[0])
+    assert default_moment(pointer) == datetime(2020, 3, 1)
+    now = default_moment(replace(pointer, clock="now"))
+    assert now.tzinfo is None
+    assert now > datetime(2026, 1, 1)

@@ -1,0 +1,118 @@
+"""Chinese, emoji, mixed scripts and empty texts from a shop's files to an answered request."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.online.reader import OnlineFeatures, Situation
+from features.store.client import open_store
+from serving.ranking.ranker import Ranker
+from tests.benchmarks.chinese_shop import NUM_DAYS, READER, ReviewShop, build_shop, days
+from training.config.recipe import read_recipe
+from training.data.dataset import read_examples
+from training.data.split import TEST
+from training.inference.predictor import Scorer
+from training.language.new_encoder import write_encoder
+from training.pipeline.fit import fit
+from training.pipeline.language_pretraining import known_text_ids
+
+pytestmark = pytest.mark.slow
+
+ODD = ("", "👍👍👍", "ＷＩＦＩ 信号 OK 😀", "很好\n很好\t!", "مرحبا 房间 room", "好" * 5000)
+THINGS, PRAISE, COMPLAINT = (
+    ["房间", "手机", "苹果", "衣服", "书", "电脑"],
+    ["很好", "满意", "喜欢"],
+    ["太差", "失望", "坏了"],
+)
+
+
+def reviews() -> pd.DataFrame:
+    rows = [
+        {"review": f"{thing}{words}，第{number}次", "label": int(words in PRAISE)}
+        for thing in THINGS
+        for words in (*PRAISE, *COMPLAINT)
+        for number in range(12)
+    ]
+    rows += [{"review": text, "label": number % 2} for number, text in enumerate(ODD)]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(name="shop", scope="module")
+def _shop(tmp_path_factory: pytest.TempPathFactory) -> ReviewShop:
+    return build_shop(reviews(), tmp_path_factory.mktemp("chinese") / "shop")
+
+
+@pytest.fixture(name="scorer", scope="module")
+def _scorer(shop: ReviewShop) -> Scorer:
+    data = read_examples(shop.examples)
+    encoder = write_encoder(
+        shop.home / "encoder",
+        [data.texts[number] for number in known_text_ids(data)],
+        tokenizer="characters",
+        vocabulary=500,
+        layers=1,
+        width=32,
+        max_tokens=32,
+        seed=1,
+    )
+    recipe = replace(
+        read_recipe(Path("tests/benchmarks/chinese.toml")),
+        encoder=str(encoder),
+        domain_epochs=2,
+        domain_learning_rate=1e-2,
+        learning_rate_encoder=1e-2,
+        learning_rate_head=1e-2,
+        epochs=6,
+        texts_per_step=32,
+    )
+    places = {"out": shop.home / "out", "work": shop.home / "work", "log_dir": shop.home / "tb"}
+    return Scorer.load(fit(shop.examples, recipe, progress=False, **places).bundle)
+
+
+def test_a_text_that_occurs_twice_is_never_tested() -> None:
+    texts = pd.Series([f"text {number}" for number in range(500)] + ["twice"] * 2)
+    found = days(texts)
+    assert (found[-2:] < NUM_DAYS).all()
+    assert (found == NUM_DAYS).sum() == 100
+    per_day = np.bincount(found[found < NUM_DAYS])
+    assert per_day.max() - per_day.min() <= 1
+
+
+def test_every_text_comes_through_unchanged(shop: ReviewShop) -> None:
+    data = read_examples(shop.examples)
+    assert len(data.rows) == len(reviews())
+    assert set(reviews()["review"]) <= set(data.texts)
+
+
+def test_the_words_are_understood(shop: ReviewShop, scorer: Scorer) -> None:
+    data = read_examples(shop.examples)
+    labels = data.labels[data.part == TEST] > 0
+    probability = scorer.score_examples(data).probability
+    ordinary = ~pd.Series(data.texts)[data.rows["text_id"][data.part == TEST]].isin(ODD).to_numpy()
+    assert np.mean((probability > 0.5)[ordinary] == labels[ordinary]) > 0.9
+
+
+def test_a_request_is_answered_as_measured(shop: ReviewShop, scorer: Scorer) -> None:
+    features = OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source)
+    ranker = Ranker(scorer, features, source=shop.source)
+    odd = [f"r{number:05d}" for number in range(len(reviews()) - len(ODD), len(reviews()))]
+    data = read_examples(shop.examples)
+    tested = data.rows[data.part == TEST]
+    offline = dict(zip(tested["item_id"], scorer.score_examples(data).f, strict=True))
+    asked = list(dict.fromkeys([*odd, *tested["item_id"]]))
+    situation = Situation(
+        user_id=READER,
+        scenario="content",
+        moment=tested["event_timestamp"].iloc[0].to_pydatetime(),
+        context={"channel": "web"},
+        candidates=asked,
+    )
+    answer = {item.item_id: item for item in ranker.recommend(situation, len(asked)).items}
+    assert set(answer) == set(asked)
+    assert [answer[name].text for name in odd] == list(ODD)
+    assert all(np.isfinite(item.probability) for item in answer.values())
+    for name, f in offline.items():
+        assert answer[name].f == pytest.approx(f, abs=1e-4)

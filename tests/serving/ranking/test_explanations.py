@@ -1,0 +1,156 @@
+"""Reasons: read off attention and contributions, told in words, one of each theme."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.online.reader import Meeting
+from features.views.user_item import CROSS_FEATURES
+from serving.ranking.explanations import Amount, reasons
+from serving.ranking.sentences import SENTENCES
+
+ROW = {
+    "item_type": "campaign",
+    "item_popularity": 1234.0,
+    "item_topic_rate": 0.0125,
+    "item_festival": "spring",
+    "user_num_purchases": 9.0,
+    "user_num_events": 9.0,
+    "user_num_outcomes": 5.0,
+    "user_num_exposures": 736.0,
+    "user_outcome_rate": 0.01,
+    "cross_item_visits": 4.0,
+    "cross_item_days": np.nan,
+    "context_weekday": 0.0,
+}
+
+
+def meeting(*, known: bool = True, **changes) -> Meeting:
+    return Meeting(
+        item_ids=["c1"],
+        texts=["Coupon for yogurt"],
+        rows=pd.DataFrame([{**ROW, **changes}], index=["c1"]),
+        query=None,
+        topics=["yogurt", "dog food"] if known else [],
+        visits=[7.0, 1.0] if known else [],
+        amounts=[20.0, 2.0] if known else [],
+        days=[3.2, 40.0] if known else [],
+        known=known,
+        skipped={},
+    )
+
+
+def tell(met: Meeting, *, f: float = -1.0, attention=(0.0, 0.0), **contributions: float) -> list[str]:
+    return reasons(
+        met,
+        0,
+        f=f,
+        attention=np.array(attention[: len(met.topics)]),
+        names=list(contributions),
+        contributions=np.array(list(contributions.values())),
+        history_days=180,
+    )
+
+
+def test_attention_speaks_only_where_f_is_positive() -> None:
+    assert tell(meeting(), f=0.5, attention=(0.7, 0.1)) == [
+        "bought 'yogurt' on 7 visits, last 3 days ago, which fits this campaign's words"
+    ]
+    assert tell(meeting(), f=0.5, attention=(0.1, 0.7)) == [
+        "bought 'dog food' on 1 visit, 40 days ago, which fits this campaign's words"
+    ]
+    assert tell(meeting(), f=-0.5, attention=(0.7, 0.1)) == []
+
+
+def test_what_was_said_is_told_as_said() -> None:
+    met = replace(meeting(), remarks=["yogurt: my favourite"], remark_polarities=[1.0], remark_days=[9.0])
+    told = reasons(
+        met,
+        0,
+        f=0.5,
+        attention=np.array([0.1, 0.0, 0.7]),
+        names=[],
+        contributions=np.zeros(0),
+        history_days=180,
+    )
+    assert told == ["said 'yogurt: my favourite' 9 days ago, which fits this campaign's words"]
+
+
+def test_attention_that_looks_nowhere_in_particular_is_no_reason() -> None:
+    assert tell(meeting(), f=0.5, attention=(0.5, 0.5)) == []
+    assert tell(meeting(), f=0.5, attention=(0.0, 0.0)) == []
+
+
+def test_strongest_first_one_of_each_theme() -> None:
+    told = tell(
+        meeting(), user_num_outcomes=0.3, user_outcome_rate=0.9, cross_item_visits=0.5, item_popularity=0.001
+    )
+    assert told == [
+        "answered 5 of 736 earlier offers",
+        "bought what this campaign covers 4 times in the last 180 days",
+    ]
+
+
+def test_shoppers_who_do_more_than_buy_turn_to_things() -> None:
+    told = tell(meeting(user_num_events=30.0), cross_item_visits=0.5)
+    assert told == ["turned to what this campaign covers 4 times in the last 180 days"]
+
+
+def test_a_shops_own_column_is_told_by_name_and_value() -> None:
+    assert tell(meeting(), item_festival=0.5) == ["this campaign's festival: spring"]
+    assert tell(meeting(item_campaign_days=33.0), item_campaign_days=0.5) == ["this campaign's days: 33"]
+    assert tell(meeting(item_festival=None), item_festival=0.5) == []
+
+
+def test_unknown_values_are_not_told() -> None:
+    assert tell(meeting(), cross_item_days=0.5) == []
+    assert tell(meeting(user_num_exposures=np.nan), user_num_outcomes=0.5) == []
+    assert tell(meeting(), item_popularity=float("nan")) == []
+
+
+def test_stranger_gets_only_what_is_known_of_the_item() -> None:
+    told = tell(meeting(known=False), f=2.0, user_num_outcomes=0.9, cross_item_visits=0.9)
+    assert told == [
+        "shoppers acted 1,234 times on what this campaign covers in the last 180 days",
+        "offers on the kinds of products that this campaign covers are answered at a rate of 1.25%",
+    ]
+    assert tell(meeting(known=False), item_popularity=0.4)[0].startswith("shoppers acted")
+
+
+def test_where_nothing_speaks_for_it_what_speaks_against_is_told() -> None:
+    assert tell(meeting(), user_num_outcomes=-0.3, cross_item_visits=-0.1) == [
+        "among what may be shown; against it: answered 5 of 736 earlier offers"
+    ]
+
+
+def test_every_sentence_can_be_said() -> None:
+    values = {name: Amount(3.0) for name in SENTENCES} | {"noun": "campaign", "bought": "bought", "days": 180}
+    for sentence in SENTENCES.values():
+        for words in filter(None, (sentence.says, sentence.zero, sentence.unknown)):
+            assert "{" not in words.format_map(values)
+    assert set(CROSS_FEATURES) <= set(SENTENCES)
+
+
+@pytest.mark.parametrize(
+    ("number", "spec", "said"),
+    [
+        (1.0, "visit", "1 visit"),
+        (1234.4, "visit", "1,234 visits"),
+        (0.3, "day", "less than a day"),
+        (0.0, "time", "0 times"),
+        (1234.567, ".2f", "1,234.57"),
+        (2.0, "weekday", "Wednesday"),
+        (0.125, ".1%", "12.5%"),
+    ],
+)
+def test_amounts(number: float, spec: str, said: str) -> None:
+    assert format(Amount(number), spec) == said
+
+
+def test_no_two_themes_say_the_same() -> None:
+    themes: dict[str, set[str]] = {}
+    for sentence in SENTENCES.values():
+        themes.setdefault(sentence.says, set()).add(sentence.theme)
+    assert [says for says, of in themes.items() if len(of) > 1] == []

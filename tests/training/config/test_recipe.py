@@ -1,0 +1,96 @@
+"""The recipe's checks and the parts in time."""
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from expectations.errors import DataError, SettingError
+from tests.training.synthetic import SCHEMA
+from training.config.recipe import read_recipe, recipe_from
+from training.data.split import parts
+
+
+def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text("leerning_rate = 1\n", encoding="utf-8")
+    with pytest.raises(SettingError, match="leerning_rate"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "members = 0",
+        "members = 2.5",
+        "refit = 1",
+        "negatives = 0.0",
+        'metric = "f1"',
+        'encoder = ""',
+        "trainable_layers = -2",
+        "clip_norm = inf",
+        "seed = ",
+    ],
+)
+def test_a_bad_value_is_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(line, encoding="utf-8")
+    with pytest.raises(SettingError, match=r"recipe"):
+        read_recipe(path)
+
+
+def test_a_recipe_survives_its_values() -> None:
+    recipe = read_recipe(None)
+    assert recipe_from(recipe.as_dict(), where="manifest") == recipe
+    with pytest.raises(SettingError, match="members"):
+        recipe_from({k: v for k, v in recipe.as_dict().items() if k != "members"}, where="manifest")
+
+
+def test_a_bundle_made_before_token_dropout_had_none() -> None:
+    recipe = read_recipe(None)
+    before = {k: v for k, v in recipe.as_dict().items() if k != "token_dropout"}
+    assert recipe_from(before, where="manifest").token_dropout == 0
+
+
+def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"none\.toml"):
+        read_recipe(tmp_path / "none.toml")
+
+
+def days(*numbers: int) -> np.ndarray:
+    return np.array([np.datetime64(datetime(2020, 1, number), "us") for number in numbers])
+
+
+def test_the_cut_is_the_moment_nearest_to_the_share() -> None:
+    moments = days(1, 1, 1, 1, 2, 3, 3, 3, 9, 9)
+    found = parts(moments, replace(SCHEMA, validation_share=0.4))
+    # Day 3 holds 3 of 8 rows before the test part, days 2 and 3 hold 4.
+    assert list(found) == ["train"] * 5 + ["validation"] * 3 + ["test"] * 2
+
+
+def test_one_moment_cannot_be_cut() -> None:
+    with pytest.raises(DataError, match="validation"):
+        parts(days(1, 1, 9), SCHEMA)
+    with pytest.raises(DataError, match="test_from"):
+        parts(days(9, 10), SCHEMA)
+    with pytest.raises(DataError, match="no rows"):
+        parts(days(), SCHEMA)
+
+
+@given(
+    st.lists(st.integers(1, 28), min_size=3, max_size=40).filter(lambda d: len(set(d)) > 2),
+    st.floats(0.05, 0.9),
+)
+def test_parts_are_in_order_and_share_no_moment(numbers: list[int], share: float) -> None:
+    moments = days(*numbers)
+    found = parts(moments, replace(SCHEMA, test_from=None, validation_share=share))
+    last = None
+    for part in ("train", "validation", "test"):
+        here = moments[found == part]
+        assert len(here)
+        assert last is None or here.min() > last
+        last = here.max()

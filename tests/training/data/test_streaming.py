@@ -1,0 +1,208 @@
+"""Rows and histories on disk: what is read back is what was written, and memory does not grow with the rows."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from expectations.contracts.examples import HISTORIES, ROWS
+from tests.benchmarks import growth
+from tests.training.synthetic import make_rows, write_examples
+from training.config.recipe import Recipe
+from training.data import collate as batches
+from training.data import columns, split
+from training.data import interaction_history as histories
+from training.data import sampling as rows
+from training.data.collate import Assembler, drawn_rows
+from training.data.dataset import Examples, read_examples
+from training.data.disk_arrays import DiskArray
+from training.data.transforms import fit_transforms
+from training.evaluation import validation as judge
+from training.pipeline import context as run
+from training.pipeline import tabular_training as past
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(name="data")
+def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examples:
+    """Rows in row groups that share no border with the blocks that are read."""
+    folder = write_examples(tmp_path / "examples")
+    table = pq.read_table(folder / ROWS)
+    pq.write_table(table, folder / ROWS, row_group_size=700)
+    monkeypatch.setattr(columns, "BLOCK", 333)
+    monkeypatch.setattr(histories, "BLOCK", 5)
+    return read_examples(folder, spool=tmp_path / "spool")
+
+
+def test_columns_are_what_was_written(data: Examples) -> None:
+    written = make_rows(np.random.default_rng(0), 24, 12).drop(columns="exposure_id")
+    assert set(data.rows.columns) == set(written.columns)
+    for name, column in data.rows.items():
+        expected = written[name].astype(object).where(written[name].notna(), None)
+        found = column.astype(object).where(column.notna(), None)
+        assert found.tolist() == expected.tolist(), name
+    chosen = np.array([1500, 3, 3, 0])
+    some = data.columns.of(chosen)
+    for name in written.columns:
+        pd.testing.assert_series_equal(
+            some[name], data.rows[name].iloc[chosen].reset_index(drop=True), check_names=False
+        )
+
+
+def test_a_frame_s_numbers_stay_on_disk(data: Examples) -> None:
+    numbers = data.rows["cross_visits"].to_numpy()
+    assert np.shares_memory(numbers, data.columns._numbers.values)
+    with pytest.raises(ValueError, match="read-only"):
+        numbers[0] = 1
+
+
+def test_the_files_have_no_names(data: Examples, tmp_path: Path) -> None:
+    assert len(data.columns) == 24 * 12 * 8 and list((tmp_path / "spool").iterdir()) == []
+
+
+def test_batches_hold_what_the_transforms_make_of_the_rows(data: Examples) -> None:
+    schema = data.schema
+    transforms = fit_transforms(
+        data.columns.of(np.arange(900)), numeric=schema.numeric, categorical=schema.categorical, bins=4
+    )
+    chosen = np.random.default_rng(0).permutation(len(data.columns))[:200]
+    numbers, codes = Assembler(data, transforms).features(chosen)
+    frame = data.rows.iloc[chosen]
+    np.testing.assert_array_equal(numbers.numpy(), transforms.numbers(frame))
+    np.testing.assert_array_equal(codes.numpy(), transforms.codes(frame))
+
+
+def test_histories_are_padded_to_the_longest_that_is_asked_for(data: Examples, tmp_path: Path) -> None:
+    lists = pq.read_table(tmp_path / "examples" / HISTORIES).to_pydict()
+    for chosen in (np.array([3, 0, 2, 3]), np.array([4]), np.arange(24), np.array([], dtype=int)):
+        text_ids, features = data.histories.padded(chosen)
+        longest = max((len(lists["text_ids"][at]) for at in chosen), default=0)
+        assert text_ids.shape == (len(chosen), max(1, longest)) and features.shape == (*text_ids.shape, 4)
+        for row, at in enumerate(chosen):
+            there = text_ids[row] >= 0
+            assert text_ids[row][there].tolist() == lists["text_ids"][at]
+            assert features[row][there][:, 2].tolist() == lists["days_ago"][at]
+            assert not features[row][~there].any()
+    every = {text for texts in lists["text_ids"] for text in texts}
+    assert data.histories.texts(np.arange(24)).tolist() == sorted(every)
+
+
+def test_an_array_on_disk_gives_back_what_it_took(tmp_path: Path) -> None:
+    array = DiskArray(tmp_path, np.int32, (2,))
+    values = np.arange(20, dtype=np.int64).reshape(10, 2)
+    for block in np.array_split(values, 3):
+        array.append(block)
+    assert array.values.tolist() == values.tolist()
+    assert array.take(np.array([7, 7, 0])).tolist() == values[[7, 7, 0]].tolist()
+    assert array.only(np.array([2, 1])).values.tolist() == values[[2, 1]].tolist()
+    assert DiskArray(tmp_path, np.int32).values.shape == (0,)
+
+
+def test_strings_of_many_blocks_keep_their_places() -> None:
+    words, found = columns._Words(), []
+    blocks = [["b", None, "a"], ["c", "a", "b"], [None, None, None], []]
+    for block in blocks:
+        found += words.places(pa.array(block, pa.string())).tolist()
+    assert words.all()[found].tolist() == [word for block in blocks for word in block]
+
+
+def test_blocks_change_nothing_but_the_draw(data: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments, labels = data.columns["event_timestamp"], data.labels
+    whole = split.parts(moments, data.schema)
+    first = np.arange(2000)
+    texts = batches.distinct(data.columns, "text_id", first)
+    monkeypatch.setattr(split, "BLOCK", 100)
+    monkeypatch.setattr(rows, "BLOCK", 300)
+    assert (split.parts(moments, data.schema) == whole).all()
+    assert batches.distinct(data.columns, "text_id", first).tolist() == texts.tolist()
+    drawn = drawn_rows(labels, first, 0.25, np.random.default_rng(0))
+    assert len(set(drawn)) == len(drawn) and set(np.flatnonzero(labels[:2000])) <= set(drawn)
+    others = (labels[:2000] == 0).sum()
+    assert (labels[drawn] == 0).sum() == pytest.approx(others / 4, abs=4)
+
+
+def test_transforms_of_many_rows_are_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_rows = np.arange(50, 1050)
+    assert rows.sampled(all_rows, 1000, 0) is all_rows
+    monkeypatch.setattr(rows, "BLOCK", 300)
+    sample = rows.sampled(all_rows, 100, 0)
+    assert len(sample) == 100 and (np.diff(sample) > 0).all() and set(sample) <= set(all_rows)
+    assert rows.sampled(all_rows, 100, 0).tolist() == sample.tolist()
+
+
+def test_of_many_rows_whole_lists_are_kept(data: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "BLOCK", 300)
+    train = rows.rows_of(data.part, split.TRAIN)
+    assert train.tolist() == np.flatnonzero(data.part == split.TRAIN).tolist() and train.dtype == np.int32
+    assert rows.whole_lists(data.columns, train, len(train)) is train
+    kept = rows.whole_lists(data.columns, train, len(train) // 2)
+    lists = data.columns["list_id"]
+    assert kept.tolist() == train[np.isin(lists[train], lists[kept])].tolist()
+    assert len(kept) == pytest.approx(len(train) / 2, rel=0.2)
+
+
+def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
+    data: Examples, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, most in (
+        (run, "FITTED_ROWS", 400),
+        (judge, "JUDGED_ROWS", 150),
+        (run, "TREE_ROWS", 200),
+    ):
+        monkeypatch.setattr(module, name, most)
+    monkeypatch.setattr(past, "LISTED_ROWS", 300)
+    made = run.Run(data, replace(recipe, tree_models=1))
+    lists = data.columns["list_id"]
+    assert set(made.judge.rows) < set(made.validation)
+    assert not set(lists[made.judge.rows]) & set(lists[np.setdiff1d(made.validation, made.judge.rows)])
+    stage = made.past_stage("past", made.train, epochs=1, validate=True)
+    assert stage.validate is not None and stage.validate()["ndcg_at_10"] is not None
+    made.grow_trees(made.train)
+    assert made.model.trees.grown
+    found = made.model.trees(*made.assembler.features(made.train)).sigmoid().mean()
+    assert float(found) == pytest.approx(made.answers(made.train).mean(), rel=0.3)  # whatever share was drawn
+
+
+READ = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from training.data.dataset import read_examples
+from training.data.collate import Assembler
+from training.data.transforms import fit_transforms
+data = read_examples(Path(sys.argv[1]), spool=Path(sys.argv[2]))
+schema = data.schema
+few = data.columns.of(np.arange(10_000))
+made = Assembler(data, fit_transforms(few, numeric=schema.numeric, categorical=schema.categorical, bins=8))
+rng = np.random.default_rng(0)
+for _ in range(30):
+    made.batch(rng.integers(0, len(data.columns), 4096))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_hardly_grows_with_the_rows(tmp_path: Path) -> None:
+    """Ten times the rows: some bytes of memory for each, where its columns hold a hundred."""
+    peaks = []
+    for size in (200_000, 2_000_000):
+        folder = growth.write(tmp_path / str(size), size)
+        done = subprocess.run(
+            [sys.executable, "-c", READ, str(folder), str(tmp_path)],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=True,
+        )
+        peaks.append(int(done.stdout.split()[-1]) * 1024)
+    assert (peaks[1] - peaks[0]) / 1_800_000 < 30, peaks

@@ -1,0 +1,90 @@
+"""Fitted transforms: odd columns, and what the networks make of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from expectations.errors import BundleError, SettingError
+from training.data.transforms import Transforms, fit_transforms
+from training.models.tabular import NumericEncoding, TabularEnsemble
+
+ROWS = pd.DataFrame(
+    {
+        "count": np.array([0, 0, 0, 0, 0, 0, 1, 2, 3, 10], dtype=np.float32),
+        "unknown": np.full(10, np.nan, dtype=np.float32),
+        "endless": np.array([1, 2, 3, 4, 5, 6, 7, 8, np.inf, -np.inf], dtype=np.float32),
+        "constant": np.ones(10, dtype=np.float32),
+        "kind": ["a"] * 6 + ["b"] * 3 + [None],
+    }
+)
+NUMERIC = ("count", "unknown", "endless", "constant")
+
+
+@pytest.fixture(name="fitted")
+def _fitted() -> Transforms:
+    return fit_transforms(ROWS, numeric=NUMERIC, categorical=("kind",), bins=4)
+
+
+def test_values_out_of_range_are_clipped_and_nan_stays(fitted: Transforms) -> None:
+    new = ROWS.head(3).assign(count=[-5, 1e9, np.nan], endless=[np.inf, 9, 4])
+    numbers = fitted.numbers(new)
+    assert numbers[0, 0] == 0 and numbers[1, 0] == 10 and np.isnan(numbers[2, 0])
+    assert np.isnan(numbers[0, 2]) and list(numbers[1:, 2]) == [8, 4]
+
+
+def test_the_networks_see_only_finite_numbers(fitted: Transforms) -> None:
+    numbers = torch.from_numpy(fitted.numbers(ROWS))
+    encoded = NumericEncoding(fitted)(numbers)
+    assert encoded.shape == (10, 4 * 6) and torch.isfinite(encoded).all()
+    net = TabularEnsemble(fitted, members=3, width=4, dropout=0.0, base_rate=0.1)
+    assert torch.isfinite(net(numbers, torch.from_numpy(fitted.codes(ROWS)))).all()
+
+
+def test_pieces_grow_one_after_the_other(fitted: Transforms) -> None:
+    encoding = NumericEncoding(fitted)
+    rows = ROWS.assign(count=np.linspace(0, 10, 10, dtype=np.float32))
+    pieces = encoding(torch.from_numpy(fitted.numbers(rows)))[:, :4]
+    assert (pieces[1:] >= pieces[:-1]).all() and pieces[-1].sum() >= 1
+    assert ((pieces[:, 1:] == 0) | (pieces[:, :-1] == 1)).all()
+
+
+def test_columns_may_come_in_any_order_but_must_come(fitted: Transforms) -> None:
+    turned = ROWS[ROWS.columns[::-1]]
+    np.testing.assert_array_equal(fitted.numbers(turned), fitted.numbers(ROWS))
+    with pytest.raises(BundleError, match="endless"):
+        fitted.numbers(ROWS.drop(columns="endless"))
+    with pytest.raises(BundleError, match="kind"):
+        fitted.codes(ROWS.drop(columns="kind"))
+
+
+def test_text_in_a_numeric_column_is_refused(fitted: Transforms) -> None:
+    with pytest.raises(BundleError, match="numeric"):
+        fitted.numbers(ROWS.assign(count="many"))
+
+
+def test_unknown_categories_share_code_0(fitted: Transforms) -> None:
+    codes = fitted.codes(pd.DataFrame({"kind": ["a", "b", "new", None]}))
+    assert list(codes[:, 0]) == [1, 2, 0, 0]
+
+
+def test_they_survive_writing(fitted: Transforms, tmp_path: Path) -> None:
+    fitted.write(tmp_path / "transforms.json")
+    again = Transforms.read(tmp_path / "transforms.json")
+    np.testing.assert_array_equal(again.numbers(ROWS), fitted.numbers(ROWS))
+    np.testing.assert_array_equal(again.typical, fitted.typical)
+    assert again.vocabularies == fitted.vocabularies
+
+
+def test_no_feature_at_all_is_refused() -> None:
+    with pytest.raises(SettingError, match="no feature"):
+        fit_transforms(ROWS, numeric=(), categorical=(), bins=4)
+
+
+def test_categorical_alone_is_enough() -> None:
+    fitted = fit_transforms(ROWS, numeric=(), categorical=("kind",), bins=4)
+    net = TabularEnsemble(fitted, members=2, width=4, dropout=0.0, base_rate=0.5)
+    codes = torch.from_numpy(fitted.codes(ROWS))
+    assert net(torch.from_numpy(fitted.numbers(ROWS)), codes).shape == (10, 2)

@@ -1,0 +1,323 @@
+"""The search: what it tries, what it shares, what it never looks at, and how it goes on after a kill."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from expectations.errors import DataError, SettingError, TransientError
+from tests.training.synthetic import make_rows, write_examples
+from training.config.recipe import Recipe, read_recipe
+from training.data.dataset import read_examples
+from training.data.split import TEST
+from training.hpo import search as searching
+from training.hpo import study, trial
+from training.hpo.search import _alone, recipe_text, search, table
+from training.hpo.space import read_space
+from training.hpo.study import open_study
+from training.hpo.trial import Trials, before_test
+from training.language.text_embeddings import TextTable
+from training.pipeline import trainer as staging
+from training.pipeline.fit import fit
+from training.pipeline.trainer import Stage
+
+SPACE = """
+members = [1, 2, 4]
+tabular_learning_rate = { low = 1e-3, high = 5e-2, log = true }
+tabular_dropout = { low = 0.0, high = 0.5 }
+tabular_width = { low = 8, high = 24 }
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pruned_early() -> Iterator[None]:
+    """The median of two trials is enough to give one up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "STARTUP", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick(recipe: Recipe) -> Recipe:
+    return replace(recipe, tabular_epochs=2, epochs=1, metric="auc", trainable_layers=0)
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("space") / "space.toml"
+    path.write_text(SPACE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def searched(
+    examples: Path, quick: Recipe, space: Path, tmp_path_factory: pytest.TempPathFactory
+) -> searching.SearchResult:
+    out = tmp_path_factory.mktemp("searched")
+    return search(examples, quick, space=space, out=out, trials=7, progress=False)
+
+
+def rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
+    return [(one["state"], one["value"], one["settings"]) for one in summary["trials"]]
+
+
+def test_the_best_trial_is_a_recipe_that_fit_takes(
+    searched: searching.SearchResult, examples: Path, quick: Recipe, tmp_path: Path
+) -> None:
+    summary = json.loads((searched.recipe.parent / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(searched.summary))
+    ended = [one["value"] for one in summary["trials"] if one["state"] == "complete"]
+    assert summary["best"]["value"] == max(ended) == searched.best
+    assert len(summary["trials"]) == 7
+    best = read_recipe(searched.recipe)
+    assert best == replace(quick, **summary["best"]["settings"])
+    places = {"out": tmp_path / "out", "work": tmp_path / "work", "log_dir": tmp_path / "tb"}
+    again = fit(examples, replace(best, refit=False), **places, progress=False)
+    assert again.metrics["auc"] == pytest.approx(searched.best, abs=1e-9)
+
+
+def test_the_first_trial_is_the_recipe_as_it_is(searched: searching.SearchResult, quick: Recipe) -> None:
+    first = searched.summary["trials"][0]
+    assert first["settings"] == {name: getattr(quick, name) for name in first["settings"]}
+    assert searched.best >= first["value"]
+
+
+def test_a_trial_worse_than_the_others_is_given_up(searched: searching.SearchResult) -> None:
+    states = {one["state"] for one in searched.summary["trials"]}
+    assert "pruned" in states
+    assert all(one["epochs"] < 3 for one in searched.summary["trials"] if one["state"] == "pruned")
+
+
+def test_the_table_begins_with_the_best(searched: searching.SearchResult) -> None:
+    lines = table(searched.summary).splitlines()
+    assert len(lines) == 7
+    assert f"auc {searched.best:.5f}" in lines[0]
+    assert "pruned" in lines[-1]
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_as_if_nothing_had_been(
+    examples: Path,
+    quick: Recipe,
+    space: Path,
+    searched: searching.SearchResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, count = staging._run_epoch, 0
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 9:  # two epochs of purchases, three of every trial: in the third one
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(staging, "_run_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search(examples, quick, space=space, out=tmp_path, trials=4, progress=False)
+    monkeypatch.setattr(staging, "_run_epoch", real)
+    kept = open_study(tmp_path, quick, read_space(space, quick), _key(tmp_path, quick))
+    states = [one.state.name for one in kept.trials]
+    assert states[2:] == ["FAIL", "WAITING"]
+    assert kept.trials[3].system_attrs["fixed_params"] == kept.trials[2].params
+    result = search(examples, quick, space=space, out=tmp_path, trials=4, progress=False)
+    assert rows(result.summary) == rows(searched.summary)[:4]
+
+
+def _key(out: Path, recipe: Recipe) -> str:
+    import optuna
+
+    return str(
+        optuna.load_study(study_name="search", storage=f"sqlite:///{out / 'trials.db'}").user_attrs["key"]
+    )
+
+
+def test_a_search_that_has_all_its_trials_runs_none(
+    searched: searching.SearchResult,
+    examples: Path,
+    quick: Recipe,
+    space: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(searching, "read_examples", lambda _: pytest.fail("nothing is left to try"))
+    again = search(examples, quick, space=space, out=searched.recipe.parent, trials=7, progress=False)
+    assert again.summary == searched.summary
+
+
+def test_only_the_validation_part_is_looked_at(
+    searched: searching.SearchResult, quick: Recipe, space: Path, tmp_path: Path
+) -> None:
+    """The same search where the test part is nonsense finds the same."""
+    frame = make_rows(np.random.default_rng(0), 24, 12)
+    tested = frame["event_timestamp"] >= pd.Timestamp(2020, 1, 9)
+    frame.loc[tested, "label"] = 1 - frame.loc[tested, "label"]
+    for column in ("user_events", "item_popularity", "cross_visits", "context_hour"):
+        frame.loc[tested, column] = 1e6
+    frame.loc[tested, "item_kind"] = "nonsense"
+    spoiled = write_examples(tmp_path / "spoiled", rows=frame)
+    result = search(spoiled, quick, space=space, out=tmp_path / "out", trials=2, progress=False)
+    assert rows(result.summary) == rows(searched.summary)[:2]
+    data = before_test(read_examples(spoiled))
+    assert TEST not in set(data.part) and len(data.rows) == len(data.part) == (~tested).sum()
+
+
+@pytest.mark.slow
+def test_what_trials_share_is_done_once(
+    examples: Path, quick: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts are read, and learned from without answers, once; nothing differs from trials on their own."""
+    learns = replace(quick, trainable_layers=1, domain_epochs=1, domain_objective="contrastive")
+    recipes = [replace(learns, members=members, tabular_dropout=0.1 * members) for members in (1, 2, 3)]
+    alone = [Trials(read_examples(examples)).run(one, log=Log(), told=nothing) for one in recipes]
+    calls = counted(monkeypatch)
+    together = Trials(read_examples(examples))
+    assert [together.run(one, log=Log(), told=nothing) for one in recipes] == alone
+    assert calls["prepare"] == calls["domain"] == calls["purchases"] == 1
+    assert calls["past"] == calls["words"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "prepared", "learned"),
+    [
+        ({"tabular_width": 8}, 1, 1),
+        ({"purchase_learning_rate": 1e-3}, 1, 2),
+        ({"words_width": 8}, 1, 2),
+        ({"max_tokens": 3}, 2, 2),
+    ],
+)
+def test_a_setting_that_matters_is_not_shared(
+    change: dict[str, Any],
+    prepared: int,
+    learned: int,
+    examples: Path,
+    quick: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls, runs = counted(monkeypatch), Trials(read_examples(examples))
+    for recipe in (quick, replace(quick, **change)):
+        runs.run(recipe, log=Log(), told=nothing)
+    assert calls["prepare"] == prepared
+    assert calls["purchases"] == learned
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts readings of all texts, and stages that were run."""
+    calls: Counter[str] = Counter()
+    prepare, run_stage = TextTable.prepare, trial.run_stage
+
+    def prepared(table: TextTable) -> None:
+        calls["prepare"] += 1
+        prepare(table)
+
+    def run(stage: Stage, *arguments: Any, **named: Any) -> None:
+        calls[stage.name] += 1
+        run_stage(stage, *arguments, **named)
+
+    monkeypatch.setattr(TextTable, "prepare", prepared)
+    monkeypatch.setattr(trial, "run_stage", run)
+    return calls
+
+
+class Log:
+    def add_scalar(self, *_: Any) -> None:
+        pass
+
+
+def nothing(*_: Any) -> None:
+    pass
+
+
+def test_a_trial_that_fails_has_a_reason_and_the_search_goes_on(
+    examples: Path, quick: Recipe, tmp_path: Path
+) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text("tabular_learning_rate = [1e-2, 1e30]", encoding="utf-8")
+    wild = replace(quick, tabular_learning_rate=1e30)
+    result = search(examples, wild, space=path, out=tmp_path / "out", trials=5, progress=False)
+    failed = [one for one in result.summary["trials"] if one["state"] == "fail"]
+    assert failed and "learning rates" in failed[0]["reason"]
+    assert result.summary["best"]["settings"] == {"tabular_learning_rate": 1e-2}
+
+
+def test_a_search_without_any_result_says_why(examples: Path, quick: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text("tabular_learning_rate = [1e30]", encoding="utf-8")
+    with pytest.raises(SettingError, match=r"no trial came to an end.*learning rates"):
+        search(examples, quick, space=path, out=tmp_path / "out", trials=2, progress=False)
+
+
+def test_examples_that_cannot_be_learned_from_are_refused(quick: Recipe, space: Path, tmp_path: Path) -> None:
+    frame = make_rows(np.random.default_rng(0), 24, 12)
+    frame.loc[frame["event_timestamp"] >= pd.Timestamp(2020, 1, 7), "label"] = 0
+    broken = write_examples(tmp_path / "examples", rows=frame)
+    with pytest.raises(DataError, match="validation part, 0 have an answer"):
+        search(broken, quick, space=space, out=tmp_path / "out", trials=2, progress=False)
+
+
+def test_another_search_in_the_same_folder_is_refused(
+    searched: searching.SearchResult, examples: Path, quick: Recipe, space: Path
+) -> None:
+    out = searched.recipe.parent
+    with pytest.raises(SettingError, match="holds the search of other"):
+        search(examples, replace(quick, metric="log_loss"), space=space, out=out, trials=9, progress=False)
+    with _alone(out), pytest.raises(TransientError, match="another process"):
+        search(examples, quick, space=space, out=out, trials=9, progress=False)
+
+
+def test_without_optuna_it_says_what_to_install(
+    examples: Path, quick: Recipe, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SettingError, match="pip install 'optuna"):
+        search(examples, quick, space=space, out=tmp_path, trials=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("leerning_rate = [1]", "'leerning_rate' is no setting"),
+        ("metric = ['auc', 'log_loss']", "'metric' must be the same"),
+        ("", "nothing to search"),
+        ("members = []", "members is"),
+        ("members = 3", "members is"),
+        ("members = [1, 2.5]", "must be of type int"),
+        ("members = [0, 1]", "members is 0"),
+        ("pooling = { low = 1, high = 2 }", "pooling is"),
+        ("members = { low = 4, high = 2 }", "low below high"),
+        ("tabular_dropout = { low = 0, high = 0.5, log = true }", "above 0"),
+        ("tabular_dropout = { low = 0.1, high = 5.0 }", "tabular_dropout is 5.0"),
+        ("tabular_dropout = { low = 0.1, high = 0.5, lag = true }", "tabular_dropout is"),
+        ("members = [", "not valid TOML"),
+    ],
+)
+def test_a_bad_space_is_refused(text: str, words: str, quick: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingError, match=words):
+        read_space(path, quick)
+    with pytest.raises(SettingError, match="cannot be read"):
+        read_space(tmp_path / "none.toml", quick)
+
+
+def test_the_packaged_space_fits_the_packaged_recipe() -> None:
+    recipe = read_recipe(None)
+    space = read_space(None, recipe)
+    assert all(getattr(recipe, name) in values for name, values in space.items())
+
+
+def test_a_written_recipe_names_what_differs(tmp_path: Path) -> None:
+    changed = replace(
+        read_recipe(None), encoder='a "quoted" folder', members=9, weight_decay=1e-7, calibrate=False
+    )
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe_text(changed), encoding="utf-8")
+    assert len(path.read_text().splitlines()) == 4
+    assert read_recipe(path) == changed

@@ -1,0 +1,279 @@
+"""Adapters: what learns, what is saved, AdaLoRA's ranks, and fits that are killed and go on."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from expectations.errors import SettingError
+from tests.training.killed import goes_on, weights_of
+from tests.training.language_models import write_model
+from training.config.recipe import Recipe
+from training.data.dataset import read_examples
+from training.inference.predictor import Scorer
+from training.language.adapters import Adapter
+from training.language.encoder import TextEncoder, load_saved
+from training.language.text_embeddings import TextTable
+from training.pipeline.context import Run
+from training.pipeline.fit import FitResult, fit
+from training.runtime.checkpoint import learned, restore
+
+KINDS = ("lora", "adalora", "ia3", "prefix")
+TEXTS = ["coupon for dog food", "a", "", "frozen pizza and garden flowers, 3 for 2", "tea"]
+
+
+@pytest.fixture(name="models", scope="module")
+def _models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    place = tmp_path_factory.mktemp("models")
+    return {family: str(write_model(place / family, family)) for family in ("bert", "gpt2", "llama")}
+
+
+def load(name: str, kind: str | None, trainable_layers: int = -1, *, seed: int = 3) -> TextEncoder:
+    adapter = None if kind is None else Adapter(kind=kind, rank=4, seed=seed)
+    return TextEncoder.load(name, max_tokens=32, trainable_layers=trainable_layers, adapter=adapter)
+
+
+def read(encoder: TextEncoder) -> Tensor:
+    table = TextTable(encoder, TEXTS, batch=16)
+    table.refresh()
+    return table.vectors
+
+
+def teach(encoder: TextEncoder, *, first: int = 0, last: int = 20, planned: int = 20) -> None:
+    """Some steps towards vectors whose first number is large."""
+    optimizer = torch.optim.AdamW([value for value in encoder.parameters() if value.requires_grad], lr=1e-2)
+    tokens = encoder.tokenize(TEXTS[3:4]).ids[None]
+    for step in range(first, last):
+        loss = encoder.penalty() - encoder(tokens, torch.ones_like(tokens))[:, 0].sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        encoder.step(step / planned)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["bert", "gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+def test_only_the_adapter_learns_and_what_is_saved_reads_the_same(
+    family: str, kind: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    before = read(load(models[family], None, 0))
+    encoder = load(models[family], kind)
+    if kind != "prefix":
+        torch.testing.assert_close(read(encoder), before, atol=1e-6, rtol=0)  # a new adapter says nothing
+    own = {name: value.clone() for name, value in encoder.model.named_parameters() if not value.requires_grad}
+    learning = sum(value.numel() for value in encoder.parameters() if value.requires_grad)
+    assert 0 < learning < 0.6 * sum(value.numel() for value in own.values())
+    teach(encoder)
+    assert all(
+        torch.equal(value, own[name]) for name, value in encoder.model.named_parameters() if name in own
+    )
+    tuned = read(encoder)
+    assert (tuned - before).abs().max() > 0.01
+    encoder.save(tmp_path)
+    torch.testing.assert_close(read(encoder), tuned, atol=0, rtol=0)  # saving changes nothing
+    saved = load_saved(tmp_path, max_tokens=32, pooling="mean")
+    torch.testing.assert_close(read(saved), tuned, atol=1e-5, rtol=0)
+    assert saved.prefixed == (kind == "prefix") == (tmp_path / "adapter").is_dir()
+    assert {path.suffix for path in tmp_path.rglob("*.*")} <= {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize("kind", ["lora", "adalora", "ia3"])
+def test_an_adapter_of_the_top_layers_leaves_the_lower_ones_to_be_kept(
+    kind: str, models: dict[str, str]
+) -> None:
+    encoder = load(models["bert"], kind, 1)
+    assert not encoder.whole and encoder.num_frozen == 2
+    learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
+    assert learning and all(".layer.2." in name for name in learning)
+    assert sorted(encoder.by_depth(0.5)) == [1.0]
+    teach(encoder)
+    table = TextTable(encoder, TEXTS, batch=16)
+    table.prepare()
+    table.refresh()
+    torch.testing.assert_close(table.vectors, read(encoder), atol=1e-5, rtol=0)
+
+
+def test_first_weights_come_from_the_seed(models: dict[str, str]) -> None:
+    def weights(seed: int) -> Tensor:
+        torch.rand(seed)
+        encoder = load(models["bert"], "lora", seed=seed)
+        return torch.cat([value.flatten() for value in encoder.parameters() if value.requires_grad])
+
+    torch.rand(1)
+    assert torch.equal(weights(3), weights(3)) and not torch.equal(weights(3), weights(4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "words"),
+    [("lora", 0, "trainable_layers is 0"), ("prefix", 2, "before all layers"), ("prefix", 0, "is 0")],
+)
+def test_settings_that_do_not_go_together(kind: str, layers: int, words: str, models: dict[str, str]) -> None:
+    with pytest.raises(SettingError, match=words):
+        load(models["bert"], kind, layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("adapter", "houlsby"), ("pooling", "max"), ("adapter_rank", 0), ("layer_decay", 1.5)]
+)
+def test_recipes_name_what_there_is(name: str, value: Any, recipe: Recipe) -> None:
+    with pytest.raises(SettingError, match=f"{name} is {value!r}; (choose one of|it must)"):
+        replace(recipe, **{name: value})
+
+
+def test_a_family_that_ia3_does_not_know_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"'ia3' is not known .*'electra'"):
+        from transformers import AutoTokenizer, ElectraConfig, ElectraModel
+
+        AutoTokenizer.from_pretrained(write_model(tmp_path / "bert", "bert")).save_pretrained(tmp_path)
+        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        ElectraModel(ElectraConfig(vocab_size=76, embedding_size=32, **sizes)).save_pretrained(tmp_path)
+        load(str(tmp_path), "ia3")
+
+
+def test_a_saved_prefix_goes_on_learning_or_is_read_under_other_layers(
+    models: dict[str, str], tmp_path: Path
+) -> None:
+    encoder = load(models["bert"], "prefix")
+    teach(encoder)
+    encoder.save(tmp_path)
+    again = load(str(tmp_path), "prefix")
+    torch.testing.assert_close(read(again), read(encoder), atol=1e-5, rtol=0)
+    teach(again)
+    assert (read(again) - read(encoder)).abs().max() > 1e-3
+    layers = load(str(tmp_path), None, 1)
+    assert layers.whole and all(
+        ".layer.2." in name for name, value in layers.named_parameters() if value.requires_grad
+    )
+    with pytest.raises(SettingError, match="has a prefix"):
+        load(str(tmp_path), "lora")
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(SettingError, match=r"prefix in .* cannot be used"):
+        load(str(tmp_path), None, 0)
+
+
+def ranks(encoder: TextEncoder) -> tuple[int, int, int]:
+    """Ranks in use, adapted layers, and ranks there are."""
+    values = [value for name, value in encoder.named_parameters() if "lora_E" in name]
+    return sum(int((value != 0).sum()) for value in values), len(values), sum(map(len, values))
+
+
+def test_adalora_ends_with_the_rank_it_is_given(models: dict[str, str]) -> None:
+    encoder = load(models["bert"], "adalora")
+    _, layers, there = ranks(encoder)
+    assert (layers, there) == (18, 18 * 6)
+    teach(encoder, last=2)
+    assert ranks(encoder)[0] == 18 * 6
+    teach(encoder, first=2, last=6)
+    assert 18 * 4 < ranks(encoder)[0] < 18 * 6
+    teach(encoder, first=6)
+    assert ranks(encoder)[0] <= 18 * 4
+    per_layer = {int((v != 0).sum()) for n, v in encoder.named_parameters() if "lora_E" in n}
+    assert len(per_layer) > 1  # some layers keep more than others
+
+
+@pytest.mark.parametrize("stop", [5, 16])
+def test_adaloras_choice_of_ranks_goes_on_from_a_checkpoint(stop: int, models: dict[str, str]) -> None:
+    through, begun, other = (load(models["bert"], "adalora") for _ in range(3))
+    for encoder in (through, begun):
+        teach(encoder, last=stop)
+    restore({"encoder": other}, learned({"encoder": begun}))
+    for encoder in (through, other):
+        teach(encoder, first=stop)
+    assert all(
+        torch.equal(value, same)
+        for value, same in zip(learned({"": through}).values(), learned({"": other}).values(), strict=True)
+    )
+
+
+def short(recipe: Recipe, kind: str) -> Recipe:
+    layers = -1 if kind == "prefix" else 1
+    return replace(
+        recipe,
+        adapter=kind,
+        adapter_rank=2,
+        trainable_layers=layers,
+        learning_rate_adapter=1e-1,
+        purchase_epochs=0,
+        tabular_epochs=1,
+        epochs=3,
+        texts_per_step=2,
+        patience=9,
+    )
+
+
+@pytest.fixture(name="fits", scope="module")
+def _fits(
+    examples: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], FitResult]:
+    found: dict[str, FitResult] = {}
+
+    def fitted(kind: str) -> FitResult:
+        if kind not in found:
+            found[kind] = run(examples, short(recipe, kind), tmp_path_factory.mktemp(kind))
+        return found[kind]
+
+    return fitted
+
+
+def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
+    return fit(
+        examples, recipe, out=folder / "out", work=folder / "work", log_dir=folder / "tb", progress=False
+    )
+
+
+@pytest.mark.parametrize("kind", ["lora", "adalora", pytest.param("ia3", marks=pytest.mark.slow), "prefix"])
+def test_scores_of_the_bundle_are_those_of_the_model_in_training(
+    kind: str, examples: Path, fits: Callable[[str], FitResult]
+) -> None:
+    data = read_examples(examples)
+    scorer = Scorer.load(fits(kind).bundle)
+    in_training = scorer.score_examples(data)  # vectors kept from training, read with the adapter apart
+    table = TextTable(scorer.texts.encoder, data.texts, batch=16)
+    table.refresh()
+    before = torch.from_numpy(scorer.vectors_of(data.texts).numpy().copy())
+    scorer.texts.vectors = table.vectors
+    from_saved = scorer.score_examples(data)
+    for part in ("f", "g", "probability"):
+        difference = abs(getattr(in_training, part) - getattr(from_saved, part)).max()
+        assert difference < 1e-4, part
+    fresh = TextEncoder.load(scorer.manifest.recipe["encoder"], max_tokens=24, trainable_layers=0)
+    untuned = TextTable(fresh, data.texts, batch=16)
+    untuned.refresh()
+    assert (untuned.vectors - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "kind", ["adalora", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("lora", "ia3", "prefix"))]
+)
+def test_a_killed_fit_goes_on_to_the_same_weights(
+    kind: str,
+    examples: Path,
+    recipe: Recipe,
+    fits: Callable[[str], FitResult],
+    tmp_path: Path,
+) -> None:
+    result = goes_on(
+        lambda: run(examples, short(recipe, kind), tmp_path), killed_after=3
+    )  # past, words 1, words 2
+    assert result.history == fits(kind).history
+    assert weights_of(result) == weights_of(fits(kind))
+    assert len(weights_of(result)) == (5 if kind == "prefix" else 4)
+
+
+def test_rates_by_recipe(examples: Path, recipe: Recipe) -> None:
+    data = read_examples(examples)
+
+    def rates(**settings: Any) -> list[float]:
+        run = Run(data, replace(recipe, **settings))
+        groups = run.words_stage("words", run.train, epochs=1, validate=False).groups
+        return sorted(group["lr"] for group in groups[2:])
+
+    assert rates(trainable_layers=-1) == [2e-5]
+    assert rates(trainable_layers=-1, layer_decay=0.5) == [5e-6, 1e-5, 2e-5]
+    assert rates(trainable_layers=0) == []
+    assert rates(adapter="lora") == [5e-4]
+    assert rates(adapter="lora", trainable_layers=-1, layer_decay=0.5) == [2.5e-4, 5e-4]

@@ -1,0 +1,306 @@
+"""The stage `domain`: what it reads, what it learns, how it goes on after a kill; and new encoders."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from expectations.errors import DataError, SettingError
+from tests.training.killed import goes_on, weights_of
+from tests.training.synthetic import write_examples
+from training.cli import main
+from training.config.recipe import Recipe
+from training.data.dataset import read_examples
+from training.data.split import TRAIN
+from training.inference.predictor import Scorer
+from training.language.adapters import Adapter
+from training.language.encoder import TextEncoder
+from training.language.new_encoder import write_encoder
+from training.language.pretraining import Hiding
+from training.language.text_embeddings import TextTable
+from training.pipeline.context import Run
+from training.pipeline.fit import FitResult, fit
+from training.pipeline.language_pretraining import domain_stage, known_text_ids, length_batches
+from training.runtime.checkpoint import learned
+
+CHINESE = ["房间很干净，服务也不错", "苹果坏了，差评！", "手机 iPhone14 很好👍", "ＡＢＣ wifi 太慢 😡", ""]
+ODD = ["", "   ", "👍👍👍", "好" * 10_000, "Ａ wifi 信号 ، مرحبا", "e\u0301\u200d"]
+
+
+def new_encoder(folder: Path, kind: str = "pieces", texts: list[str] | None = None, **sizes: int) -> Path:
+    chosen = {"vocabulary": 300, "layers": 2, "width": 32, "max_tokens": 48, "seed": 1, **sizes}
+    return write_encoder(folder, texts or CHINESE * 3, tokenizer=kind, **chosen)
+
+
+@pytest.fixture(name="known", scope="module")
+def _known(recipe: Recipe, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe with a language model whose vocabulary is that of the examples."""
+    folder = tmp_path_factory.mktemp("domain") / "encoder"
+    new_encoder(folder, texts=[text for text in read_examples(examples).texts if text] * 3)
+    steps = {"domain_texts_per_step": 4, "domain_learning_rate": 1e-2, "tabular_epochs": 2}
+    return replace(recipe, encoder=str(folder), domain_epochs=2, **steps)
+
+
+def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
+    return fit(
+        examples, recipe, out=folder / "out", work=folder / "work", log_dir=folder / "tb", progress=False
+    )
+
+
+def stage_losses(recipe: Recipe, encoder: TextEncoder, texts: list[str], epochs: int) -> list[float]:
+    table = TextTable(encoder, texts, batch=8)
+    stage = domain_stage("domain", recipe, encoder, table, np.arange(len(texts)))
+    assert stage is not None
+    optimizer = torch.optim.AdamW([dict(group) for group in stage.groups])
+    losses, rng = [], np.random.default_rng(0)
+    for _ in range(epochs):
+        for chosen in stage.batches(rng):
+            loss = stage.loss(chosen, rng)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    return losses
+
+
+def test_only_texts_known_before_the_validation_part_are_read(tmp_path: Path) -> None:
+    """A text that is first shown, asked or bought from the validation part on teaches nothing before."""
+    rows = write_rows_with_late_texts(tmp_path)
+    data = read_examples(rows)
+    known = set(known_text_ids(data))
+    train = data.part == TRAIN
+    shown = set(data.rows["text_id"][train]) | set(data.rows["query_id"][train]) - {-1}
+    late = set(data.rows["text_id"][~train]) - shown
+    assert late and not late & known
+    assert shown <= known
+
+
+def write_rows_with_late_texts(folder: Path) -> Path:
+    from tests.training.synthetic import make_rows
+
+    rows = make_rows(np.random.default_rng(0), 24, 12)
+    late = rows["event_timestamp"] >= "2020-01-07"
+    rows.loc[late & (rows["text_id"] == 3), "text_id"] = 16
+    texts = [f"text {number}" for number in range(17)]
+    return write_examples(folder / "examples", rows=rows, texts=texts)
+
+
+def test_what_is_hidden_is_asked_and_nothing_else() -> None:
+    markers = torch.tensor([0, 2, 3])
+    ids = torch.full((400, 12), 9)
+    ids[:, 0], ids[:, -1] = 2, 3
+    mask = torch.ones_like(ids)
+    ids[::2, 8:], mask[::2, 8:] = 0, 0
+    shown, wanted = Hiding(markers, mask=4, num_tokens=50)(ids, mask, np.random.default_rng(0))
+    asked = wanted >= 0
+    assert (wanted[asked] == 9).all() and asked.any(1).all()
+    assert not (asked & ((mask == 0) | (ids == 2) | (ids == 3))).any()
+    assert (shown[~asked] == ids[~asked]).all()
+    as_mask, as_is = (shown[asked] == 4).float().mean(), (shown[asked] == 9).float().mean()
+    assert 0.76 < as_mask < 0.84 and 0.07 < as_is < 0.14
+    assert (shown[asked] >= 0).all() and shown.max() < 50
+
+
+def test_batches_are_of_one_length_and_hold_every_text_once() -> None:
+    lengths = np.random.default_rng(1).integers(2, 60, 1000)
+    batches = length_batches(np.arange(1000), lengths, 64, np.random.default_rng(2))
+    assert sorted(np.concatenate(batches)) == list(range(1000))
+    read = sum(lengths[batch].max() * len(batch) for batch in batches)
+    assert read < 1.1 * lengths.sum() and max(map(len, batches)) <= 64
+    assert [lengths[batch].max() for batch in batches] != sorted(lengths[batch].max() for batch in batches)
+
+
+@pytest.mark.parametrize("objective", ["masked", "contrastive"])
+def test_an_encoder_learns_the_language_of_the_texts(objective: str, recipe: Recipe, tmp_path: Path) -> None:
+    texts = [
+        f"{place}的{thing}很{kind}" for place in "京沪广深" for thing in "房店货书" for kind in "好坏大小"
+    ]
+    encoder = TextEncoder.load(
+        str(new_encoder(tmp_path / "encoder", "characters", texts)), max_tokens=24, trainable_layers=-1
+    )
+    encoder.train()
+    torch.manual_seed(0)
+    chosen = replace(recipe, domain_epochs=1, domain_objective=objective, domain_learning_rate=3e-3)
+    losses = stage_losses(chosen, encoder, texts, epochs=40)
+    assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
+
+
+def decoder(folder: Path, num_tokens: int) -> TextEncoder:
+    from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
+
+    config = GPT2Config(vocab_size=num_tokens, n_embd=32, n_layer=2, n_head=2, n_positions=48)
+    texts = new_encoder(folder / "texts", "characters")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(texts / "tokenizer.json"), pad_token="[PAD]")
+    torch.manual_seed(0)
+    return TextEncoder(GPT2Model(config), tokenizer, max_tokens=24, trainable_layers=-1)
+
+
+def test_a_decoder_learns_what_comes_next_and_cannot_be_masked(recipe: Recipe, tmp_path: Path) -> None:
+    gpt = decoder(tmp_path, 300)
+    causal = replace(recipe, domain_epochs=1, domain_objective="causal", domain_learning_rate=3e-3)
+    losses = stage_losses(causal, gpt, CHINESE[:4], epochs=30)
+    assert losses[-1] < 0.75 * losses[0]
+    with pytest.raises(SettingError, match="reads forward only; choose 'causal' or 'contrastive'"):
+        stage_losses(replace(causal, domain_objective="masked"), gpt, CHINESE, epochs=1)
+    bert = TextEncoder.load(str(new_encoder(tmp_path / "bert")), max_tokens=24, trainable_layers=-1)
+    with pytest.raises(SettingError, match="both directions; choose 'masked' or 'contrastive'"):
+        stage_losses(causal, bert, CHINESE, epochs=1)
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+def test_an_adapter_learns_in_place_of_the_model(kind: str, recipe: Recipe, tmp_path: Path) -> None:
+    encoder = TextEncoder.load(
+        str(new_encoder(tmp_path / "encoder")),
+        max_tokens=24,
+        trainable_layers=-1,
+        adapter=Adapter(kind=kind, rank=2, seed=0),
+    )
+    before = {name: value.detach().clone() for name, value in encoder.named_parameters()}
+    stage_losses(replace(recipe, domain_epochs=1, domain_learning_rate=1e-2), encoder, CHINESE, epochs=3)
+    changed = {name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])}
+    learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
+    assert changed == learning and changed
+
+
+def test_what_cannot_be_learned_from_is_said(recipe: Recipe, tmp_path: Path, encoder: Path) -> None:
+    on = replace(recipe, domain_epochs=1)
+    bert = TextEncoder.load(str(new_encoder(tmp_path / "bert")), max_tokens=24, trainable_layers=-1)
+    with pytest.raises(DataError, match="none of the 2 texts"):
+        stage_losses(on, bert, ["", " "], epochs=1)
+    frozen = TextEncoder.load(str(tmp_path / "bert"), max_tokens=24, trainable_layers=0)
+    with pytest.raises(SettingError, match="nothing of the language model learns"):
+        stage_losses(replace(on, trainable_layers=0), frozen, CHINESE, epochs=1)
+    without_mask = TextEncoder.load(str(encoder), max_tokens=24, trainable_layers=-1)
+    with pytest.raises(SettingError, match="no mask token"):
+        stage_losses(on, without_mask, CHINESE, epochs=1)
+
+
+def test_later_stages_and_the_refit_begin_with_what_the_stage_left(examples: Path, known: Recipe) -> None:
+    data = read_examples(examples)
+    fitted = Run(data, known)
+    weights = {name: value + 0.1 for name, value in learned({"encoder": fitted.encoder}).items()}
+    before = fitted.table.vectors.clone()
+    fitted.begin_with(weights)
+    assert not torch.allclose(fitted.table.vectors, before)
+    changed = fitted.table.vectors.clone()
+    with torch.no_grad():
+        next(value for value in fitted.encoder.parameters() if value.requires_grad).add_(1)
+    fitted.table.refresh()
+    fitted.fresh_model()
+    assert torch.equal(fitted.table.vectors, changed)
+    topics = fitted.model.words.topic(changed[torch.from_numpy(fitted.topic_ids)])
+    assert torch.allclose(fitted.model.words.topics, topics)
+    assert torch.equal(fitted.pretrained_vectors, before)
+
+
+@pytest.fixture(name="learned_first", scope="module")
+def _learned_first(examples: Path, known: Recipe, tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    return run(examples, known, tmp_path_factory.mktemp("learned"))
+
+
+@pytest.mark.parametrize("epochs_before_the_kill", [1, 2, 5, 9])
+def test_a_killed_run_goes_on_to_the_same_weights(
+    epochs_before_the_kill: int,
+    examples: Path,
+    known: Recipe,
+    learned_first: FitResult,
+    tmp_path: Path,
+) -> None:
+    stages = list(dict.fromkeys(entry["stage"] for entry in learned_first.history))
+    assert stages[:2] == ["domain", "purchases"] and "domain again" not in stages
+    result = goes_on(lambda: run(examples, known, tmp_path), killed_after=epochs_before_the_kill)
+    assert result.history == learned_first.history
+    assert weights_of(result) == weights_of(learned_first)
+
+
+@pytest.mark.parametrize("kind", ["characters", "pieces"])
+def test_odd_texts_are_read_by_a_new_encoder(kind: str, tmp_path: Path) -> None:
+    place = str(new_encoder(tmp_path / kind, kind))
+    encoder = TextEncoder.load(place, max_tokens=64, trainable_layers=0)
+    assert encoder.max_tokens == 48
+    tokens = encoder.tokenize([*CHINESE, *ODD])
+    assert (tokens.lengths >= 2).all() and tokens.lengths.max() == 48
+    table = TextTable(encoder, [*CHINESE, *ODD], batch=4)
+    table.refresh()
+    assert torch.isfinite(table.vectors).all()
+    known = encoder.tokenizer.convert_ids_to_tokens(encoder.tokenizer("很好👍 iphone")["input_ids"])
+    assert "👍" in "".join(known) and "[UNK]" not in known
+
+
+def test_pieces_are_fewer_than_characters(tmp_path: Path) -> None:
+    texts = ["房间很干净服务也不错", "房间很干净", "服务也不错"] * 5
+    lengths = [
+        TextEncoder.load(str(new_encoder(tmp_path / kind, kind, texts)), max_tokens=48, trainable_layers=0)
+        .tokenize(texts)
+        .lengths.sum()
+        for kind in ("pieces", "characters")
+    ]
+    assert lengths[0] < 0.6 * lengths[1]
+
+
+def test_a_folder_as_bert_base_chinese_has_it_is_loaded(tmp_path: Path) -> None:
+    """config.json, vocab.txt and weights alone: one token a Chinese character."""
+    folder = new_encoder(tmp_path / "encoder", "characters")
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    encoder = TextEncoder.load(str(folder), max_tokens=48, trainable_layers=1)
+    tokens = encoder.tokenizer.convert_ids_to_tokens(encoder.tokenizer("房间 很好wi")["input_ids"])
+    assert tokens == ["[CLS]", "房", "间", "很", "好", "w", "##i", "[SEP]"]
+
+
+def test_a_new_encoder_is_the_same_for_the_same_seed_alone(tmp_path: Path) -> None:
+    same = [new_encoder(tmp_path / name) / "model.safetensors" for name in "ab"]
+    other = new_encoder(tmp_path / "c", seed=2) / "model.safetensors"
+    assert same[0].read_bytes() == same[1].read_bytes() != other.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [({"width": 33}, "multiple"), ({"layers": 0}, "needs a layer"), ({"vocabulary": 5}, "more entries")],
+)
+def test_impossible_sizes_are_refused(sizes: dict[str, int], words: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=words):
+        new_encoder(tmp_path / "encoder", **sizes)
+    with pytest.raises(SettingError, match="choose one of"):
+        new_encoder(tmp_path / "encoder", "letters")
+    with pytest.raises(DataError, match="none of the 2 texts"):
+        new_encoder(tmp_path / "encoder", texts=["", " "])
+
+
+def test_the_command_makes_an_encoder_that_a_fit_reads(
+    examples: Path, known: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "encoder"
+    sizes = ["--layers", "1", "--width", "32", "--max-tokens", "24", "--vocabulary", "200"]
+    assert main(["new-encoder", "--examples", str(examples), "--out", str(place), *sizes]) == 0
+    assert str(place) in capsys.readouterr().out
+    recipe = replace(known, encoder=str(place), epochs=1, domain_epochs=1, refit=False)
+    result = run(examples, recipe, tmp_path)
+    scorer = Scorer.load(result.bundle)
+    data = read_examples(examples)
+    scores = scorer.score(data.rows.head(len(ODD)), texts=ODD)
+    assert np.isfinite(scores.probability).all()
+    assert main(["new-encoder", "--examples", str(tmp_path), "--out", str(place)]) == 1
+
+
+def test_tokens_of_the_same_texts_are_alike_before_anything_is_learned(tmp_path: Path) -> None:
+    texts = ["苹果甜，香", "苹果香，甜", "手机快，新", "手机新，快"] * 3
+    folder = write_encoder(
+        tmp_path / "encoder",
+        texts,
+        tokenizer="characters",
+        vocabulary=300,
+        layers=1,
+        width=64,
+        max_tokens=16,
+        seed=1,
+        meanings=True,
+    )
+    encoder = TextEncoder.load(str(folder), max_tokens=16, trainable_layers=0)
+    vectors = encoder.model.get_input_embeddings().weight.detach()
+    sweet, apple, quick = (vectors[encoder.tokenizer.convert_tokens_to_ids(one)] for one in "甜果快")
+    assert torch.isfinite(vectors).all()
+    assert torch.cosine_similarity(sweet, apple, dim=0) > 0.9
+    assert torch.cosine_similarity(sweet, quick, dim=0) < 0.5

@@ -1,0 +1,306 @@
+"""Starting from the champion: what is kept, what is learned, and when a fit is from scratch instead."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from expectations.contracts.bundle import verify_bundle, write_manifest
+from expectations.errors import BundleError
+from tests.training.killed import goes_on, weights_of
+from tests.training.synthetic import SUBJECTS, make_rows, write_examples
+from training.config.recipe import Recipe
+from training.data.dataset import Examples, read_examples
+from training.data.split import TEST, TRAIN, VALIDATION
+from training.inference.predictor import Scorer
+from training.pipeline.context import Run
+from training.pipeline.fit import FitResult, fit
+from training.pipeline.warm_start import Champion, shortened
+
+WARM = {"tabular_epochs": 4, "epochs": 2}
+
+
+def day(number: int) -> datetime:
+    return datetime(2020, 1, number)
+
+
+def run(examples: Path, recipe: Recipe, folder: Path, champion: Path | None = None) -> FitResult:
+    places = {"out": folder / "out", "work": folder / "work", "log_dir": folder / "tb"}
+    return fit(examples, recipe, **places, champion=champion, progress=False)
+
+
+def stages(result: FitResult) -> list[tuple[str, int]]:
+    return [(entry["stage"], entry["epoch"]) for entry in result.history]
+
+
+@pytest.fixture(scope="module")
+def long(recipe: Recipe) -> Recipe:
+    return replace(recipe, **WARM)
+
+
+@pytest.fixture(scope="module")
+def champion(long: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Learned from the days before the eighth."""
+    folder = tmp_path_factory.mktemp("champion")
+    return run(write_examples(folder / "examples", test_from=day(8)), long, folder).bundle
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The eighth became known, the ninth onwards is the test part."""
+    return write_examples(tmp_path_factory.mktemp("later"), test_from=day(9))
+
+
+@pytest.fixture(scope="module")
+def warm(later: Path, long: Recipe, champion: Path, tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    return run(later, long, tmp_path_factory.mktemp("warm"), champion)
+
+
+def loaded(folder: Path) -> Champion:
+    found = Champion.load(folder)
+    assert isinstance(found, Champion)
+    return found
+
+
+def test_only_what_is_new_is_measured_on_and_then_learned(warm: FitResult, champion: Path) -> None:
+    assert stages(warm) == [("past again", 1), ("past again", 2), ("words again", 1)]
+    manifest, _ = verify_bundle(warm.bundle)
+    assert manifest.champion == champion.name
+    assert (manifest.warm_starts, warm.warm_starts) == (1, 1)
+    assert manifest.data[VALIDATION]["from"] == day(8).isoformat()
+    assert manifest.data[TRAIN]["to"] == day(7).isoformat()
+    assert manifest.data["learned_until"] == day(9).isoformat()
+    assert warm.metrics["auc"] > 0.7
+
+
+def test_no_row_that_is_measured_on_was_learned_from(champion: Path, later: Path) -> None:
+    start, data = loaded(champion), read_examples(later)
+    moments = data.rows["event_timestamp"].to_numpy()
+    after = start.after(data)
+    assert moments[after.part == VALIDATION].min() >= start.learned_until
+    assert moments[after.part == TEST].min() >= start.learned_until
+    assert (after.part == TEST).sum() == (data.part == TEST).sum()
+    assert moments[data.part == VALIDATION].min() < start.learned_until  # so there was something to move
+
+
+def test_the_weights_mean_what_they_meant(champion: Path, later: Path, long: Recipe) -> None:
+    start = loaded(champion)
+    data = start.after(read_examples(later))
+    begun = Run(data, shortened(long), start)
+    assert (champion / "transforms.json").read_text() == _written(begun)
+    known = Scorer.load(champion).score_examples(data, data.part == VALIDATION)
+    scores, model = begun.validation_scores(), loaded(champion).scorer.model
+    slope, shift = float(model.slope), float(model.shift)
+    assert np.allclose(slope * scores.f, known.f, atol=1e-4)
+    assert np.allclose(slope * scores.g + shift, known.g, atol=1e-4)
+
+
+def _written(begun: Run) -> str:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        begun.transforms.write(Path(folder) / "transforms.json")
+        return (Path(folder) / "transforms.json").read_text()
+
+
+def test_a_warm_start_learns_something(warm: FitResult, champion: Path) -> None:
+    own, now = (load_file(folder / "model.safetensors") for folder in (champion, warm.bundle))
+    for name in ("tabular.first.weight", "words.taste.weight"):
+        assert not np.array_equal(own[name], now[name]), name
+
+
+def test_vectors_before_fine_tuning_stay_the_pretrained_models(warm: FitResult, fitted: FitResult) -> None:
+    before, from_scratch = (
+        load_file(folder / "before.safetensors")["vectors"] for folder in (warm.bundle, fitted.bundle)
+    )
+    assert np.allclose(before, from_scratch, atol=1e-5)
+
+
+def test_a_warm_bundle_serves_what_was_measured(warm: FitResult, later: Path) -> None:
+    scorer, data = Scorer.load(warm.bundle), read_examples(later)
+    scores = scorer.score_examples(data)
+    assert np.isfinite(scores.probability).all()
+    from training.evaluation.metrics import ranking_figures
+
+    rows = data.part == TEST
+    figures = ranking_figures(data.labels[rows], scores.f + scores.g, data.rows["list_id"].to_numpy()[rows])
+    assert figures["auc"] is not None and figures["auc"] > 0.7
+
+
+def test_new_rows_before_the_validation_part_are_searched_with_early_stopping(
+    champion: Path, long: Recipe, tmp_path: Path
+) -> None:
+    later = write_examples(tmp_path / "examples", test_from=day(12))  # validation from the ninth or tenth
+    result = run(later, long, tmp_path, champion)
+    assert {stage for stage, _ in stages(result)} == {"past", "words", "past again", "words again"}
+    assert all(epoch <= 2 for _, epoch in stages(result))
+
+
+def test_the_words_learn_from_the_new_rows_and_as_many_old_ones(champion: Path, later: Path) -> None:
+    start, data = loaded(champion), read_examples(later)
+    rows = np.flatnonzero(data.part != TEST)
+    new = np.flatnonzero(data.rows["event_timestamp"].to_numpy() == np.datetime64(day(8)))
+    chosen = start.rehearsed(data, rows, seed=0)
+    assert set(new) <= set(chosen) <= set(rows)
+    assert len(chosen) == len(set(chosen)) == 2 * len(new)
+    assert not np.array_equal(chosen, start.rehearsed(data, rows, seed=1))
+    assert len(start.rehearsed(data, np.flatnonzero(data.part == TRAIN), seed=0)) == 0
+
+
+def test_texts_that_the_champion_never_saw_are_read(champion: Path, long: Recipe, tmp_path: Path) -> None:
+    candidates = [f"Coupon for {subject}, offer {number}" for number in range(2) for subject in SUBJECTS]
+    texts = [*candidates[:-1], "Coupon for dog flowers", *(f"show me {s}" for s in SUBJECTS), *SUBJECTS]
+    later = write_examples(tmp_path / "examples", test_from=day(9), texts=texts)
+    result = run(later, long, tmp_path, champion)
+    assert result.warm_starts == 1
+    assert np.isfinite(load_file(result.bundle / "embeddings.safetensors")["vectors"].numpy()).all()
+
+
+@pytest.mark.parametrize("epochs_before_the_kill", [1, 3])
+def test_a_killed_warm_start_goes_on_to_the_same_weights(
+    epochs_before_the_kill: int,
+    later: Path,
+    long: Recipe,
+    champion: Path,
+    warm: FitResult,
+    tmp_path: Path,
+) -> None:
+    result = goes_on(lambda: run(later, long, tmp_path, champion), killed_after=epochs_before_the_kill)
+    assert result.history == warm.history
+    assert weights_of(result) == weights_of(warm)
+
+
+def manifest_with(folder: Path, champion: Path, **changes: Any) -> Path:
+    """A copy of the champion whose manifest says something else."""
+    shutil.copytree(champion, folder)
+    manifest, _ = verify_bundle(champion)
+    write_manifest(folder, replace(manifest, **changes))
+    return folder
+
+
+def other_source(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
+    return replace(data, schema=replace(data.schema, source="another shop")), recipe
+
+
+def fewer_features(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
+    return replace(data, schema=replace(data.schema, numeric=data.schema.numeric[1:])), recipe
+
+
+def other_size(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
+    return data, replace(recipe, tabular_width=8)
+
+
+def no_refit(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
+    return data, replace(recipe, refit=False)
+
+
+def nothing_new(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
+    moments = data.rows["event_timestamp"]
+    return replace(data, part=np.where(moments >= pd.Timestamp(day(8)), TEST, data.part)), recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_source, "another shop"),
+        (fewer_features, "numeric features differ: user_events"),
+        (other_size, "tabular_width was 16 and is 8"),
+        (no_refit, "refit"),
+        (nothing_new, "0 rows of the validation part are newer"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    change: Callable[[Examples, Recipe], tuple[Examples, Recipe]],
+    words: str,
+    champion: Path,
+    later: Path,
+    long: Recipe,
+    tmp_path: Path,
+) -> None:
+    start = loaded(champion)
+    if change is no_refit:
+        recipe = {**start.scorer.manifest.recipe, "refit": False}
+        start = loaded(manifest_with(tmp_path / "champion", champion, recipe=recipe))
+    problem = start.misfit(*change(read_examples(later), long))
+    assert problem is not None and words in problem
+    assert loaded(champion).misfit(read_examples(later), replace(long, seed=99)) is None
+
+
+def test_after_enough_warm_starts_one_is_from_scratch(
+    champion: Path, later: Path, long: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    often = manifest_with(tmp_path / "champion", champion, warm_starts=long.warm_starts)
+    result = fit(
+        later, long, out=tmp_path / "out", work=tmp_path / "work", log_dir=tmp_path / "tb", champion=often
+    )
+    assert result.warm_starts == 0
+    assert ("past", 1) in stages(result)
+    assert verify_bundle(result.bundle)[0].champion is None
+    assert "from scratch" in capsys.readouterr().out
+
+
+def test_a_champion_of_older_code_is_not_begun_with(
+    champion: Path, later: Path, long: Recipe, tmp_path: Path
+) -> None:
+    manifest, _ = verify_bundle(champion)
+    data = {name: value for name, value in manifest.data.items() if name != "learned_until"}
+    silent = loaded(manifest_with(tmp_path / "silent", champion, data=data))
+    assert "until when" in str(silent.misfit(read_examples(later), long))
+    older = manifest_with(tmp_path / "older", champion, recipe={"members": 2})
+    assert "is missing; add it" in str(Champion.load(older))
+
+
+def test_an_altered_champion_is_refused(champion: Path, later: Path, long: Recipe, tmp_path: Path) -> None:
+    altered = tmp_path / "champion"
+    shutil.copytree(champion, altered)
+    (altered / "recipe.json").write_text(json.dumps({}))
+    with pytest.raises(BundleError, match="altered"):
+        run(later, long, tmp_path, altered)
+
+
+def test_rows_of_a_few_answers_are_too_few(champion: Path, long: Recipe, tmp_path: Path) -> None:
+    rows = make_rows(np.random.default_rng(0), 24, 12)
+    rows.loc[rows["event_timestamp"] == pd.Timestamp(day(8)), "label"] = 0
+    later = write_examples(tmp_path / "examples", rows=rows, test_from=day(9))
+    assert "0 of them answered" in str(loaded(champion).misfit(read_examples(later), long))
+
+
+def test_where_most_answers_are_new_there_is_little_to_begin_with(
+    champion: Path, long: Recipe, tmp_path: Path
+) -> None:
+    rows = make_rows(np.random.default_rng(0), 24, 12)
+    rows.loc[rows["event_timestamp"] < pd.Timestamp(day(7)), "label"] = 0
+    later = write_examples(tmp_path / "examples", rows=rows, test_from=day(10))
+    assert "most answers are new: " in str(loaded(champion).misfit(read_examples(later), long))
+
+
+def test_the_benchmark_s_page_says_what_differs_beyond_noise() -> None:
+    from tests.benchmarks.machine import machine
+    from tests.benchmarks.warm_start import FIGURES, KINDS, page
+
+    rows = {key: {"rows": 1000, "answered": 10} for key in ("known", "new", "test")}
+    difference = {name: {"difference": 0.0, "interval": [-0.1, 0.1]} for name in FIGURES}
+    difference["auc"] = {"difference": -0.2, "interval": [-0.3, -0.1]}
+    cost = {"scratch": 200.0, "warm": 50.0}
+    arrival = {
+        "from": "2017-05-31",
+        "until": "2017-08-08",
+        "rows": rows,
+        "figures": {kind: dict.fromkeys(FIGURES, 0.5) for kind in KINDS},
+        "spread": dict.fromkeys(FIGURES),
+        "warm_minus_scratch": difference,
+        "cost": {
+            kind: dict.fromkeys(("steps", "cpu_seconds", "seconds"), value) for kind, value in cost.items()
+        },
+    }
+    text = page({"machine": machine(), "seeds": [7], "arrivals": [arrival]})
+    assert "| auc | 0.5000 | 0.5000 | 0.5000 | -0.2000 [-0.3000, -0.1000] |  |" in text
+    assert "25% of the steps and 25% of the processor time; beyond noise differ: auc." in text

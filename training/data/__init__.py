@@ -1,0 +1,1 @@
+"""An examples folder in, batches of tensors out: split by time, sampled, transformed, collated."""

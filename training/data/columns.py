@@ -1,0 +1,197 @@
+"""The columns of rows.parquet, read once by row groups and kept compact on disk.
+
+Numbers are float32 and lie row by row, as the networks read them; strings are kept as places among the distinct
+ones. So memory holds distinct strings and one block of rows, however many rows there are.
+
+Shapes: N rows, k of them chosen, F numeric features, C categorical features.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from expectations.contracts.examples import ROW_SCHEMA
+from expectations.errors import SchemaError
+from training.data.disk_arrays import DiskArray
+
+BLOCK = 1 << 17  # rows read at once
+LEFT_OUT = "exposure_id"  # another string in every row, which nothing asks for
+
+
+class Columns:
+    """The features of rows as matrices, and every column by name.
+
+    Args:
+        path: a Parquet file with the columns of `ROW_SCHEMA`.
+        numeric: columns that are numbers; null and NaN are unknown, and so are infinite ones.
+        categorical: columns that are strings; null is unknown.
+        folder: where the arrays lie; None: the system's folder for temporary files.
+
+    Raises:
+        SchemaError: a column is missing, or its type is of another kind.
+        TransientError: the disk is full.
+    """
+
+    def __init__(
+        self, path: Path, *, numeric: Sequence[str], categorical: Sequence[str], folder: Path | None = None
+    ) -> None:
+        self.path, self.numeric, self.categorical = path, tuple(numeric), tuple(categorical)
+        self.num_infinite = np.zeros(len(self.numeric), dtype=np.int64)
+        self._numbers = DiskArray(folder, np.float32, (len(self.numeric),))
+        self._codes = DiskArray(folder, np.int32, (len(self.categorical),))
+        self._others: dict[str, DiskArray] = {}
+        self._words = {name: _Words() for name in self.categorical}
+        for field in ROW_SCHEMA:
+            if field.name != LEFT_OUT:
+                text = pa.types.is_string(field.type)
+                self._others[field.name] = DiskArray(folder, np.int32 if text else _dtype(field.type))
+                self._words |= {field.name: _Words()} if text else {}
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # a buffer would hold all that was read
+            self.names = (*self._others, *self.numeric, *self.categorical)
+            missing = [name for name in self.names if name not in file.schema_arrow.names]
+            if missing:
+                raise SchemaError(f"{path}: column {missing[0]} is missing; build the examples again")
+            for block in file.iter_batches(batch_size=BLOCK, columns=self.names):
+                self._append(block)
+        pa.default_memory_pool().release_unused()
+
+    def _append(self, block: pa.RecordBatch) -> None:
+        numbers = np.empty((block.num_rows, len(self.numeric)), dtype=np.float32)
+        for place, name in enumerate(self.numeric):
+            numbers[:, place] = self._cast(block, name, pa.float32()).to_numpy(zero_copy_only=False)
+        infinite = np.isinf(numbers)
+        self.num_infinite += infinite.sum(0)
+        numbers[infinite] = np.nan
+        self._numbers.append(numbers)
+        codes = np.empty((block.num_rows, len(self.categorical)), dtype=np.int32)
+        for place, name in enumerate(self.categorical):
+            codes[:, place] = self._words[name].places(self._cast(block, name, pa.string()))
+        self._codes.append(codes)
+        for name, array in self._others.items():
+            column = self._cast(block, name, ROW_SCHEMA.field(name).type)
+            if name in self._words:
+                array.append(self._words[name].places(column))
+            else:
+                known = column if array.dtype.kind == "M" else column.fill_null(-1)
+                array.append(known.to_numpy(zero_copy_only=False))
+
+    def _cast(self, block: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
+        column = block.column(name)
+        # Numbers and words are not read as one another, though Arrow could parse them.
+        text = pa.types.is_string(kind)
+        if text or not _is_text(column.type):
+            try:
+                return column.cast(kind, safe=not pa.types.is_floating(kind))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                pass
+        raise SchemaError(
+            f"{self.path}: column {name} holds {column.type} that cannot be read as {kind}; correct its type in "
+            "the source and build the examples again"
+        )
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def numbers(self, rows: np.ndarray) -> np.ndarray:
+        """Numeric features of some rows, (k, F) float32, NaN where unknown."""
+        return self._numbers.take(rows)
+
+    def codes(self, rows: np.ndarray) -> np.ndarray:
+        """Categorical features of some rows, (k, C) int32: places among `words`, -1 where unknown."""
+        return self._codes.take(rows)
+
+    def words(self, name: str) -> np.ndarray:
+        """Distinct strings of a column in order of first appearance, and None at the end, at place -1."""
+        return self._words[name].all()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """All of a column of `ROW_SCHEMA`, (N,), read-only and on disk; of strings, places among `words`."""
+        return self._others[name].values
+
+    def at(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """A column of `ROW_SCHEMA` at some rows, (k,), a copy."""
+        return self._others[name].take(rows)
+
+    def release(self) -> None:
+        """Let go the pages of columns read by name."""
+        for array in self._others.values():
+            array.release()
+
+    def only(self, rows: np.ndarray) -> "Columns":
+        """Some rows' columns, on disk as well."""
+        other = copy.copy(self)
+        other._numbers, other._codes = self._numbers.only(rows), self._codes.only(rows)
+        other._others = {name: array.only(rows) for name, array in self._others.items()}
+        return other
+
+    def of(self, rows: np.ndarray | slice) -> "SomeRows":
+        """The columns of some rows."""
+        return SomeRows(self, rows)
+
+    def series(self, name: str, rows: np.ndarray | slice) -> pd.Series:
+        """A column of some rows: float32, strings, or as `ROW_SCHEMA` says; a slice of numbers is not copied."""
+        if name in self.numeric:
+            array, place = self._numbers, self.numeric.index(name)
+        elif name in self.categorical:
+            array, place = self._codes, self.categorical.index(name)
+        else:
+            array, place = self._others[name], None
+        if isinstance(rows, slice):
+            values = array.values[rows] if place is None else array.values[rows, place]
+            array.release()
+        else:
+            values = array.take(rows, place)
+        return pd.Series(self.words(name)[values] if name in self._words else values, copy=False)
+
+
+class SomeRows(Mapping[str, pd.Series]):
+    """The columns of some rows, each read when it is asked for."""
+
+    def __init__(self, columns: Columns, rows: np.ndarray | slice) -> None:
+        self.columns, self.rows = columns, rows
+
+    def __getitem__(self, name: str) -> pd.Series:
+        return self.columns.series(name, self.rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns.names)
+
+    def __len__(self) -> int:
+        return len(self.columns.names)
+
+
+class _Words:
+    """Distinct strings, each with its place."""
+
+    def __init__(self) -> None:
+        self._known = pa.array([], pa.string())
+
+    def places(self, column: pa.Array) -> np.ndarray:
+        """Places of strings, new ones at the end; -1 for null."""
+        encoded = column.dictionary_encode()
+        known = pc.index_in(encoded.dictionary, value_set=self._known)
+        if known.null_count:
+            new = encoded.dictionary.filter(known.is_null())
+            self._known = pa.concat_arrays([self._known, new])
+            known = pc.index_in(encoded.dictionary, value_set=self._known)
+        place = np.append(known.to_numpy(zero_copy_only=False).astype(np.int32), np.int32(-1))
+        return place[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+
+    def all(self) -> np.ndarray:
+        """The strings, and None at the end."""
+        return np.append(self._known.to_numpy(zero_copy_only=False).astype(object), [None])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(inner) or pa.types.is_large_string(inner)
+
+
+def _dtype(kind: pa.DataType) -> np.dtype:
+    return np.dtype("datetime64[us]") if pa.types.is_timestamp(kind) else np.dtype(kind.to_pandas_dtype())

@@ -1,0 +1,120 @@
+"""An examples folder, opened: rows and histories on disk, by number; texts as a list."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
+from expectations.errors import DataError, SchemaError
+from training.data.columns import Columns
+from training.data.interaction_history import Histories
+from training.data.next_interactions import Futures, read_futures
+from training.data.split import parts
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Rows, histories and texts of one examples folder.
+
+    Attributes:
+        schema: the folder's schema.
+        columns: of the rows, one row per exposure; on disk.
+        part: (rows,) "train", "validation" or "test".
+        histories: by `history_id`; on disk.
+        texts: by `text_id`.
+        futures: for learning without labels; None where the folder has none.
+    """
+
+    schema: ExampleSchema
+    columns: Columns
+    part: "pd.Categorical[str]"
+    histories: Histories
+    texts: list[str]
+    futures: Futures | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(rows,) float32: 1 where the shopper answered."""
+        return self.columns["label"].astype(np.float32)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """All columns but `exposure_id` as a frame, for analysis: numbers stay on disk, strings do not."""
+        return pd.DataFrame(dict(self.columns.of(slice(None))), copy=False)
+
+
+def read_examples(folder: Path, *, spool: Path | None = None) -> Examples:
+    """Open an examples folder; its rows are read once, by row groups.
+
+    Infinite features are unknown ones; a warning says how many there are.
+
+    Args:
+        folder: the examples folder.
+        spool: where columns are kept while they are in use; None: the system's folder for temporary files.
+
+    Raises:
+        SchemaError: a file or a column is missing or unreadable.
+        DataError: no rows, a label that is not 0 or 1, an id outside its table.
+        TransientError: no room for the columns.
+    """
+    schema = ExampleSchema.read(folder)
+    for name, column in (("popularity", schema.popularity), ("activity", schema.activity)):
+        if column not in schema.numeric:
+            raise SchemaError(f"{folder}: the {name} column {column} is no numeric feature; name one that is")
+    texts = [text or "" for text in _tried(pq.read_table, folder / TEXTS).column("text").to_pylist()]
+    histories = _tried(Histories, folder / HISTORIES, num_texts=len(texts), folder=spool)
+    columns = _tried(
+        Columns, folder / ROWS, numeric=schema.numeric, categorical=schema.categorical, folder=spool
+    )
+    _check(folder / ROWS, columns, len(texts), len(histories))
+    part = parts(columns["event_timestamp"], schema)
+    futures = read_futures(folder / FUTURES, num_texts=len(texts), num_histories=len(histories))
+    columns.release()
+    return Examples(
+        schema=schema, columns=columns, part=part, histories=histories, texts=texts, futures=futures
+    )
+
+
+def _tried(read: Callable[..., Made], path: Path, **named: Any) -> Made:
+    try:
+        return read(path, **named)
+    except FileNotFoundError:
+        raise SchemaError(f"{path} does not exist; build the examples first") from None
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise SchemaError(f"{path} cannot be read ({error}); build the examples again") from error
+
+
+def _check(path: Path, columns: Columns, num_texts: int, num_histories: int) -> None:
+    if not len(columns):
+        raise DataError(f"{path}: no rows; land exposures with known outcomes first")
+    num_bad = int(((columns["label"] != 0) & (columns["label"] != 1)).sum())
+    if num_bad:
+        raise DataError(f"{path}: {num_bad} rows have a label that is neither 0 nor 1; build them again")
+    limits = (("text_id", 0, num_texts), ("query_id", -1, num_texts), ("history_id", 0, num_histories))
+    for name, low, high in limits:
+        num_outside = int(((columns[name] < low) | (columns[name] >= high)).sum())
+        columns.release()
+        if num_outside:
+            raise DataError(
+                f"{path}: {num_outside} rows have a {name} outside {low}..{high - 1}; build them again"
+            )
+    infinite = [
+        f"{name} ({count} rows)"
+        for name, count in zip(columns.numeric, columns.num_infinite, strict=True)
+        if count
+    ]
+    if infinite:
+        warnings.warn(
+            f"{path}: infinite values count as unknown in {', '.join(infinite)}; correct the source",
+            stacklevel=3,
+        )

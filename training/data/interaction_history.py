@@ -1,0 +1,177 @@
+"""What shoppers did and said before a moment: lists of their own lengths on disk, padded only for those in use.
+
+Shapes: k histories, H entries of the longest of them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expectations.contracts.examples import HISTORY_SCHEMA
+from expectations.errors import DataError, RequestError, SchemaError
+from training.data.disk_arrays import DiskArray
+
+HISTORY_FEATURES = ("events", "amounts", "days_ago", "polarities")
+POLARITY = HISTORY_FEATURES.index("polarities")
+BLOCK = 1 << 13  # histories read at once
+
+
+class Histories:
+    """Histories by `history_id`, newest entries first.
+
+    Args:
+        path: the Parquet file.
+        num_texts: text ids are below it.
+        folder: where the arrays lie; None: the system's folder for temporary files.
+
+    Raises:
+        SchemaError: a column is missing or of another type. DataError: lists of different lengths in one row,
+        a text id outside its table. TransientError: the disk is full.
+    """
+
+    def __init__(self, path: Path, *, num_texts: int, folder: Path | None = None) -> None:
+        self._path = path
+        self._text_ids = DiskArray(folder, np.int32)
+        self._features = DiskArray(folder, np.float32, (len(HISTORY_FEATURES),))
+        starts = [np.zeros(1, dtype=np.int64)]
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            there = file.schema_arrow.names
+            names = ["text_ids", *HISTORY_FEATURES]
+            missing = [name for name in names if name not in there]
+            if missing:
+                raise SchemaError(f"{path}: column {missing[0]} is missing; build the examples again")
+            for block in file.iter_batches(batch_size=BLOCK, columns=names):
+                starts.append(starts[-1][-1] + self._append(block, num_texts).cumsum())
+        pa.default_memory_pool().release_unused()
+        self.starts = np.concatenate(starts)
+        self.longest = int(np.diff(self.starts).max(initial=0))
+
+    def _append(self, block: pa.RecordBatch, num_texts: int) -> np.ndarray:
+        text_ids, lengths = self._list(block, "text_ids")
+        if len(text_ids) and not 0 <= text_ids.min() <= text_ids.max() < num_texts:
+            raise DataError(f"{self._path}: text_ids outside 0..{num_texts - 1}; build the examples again")
+        features = np.empty((len(text_ids), len(HISTORY_FEATURES)), dtype=np.float32)
+        for place, name in enumerate(HISTORY_FEATURES):
+            values, its_lengths = self._list(block, name)
+            if not np.array_equal(its_lengths, lengths):
+                raise DataError(
+                    f"{self._path}: {name} and text_ids differ in length; build the examples again"
+                )
+            features[:, place] = known(values)
+        self._text_ids.append(text_ids)
+        self._features.append(features)
+        return lengths
+
+    def _list(self, block: pa.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarray]:
+        kind = HISTORY_SCHEMA.field(name).type
+        try:
+            lists = block.column(name).cast(kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise SchemaError(
+                f"{self._path}: column {name} holds {block.schema.field(name).type}, not {kind}; build the "
+                "examples again"
+            ) from None
+        values = lists.flatten()
+        values = values.fill_null(-1 if name == "text_ids" else 0)
+        return values.to_numpy(zero_copy_only=False), lists.value_lengths().fill_null(0).to_numpy().astype(
+            np.int64
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def padded(self, history_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Text ids (k, H) int64, -1 where there is nothing, and their HISTORY_FEATURES (k, H, 4), 0 there.
+
+        H is the length of the longest of these histories, at least 1.
+        """
+        chosen = np.asarray(history_ids, dtype=np.int64)
+        lengths = self.starts[chosen + 1] - self.starts[chosen]
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        place = np.arange(len(row)) - np.repeat(lengths.cumsum() - lengths, lengths)
+        shape = (len(lengths), max(1, int(lengths.max(initial=0))))
+        text_ids, features = np.full(shape, -1), np.zeros((*shape, len(HISTORY_FEATURES)), dtype=np.float32)
+        entries = self.starts[chosen][row] + place
+        text_ids[row, place] = self._text_ids.take(entries)
+        features[row, place] = self._features.take(entries)
+        return text_ids, features
+
+    def turned_to(self, history_ids: np.ndarray) -> np.ndarray:
+        """Text ids of what was neither liked nor disliked but done, (k, H); else -1."""
+        text_ids, features = self.padded(history_ids)
+        return np.where(features[:, :, POLARITY] == 0, text_ids, -1)
+
+    def texts(self, history_ids: np.ndarray) -> np.ndarray:
+        """Text ids of these histories, ascending, each once."""
+        return _distinct(self.padded(ids)[0] for ids in _blocks(history_ids))
+
+    def texts_turned_to(self, history_ids: np.ndarray) -> np.ndarray:
+        """Text ids that `turned_to` names, ascending, each once."""
+        return _distinct(self.turned_to(ids) for ids in _blocks(history_ids))
+
+    @cached_property
+    def text_ids(self) -> np.ndarray:
+        """Text ids of all histories, padded, in memory: for the analysis of small data."""
+        return self.padded(np.arange(len(self)))[0]
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """Features of all histories, padded, in memory: for the analysis of small data."""
+        return self.padded(np.arange(len(self)))[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What a shopper did and said before the moment; may be empty.
+
+    Attributes:
+        texts: the texts.
+        events: how often.
+        amounts: shop currency.
+        days_ago: days between the last time and the moment.
+        polarities: -1 the worst, 1 the best, 0 unknown; left out where nothing was said at all.
+    """
+
+    texts: Sequence[str] = ()
+    events: Sequence[float] = ()
+    amounts: Sequence[float] = ()
+    days_ago: Sequence[float] = ()
+    polarities: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        if not self.polarities:
+            object.__setattr__(self, "polarities", [0.0] * len(self.texts))
+        lengths = {len(self.texts), *map(len, self._columns())}
+        if len(lengths) != 1:
+            raise RequestError(
+                f"history: {len(self.texts)} texts, {len(self.events)} events, {len(self.amounts)} amounts, "
+                f"{len(self.days_ago)} days_ago, {len(self.polarities)} polarities; give each entry all"
+            )
+
+    def _columns(self) -> tuple[Sequence[float], ...]:
+        return self.events, self.amounts, self.days_ago, self.polarities
+
+    @property
+    def features(self) -> np.ndarray:
+        """(H, 4) float32, in the order of HISTORY_FEATURES; 0 where unknown."""
+        return known(np.array(self._columns(), dtype=np.float32).T)
+
+
+def known(values: np.ndarray) -> np.ndarray:
+    """Values with 0 for those that are no finite number."""
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _blocks(history_ids: np.ndarray) -> Iterator[np.ndarray]:
+    yield from (history_ids[start : start + BLOCK] for start in range(0, len(history_ids), BLOCK))
+
+
+def _distinct(found: Iterable[np.ndarray]) -> np.ndarray:
+    each = [np.zeros(0, dtype=np.int64), *(np.unique(text_ids) for text_ids in found)]
+    text_ids = np.unique(np.concatenate(each))
+    return text_ids[text_ids >= 0]

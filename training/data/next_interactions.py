@@ -1,0 +1,69 @@
+"""Futures: what a shopper turned to after a moment, for learning without labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expectations.contracts.examples import FUTURE_DAYS, FUTURE_SCHEMA
+from expectations.errors import DataError, SchemaError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Futures:
+    """One future for each (shopper, moment).
+
+    Attributes:
+        history_id: (futures,) what the shopper did before the moment.
+        moment: (futures,) datetime64[us].
+        starts: (futures + 1,) where each future's texts begin in `text_ids`.
+        text_ids: texts of all futures, one after the other.
+    """
+
+    history_id: np.ndarray
+    moment: np.ndarray
+    starts: np.ndarray
+    text_ids: np.ndarray
+
+    def over_by(self, end: np.datetime64) -> np.ndarray:
+        """Numbers of the futures that were over by then: none of their days lies at or after `end`."""
+        return np.flatnonzero(self.moment + np.timedelta64(FUTURE_DAYS, "D") <= end)
+
+    def texts_of(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Texts of the chosen futures and which of them (0 to len - 1) each belongs to."""
+        lengths = np.diff(self.starts)[chosen]
+        of = np.repeat(np.arange(len(chosen)), lengths)
+        within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+        return self.text_ids[self.starts[chosen][of] + within], of
+
+
+def read_futures(path: Path, *, num_texts: int, num_histories: int) -> Futures | None:
+    """Read futures, or None where the examples have none.
+
+    Raises:
+        SchemaError: the file is unreadable or lacks a column.
+        DataError: an id outside its table.
+    """
+    if not path.exists():
+        return None
+    try:
+        table = pq.read_table(path, columns=FUTURE_SCHEMA.names).combine_chunks()
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise SchemaError(f"{path} cannot be read ({error}); build the examples again") from error
+    lists = table.column("text_ids").combine_chunks()
+    lengths = np.nan_to_num(lists.value_lengths().to_numpy(zero_copy_only=False).astype(float))
+    futures = Futures(
+        history_id=table.column("history_id").to_numpy().astype(np.int64),
+        moment=table.column("event_timestamp").to_numpy().astype("datetime64[us]"),
+        starts=np.r_[0, lengths.cumsum()].astype(np.int64),
+        text_ids=lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64),
+    )
+    for name, ids, limit in (
+        ("history_id", futures.history_id, num_histories),
+        ("text_ids", futures.text_ids, num_texts),
+    ):
+        if len(ids) and (ids.min() < 0 or ids.max() >= limit):
+            raise DataError(f"{path}: {name} outside 0..{limit - 1}; build the examples again")
+    return futures

@@ -1,0 +1,1 @@
+"""Scores and labels in; metrics with intervals, baselines, plots and a gate decision out."""

@@ -1,0 +1,174 @@
+"""Evaluation: all scorers on the same test rows in the same run, with intervals, differences and slices.
+
+The result is JSON-able:
+
+    bundle            hash of the bundle
+    test              figures of the model
+    before            of the language model before any fine-tuning: likeness of candidate and history
+    baseline          of boosted trees on the same features; null where LightGBM is not installed
+    popularity        of a ranking by popularity
+    champion          of the model that serves now; null where there is none
+    champion_problem  why the champion could not score these rows, or null
+    intervals         figure -> [low, high] of the model, 95 %, shoppers resampled
+    paired            "baseline" and "champion" -> figure -> {difference, interval}: model minus the other
+    slices            name -> figures of the model
+    curves            what the plots of the test part are drawn from
+
+Figures: auc, average_precision, log_loss, calibration_error, ndcg_at_10, hit_rate_at_10, coverage,
+num_exposures, num_positive. A figure that is not defined is null.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from expectations.contracts.bundle import verify_bundle
+from expectations.errors import BundleError, DataError
+from training.config.recipe import recipe_from
+from training.data.collate import Assembler
+from training.data.dataset import Examples, read_examples
+from training.data.split import TEST
+from training.evaluation import metrics
+from training.evaluation.baselines import (
+    boosted_trees,
+    fitting_rows,
+    popularity_score,
+    pretrained_vectors,
+    probabilities,
+    zero_shot_score,
+)
+from training.evaluation.bootstrap import draw_weights, interval, paired, resampled_figures
+from training.evaluation.curves import curves
+from training.evaluation.slices import slices
+from training.inference.predictor import Scorer
+
+DRAWS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestRows:
+    """The columns of the test part that figures are made from."""
+
+    label: np.ndarray
+    list_id: np.ndarray
+    item_id: np.ndarray
+    user: np.ndarray
+
+    def figures(self, probability: np.ndarray, seed: int, chosen: np.ndarray | None = None) -> dict[str, Any]:
+        """All figures of a scorer on these rows, or on the chosen ones."""
+        keep = np.ones(len(self.label), dtype=bool) if chosen is None else chosen
+        label, score, lists = self.label[keep], probability[keep], self.list_id[keep]
+        return {
+            **metrics.probability_figures(label, score, lists),
+            "coverage": metrics.coverage(self.item_id[keep], score, lists, seed=seed),
+            "num_exposures": len(label),
+            "num_positive": int(label.sum()),
+        }
+
+
+def evaluate(
+    bundle: Path, examples: Path, *, champion: Path | None = None, seed: int = 0, progress: bool = True
+) -> dict[str, Any]:
+    """Evaluate a bundle on the test part of an examples folder.
+
+    Args:
+        bundle: the bundle's folder.
+        examples: the examples folder.
+        champion: folder of the bundle that serves now, if any.
+        seed: of the draws, the trees and the order of equal scores.
+        progress: whether to show a progress bar.
+
+    Raises:
+        BundleError: the bundle, or the champion, is incomplete or altered, or misses a feature of the
+        examples. DataError: the test part has no rows.
+    """
+    scorer, data = Scorer.load(bundle), read_examples(examples)
+    rows = np.flatnonzero(data.part == TEST)
+    if not len(rows):
+        raise DataError(f"{examples}: no rows in the test part; choose an earlier test_from")
+    test = _test_rows(data, rows)
+    bar = tqdm(total=5, desc="evaluate", disable=not progress or not sys.stderr.isatty(), leave=False)
+    found = _score_all(scorer, bundle, data, rows, seed, bar)
+    found["champion"], problem = _champion(champion, data)
+    figures = {name: None if p is None else test.figures(p, seed) for name, p in found.items()}
+    weights = draw_weights(int(test.user.max()) + 1, draws=DRAWS, seed=seed)
+    draws = {
+        name: resampled_figures(test.label, p, test.list_id, test.user, weights)
+        for name in ("test", "baseline", "champion")
+        if (p := found[name]) is not None
+    }
+    bar.update()
+    bar.close()
+    groups = slices(data, rows)
+    return {
+        "bundle": scorer.hash,
+        "champion_bundle": None if champion is None or problem else champion.name,
+        **{name: figures[name] for name in ("before", "test", "baseline", "popularity", "champion")},
+        "champion_problem": problem,
+        "intervals": {name: interval(values) for name, values in draws["test"].items()},
+        "paired": {
+            name: paired(figures["test"], figures[name], draws["test"], draws[name])  # type: ignore[arg-type]
+            if name in draws
+            else None
+            for name in ("baseline", "champion")
+        },
+        "slices": {name: test.figures(_known(found["test"]), seed, mask) for name, mask in groups.items()},
+        "curves": curves(test.label, {name: p for name, p in found.items() if p is not None}),
+        "seed": seed,
+        "draws": DRAWS,
+    }
+
+
+def _score_all(
+    scorer: Scorer, bundle: Path, data: Examples, rows: np.ndarray, seed: int, bar: Any
+) -> dict[str, np.ndarray | None]:
+    """Probabilities of every scorer but the champion on the test rows."""
+    found: dict[str, np.ndarray | None] = {}
+    mask = np.zeros(len(data.part), dtype=bool)
+    mask[rows] = True
+    found["test"] = scorer.score_examples(data, mask).probability
+    bar.update()
+    recipe = recipe_from(dict(scorer.manifest.recipe), where="manifest.json")
+    fit_on, share = fitting_rows(data, seed)
+    labels = data.labels[fit_on]
+    assembler = Assembler(data, scorer.transforms)
+    vectors = pretrained_vectors(recipe, data.texts, bundle, scorer.texts.known)
+    both = zero_shot_score(assembler, vectors, np.concatenate([rows, fit_on]))
+    found["before"] = probabilities(both[: len(rows)], both[len(rows) :], labels, share)
+    bar.update()
+    popular = popularity_score(data, fit_on)
+    found["popularity"] = probabilities(popularity_score(data, rows), popular, labels, share)
+    bar.update()
+    found["baseline"] = boosted_trees(data, scorer.transforms, rows, seed=seed)
+    bar.update()
+    return found
+
+
+def _champion(champion: Path | None, data: Examples) -> tuple[np.ndarray | None, str | None]:
+    """The champion's probabilities, or why it has none; an altered champion is an error."""
+    if champion is None:
+        return None, None
+    verify_bundle(champion)
+    try:
+        return Scorer.load(champion).score_examples(data).probability, None
+    except BundleError as error:  # made by older code, or from other features
+        return None, f"the champion cannot score these rows: {error}"
+
+
+def _test_rows(data: Examples, rows: np.ndarray) -> TestRows:
+    columns = data.columns.of(rows)
+    return TestRows(
+        label=columns["label"].to_numpy(np.int64),
+        list_id=columns["list_id"].to_numpy(),
+        item_id=columns["item_id"].to_numpy(),
+        user=np.unique(columns["user_id"].to_numpy(str), return_inverse=True)[1],
+    )
+
+
+def _known(values: np.ndarray | None) -> np.ndarray:
+    assert values is not None
+    return values

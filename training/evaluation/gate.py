@@ -1,0 +1,142 @@
+"""The gate: an evaluation against rules, a verdict on one bundle."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from expectations.contracts.gate_decision import RuleResult, Verdict
+from expectations.errors import RejectedError, SettingError
+
+METRICS = ("auc", "average_precision", "ndcg_at_10", "hit_rate_at_10")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateRules:
+    """The rules; what each means is written beside it in `recipes/gate.toml`."""
+
+    champion_metric: str
+    champion_margin: float
+    popularity_metric: str
+    popularity_margin: float
+    calibration_share: float
+    slice_auc: float
+    slice_positives: int
+
+    def __post_init__(self) -> None:
+        for name in ("champion_metric", "popularity_metric"):
+            if getattr(self, name) not in METRICS:
+                raise SettingError(
+                    f"gate rules: {name} is {getattr(self, name)!r}; choose one of {', '.join(METRICS)}"
+                )
+
+
+def read_rules(path: Path | None) -> GateRules:
+    """Read gate rules from TOML; what a file leaves out comes from the packaged rules.
+
+    Raises:
+        SettingError: no such file, not TOML, an unknown rule or a value of a wrong type.
+    """
+    packaged = tomllib.loads(
+        files("training.config").joinpath("recipes/gate.toml").read_text(encoding="utf-8")
+    )
+    try:
+        given = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingError(f"gate rules {path} cannot be read ({error}); name a TOML file") from error
+    known = {field.name: field.type for field in fields(GateRules)}
+    for name, value in given.items():
+        if name not in known:
+            raise SettingError(f"{path}: unknown rule {name!r}; known rules: {', '.join(sorted(known))}")
+        wanted = (int, float) if known[name] is float else (known[name],)
+        if isinstance(value, bool) or not isinstance(value, wanted):  # type: ignore[arg-type]
+            raise SettingError(f"{path}: {name} is {value!r}; give a value like {packaged[name]!r}")
+    return GateRules(**{**packaged, **given})
+
+
+def judge(evaluation: Mapping[str, Any], rules: GateRules, bundle: str) -> Verdict:
+    """Judge a bundle by its evaluation. A figure that is missing fails its rule.
+
+    Args:
+        evaluation: what `training.evaluation.evaluate.evaluate` returned for this bundle.
+        rules: the gate's rules.
+        bundle: hash of the bundle.
+
+    Raises:
+        RejectedError: the evaluation is of another bundle.
+    """
+    if evaluation.get("bundle") != bundle:
+        raise RejectedError(
+            f"the evaluation is of bundle {str(evaluation.get('bundle'))[:12]}, not of {bundle[:12]}; "
+            "evaluate this bundle"
+        )
+    results = (
+        _against_champion(evaluation, rules),
+        _against_popularity(evaluation, rules),
+        _calibration(evaluation, rules),
+        *_slices(evaluation, rules),
+    )
+    return Verdict(
+        bundle=bundle,
+        approved=all(result.passed for result in results),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        rules=results,
+    )
+
+
+def _against_champion(evaluation: Mapping[str, Any], rules: GateRules) -> RuleResult:
+    metric, margin = rules.champion_metric, rules.champion_margin
+    if evaluation.get("champion") is None:
+        reason = evaluation.get("champion_problem") or "no champion"
+        return RuleResult(rule="champion", value=None, bound=None, passed=True, reason=reason)
+    pair = (evaluation["paired"].get("champion") or {}).get(metric)
+    if pair is None:
+        return _undefined("champion", -margin, f"{metric} is not defined for both models")
+    difference, (low, high) = pair["difference"], pair["interval"]
+    better, close = low > 0, difference >= -margin
+    word = "better than" if better else "about as good as" if close else "worse than"
+    reason = f"{metric} is {word} the champion's: {difference:+.4f} (95 % {low:+.4f} to {high:+.4f})"
+    return RuleResult(rule="champion", value=difference, bound=-margin, passed=better or close, reason=reason)
+
+
+def _against_popularity(evaluation: Mapping[str, Any], rules: GateRules) -> RuleResult:
+    metric, margin = rules.popularity_metric, rules.popularity_margin
+    interval = evaluation["intervals"].get(metric)
+    popular = evaluation["popularity"][metric]
+    if interval is None or popular is None:
+        return _undefined("popularity", margin, f"{metric} is not defined on the test part")
+    gain = interval[0] - popular
+    reason = f"{metric} is at least {interval[0]:.4f} (95 %), popularity's is {popular:.4f}"
+    return RuleResult(rule="popularity", value=gain, bound=margin, passed=gain >= margin, reason=reason)
+
+
+def _calibration(evaluation: Mapping[str, Any], rules: GateRules) -> RuleResult:
+    test = evaluation["test"]
+    if not test["num_exposures"] or test["calibration_error"] is None:
+        return _undefined("calibration_error", None, "there are no test rows")
+    bound = rules.calibration_share * test["num_positive"] / test["num_exposures"]
+    error = test["calibration_error"]
+    reason = f"calibration error {error:.5f}, at most {bound:.5f} allowed"
+    return RuleResult(
+        rule="calibration_error", value=error, bound=bound, passed=error <= bound, reason=reason
+    )
+
+
+def _slices(evaluation: Mapping[str, Any], rules: GateRules) -> list[RuleResult]:
+    results = []
+    for name, figures in evaluation["slices"].items():
+        if figures["num_positive"] < rules.slice_positives or figures["auc"] is None:
+            continue
+        value, bound = figures["auc"], rules.slice_auc
+        reason = f"AUC {value:.4f} for {name} ({figures['num_positive']} answers), at least {bound} asked"
+        results.append(
+            RuleResult(rule=f"slice {name}", value=value, bound=bound, passed=value >= bound, reason=reason)
+        )
+    return results
+
+
+def _undefined(rule: str, bound: float | None, reason: str) -> RuleResult:
+    return RuleResult(rule=rule, value=None, bound=bound, passed=False, reason=reason)

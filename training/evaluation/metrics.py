@@ -1,0 +1,149 @@
+"""Figures of ranking and of probability, over all rows at once.
+
+Rows are given as arrays of equal length: `label` (0 or 1), `score` or `probability`, and `list_id`, which
+says whose ranked list a row belongs to. Where a figure is not defined (one class is missing), it is None.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.special import gammaln
+from sklearn import metrics as sklearn_metrics
+
+LOWER_IS_BETTER = ("log_loss",)
+TOP = 10
+BINS = 20
+
+
+def ranking_figures(label: np.ndarray, logit: np.ndarray, list_id: np.ndarray) -> dict[str, float | None]:
+    """The figures of `probability_figures`, from logits."""
+    probability = 1 / (1 + np.exp(-np.clip(logit.astype(np.float64), -50, 50)))
+    return probability_figures(label, probability, list_id)
+
+
+def probability_figures(
+    label: np.ndarray, probability: np.ndarray, list_id: np.ndarray
+) -> dict[str, float | None]:
+    """All figures of this file but coverage."""
+    lists = list_figures(label, probability, list_id)
+    return {
+        "auc": auc(label, probability),
+        "average_precision": average_precision(label, probability),
+        "log_loss": log_loss(label, probability),
+        "calibration_error": calibration_error(label, probability),
+        "ndcg_at_10": float(lists["ndcg"].mean()) if len(lists) else None,
+        "hit_rate_at_10": float(lists["hit"].mean()) if len(lists) else None,
+    }
+
+
+def auc(label: np.ndarray, score: np.ndarray) -> float | None:
+    """P(score of a positive > score of a negative) + ½ P(equal); None without both classes."""
+    return float(sklearn_metrics.roc_auc_score(label, score)) if _both(label) else None
+
+
+def average_precision(label: np.ndarray, score: np.ndarray) -> float | None:
+    """Σ (Rₙ - Rₙ₋₁) Pₙ over the distinct scores, falling; rows of equal score enter together."""
+    return float(sklearn_metrics.average_precision_score(label, score)) if _both(label) else None
+
+
+def log_loss(label: np.ndarray, probability: np.ndarray) -> float | None:
+    """Mean of -[y log p + (1 - y) log(1 - p)], natural logarithm; p is kept 1e-7 away from 0 and 1."""
+    if not len(label):
+        return None
+    p = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
+    return float(-np.mean(np.where(label > 0, np.log(p), np.log1p(-p))))
+
+
+def calibration_error(label: np.ndarray, probability: np.ndarray) -> float | None:
+    """Expected calibration error: Σ (n_b / n) |mean p - mean y| over 20 bins of equal numbers of rows.
+
+    Equal numbers instead of equal widths (Nguyen & O'Connor 2015, section 4), as nearly all
+    probabilities of rare answers lie below 0.05 and would share one bin.
+    """
+    if not len(label):
+        return None
+    bin_of = calibration_bins(probability)
+    gap = np.bincount(bin_of, weights=probability.astype(np.float64) - label, minlength=BINS)
+    return float(np.abs(gap).sum() / len(label))
+
+
+def calibration_bins(probability: np.ndarray) -> np.ndarray:
+    """(rows,) number of each row's bin, 0 to 19, by its place in the order of probabilities."""
+    place = np.empty(len(probability), dtype=np.int64)
+    place[np.argsort(probability, kind="stable")] = np.arange(len(probability))
+    return place * BINS // max(len(probability), 1)
+
+
+def ndcg_at_10(label: np.ndarray, score: np.ndarray, list_id: np.ndarray) -> float | None:
+    """Mean over the lists that have an answer of `list_figures`' NDCG@10; None where there is none."""
+    lists = list_figures(label, score, list_id)
+    return float(lists["ndcg"].mean()) if len(lists) else None
+
+
+def hit_rate_at_10(label: np.ndarray, score: np.ndarray, list_id: np.ndarray) -> float | None:
+    """Share of the lists that have an answer in which one is among the first ten; None without lists."""
+    lists = list_figures(label, score, list_id)
+    return float(lists["hit"].mean()) if len(lists) else None
+
+
+def list_figures(label: np.ndarray, score: np.ndarray, list_id: np.ndarray) -> pd.DataFrame:
+    """NDCG@10 and hit@10 of every list with at least one answer.
+
+    NDCG@10 = Σ_{i≤10} yᵢ / log₂(i + 1), divided by the same sum of the best order (Järvelin & Kekäläinen
+    2002, section 2). Rows of equal score get the expectation over their random orders (McSherry & Najork
+    2008, section 3): for NDCG each gains the mean label of its group, for a hit the hypergeometric chance
+    that an answer is drawn into the places left.
+
+    Returns:
+        Columns list_id, ndcg, hit; one row per list.
+    """
+    answered = np.unique(list_id[label > 0])
+    kept = np.isin(list_id, answered)
+    order = np.lexsort((-score[kept], list_id[kept]))
+    frame = pd.DataFrame(
+        {"list_id": list_id[kept][order], "score": score[kept][order], "label": label[kept][order]}
+    )
+    frame["place"] = frame.groupby("list_id").cumcount()
+    groups = frame.groupby(["list_id", "score"], sort=False)
+    frame["gain"] = groups["label"].transform("mean") / np.log2(frame["place"] + 2)
+    ties = groups.agg(start=("place", "min"), size=("place", "size"), answers=("label", "sum")).reset_index()
+    top = frame[frame["place"] < TOP].groupby("list_id")["gain"].sum()
+    discounts = np.concatenate([[0.0], (1 / np.log2(np.arange(TOP) + 2)).cumsum()])
+    num_answers = frame.groupby("list_id")["label"].sum()
+    best = discounts[np.minimum(num_answers.to_numpy(np.int64), TOP)]
+    ties["miss"] = _log_chance_of_miss(ties)
+    hit = 1 - np.exp(ties.groupby("list_id")["miss"].sum())
+    return pd.DataFrame({"list_id": top.index, "ndcg": top.to_numpy() / best, "hit": hit.to_numpy()})
+
+
+def _log_chance_of_miss(ties: pd.DataFrame) -> np.ndarray:
+    """Logarithm of P(no answer of the tie group is among the first ten places)."""
+    size, answers = ties["size"].to_numpy(float), ties["answers"].to_numpy(float)
+    slots = np.clip(TOP - ties["start"].to_numpy(float), 0, size)
+    possible = size - answers >= slots
+    rest = np.where(possible, size - answers, size)
+    chance = _log_choose(rest, slots) - _log_choose(size, slots)
+    return np.where(possible, chance, -np.inf)
+
+
+def _log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
+    return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+
+
+def coverage(item_id: np.ndarray, score: np.ndarray, list_id: np.ndarray, *, seed: int) -> float | None:
+    """Share of all items of the rows that are among the first ten of at least one list.
+
+    Equal scores are ordered by a seeded shuffle.
+    """
+    if not len(item_id):
+        return None
+    codes, items = pd.factorize(item_id)
+    shuffle = np.random.default_rng(seed).permutation(len(codes))
+    order = np.lexsort((shuffle, -score, list_id))
+    sorted_lists = list_id[order]
+    start = np.flatnonzero(np.r_[True, sorted_lists[1:] != sorted_lists[:-1]])
+    place = np.arange(len(order)) - np.repeat(start, np.diff(np.r_[start, len(order)]))
+    return float(len(np.unique(codes[order][place < TOP])) / len(items))
+
+
+def _both(label: np.ndarray) -> bool:
+    return bool(len(label)) and bool(label.min() != label.max())

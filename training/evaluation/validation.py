@@ -1,0 +1,47 @@
+"""The validation part as the judge of a fit: figures of logits, and what is chosen by them."""
+
+import numpy as np
+
+from training.data.dataset import Examples
+from training.data.sampling import whole_lists
+from training.evaluation.metrics import LOWER_IS_BETTER, ranking_figures
+from training.inference.batch_scoring import Scores
+
+JUDGED_ROWS = 1 << 18  # of a larger validation part, whole lists of about so many rows judge
+SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
+
+
+class Judge:
+    """What is measured on the validation part, always on the same J rows.
+
+    Args:
+        data: the examples.
+        validation: row numbers of the validation part.
+        metric: the figure that decides.
+    """
+
+    def __init__(self, data: Examples, validation: np.ndarray, metric: str) -> None:
+        self.columns, self.metric = data.columns, metric
+        drawn = whole_lists(data.columns, validation, JUDGED_ROWS)
+        both = 0 < data.columns["label"][drawn].sum() < len(drawn)
+        self.rows = drawn if both else validation  # of a few answers, none may be among the drawn lists
+        self.labels = data.columns["label"][self.rows].astype(np.float32)
+
+    def figures(self, logit_J: np.ndarray) -> dict[str, float | None]:
+        """Every figure of some logits."""
+        return ranking_figures(self.labels, logit_J, self.columns.at("list_id", self.rows))
+
+    def best_scale(self, rest_J: np.ndarray, part_J: np.ndarray) -> float:
+        """The scale of a part of the logit beside the rest that the metric finds best."""
+        sign = -1 if self.metric in LOWER_IS_BETTER else 1
+        values = [self.figures(scale * part_J + rest_J)[self.metric] for scale in SCALES]
+        return SCALES[int(np.argmax([sign * (value or 0) for value in values]))]
+
+    def alone(self, scores: Scores) -> dict[str, float | None]:
+        """How far f and g come alone, and how much each varies, in logits."""
+        found: dict[str, float | None] = {}
+        for name, part in (("f", scores.f), ("g", scores.g)):
+            figures = self.figures(part)
+            kept = ("auc", "average_precision", "ndcg_at_10")
+            found |= {f"{name}_std": float(part.std()), **{f"{name}_{key}": figures[key] for key in kept}}
+        return found

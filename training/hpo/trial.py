@@ -1,0 +1,167 @@
+"""One trial of a search: a fit up to its figures on the validation part, sharing what earlier trials made.
+
+What depends on which settings is not written down anywhere: a recipe that notes what is read of it says so,
+and a later recipe that says the same there gets the same thing.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Generic, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.config.recipe import Recipe
+from training.data.dataset import Examples
+from training.data.split import TEST
+from training.pipeline.context import Run
+from training.pipeline.corpus import Reading
+from training.pipeline.phases import DOMAIN, PURCHASES, Course
+from training.pipeline.trainer import Stage, run_stage
+from training.runtime.checkpoint import Checkpoints, Progress, under
+from training.runtime.device import first_device
+
+T = TypeVar("T")
+Told = Callable[[str, int, float], None]
+"""Called with stage, epoch and figure; what it raises ends the trial."""
+
+
+def before_test(data: Examples) -> Examples:
+    """The examples without the rows of the test part."""
+    keep = data.part != TEST
+    return replace(data, columns=data.columns.only(np.flatnonzero(keep)), part=data.part[keep])
+
+
+class Noted:
+    """A recipe that notes which of its settings were read, and their values."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self.read: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        value = self.read[name] = getattr(self._recipe, name)
+        return value
+
+    def says_the_same(self, read: dict[str, Any]) -> bool:
+        """Whether what was once read of a recipe is what this one says there."""
+        return all(getattr(self._recipe, name) == value for name, value in read.items())
+
+
+class Once(Generic[T]):
+    """Something that is made again only where a recipe, or what it is made from, differs."""
+
+    def __init__(self) -> None:
+        self._made: tuple[dict[str, Any], dict[str, Tensor], T] | None = None
+
+    def get(self, noted: Noted, source: dict[str, Tensor], make: Callable[[], T]) -> T:
+        """What `make` made last, from the same tensors and a recipe that says the same where it was read."""
+        if self._made is not None and noted.says_the_same(self._made[0]) and _equal(self._made[1], source):
+            return self._made[2]
+        self._made = None  # before the next one is made: there may be no room for both
+        made = make()
+        self._made = (dict(noted.read), source, made)  # what is read later is no part of it
+        return made
+
+
+class Watch(Checkpoints):
+    """In place of checkpoints, which no trial needs: tells each epoch's figure."""
+
+    def __init__(self, metric: str, told: Told) -> None:
+        self.metric, self.told = metric, told
+
+    def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:  # noqa: ARG002
+        """Tell the figure of the epoch that ended."""
+        value = progress.history[-1].get(self.metric)
+        if value is not None:
+            self.told(progress.stage, progress.epoch, value)
+
+    def load(self) -> None:
+        """Nothing: a trial that was killed begins again."""
+
+
+class NotedRun(Run):
+    """A run that notes which settings the stages before any answer read; not those its modules were built from.
+
+    Args:
+        data: the examples.
+        recipe: the settings.
+        reading: the texts.
+    """
+
+    def __init__(self, data: Examples, recipe: Recipe, reading: Reading) -> None:
+        super().__init__(data, recipe, reading=reading)
+        self.noted = Noted(recipe)
+        self.recipe = cast(Recipe, self.noted)
+
+    def purchases_stage(self, name: str, *, before: str) -> Stage | None:
+        """The stage as `Run` makes it; what was read before it begins does not matter to it."""
+        self.noted.read.clear()
+        return super().purchases_stage(name, before=before)
+
+
+class Trials:
+    """Trials of recipes on the same examples.
+
+    Args:
+        data: the examples; rows of the test part are dropped.
+    """
+
+    def __init__(self, data: Examples) -> None:
+        self.data = before_test(data)
+        self._reading: Once[Reading] = Once()
+        self._stages: dict[str, Once[dict[str, Tensor]]] = {DOMAIN: Once(), PURCHASES: Once()}
+
+    def run(self, recipe: Recipe, *, log: Any, told: Told) -> dict[str, Any]:
+        """Run one trial.
+
+        Args:
+            recipe: its settings; `refit` has no say.
+            log: a TensorBoard `SummaryWriter`.
+            told: hears the recipe's metric after every epoch that is measured.
+
+        Returns:
+            Figures on the validation part, as `FitResult.metrics`.
+        """
+        recipe = replace(recipe, refit=False)
+        noted = Noted(recipe)
+        run = NotedRun(
+            self.data, recipe, self._reading.get(noted, {}, lambda: self._read(cast(Recipe, noted)))
+        )
+        state, watch = Progress(stage=""), Watch(recipe.metric, told)
+
+        def go(stage: Stage) -> None:
+            def learn() -> dict[str, Tensor]:
+                run_stage(stage, run.recipe, state, watch, log=log, bar=False)
+                return _copy(stage.modules)
+
+            if stage.name in self._stages:
+                _put(stage.modules, self._stages[stage.name].get(run.noted, _copy(stage.modules), learn))
+            else:
+                learn()
+
+        Course(run, state, go, {}, tell=lambda _: None).run_all()
+        return cast(dict[str, Any], state.facts["metrics"])
+
+    def _read(self, recipe: Recipe) -> Reading:
+        return Reading(self.data.texts, recipe, None, first_device())
+
+
+def _copy(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, by "module.name"."""
+    return {
+        f"{name}.{key}": tensor.clone()
+        for name, module in modules.items()
+        for key, tensor in module.state_dict().items()
+    }
+
+
+def _put(modules: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
+    """Put back what `_copy` copied."""
+    for name, module in modules.items():
+        module.load_state_dict(under(name, tensors))
+
+
+def _equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -1,0 +1,227 @@
+"""Serving a bundle: one shopper and some candidates in, f, g, probability and attention out.
+
+Texts that the bundle knows are looked up; others are read by its language model and kept, the most
+recently used ones, so that a new campaign's text is read once.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from expectations.contracts.bundle import Manifest, verify_bundle
+from expectations.errors import BundleError, RequestError, SettingError
+from training.config.recipe import recipe_from
+from training.data.collate import Assembler, Batch
+from training.data.dataset import Examples, read_examples
+from training.data.interaction_history import HISTORY_FEATURES, History
+from training.data.split import TEST
+from training.data.transforms import Transforms
+from training.inference.batch_scoring import Scores, score_rows, scores_of
+from training.inference.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS
+from training.inference.cache import Kept
+from training.language.encoder import TextEncoder, load_saved
+from training.language.text_embeddings import TextTable
+from training.models.additive import AdditiveModel, build_model
+
+KEPT_TEXTS = 20_000  # vectors of texts that the bundle does not know: 30 MB at a width of 384
+KEPT_PAIRS = 100_000  # (candidate, query) pairs, two numbers each
+
+
+class TextVectors:
+    """Vectors of known texts, and of the unknown ones used most recently.
+
+    Args:
+        encoder: reads unknown texts.
+        known: place of each known text.
+        vectors: (T, E) vectors of the known texts.
+        kept: most unknown texts to keep.
+    """
+
+    def __init__(self, encoder: TextEncoder, known: dict[str, int], vectors: Tensor, *, kept: int) -> None:
+        self.encoder, self.known, self.vectors = encoder, known, vectors
+        self.recent = Kept(self.read, kept)
+
+    def of(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of texts, (V, E)."""
+        places = [self.known.get(text, -1) for text in texts]
+        found = self.vectors[torch.tensor(places, dtype=torch.long).clamp_min(0)]
+        unknown = [place for place, at in enumerate(places) if at < 0]
+        if unknown:
+            found[torch.tensor(unknown)] = self.recent.of([texts[place] for place in unknown])
+        return found
+
+    def read(self, texts: list[str]) -> Tensor:
+        """Vectors of texts, read now, (V, E)."""
+        table = TextTable(self.encoder, texts, batch=32, device=str(self.vectors.device))
+        table.refresh()
+        return table.vectors
+
+
+class Scorer:
+    """A bundle in memory. Safe to be called from several threads."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        digest: str,
+        model: AdditiveModel,
+        transforms: Transforms,
+        texts: TextVectors,
+    ) -> None:
+        self.manifest, self.hash = manifest, digest
+        self.model, self.transforms, self.texts = model, transforms, texts
+        self.device = str(texts.vectors.device)
+        self._apart = Kept(self._read_apart, KEPT_PAIRS)
+
+    @classmethod
+    def load(cls, bundle: Path, device: str = "cpu") -> "Scorer":
+        """Load a bundle after comparing every file with its hash.
+
+        Raises:
+            BundleError: the bundle is incomplete, altered or of another format.
+        """
+        manifest, digest = verify_bundle(bundle)
+        try:
+            recipe = recipe_from(dict(manifest.recipe), where=f"{bundle}/manifest.json")
+            transforms = Transforms.read(bundle / TRANSFORMS)
+            encoder = load_saved(bundle / ENCODER, max_tokens=recipe.max_tokens, pooling=recipe.pooling)
+            encoder.to(device)
+            weights = load_file(bundle / MODEL)
+            model = build_model(
+                recipe,
+                transforms,
+                text_width=encoder.width,
+                base_rate=0.5,
+                num_topics=len(weights["words.topics"]),
+                references=(len(weights["words.reference"]), weights["words.reference"].shape[1]),
+            )
+            model.load_state_dict(weights)
+            vectors = load_file(bundle / EMBEDDINGS)["vectors"].to(device)
+            known = pq.read_table(bundle / TEXTS).column("text").to_pylist()
+        except (OSError, RuntimeError, KeyError, SafetensorError, SettingError) as error:
+            raise BundleError(f"{bundle} cannot be loaded ({error}); train again") from error
+        places = {text: place for place, text in reversed(list(enumerate(known)))}
+        texts = TextVectors(encoder, places, vectors, kept=KEPT_TEXTS)
+        return cls(manifest, digest, model.to(device).eval(), transforms, texts)
+
+    @torch.inference_mode()
+    def score(
+        self,
+        rows: pd.DataFrame,
+        *,
+        texts: Sequence[str],
+        queries: Sequence[str | None] | None = None,
+        history: History | None = None,
+    ) -> Scores:
+        """Score k candidates for one shopper at one moment.
+
+        Args:
+            rows: k rows with the bundle's numeric and categorical columns, in any order.
+            texts: the candidates' texts.
+            queries: each candidate's query or utterance, or None.
+            history: what the shopper did before; None: nothing.
+
+        Raises:
+            BundleError: a column that the model was trained with is missing.
+            RequestError: rows, texts and queries differ in number.
+        """
+        asked = list(queries) if queries is not None else [None] * len(texts)
+        if not len(rows) == len(texts) == len(asked):
+            raise RequestError(
+                f"{len(rows)} rows, {len(texts)} texts, {len(asked)} queries; give one of each"
+            )
+        if not len(rows):
+            empty = np.zeros(0, dtype=np.float32)
+            return scores_of(empty, empty, np.zeros((0, len(history.texts) if history else 0), np.float32))
+        batch, distinct = self._batch(rows, list(texts), asked, history or History())
+        apart = self._apart.of([*zip(texts, asked, strict=True)])
+        parts = self.model.parts(batch.to(self.device), self.texts.of(distinct), apart_P2=apart)
+        assert parts.attention is not None
+        attention = parts.attention[:, : len(history.texts) if history else 0]
+        return scores_of(parts.f.cpu().numpy(), parts.g.cpu().numpy(), attention.cpu().numpy())
+
+    def _batch(
+        self, rows: pd.DataFrame, texts: list[str], queries: Sequence[str | None], history: History
+    ) -> tuple[Batch, list[str]]:
+        place: dict[str, int] = {}
+        for text in (*history.texts, *texts, *(query for query in queries if query is not None)):
+            place.setdefault(text, len(place))
+        entries = [place[text] for text in history.texts] or [-1]
+        nothing = np.zeros((1, len(HISTORY_FEATURES)), np.float32)
+        features = torch.from_numpy(history.features if history.texts else nothing)
+        batch = Batch(
+            numbers=torch.from_numpy(self.transforms.numbers(rows)),
+            codes=torch.from_numpy(self.transforms.codes(rows)),
+            pair=torch.arange(len(texts)),
+            pair_text=torch.tensor([place[text] for text in texts]),
+            pair_query=torch.tensor([-1 if query is None else place[query] for query in queries]),
+            person=torch.zeros(len(texts), dtype=torch.long),
+            history=torch.tensor(entries)[None],
+            history_features=features[None],
+        )
+        return batch, list(place)
+
+    def _read_apart(self, pairs: list[tuple[str, str | None]]) -> Tensor:
+        """What no shopper changes of (text, query) pairs, (P, 2)."""
+        texts = self.texts.of([text for text, _ in pairs])
+        queries = torch.zeros_like(texts)
+        asked = [place for place, (_, query) in enumerate(pairs) if query is not None]
+        if asked:
+            queries[asked] = self.texts.of([query for _, query in pairs if query is not None])
+        return self.model.words.apart(texts, queries)
+
+    @torch.inference_mode()
+    def explain_g(self, rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+        """What each feature adds to g: g minus g with that feature at its typical value.
+
+        Occlusion (Zeiler & Fergus 2014): a number is set to the training part's median (unknown where most
+        are unknown), a category to its most frequent value. Contributions need not add up to g.
+
+        Returns:
+            Feature names, numeric first, and contributions (k, features) in logits.
+        """
+        names = [*self.transforms.numeric, *self.transforms.categorical]
+        # Code 1 is the most frequent category; a column that was never known has none.
+        usual = [int(bool(self.transforms.vocabularies[name])) for name in self.transforms.categorical]
+        added = self.model.occluded(
+            torch.from_numpy(self.transforms.numbers(rows)).to(self.device),
+            torch.from_numpy(self.transforms.codes(rows)).to(self.device),
+            torch.from_numpy(self.transforms.typical).to(self.device),
+            torch.tensor(usual, dtype=torch.long, device=self.device),
+        )
+        return names, added.cpu().numpy()
+
+    def score_examples(
+        self, examples: Path | Examples, mask: np.ndarray | None = None, *, with_attention: bool = False
+    ) -> Scores:
+        """Score rows of an examples folder, as `score` would one shopper at a time.
+
+        Args:
+            examples: the folder, or what `read_examples` made of it.
+            mask: (rows,) True for the rows to score; None: the test part.
+            with_attention: keep the attention, (k, H).
+        """
+        data = read_examples(examples) if isinstance(examples, Path) else examples
+        chosen = np.flatnonzero(data.part == TEST if mask is None else mask)
+        vectors = self.vectors_of(data.texts)
+        assembler = Assembler(data, self.transforms)
+        return score_rows(self.model, assembler, vectors, chosen, with_attention=with_attention)
+
+    def vectors_of(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of any number of texts, (T, E); unknown ones are read, and not kept."""
+        places = np.array([self.texts.known.get(text, -1) for text in texts])
+        vectors = self.texts.vectors[torch.from_numpy(places).clamp_min(0)]
+        unknown = np.flatnonzero(places < 0)
+        if len(unknown):
+            new = [texts[int(place)] for place in unknown]
+            table = TextTable(self.texts.encoder, new, batch=64, device=self.device)
+            table.refresh()
+            vectors[torch.from_numpy(unknown)] = table.vectors
+        return vectors

@@ -1,0 +1,1 @@
+"""Texts in, vectors out: the pretrained language model, its adapters and pretraining objectives."""

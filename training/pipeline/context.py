@@ -1,0 +1,262 @@
+"""The data, texts and modules of one fit, and the stages that train them."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.config.recipe import Recipe
+from training.data.collate import Assembler, distinct, drawn_rows, places
+from training.data.dataset import Examples
+from training.data.sampling import rows_of, sampled
+from training.data.split import TRAIN, VALIDATION
+from training.data.transforms import Transforms, fit_transforms
+from training.evaluation.validation import Judge
+from training.inference.batch_scoring import Scores, score_rows
+from training.models.additive import AdditiveModel, build_model
+from training.pipeline.corpus import Reading
+from training.pipeline.finetuning import Tuning
+from training.pipeline.next_interaction_pretraining import Purchases
+from training.pipeline.tabular_training import Past
+from training.pipeline.trainer import Stage
+from training.pipeline.warm_start import Champion
+from training.runtime.device import first_device
+
+# Of more rows than these, transforms are fitted on a sample, and trees learn from fewer of those without an answer.
+FITTED_ROWS, TREE_ROWS = 1 << 20, 1 << 19
+REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
+
+
+class Run:
+    """The data, texts and modules of one fit.
+
+    Args:
+        data: the examples.
+        recipe: the settings.
+        champion: the bundle whose weights and transforms it starts with; None: from scratch.
+        reading: the texts, where another run of the same recipe has read them.
+    """
+
+    def __init__(
+        self,
+        data: Examples,
+        recipe: Recipe,
+        champion: Champion | None = None,
+        *,
+        reading: Reading | None = None,
+    ) -> None:
+        self.data, self.recipe, self.champion = data, recipe, champion
+        self.device = first_device()
+        self.labels = data.columns["label"]
+        self.train, self.validation = rows_of(data.part, TRAIN), rows_of(data.part, VALIDATION)
+        self.judge = Judge(data, self.validation, recipe.metric)
+        self.transforms = champion.scorer.transforms if champion else self._fitted_transforms()
+        self.assembler = Assembler(data, self.transforms)
+        self.reading = reading or Reading(data.texts, recipe, champion, self.device)
+        self.encoder, self.table = self.reading.encoder, self.reading.table
+        self.pretrained_vectors = self.reading.before
+        self.candidate_ids = distinct(data.columns, "text_id", self.train)
+        known = distinct(data.columns, "history_id", self.train)
+        self.topic_ids = self._topics(known)
+        self.reference_places, self.reference_features = self._references(known)
+        self.model = self.fresh_model()
+        data.columns.release()
+
+    def _fitted_transforms(self) -> Transforms:
+        schema = self.data.schema
+        return fit_transforms(
+            self.data.columns.of(sampled(self.train, FITTED_ROWS, self.recipe.seed)),
+            numeric=schema.numeric,
+            categorical=schema.categorical,
+            bins=self.recipe.bins,
+        )
+
+    def _topics(self, known: np.ndarray) -> np.ndarray:
+        """Topics that shoppers turned to before the validation part, ascending; `known` are its histories."""
+        histories, futures = self.data.histories, self.data.futures
+        found = [histories.texts_turned_to(known)]
+        if futures is not None:
+            chosen = self.futures_before(VALIDATION)
+            found.append(histories.texts_turned_to(np.unique(futures.history_id[chosen])))
+            found.append(futures.texts_of(chosen)[0])
+        return np.unique(np.concatenate(found))
+
+    def _references(self, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some of the known histories: places among the topics, (R, H), and features."""
+        rng = np.random.default_rng(self.recipe.seed)
+        drawn = np.sort(rng.choice(known, min(REFERENCES, len(known)), replace=False))
+        _, features = self.data.histories.padded(drawn)
+        text_ids = self.data.histories.turned_to(drawn)[:, :REFERENCE_LENGTH]
+        return places(self.topic_ids, text_ids), features[:, :REFERENCE_LENGTH]
+
+    def futures_before(self, part: str) -> np.ndarray:
+        """Numbers of the futures that were over when a part began; all where it has no rows."""
+        futures = self.data.futures
+        if futures is None:
+            return np.zeros(0, dtype=np.int64)
+        moments = self.data.columns["event_timestamp"][self.data.part == part]
+        if not len(moments):
+            return np.arange(len(futures.moment))
+        return futures.over_by(moments.min())
+
+    def fresh_model(self) -> AdditiveModel:
+        """New f and g and the pretrained language model, or all three as the champion's are."""
+        torch.manual_seed(self.recipe.seed)
+        self.reading.rewind()
+        if self.champion:
+            return self.champion.model().to(self.device)
+        rate = float(np.float32(self.labels[self.train].sum() / len(self.train)))
+        model = build_model(
+            self.recipe,
+            self.transforms,
+            text_width=self.encoder.width,
+            base_rate=rate,
+            num_topics=len(self.topic_ids),
+            references=self.reference_places.shape,
+        ).to(self.device)
+        vectors = self.table.vectors
+        model.words.know(vectors[self._ids(self.candidate_ids)], vectors[self._ids(self.topic_ids)])
+        model.words.reference.copy_(torch.from_numpy(self.reference_places))
+        model.words.reference_features.copy_(torch.from_numpy(self.reference_features))
+        return model.eval()
+
+    def begin_with(self, weights: dict[str, Tensor]) -> None:
+        """Every later stage, the refit's too, begins with these weights of the language model."""
+        self.reading = self.reading.beginning_with(weights)
+        self.model = self.fresh_model()
+
+    def _ids(self, ids: np.ndarray) -> Tensor:
+        return torch.from_numpy(ids).to(self.device)
+
+    def purchases_stage(self, name: str, *, before: str) -> Stage | None:
+        """The stage in which f learns from the futures that were over when a part began; None without any."""
+        futures, recipe, words = self.data.futures, self.recipe, self.model.words
+        chosen = self.futures_before(before)
+        if futures is None or not len(chosen) or recipe.purchase_epochs == 0:
+            return None
+        purchases = Purchases(self.data, futures, chosen, self.topic_ids, recipe)
+        if purchases.num_candidates == 0:
+            return None
+        return Stage(
+            name=name,
+            modules={"words": words},
+            groups=[
+                {
+                    "params": [
+                        value for key, value in words.named_parameters() if not key.endswith("_scale")
+                    ],
+                    "lr": recipe.purchase_learning_rate,
+                    "weight_decay": recipe.weight_decay,
+                }
+            ],
+            planned=recipe.purchase_epochs,
+            epochs=recipe.purchase_epochs,
+            batches=purchases.batches,
+            loss=lambda rows, rng: purchases.loss(words, rows, rng),
+            finish=lambda: None,
+            validate=None,
+        )
+
+    def settle_words(self) -> None:
+        """After purchases: f is parted by reference shoppers, and silent until its scales are known."""
+        self.model.words.centred.fill_(1)
+        self.scale_words(0.0, 0.0)
+
+    def scale_words(self, match: float, appeal: float) -> None:
+        """Set how much match and appeal of f count."""
+        words = self.model.words
+        with torch.no_grad():
+            words.match_scale.fill_(match)
+            words.appeal_scale.fill_(appeal)
+
+    def best_scales(self) -> tuple[float, float]:
+        """Scales of match and appeal beside g: by turns the best by the recipe's metric on the validation part."""
+        self.scale_words(1.0, 0.0)
+        scores = self.validation_scores()
+        self.scale_words(0.0, 1.0)
+        columns = self.data.columns
+        asked = np.stack([columns.at(name, self.judge.rows) for name in ("text_id", "query_id")], axis=1)
+        _, first, pair = np.unique(asked, axis=0, return_index=True, return_inverse=True)
+        vectors = self.table.vectors
+        usual = score_rows(self.model, self.assembler, vectors, self.judge.rows[first]).f[pair.reshape(-1)]
+        match = self.judge.best_scale(scores.g, scores.f)
+        appeal = self.judge.best_scale(scores.g + match * scores.f, usual)
+        if appeal:
+            match = self.judge.best_scale(scores.g + appeal * usual, scores.f)
+        return match, appeal
+
+    def past_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
+        """The stage that trains g alone."""
+        recipe, model, tabular = self.recipe, self.model, self.model.tabular
+        past = Past(self.assembler, self.data.columns, rows, recipe, self.device)
+
+        def figures() -> dict[str, float | None]:
+            vectors = self.table.vectors
+            past_only = score_rows(model, self.assembler, vectors, self.judge.rows, past_only=True)
+            return self.judge.figures(past_only.g)
+
+        rates = {"lr": recipe.tabular_learning_rate, "weight_decay": recipe.tabular_weight_decay}
+        return Stage(
+            name=name,
+            modules={"model": model},  # f's weights lie in the checkpoint too
+            groups=[{"params": list(tabular.parameters()), **rates}],
+            planned=max(recipe.tabular_epochs, 1),
+            epochs=epochs,
+            batches=past.batches,
+            loss=lambda chosen, _rng: past.loss(tabular, chosen),
+            finish=lambda: None,
+            validate=figures if validate else None,
+            draw=past.draw,
+        )
+
+    def grow_trees(self, rows: np.ndarray) -> None:
+        """Grow the trees of g on some rows, where they are wanted and LightGBM is there."""
+        recipe = self.recipe
+        share = min(recipe.tabular_negatives, TREE_ROWS / len(rows))
+        if recipe.tree_share == 0:
+            return
+
+        def draw(model: int) -> tuple[np.ndarray, np.ndarray]:
+            rng = np.random.default_rng([recipe.seed, model])
+            drawn = np.sort(drawn_rows(self.labels, rows, share, rng))
+            return self.assembler.table(drawn), self.answers(drawn)
+
+        self.model.trees.grow(draw, share=share, rate=recipe.tree_rate, seed=recipe.seed)
+
+    def words_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
+        """The stage that trains f and g together."""
+        tuning = Tuning(
+            self.model,
+            self.encoder,
+            self.table,
+            self.assembler,
+            labels=self.labels,
+            rows=rows,
+            recipe=self.recipe,
+            device=self.device,
+        )
+        return Stage(
+            name=name,
+            modules={"model": self.model, "encoder": self.encoder},
+            groups=tuning.groups(),
+            planned=max(self.recipe.epochs, 1),
+            epochs=epochs,
+            batches=tuning.batches,
+            loss=tuning.loss,
+            finish=self.table.refresh if self.encoder.learns else (lambda: None),
+            validate=self.figures if validate else None,
+            stepped=self.encoder.step,
+            draw=tuning.draw,
+        )
+
+    def figures(self) -> dict[str, float | None]:
+        """Figures of f + g on the validation part."""
+        scores = self.validation_scores()
+        return self.judge.figures(scores.f + scores.g)
+
+    def validation_scores(self) -> Scores:
+        """What f and g say of the rows that judge."""
+        return score_rows(self.model, self.assembler, self.table.vectors, self.judge.rows)
+
+    def answers(self, rows: np.ndarray) -> np.ndarray:
+        """Labels of some rows, float32."""
+        return self.labels[rows].astype(np.float32)

@@ -1,0 +1,76 @@
+"""Every text of a run, read by the language model that it begins with; what it began with can be had again."""
+
+import copy
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from training.config.recipe import Recipe
+from training.language.adapters import NONE, Adapter
+from training.language.encoder import TextEncoder
+from training.language.text_embeddings import TextTable
+from training.runtime.checkpoint import learned, restore
+
+if TYPE_CHECKING:
+    from training.pipeline.warm_start import Champion
+
+
+class Reading:
+    """A language model, and what it says of every text.
+
+    Args:
+        texts: distinct texts, by `text_id`.
+        recipe: names the language model and says how it reads.
+        champion: the bundle whose language model it is; None: the pretrained one.
+        device: where it runs.
+
+    Attributes:
+        encoder: the language model.
+        table: the texts with their vectors as they are now.
+        before: (T, E) the texts' vectors before any fine-tuning.
+    """
+
+    def __init__(self, texts: list[str], recipe: Recipe, champion: "Champion | None", device: str) -> None:
+        self.encoder = TextEncoder.load(
+            champion.encoder if champion else recipe.encoder,
+            max_tokens=recipe.max_tokens,
+            trainable_layers=recipe.trainable_layers,
+            pooling=recipe.pooling,
+            adapter=_adapter(recipe),
+        ).to(device)
+        self.table = TextTable(
+            self.encoder,
+            texts,
+            batch=recipe.encode_batch,
+            device=device,
+            token_dropout=recipe.token_dropout,
+        )
+        self.table.prepare()
+        if champion:
+            champion.fill(self.table, texts)
+        else:
+            self.table.refresh()
+        self._weights = learned({"encoder": self.encoder})
+        self._vectors = self.table.vectors.clone()
+        self.before = champion.texts_before(texts, recipe).to(device) if champion else self._vectors
+
+    def beginning_with(self, weights: dict[str, Tensor]) -> "Reading":
+        """The same language model and texts, but these weights are the beginning."""
+        restore({"encoder": self.encoder}, weights)
+        self.table.refresh()
+        other = copy.copy(self)
+        other._weights, other._vectors = weights, self.table.vectors.clone()
+        return other
+
+    def rewind(self) -> None:
+        """Put weights and vectors back to what they were at the beginning."""
+        restore({"encoder": self.encoder}, self._weights)
+        self.encoder.eval()
+        self.table.vectors.copy_(self._vectors)
+
+
+def _adapter(recipe: Recipe) -> Adapter | None:
+    """What the recipe says of adapters."""
+    if recipe.adapter == NONE:
+        return None
+    return Adapter(kind=recipe.adapter, rank=recipe.adapter_rank, seed=recipe.seed)

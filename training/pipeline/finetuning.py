@@ -1,0 +1,90 @@
+"""Fine-tuning: f, g and the language model learn together from the answers.
+
+A step's rows belong to a few candidates' texts. Those are read with gradient, and some texts of the histories too;
+the vectors of all others are as they were at the end of the last epoch.
+"""
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.config.recipe import Recipe
+from training.data.collate import Assembler, drawn_rows, text_batches
+from training.language.adapters import NONE
+from training.language.encoder import TextEncoder
+from training.language.text_embeddings import TextTable
+from training.models.additive import AdditiveModel
+from training.models.losses import binary_loss
+
+
+class Tuning:
+    """Batches, loss and learning rates of fine-tuning.
+
+    Args:
+        model: f and g.
+        encoder: the language model.
+        table: the texts with their vectors.
+        assembler: makes batches of rows.
+        labels: of all rows.
+        rows: (N,) row numbers to learn from.
+        recipe: the settings.
+        device: where the modules are.
+    """
+
+    def __init__(
+        self,
+        model: AdditiveModel,
+        encoder: TextEncoder,
+        table: TextTable,
+        assembler: Assembler,
+        *,
+        labels: np.ndarray,
+        rows: np.ndarray,
+        recipe: Recipe,
+        device: str,
+    ) -> None:
+        self.model, self.encoder, self.table, self.assembler = model, encoder, table, assembler
+        self.labels, self.rows, self.recipe, self.device = labels, rows, recipe, device
+        self._fresh = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
+
+    def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """An epoch's batches."""
+        recipe = self.recipe
+        drawn = drawn_rows(self.labels, self.rows, recipe.negatives, rng)
+        texts = recipe.texts_per_step
+        text_id, size = self.assembler.text_id, recipe.max_rows_per_step
+        return text_batches(drawn, text_id, num_texts=texts, size=size, rng=rng)
+
+    def draw(self, rows: np.ndarray, rng: np.random.Generator) -> None:
+        """Choose the texts that a step reads with gradient: its candidates and some of its history texts."""
+        candidates = np.unique(self.assembler.text_id[rows])
+        others = np.setdiff1d(self.assembler.text_ids(rows), candidates, assume_unique=True)
+        count = min(self.recipe.history_texts_per_step, len(others))
+        self._fresh = np.concatenate([candidates, rng.choice(others, count, replace=False)])
+
+    def loss(self, rows: np.ndarray, _rng: np.random.Generator) -> Tensor:
+        """Mean binary loss of f + g, plus what the adapter adds."""
+        batch, text_ids = self.assembler.batch(rows)
+        # The language model alone computes in bf16: f tells cosines apart by less than that can hold.
+        cuda = torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
+        with cuda:
+            vectors = self.table.mixed(text_ids, self._fresh[np.isin(self._fresh, text_ids)])
+        f_N, g_NK = self.model(batch.to(self.device), vectors)
+        loss = binary_loss(f_N[:, None] + g_NK, self.labels[rows], self.recipe.negatives)
+        return loss + self.encoder.penalty()
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimizer's groups: f, g, then the language model by depth, each with its own learning rate."""
+        recipe, decay = self.recipe, {"weight_decay": self.recipe.weight_decay}
+        rate = recipe.learning_rate_encoder if recipe.adapter == NONE else recipe.learning_rate_adapter
+        return [
+            {"params": list(self.model.words.parameters()), "lr": recipe.learning_rate_head, **decay},
+            {"params": list(self.model.tabular.parameters()), "lr": recipe.learning_rate_tabular, **decay},
+            *(
+                {"params": values, "lr": share * rate, **decay}
+                for share, values in self.encoder.by_depth(recipe.layer_decay).items()
+            ),
+        ]

@@ -1,0 +1,178 @@
+"""Fitting: examples and a recipe become a bundle.
+
+What is learned in between, and in which order, is the matter of `training.pipeline.phases`.
+"""
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
+from expectations.errors import DataError
+from expectations.storage.hashes import file_hash, fingerprint
+from training.config.recipe import Recipe
+from training.data.dataset import Examples, read_examples
+from training.data.split import TRAIN, VALIDATION
+from training.inference.bundle import write_bundle
+from training.pipeline.context import Run
+from training.pipeline.phases import Course
+from training.pipeline.trainer import Stage, run_stage
+from training.pipeline.warm_start import Champion, shortened
+from training.runtime import distributed
+from training.runtime.checkpoint import Checkpoints, Progress, under
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """What a fit made.
+
+    Attributes:
+        bundle: the bundle's folder.
+        hash: the bundle's hash.
+        metrics: figures on the validation part, of the model before the refit.
+        history: one entry for each epoch: stage, epoch, steps, train_loss, learning_rate, figures.
+        seconds: wall time by step.
+        warm_starts: how many fits in a row, this one the last of them, began with a champion; 0: from scratch.
+        start: with what it began, and where that is not the champion, why.
+    """
+
+    bundle: Path
+    hash: str
+    metrics: dict[str, Any]
+    history: list[dict[str, Any]]
+    seconds: dict[str, float]
+    warm_starts: int = 0
+    start: str = "from scratch"
+
+
+def fit(
+    examples: Path,
+    recipe: Recipe,
+    *,
+    out: Path,
+    work: Path,
+    log_dir: Path,
+    champion: Path | None = None,
+    progress: bool = True,
+) -> FitResult:
+    """Train a model.
+
+    Args:
+        examples: an examples folder.
+        recipe: the settings.
+        out: where the bundle's folder is made, named by its hash.
+        work: where checkpoints lie; run again with the same, and it goes on.
+        log_dir: where TensorBoard's scalars go.
+        champion: folder of a bundle to begin with; where it does not fit, that is said, and the fit is from scratch.
+        progress: whether to show progress bars.
+
+    Raises:
+        BundleError: the champion was altered.
+        SchemaError, DataError: the examples cannot be learned from.
+        SettingError: the recipe does not fit them.
+        TransientError: a checkpoint could not be written, or another process of the run has ended.
+    """
+    from torch.utils.tensorboard import SummaryWriter  # its import takes a second
+
+    clock = Clock()
+    progress = progress and distributed.rank() == 0
+    tell = tqdm.write if progress else lambda _: None
+    data = read_examples(examples, spool=work)
+    start, said = _start(champion, data, recipe)
+    tell(said)
+    data = start.after(data) if start else data
+    check_learnable(data)
+    clock.lap("read")
+    run = Run(data, shortened(recipe) if start else recipe, start)
+    clock.lap("texts")
+    files = [examples / name for name in (ROWS, HISTORIES, TEXTS, SCHEMA, FUTURES)]
+    hashes = [file_hash(path) for path in files if path.exists()]
+    checkpoints = Checkpoints(
+        work, fingerprint(recipe.as_dict(), hashes, torch.__version__, start and start.hash)
+    )
+    saved = checkpoints.load()
+    state = saved[1] if saved is not None else Progress(stage="")
+    checkpoints.kept.update(under("kept", saved[0]) if saved is not None else {})
+    with SummaryWriter(str(log_dir)) if distributed.rank() == 0 else nullcontext() as log:
+
+        def go(stage: Stage) -> None:
+            run_stage(stage, run.recipe, state, checkpoints, log=log, bar=progress)
+            clock.lap(stage.name)
+
+        course = Course(run, state, go, checkpoints.kept, tell=tell)
+        course.run_all()
+    warm_starts = start.warm_starts + 1 if start else 0
+    folder, digest = distributed.told(
+        lambda: write_bundle(
+            out,
+            recipe=recipe,
+            data=data,
+            model=run.model,
+            table=run.table,
+            transforms=run.transforms,
+            before=run.pretrained_vectors,
+            metrics=state.facts["metrics"],
+            champion=start.hash if start else None,
+            warm_starts=warm_starts,
+        )
+    )
+    checkpoints.remove()
+    clock.lap("bundle")
+    return FitResult(
+        bundle=folder,
+        hash=digest,
+        metrics=state.facts["metrics"],
+        history=state.history,
+        seconds=clock.laps,
+        warm_starts=warm_starts,
+        start=said,
+    )
+
+
+def _start(folder: Path | None, data: Examples, recipe: Recipe) -> tuple[Champion | None, str]:
+    """The champion, if there is one and a fit can begin with it; and which it is, or why not."""
+    if folder is None:
+        return None, "from scratch"
+    found = Champion.load(folder)
+    problem = found if isinstance(found, str) else found.misfit(data, recipe)
+    if isinstance(found, str) or problem is not None:
+        return None, f"from scratch, not from champion {folder.name[:12]}: {problem}"
+    return (
+        found,
+        f"from champion {found.hash[:12]}, warm start {found.warm_starts + 1} of {recipe.warm_starts}",
+    )
+
+
+class Clock:
+    """Wall time by step."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """End a step."""
+        now = time.perf_counter()
+        self.laps[name] = round(self.laps.get(name, 0.0) + now - self._last, 2)
+        self._last = now
+
+
+def check_learnable(data: Examples) -> None:
+    """Refuse examples whose training or validation part has one kind of answer only.
+
+    Raises:
+        DataError: it has.
+    """
+    for part in (TRAIN, VALIDATION):
+        labels = data.columns["label"][data.part == part]
+        answered = int(labels.sum())
+        if answered == 0 or answered == len(labels):
+            raise DataError(
+                f"examples: of the {len(labels)} rows of the {part} part, {answered} have an answer; a model "
+                "learns from both kinds: bring more outcomes or move test_from"
+            )

@@ -1,0 +1,95 @@
+"""The phase in which the language model alone learns a shop's language, from texts without any label.
+
+What learns is what learns later too (recipe `trainable_layers`, `adapter`), and the head that guesses tokens is
+thrown away after it. Only texts that were known before the validation part are read, and none that is first seen
+there or in the test part; the refit begins with the language model that this phase left.
+"""
+
+import numpy as np
+import torch
+
+from expectations.errors import DataError, SettingError
+from training.config.recipe import Recipe
+from training.data.collate import distinct
+from training.data.dataset import Examples
+from training.data.sampling import rows_of
+from training.data.split import TRAIN
+from training.language.encoder import TextEncoder
+from training.language.pretraining import num_markers, objective_of
+from training.language.text_embeddings import TextTable
+from training.pipeline.trainer import Stage
+
+
+def domain_stage(
+    name: str, recipe: Recipe, encoder: TextEncoder, table: TextTable, text_ids: np.ndarray
+) -> Stage | None:
+    """The stage in which the language model learns from texts; None where the recipe leaves it out.
+
+    Args:
+        name: the stage's name.
+        recipe: objective, epochs, learning rate, texts in a step.
+        encoder: the language model; changed as the stage goes on.
+        table: the tokens of all texts.
+        text_ids: the texts to learn from, see `known_text_ids`.
+
+    Raises:
+        SettingError: the objective does not fit the language model, or nothing of it learns.
+        DataError: no text holds a word.
+    """
+    if recipe.domain_epochs == 0:
+        return None
+    if not encoder.learns:
+        raise SettingError(
+            f"domain_epochs is {recipe.domain_epochs}, but trainable_layers is {recipe.trainable_layers}: nothing "
+            "of the language model learns; set trainable_layers to -1 or above 0, or domain_epochs to 0"
+        )
+    worded = text_ids[table.lengths[text_ids] > num_markers(encoder)]
+    if not len(worded):
+        raise DataError(f"none of the {len(text_ids)} texts known before the validation part holds a word")
+    torch.manual_seed(recipe.seed)
+    lesson = objective_of(recipe.domain_objective, encoder).to(table.device)
+    learning = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    return Stage(
+        name=name,
+        modules={"encoder": encoder, "lesson": lesson},
+        groups=[
+            {
+                "params": [*learning, *lesson.parameters()],
+                "lr": recipe.domain_learning_rate,
+                "weight_decay": recipe.weight_decay,
+            }
+        ],
+        planned=recipe.domain_epochs,
+        epochs=recipe.domain_epochs,
+        batches=lambda rng: length_batches(worded, table.lengths, recipe.domain_texts_per_step, rng),
+        loss=lambda chosen, rng: lesson.loss(encoder, *table.padded(chosen), rng),
+        finish=lambda: None,
+        validate=None,
+    )
+
+
+def known_text_ids(data: Examples) -> np.ndarray:
+    """Numbers of the texts known before the validation part, ascending.
+
+    They are the training part's candidates, queries and histories, and what the futures that were over by then
+    tell of.
+    """
+    train, columns = rows_of(data.part, TRAIN), data.columns
+    histories, later = [distinct(columns, "history_id", train)], np.zeros(0, dtype=np.int64)
+    if data.futures is not None:
+        over = data.futures.over_by(columns["event_timestamp"][data.part != TRAIN].min())
+        histories.append(data.futures.history_id[over])
+        later, _ = data.futures.texts_of(over)
+    before = data.histories.texts(np.unique(np.concatenate(histories)))
+    found = [distinct(columns, name, train) for name in ("text_id", "query_id")]
+    text_ids = np.unique(np.concatenate([*found, before, later])).astype(np.int64)
+    return text_ids[text_ids >= 0]
+
+
+def length_batches(
+    text_ids: np.ndarray, lengths: np.ndarray, size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Batches of at most `size` texts of nearly equal length, in random order: hardly any padding is read."""
+    order = text_ids[np.lexsort((rng.random(len(text_ids)), lengths[text_ids]))]
+    batches = np.array_split(order, -(-len(order) // size))
+    return [batches[place] for place in rng.permutation(len(batches))]

@@ -1,0 +1,172 @@
+"""Starting from the champion: a periodic retraining learns what is new, not everything once more.
+
+The champion's weights (language model, f, g) are where training begins, its transforms are kept, so that the
+weights mean what they meant. g learns from all rows for a share of the recipe's epochs (`warm_share`). f and the
+language model, which soon know few answers by heart, learn from the new rows and as many old ones, so that
+the old are not forgotten (Rolnick et al. 2019, "Experience Replay for Continual Learning").
+
+The champion has learned from every row before its test part began, so the rows from then on are all that can
+still tell how good it is: the validation part is of them alone. Where most answers are new there is little to
+begin with, and after some warm starts in a row (`warm_starts`) weights remember a past that is over (Ash &
+Adams 2020, "On Warm-Starting Neural Network Training"): both times the fit is from scratch.
+"""
+
+import copy
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from expectations.contracts.bundle import verify_bundle
+from expectations.errors import BundleError
+from training.config.recipe import Recipe
+from training.data.dataset import Examples
+from training.data.split import TEST, TRAIN, VALIDATION
+from training.evaluation.baselines import pretrained_vectors
+from training.inference.bundle import ENCODER
+from training.inference.predictor import Scorer
+from training.language.text_embeddings import TextTable
+from training.models.additive import AdditiveModel
+
+FEWEST = 20  # answered rows, and others, without which a validation part tells nothing
+FREE = ("seed", "warm_share", "warm_starts")  # settings in which champion and recipe may differ
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """The bundle that a fit begins with.
+
+    Attributes:
+        folder: the bundle's folder.
+        scorer: the bundle in memory.
+    """
+
+    folder: Path
+    scorer: Scorer
+
+    @classmethod
+    def load(cls, folder: Path) -> "Champion | str":
+        """The champion, or why it cannot be begun with.
+
+        Raises:
+            BundleError: it was altered.
+        """
+        verify_bundle(folder)
+        try:
+            return cls(folder=folder, scorer=Scorer.load(folder))
+        except BundleError as error:  # made by older code
+            return str(error)
+
+    @property
+    def hash(self) -> str:
+        """The bundle's hash."""
+        return self.scorer.hash
+
+    @property
+    def encoder(self) -> str:
+        """Where its language model lies."""
+        return str(self.folder / ENCODER)
+
+    @property
+    def warm_starts(self) -> int:
+        """How many fits in a row, it the last of them, began with a champion."""
+        return self.scorer.manifest.warm_starts
+
+    @cached_property
+    def learned_until(self) -> np.datetime64 | None:
+        """Everything that it has learned from lies before this moment; None where it does not say."""
+        moment = self.scorer.manifest.data.get("learned_until")
+        return None if moment is None else np.datetime64(pd.Timestamp(moment), "us")
+
+    @property
+    def knows_purchases(self) -> bool:
+        """Whether its f learned from purchases."""
+        return bool(self.scorer.model.words.centred)
+
+    def misfit(self, data: Examples, recipe: Recipe) -> str | None:
+        """Why a fit to these examples cannot begin with it, or None."""
+        manifest, schema = self.scorer.manifest, data.schema
+        if manifest.source != schema.source:
+            return f"it was trained on {manifest.source}, these are examples of {schema.source}"
+        for kind in ("numeric", "categorical"):
+            before, now = list(getattr(manifest, kind)), list(getattr(schema, kind))
+            if before != now:
+                changed = sorted(set(before) ^ set(now)) or ["their order"]
+                return f"the {kind} features differ: {', '.join(changed[:5])}"
+        for name, value in recipe.as_dict().items():
+            if name not in FREE and manifest.recipe.get(name) != value:
+                return f"its recipe differs: {name} was {manifest.recipe.get(name)!r} and is {value!r}"
+        if self.warm_starts >= recipe.warm_starts:
+            return f"{self.warm_starts} fits in a row began with a champion, the most that warm_starts allows"
+        return self._too_little_new(data, recipe)
+
+    def _too_little_new(self, data: Examples, recipe: Recipe) -> str | None:
+        if self.learned_until is None:
+            return "it does not say until when it has learned"
+        after = self.after(data)
+        labels = after.labels[after.part == VALIDATION]
+        answered = int(labels.sum())
+        if min(answered, len(labels) - answered) < FEWEST:
+            return (
+                f"{len(labels)} rows of the validation part are newer than what it has learned from (until "
+                f"{self.learned_until}), {answered} of them answered: too few to tell how good it is"
+            )
+        before_test = data.part != TEST
+        known, new = (
+            int(data.labels[before_test & rows].sum()) for rows in (~self._new(data), self._new(data))
+        )
+        if new > known:
+            return f"most answers are new: {new}, beside {known} that it has learned from"
+        if not recipe.refit and not self.has_new(after):
+            return "all new rows are in the validation part, and without refit they would not be learned from"
+        return None
+
+    def after(self, data: Examples) -> Examples:
+        """The examples, with those rows of the validation part that it has learned from in the training part."""
+        seen = (data.part == VALIDATION) & ~self._new(data)
+        part = data.part.copy()
+        part[seen] = TRAIN
+        return replace(data, part=part)
+
+    def has_new(self, data: Examples) -> bool:
+        """Whether the training part has rows that it has not learned from."""
+        return bool((self._new(data) & (data.part == TRAIN)).any())
+
+    def rehearsed(self, data: Examples, rows: np.ndarray, seed: int) -> np.ndarray:
+        """Of some rows, those that it has not learned from, and as many that it has, drawn by a seed."""
+        new = self._new(data)[rows]
+        known = rows[~new]
+        rng = np.random.default_rng(seed)
+        return np.sort(np.r_[rows[new], rng.choice(known, min(len(known), int(new.sum())), replace=False)])
+
+    def _new(self, data: Examples) -> np.ndarray:
+        return np.asarray(data.columns["event_timestamp"] >= self.learned_until)
+
+    def texts_before(self, texts: list[str], recipe: Recipe) -> Tensor:
+        """Vectors of texts, (T, E), by the recipe's language model as it was before any fine-tuning."""
+        return pretrained_vectors(recipe, texts, self.folder, self.scorer.texts.known)
+
+    def fill(self, table: TextTable, texts: list[str]) -> None:
+        """Bring the table's vectors to what its language model says; only texts that are new to it are read."""
+        places = np.array([self.scorer.texts.known.get(text, -1) for text in texts])
+        table.vectors.copy_(self.scorer.texts.vectors[torch.from_numpy(places).clamp_min(0)])
+        table.refresh(np.flatnonzero(places < 0))
+
+    def model(self) -> AdditiveModel:
+        """A copy of its f and g, what they know of topics and shoppers with them, not calibrated."""
+        model = copy.deepcopy(self.scorer.model)
+        model.slope.fill_(1)
+        model.shift.fill_(0)
+        return model.eval()
+
+
+def shortened(recipe: Recipe) -> Recipe:
+    """The recipe of a fit that begins with a champion: a share of the epochs, at least one where there were any."""
+    share = recipe.warm_share
+    epochs = {name: math.ceil(share * getattr(recipe, name)) for name in ("tabular_epochs", "epochs")}
+    return replace(recipe, purchase_epochs=0, **epochs)
