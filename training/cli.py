@@ -51,7 +51,6 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from dataclasses import replace
 
     from training.config.recipe import read_recipe
     from training.hpo.search import search, table
@@ -59,7 +58,7 @@ def _search(options: argparse.Namespace) -> int:
     recipe = read_recipe(options.recipe)
     found = search(
         options.examples,
-        replace(recipe, metric=options.metric or recipe.metric),
+        recipe.updated(early_stopping={"metric": options.metric or recipe.early_stopping.metric}),
         space=options.space,
         out=options.out,
         trials=options.trials,
@@ -114,7 +113,9 @@ def _new_encoder(options: argparse.Namespace) -> int:
         max_tokens=options.max_tokens,
         seed=options.seed,
     )
-    print(f'encoder = "{place}"  # for a recipe; domain_epochs teaches it the language of the texts')
+    print(
+        f'[encoder]\nname = "{place}"  # for a recipe; language_epochs teaches it the language of the texts'
+    )
     return 0
 
 

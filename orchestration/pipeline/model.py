@@ -52,7 +52,7 @@ def train(workspace: Workspace, *, full: bool = False) -> Made:
         "seconds": result.seconds,
         "start": result.start,
         "warm_starts": result.warm_starts,
-        "metric": recipe.metric,
+        "metric": recipe.early_stopping.metric,
         "log_dir": str(folder / "tensorboard" / version),
     }
     write_json(pointer, facts)

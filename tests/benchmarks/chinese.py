@@ -14,7 +14,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,8 @@ def main() -> int:
     options = _options()
     shop, data = _shop(options)
     encoder = _encoder(options, data)
-    recipe = replace(read_recipe(HERE / "chinese.toml"), encoder=str(encoder))
-    untaught = replace(recipe, domain_epochs=0)
+    recipe = read_recipe(HERE / "chinese.toml").updated(encoder={"name": str(encoder)})
+    untaught = recipe.updated(pretraining={"language_epochs": 0})
     scorers: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
         TF_IDF: ("tf_idf", lambda _: tf_idf(data)),
         PLAIN: ("plain", lambda folder: ours(folder, shop.examples, untaught)),
@@ -163,10 +162,10 @@ def summary(data: Examples, measured: dict[str, dict[str, Any]], recipe: Recipe)
         "rows": {part: int((data.part == part).sum()) for part in (TRAIN, VALIDATION, TEST)},
         "encoder": {
             **SIZES,
-            "vocabulary": read_json(Path(recipe.encoder) / "config.json")["vocab_size"],
-            "parameters": _num_parameters(Path(recipe.encoder)),
+            "vocabulary": read_json(Path(recipe.encoder.name) / "config.json")["vocab_size"],
+            "parameters": _num_parameters(Path(recipe.encoder.name)),
         },
-        "recipe": {**recipe.as_dict(), "encoder": Path(recipe.encoder).name},
+        "recipe": recipe.updated(encoder={"name": Path(recipe.encoder.name).name}).as_dict(),
         "figures": {
             name: {
                 "accuracy": _accuracy(labels, scored[name]),

@@ -10,6 +10,7 @@ ELSEWHERE = 0.9357  # TF-IDF on another random fifth, by the data set's own shee
 def page(found: dict[str, Any]) -> str:
     """The figures as Markdown."""
     rows, encoder, recipe = found["rows"], found["encoder"], found["recipe"]
+    reading, lessons = recipe["encoder"], recipe["pretraining"]
     table = [
         f"| {name} | {one['accuracy']:.4f} | {one['auc']:.4f} | {one['validation_auc']:.4f} "
         f"| {one['cpu_seconds']:,.0f} |"
@@ -36,9 +37,9 @@ def page(found: dict[str, Any]) -> str:
             f"made from nothing: layers: {encoder['layers']}, width {encoder['width']}, "
             f"{encoder['parameters'] / 1e6:.1f} M parameters, a vocabulary of {encoder['vocabulary']:,} pieces from "
             "the training part's texts. A piece's vector begins with the texts in which it occurs (no answers are "
-            f"needed for that), all else is random. Texts are cut at {recipe['max_tokens']} tokens; a step leaves out "
-            f"{recipe['token_dropout']:.0%} of them. Both fits begin with the same weights. Taught first: masked "
-            f"tokens of the training part's texts, {recipe['domain_epochs']} epochs.",
+            f"needed for that), all else is random. Texts are cut at {reading['max_tokens']} tokens; a step leaves out "
+            f"{reading['token_dropout']:.0%} of them. Both fits begin with the same weights. Taught first: masked "
+            f"tokens of the training part's texts, {lessons['language_epochs']} epochs.",
             "",
             "| scorer | accuracy | AUC | AUC, validation | CPU seconds |",
             "|---|---|---|---|---|",
@@ -79,5 +80,5 @@ def _verdict(found: dict[str, Any]) -> str:
         f"TF-IDF {level}. Masked tokens first change the accuracy by {100 * gain['value']:+.2f} points, {sure}; their "
         f"loss went from {masked[0]:.2f} to {masked[-1]:.2f} in {len(masked)} epochs. After the last epoch on answers "
         f"the loss is {answers['train_loss']:.2f} in training and {answers['log_loss']:.2f} on the validation part. "
-        "Pretrained Chinese weights have read more than these texts: where they are at hand, name them as `encoder`."
+        "Pretrained Chinese weights have read more than these texts: where they are at hand, name them in `[encoder]`."
     )

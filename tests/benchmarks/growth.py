@@ -50,13 +50,13 @@ NUMERIC = ("user_events", "item_popularity", "cross_visits", "cross_amount", "cr
 CATEGORICAL = ("item_kind", "context_channel")
 MIB = 2**20
 RECIPE = {
-    "purchase_epochs": 0,
-    "tabular_epochs": 1,
-    "epochs": 1,
-    "trainable_layers": 1,
-    "max_tokens": 24,
-    "refit": False,
-    "max_rows_per_step": 4096,  # what a step holds is the recipe's choice, and the same for all sizes
+    "pretraining.next_interaction_epochs": 0,
+    "tabular_model.epochs": 1,
+    "finetuning.epochs": 1,
+    "encoder.trainable_layers": 1,
+    "encoder.max_tokens": 24,
+    "early_stopping.refit": False,
+    "finetuning.max_rows_per_step": 4096,  # what a step holds is the recipe's choice, and the same for all sizes
 }
 
 
@@ -85,7 +85,7 @@ def measured(folder: Path, size: int) -> dict[str, Any]:
     if not encoder.exists():
         write_encoder(encoder)
     recipe = folder / "recipe.toml"
-    settings = {**RECIPE, "encoder": str(encoder)}
+    settings = {**RECIPE, "encoder.name": str(encoder)}
     recipe.write_text("\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items()))
     out = folder / f"out-{size}"
     command = [sys.executable, "-m", "training", "fit", "--quiet", "--recipe", str(recipe)]

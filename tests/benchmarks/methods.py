@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,16 +44,16 @@ TURNS_OF = {"train": 512, "dev": 200, "test": 500}  # turns drawn from each spli
 PAGE, RESULTS = Path(__file__).with_suffix(".md"), Path(__file__).parent / "results" / "methods.json"
 # The same for all methods: no shoppers' pasts, so f reads the candidate's words and g is one number.
 COMMON: dict[str, Any] = {
-    "max_tokens": 24,
-    "tabular_epochs": 1,
-    "members": 1,
-    "purchase_epochs": 0,
-    "epochs": 3,
-    "patience": 3,
-    "negatives": 1.0,
-    "texts_per_step": 32,
-    "learning_rate_head": 1e-2,
-    "refit": False,
+    "encoder.max_tokens": 24,
+    "tabular_model.epochs": 1,
+    "tabular_model.ensemble_size": 1,
+    "pretraining.next_interaction_epochs": 0,
+    "finetuning.epochs": 3,
+    "early_stopping.patience": 3,
+    "finetuning.negative_sampling_rate": 1.0,
+    "finetuning.texts_per_step": 32,
+    "finetuning.text_model_learning_rate": 1e-2,
+    "early_stopping.refit": False,
     "seed": 1,
 }
 READING = """With 512 turns and 48 steps no way of tuning leaves the frozen model's interval behind. Full
@@ -64,16 +64,17 @@ two layers, above lower ones that are read once and kept, take a quarter of the 
 Where we lose: AdaLoRA and the top layers gain nothing yet, and the prefix is worse than no tuning: a new prefix
 takes attention away from the text, and 48 steps do not win it back. Bottleneck adapters (Houlsby et al. 2019) are
 not here: peft 0.21 has none that fits encoders and decoders alike."""
-LAYERS, ENCODER, ADAPTER = "trainable_layers", "learning_rate_encoder", "learning_rate_adapter"
+LAYERS, KIND = "encoder.trainable_layers", "encoder.adapter"
+ENCODER, ADAPTER = "finetuning.encoder_learning_rate", "finetuning.adapter_learning_rate"
 # What differs, and the learning rates to choose from by the validation part.
 METHODS: dict[str, tuple[dict[str, Any], str, tuple[float, ...]]] = {
     "frozen": ({LAYERS: 0}, ENCODER, (0.0,)),
     "top 2 layers": ({LAYERS: 2}, ENCODER, (5e-5,)),
     "full": ({LAYERS: -1}, ENCODER, (5e-5,)),
-    "LoRA": ({LAYERS: -1, "adapter": "lora"}, ADAPTER, (1e-3, 5e-3)),
-    "AdaLoRA": ({LAYERS: -1, "adapter": "adalora"}, ADAPTER, (1e-3, 5e-3)),
-    "prefix": ({LAYERS: -1, "adapter": "prefix"}, ADAPTER, (1e-2, 5e-2)),
-    "IA³": ({LAYERS: -1, "adapter": "ia3"}, ADAPTER, (1e-2, 5e-2)),
+    "LoRA": ({LAYERS: -1, KIND: "lora"}, ADAPTER, (1e-3, 5e-3)),
+    "AdaLoRA": ({LAYERS: -1, KIND: "adalora"}, ADAPTER, (1e-3, 5e-3)),
+    "prefix": ({LAYERS: -1, KIND: "prefix"}, ADAPTER, (1e-2, 5e-2)),
+    "IA³": ({LAYERS: -1, KIND: "ia3"}, ADAPTER, (1e-2, 5e-2)),
 }
 
 
@@ -159,7 +160,7 @@ def measure(method: str, rate: float, examples: Path) -> Measured:
     """One fit of one method in this process."""
     import torch
 
-    from training.config.recipe import read_recipe
+    from training.config.recipe import nested, read_recipe
     from training.data.dataset import read_examples
     from training.data.split import TEST
     from training.evaluation.bootstrap import draw_weights, interval, resampled_figures
@@ -170,7 +171,7 @@ def measure(method: str, rate: float, examples: Path) -> Measured:
 
     torch.set_num_threads(1)
     settings, name, _ = METHODS[method]
-    recipe = replace(read_recipe(None), **{**COMMON, **settings, name: rate})
+    recipe = read_recipe(None).updated(**nested({**COMMON, **settings, name: rate}))
     processor = SimpleNamespace(perf_counter=time.process_time)  # the machine may be shared
     with tempfile.TemporaryDirectory() as folder, patch("training.pipeline.fit.time", processor):
         work = Path(folder)
@@ -240,9 +241,9 @@ def page(found: dict[str, Any]) -> str:
         f"{described(found['machine'])}; one thread for each fit. Command: `make bench-methods`.",
         "",
         f"Does a customer's turn agree to something? {rows['train']} turns to learn from, {rows['validation']} "
-        f"to choose the best of {COMMON['epochs']} epochs and of the learning rates tried, {rows['test']} to "
-        f"test on, all different; {SHARE:.0%} of them agree. all-MiniLM-L6-v2, one seed; in brackets, where "
-        f"95 % of 1,000 resampled test parts lie. Rates tried: {tried}.",
+        f"to choose the best of {COMMON['finetuning.epochs']} epochs and of the learning rates tried, "
+        f"{rows['test']} to test on, all different; {SHARE:.0%} of them agree. all-MiniLM-L6-v2, one seed; "
+        f"in brackets, where 95 % of 1,000 resampled test parts lie. Rates tried: {tried}.",
         "",
         "| method | learning rate | parameters that learn | processor seconds an epoch | peak memory, MiB "
         "| AUC | AP |",

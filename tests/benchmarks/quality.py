@@ -9,7 +9,6 @@ after a change of code or recipe computes again only what the change touches. Th
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from expectations.errors import RecommenderError, SchemaError
@@ -20,7 +19,7 @@ from tests.benchmarks.quality_ceilings import bought_later
 from tests.benchmarks.quality_facts import facts
 from tests.benchmarks.quality_page import page
 from tests.benchmarks.quality_rivals import covers_of
-from training.config.recipe import read_recipe
+from training.config.recipe import nested, read_recipe
 
 QUICK = Effort(
     seeds=(7,),
@@ -32,15 +31,15 @@ QUICK = Effort(
 )
 # Enough of every stage to see that it runs; figures of a quick run say nothing.
 QUICK_RECIPE = {
-    "max_tokens": 4,
-    "refit": False,
-    "tabular_epochs": 1,
-    "trees": 10,
-    "purchase_epochs": 1,
-    "purchase_steps": 4,
-    "negatives": 0.01,
-    "texts_per_step": 128,
-    "history_texts_per_step": 2,
+    "encoder.max_tokens": 4,
+    "early_stopping.refit": False,
+    "tabular_model.epochs": 1,
+    "tabular_model.num_trees": 10,
+    "pretraining.next_interaction_epochs": 1,
+    "pretraining.next_interaction_steps": 4,
+    "finetuning.negative_sampling_rate": 0.01,
+    "finetuning.texts_per_step": 128,
+    "finetuning.history_texts_per_step": 2,
 }
 
 
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = read_recipe(options.recipe)
         effort = QUICK if options.quick else Effort()
         if options.quick and options.recipe is None:
-            recipe = replace(recipe, **QUICK_RECIPE)
+            recipe = recipe.updated(**nested(QUICK_RECIPE))
         tables = (covers_of(checked), bought_later(checked))
         bench = Bench(examples, *tables, recipe, effort, Store(work, tell), jobs=options.jobs)
         found = {"jobs": options.jobs, **facts(bench, bench.run(), bench.textbook())}

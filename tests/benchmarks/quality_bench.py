@@ -4,7 +4,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,9 @@ class Bench:
     def run(self) -> dict[str, Runs]:
         """Train and score every method but the textbook: its runs, one for each seed."""
         found = dict(self._rivals())
-        searched = Variant(name="ours_searched", title="ours, not refitted", changes={"refit": False})
+        searched = Variant(
+            name="ours_searched", title="ours, not refitted", changes={"early_stopping.refit": False}
+        )
         variants = (OURS, FROZEN, OURS_UNCROSSED, OURS_TOLD, PAST, PAST_UNCROSSED, PAST_TOLD)
         fits = [(variant, seed) for seed in self.effort.seeds for variant in variants]
         fits.append((searched, self.effort.seeds[0]))
@@ -222,7 +224,7 @@ class Bench:
 
     def _plan(self, variant: Variant, seed: int) -> tuple[Recipe, str, Path]:
         """The recipe of a fit, the key that it is kept under, and its folder while it runs."""
-        recipe = replace(self.recipe, seed=seed)
+        recipe = self.recipe.updated(seed=seed)
         key = self._key(quality_ours.__file__, training_code(), recipe.as_dict())
         return recipe, key, self.store.folder / f"{variant.name}-{seed}-{key}"
 
@@ -235,7 +237,7 @@ class Bench:
         whole = training_textbook.drawn_lists(data.labels, lists, self.test, lists=effort.test_lists, seed=2)
 
         def make(seed: int) -> dict[str, np.ndarray]:
-            textbook = Textbook(self.recipe.encoder, seed=seed)
+            textbook = Textbook(self.recipe.encoder.name, seed=seed)
             lesson = textbook.fit(data, learned.rows, share=learned.share, seconds=effort.textbook_seconds)
             self.store.tell(f"textbook: {lesson.rows} rows in {lesson.seconds:.0f} s, now scoring")
             return {
@@ -245,7 +247,7 @@ class Bench:
                 "fit_seconds": np.array(lesson.seconds),
             }
 
-        key = self._key(training_textbook.__file__, self.recipe.encoder)
+        key = self._key(training_textbook.__file__, self.recipe.encoder.name)
         runs = [
             self.store.arrays(f"textbook-{seed}", key, lambda seed=seed: make(seed))
             for seed in effort.seeds[: effort.textbook_seeds]

@@ -9,7 +9,7 @@ from typing import Any
 
 from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
 from tests.benchmarks.quality_rivals import Scored
-from training.config.recipe import Recipe
+from training.config.recipe import Recipe, nested
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, VALIDATION
 from training.inference.predictor import Scorer
@@ -36,10 +36,10 @@ COVERED = (
 )
 # f stays silent; as it would be in vain, no more than a text's marker tokens are read.
 SILENT: Mapping[str, Any] = {
-    "trainable_layers": 0,
-    "purchase_epochs": 0,
-    "epochs": 0,
-    "max_tokens": 2,
+    "encoder.trainable_layers": 0,
+    "pretraining.next_interaction_epochs": 0,
+    "finetuning.epochs": 0,
+    "encoder.max_tokens": 2,
 }
 
 
@@ -61,7 +61,7 @@ class Variant:
 
 
 OURS = Variant(name="ours", title="ours")
-FROZEN = Variant(name="frozen", title="ours, language model frozen", changes={"trainable_layers": 0})
+FROZEN = Variant(name="frozen", title="ours, language model frozen", changes={"encoder.trainable_layers": 0})
 PAST = Variant(name="past", title="ours without the words (g alone)", changes=SILENT)
 OURS_UNCROSSED = Variant(name="ours_uncrossed", title="ours", without=CROSS)
 PAST_UNCROSSED = Variant(name="past_uncrossed", title=PAST.title, changes=SILENT, without=CROSS)
@@ -82,11 +82,11 @@ def trained(variant: Variant, examples: Path, recipe: Recipe, *, work: Path) -> 
         Probabilities, and the seconds of the fit (of its last part where it was resumed).
     """
     folder = without(examples, work / "examples", variant.without) if variant.without else examples
-    changed = replace(recipe, **variant.changes)
+    changed = recipe.updated(**nested(variant.changes))
     start = time.perf_counter()
     result = fit(folder, changed, out=work / "out", work=work / "fit", log_dir=work / "log")
     seconds = time.perf_counter() - start
-    scored = _scored(read_examples(folder), result.bundle, with_validation=not changed.refit)
+    scored = _scored(read_examples(folder), result.bundle, with_validation=not changed.early_stopping.refit)
     shutil.rmtree(work)
     return scored, seconds
 

@@ -86,11 +86,13 @@ class Readers:
             seed: of the fit.
         """
         examples = self.examples(setting, known, out)
-        recipe = replace(self.recipe, seed=seed, epochs=self.recipe.epochs if setting.words else 0)
+        recipe = self.recipe.updated(
+            seed=seed, finetuning={"epochs": self.recipe.finetuning.epochs if setting.words else 0}
+        )
         if self._reading is None:
             self._reading = Reading(examples.texts, recipe, None, first_device())
         run = Run(examples, recipe, reading=self._reading)
-        state, watch = Progress(stage=""), Watch(recipe.metric, lambda *_: None)
+        state, watch = Progress(stage=""), Watch(recipe.early_stopping.metric, lambda *_: None)
         with SummaryWriter(str(out)) as log:
             Course(
                 run,

@@ -1,13 +1,13 @@
 """The parts of the table of methods: its rows, and its page."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks import methods
 from tests.benchmarks.machine import machine
-from training.config.recipe import read_recipe
+from training.config.recipe import nested, read_recipe
 from training.data.split import TEST, TRAIN, VALIDATION
 
 
@@ -28,8 +28,8 @@ def test_no_turn_is_in_two_parts(tmp_path: Path) -> None:
 def test_methods_are_recipes(method: str) -> None:
     settings, name, rates = methods.METHODS[method]
     for rate in rates:
-        recipe = replace(read_recipe(None), **{**methods.COMMON, **settings, name: rate})
-        assert getattr(recipe, name) == rate
+        recipe = read_recipe(None).updated(**nested({**methods.COMMON, **settings, name: rate}))
+        assert recipe.flat()[name] == rate
 
 
 def test_the_page_has_one_line_for_each_method_at_its_best_rate() -> None:

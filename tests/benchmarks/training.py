@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from tests.benchmarks.after_demo import SOURCE, command_line, tell, training_cod
 from tests.benchmarks.training_floor import floor
 from tests.benchmarks.training_page import page
 from tests.benchmarks.training_textbook import LENGTH, Drawn, Lesson, Textbook, as_if_all
-from training.config.recipe import Recipe, read_recipe
+from training.config.recipe import Recipe, nested, read_recipe
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN
 from training.evaluation.metrics import auc, average_precision
@@ -70,13 +70,13 @@ class Effort:
 
 QUICK = Effort(textbook_others=64, test_others=64, most_seconds=8.0, patient_others=64, patient_seconds=8.0)
 QUICK_RECIPE = {
-    "max_tokens": 4,
-    "tabular_epochs": 1,
-    "trees": 10,
-    "purchase_epochs": 1,
-    "purchase_steps": 4,
-    "texts_per_step": 128,
-    "history_texts_per_step": 2,
+    "encoder.max_tokens": 4,
+    "tabular_model.epochs": 1,
+    "tabular_model.num_trees": 10,
+    "pretraining.next_interaction_epochs": 1,
+    "pretraining.next_interaction_steps": 4,
+    "finetuning.texts_per_step": 128,
+    "finetuning.history_texts_per_step": 2,
 }
 
 
@@ -95,7 +95,7 @@ class Bench:
         self, examples: Path, recipe: Recipe, effort: Effort, work: Path, tell: Callable[[str], None]
     ) -> None:
         self.examples, self.effort, self.work, self.tell = examples, effort, work, tell
-        self.recipe = replace(recipe, refit=False, epochs=1)
+        self.recipe = recipe.updated(early_stopping={"refit": False}, finetuning={"epochs": 1})
         self.data: Examples = read_examples(examples)
         self.train = np.flatnonzero(self.data.part == TRAIN)
         self.measured = Drawn.of(
@@ -104,7 +104,7 @@ class Bench:
 
     def run(self) -> dict[str, Any]:
         """Everything; JSON-able."""
-        layers, every = self.recipe.trainable_layers, {"negatives": 1.0}
+        layers, every = self.recipe.encoder.trainable_layers, {"finetuning.negative_sampling_rate": 1.0}
         ours = {"every row": self._kept("ours-every", lambda: self._ours("every row", every))}
         seconds = min(ours["every row"]["whole_seconds"], self.effort.most_seconds)
         top = self._kept("textbook-top", lambda: self._textbook("the recipe's layers", layers, seconds))
@@ -112,7 +112,7 @@ class Bench:
         seen = np.array(top.pop("seen"))
         whole.pop("seen")
         ours["recipe"] = self._kept("ours-recipe", lambda: self._ours("recipe", {}))
-        wide = {**every, "trainable_layers": -1}
+        wide = {**every, "encoder.trainable_layers": -1}
         ours["all layers"] = self._kept("ours-all", lambda: self._ours("all layers", wide))
         ours["same rows"] = self._kept("ours-same", lambda: self._ours("same rows", every, rows=seen))
         patient = self._kept("textbook-patient", lambda: self._patient(layers))
@@ -157,7 +157,7 @@ class Bench:
         folder = (
             self.examples if rows is None else only(self.examples, self.data, rows, self.work / "examples")
         )
-        recipe = replace(self.recipe, **changes)
+        recipe = self.recipe.updated(**nested(changes))
         result = fit(
             folder,
             recipe,
@@ -171,7 +171,7 @@ class Bench:
         mask[self.measured.rows] = True
         learned = self.train if rows is None else rows
         answered = int(self.data.labels[learned].sum())
-        num_rows = answered + round((len(learned) - answered) * recipe.negatives)
+        num_rows = answered + round((len(learned) - answered) * recipe.finetuning.negative_sampling_rate)
         whole = sum(seconds for lap, seconds in result.seconds.items() if lap not in OUTSIDE)
         found = {
             "rows": num_rows,
@@ -205,7 +205,7 @@ class Bench:
         return Drawn.of(self.data.labels, self.train, others=others, seed=0)
 
     def _lesson(self, name: str, layers: int, drawn: Drawn, *, seconds: float, epochs: int) -> dict[str, Any]:
-        textbook = Textbook(self.recipe.encoder, seed=self.recipe.seed, trainable_layers=layers)
+        textbook = Textbook(self.recipe.encoder.name, seed=self.recipe.seed, trainable_layers=layers)
         lesson: Lesson = textbook.fit(
             self.data, drawn.rows, share=drawn.share, seconds=seconds, epochs=epochs
         )
@@ -250,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         examples = options.examples or current_folder(options.home / "examples" / SOURCE)
         recipe, effort = read_recipe(options.recipe), Effort()
         if options.quick:
-            effort, recipe = QUICK, replace(recipe, **QUICK_RECIPE)
+            effort, recipe = QUICK, recipe.updated(**nested(QUICK_RECIPE))
         found = Bench(examples, recipe, effort, work / "fits", tell).run()
     except RecommenderError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")

@@ -41,15 +41,17 @@ class Floor:
 def floor(data: Examples, recipe: Recipe, *, length: int) -> Floor:
     """The floor of a recipe on some examples; `length` is what the textbook pads its rows to."""
     encoder = TextEncoder.load(
-        recipe.encoder, max_tokens=recipe.max_tokens, trainable_layers=recipe.trainable_layers
+        recipe.encoder.name,
+        max_tokens=recipe.encoder.max_tokens,
+        trainable_layers=recipe.encoder.trainable_layers,
     )
-    table = TextTable(encoder, data.texts, batch=recipe.encode_batch)
+    table = TextTable(encoder, data.texts, batch=recipe.encoder.batch_size)
     layers = encoder.num_layers
-    learning = layers if recipe.trainable_layers < 0 else recipe.trainable_layers
+    learning = layers if recipe.encoder.trainable_layers < 0 else recipe.encoder.trainable_layers
     embeddings = sum(p.numel() for name, p in encoder.model.named_parameters() if "embeddings" in name)
     each = (sum(p.numel() for p in encoder.model.parameters()) - embeddings) / max(layers, 1)
     lengths = np.sort(table.lengths)
-    size = recipe.encode_batch
+    size = recipe.encoder.batch_size
     batches = [lengths[start : start + size] for start in range(0, len(lengths), size)]
     candidates = np.unique(data.rows["text_id"].to_numpy()[data.part == TRAIN])
 

@@ -89,7 +89,7 @@ class Fit:
     def run(self) -> None:
         """Fit and measure; written down at the end, so a fit that was stopped is done again as a whole."""
         examples = self._examples()
-        recipe = replace(read_recipe(self.options.recipe), seed=self.seed)
+        recipe = read_recipe(self.options.recipe).updated(seed=self.seed)
         former = Fit(self.options, self.seed, self.arrival, CHAMPION)
         champion = Path(read_json(former.record)["bundle"]) if self.kind == WARM else None
         before, started = time.process_time(), time.perf_counter()

@@ -1,6 +1,5 @@
 """What the serving tests share: a small shop, two models of it, and a home to deploy into."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,25 +33,17 @@ def bundles(later: Shop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     from training.pipeline.fit import fit
 
     folder = tmp_path_factory.mktemp("models")
-    recipe = replace(
-        read_recipe(None),
-        encoder=str(write_encoder(folder / "encoder")),
-        trainable_layers=0,
-        max_tokens=24,
-        members=2,
-        tabular_width=16,
-        tabular_epochs=4,
-        words_width=16,
-        channel_width=8,
-        epochs=2,
-        refit=False,
-        negatives=1.0,
-        tabular_negatives=1.0,
+    recipe = read_recipe(None).updated(
+        encoder={"name": str(write_encoder(folder / "encoder")), "trainable_layers": 0, "max_tokens": 24},
+        tabular_model={"ensemble_size": 2, "hidden_size": 16, "epochs": 4, "negative_sampling_rate": 1.0},
+        text_model={"hidden_size": 16, "projection_size": 8},
+        finetuning={"epochs": 2, "negative_sampling_rate": 1.0},
+        early_stopping={"refit": False},
     )
     return tuple(  # type: ignore[return-value]
         fit(
             later.examples,
-            replace(recipe, seed=seed),
+            recipe.updated(seed=seed),
             out=folder / "bundles",
             work=folder / f"work{seed}",
             log_dir=folder / f"log{seed}",

@@ -1,6 +1,5 @@
 """What the training tests share: a small examples folder, a tiny encoder, a fitted bundle."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,26 +15,24 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe(encoder: Path) -> Recipe:
-    return replace(
-        read_recipe(None),
-        encoder=str(encoder),
-        trainable_layers=1,
-        max_tokens=24,
-        members=2,
-        tabular_width=16,
-        tabular_epochs=4,
-        tabular_learning_rate=2e-2,
-        tabular_batch=256,
-        words_width=16,
-        channel_width=8,
-        purchase_epochs=2,
-        purchase_steps=6,
-        purchases_per_step=16,
-        topics_per_step=4,
-        epochs=2,
-        texts_per_step=4,
-        negatives=0.5,
-        tabular_negatives=0.5,
+    return read_recipe(None).updated(
+        encoder={"name": str(encoder), "trainable_layers": 1, "max_tokens": 24},
+        tabular_model={
+            "ensemble_size": 2,
+            "hidden_size": 16,
+            "epochs": 4,
+            "learning_rate": 2e-2,
+            "batch_size": 256,
+            "negative_sampling_rate": 0.5,
+        },
+        text_model={"hidden_size": 16, "projection_size": 8},
+        pretraining={
+            "next_interaction_epochs": 2,
+            "next_interaction_steps": 6,
+            "next_interaction_batch_size": 16,
+            "next_interaction_candidates": 4,
+        },
+        finetuning={"epochs": 2, "texts_per_step": 4, "negative_sampling_rate": 0.5},
     )
 
 

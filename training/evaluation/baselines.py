@@ -50,10 +50,13 @@ def pretrained_vectors(recipe: Recipe, texts: list[str], bundle: Path, known: Ma
 
 def _read(recipe: Recipe, texts: list[str]) -> Tensor:
     encoder = TextEncoder.load(
-        recipe.encoder, max_tokens=recipe.max_tokens, trainable_layers=0, pooling=recipe.pooling
+        recipe.encoder.name,
+        max_tokens=recipe.encoder.max_tokens,
+        trainable_layers=0,
+        pooling=recipe.encoder.pooling,
     )
     device = first_device()
-    table = TextTable(encoder.to(device), texts, batch=recipe.encode_batch, device=device)
+    table = TextTable(encoder.to(device), texts, batch=recipe.encoder.batch_size, device=device)
     table.refresh()
     return table.vectors.cpu()
 

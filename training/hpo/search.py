@@ -26,7 +26,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TE
 from expectations.errors import RecommenderError, SettingError, TransientError
 from expectations.storage.atomic import write_json, write_text
 from expectations.storage.hashes import file_hash, fingerprint
-from training.config.recipe import Recipe, read_recipe
+from training.config.recipe import Recipe, nested, read_recipe
 from training.data.dataset import read_examples
 from training.evaluation.metrics import LOWER_IS_BETTER
 from training.hpo.space import Space, read_space
@@ -101,7 +101,10 @@ def search(
                 trial = ask(study, tried, recipe)
                 _try(study, trial, runs, recipe, out)
                 if progress:
-                    tqdm.write(_line(_facts(study.trials[trial.number]), recipe.metric), file=sys.stderr)
+                    tqdm.write(
+                        _line(_facts(study.trials[trial.number]), recipe.early_stopping.metric),
+                        file=sys.stderr,
+                    )
         return _result(study, recipe, out)
 
 
@@ -110,18 +113,18 @@ def _try(study: "Study", trial: "Trial", runs: Trials, recipe: Recipe, out: Path
     from torch.utils.tensorboard import SummaryWriter  # its import takes a second
 
     optuna, started = load_optuna(), time.perf_counter()
-    tried = replace(recipe, **trial.params)
+    tried = recipe.updated(**nested(trial.params))
 
     def told(stage: str, epoch: int, value: float) -> None:
         trial.report(value, epoch if stage == PAST else LATER + epoch)
-        over = stage != PAST and epoch == tried.epochs  # nothing would be saved
+        over = stage != PAST and epoch == tried.finetuning.epochs  # nothing would be saved
         if not over and trial.should_prune():
             raise optuna.TrialPruned
 
     states, value, state = optuna.trial.TrialState, None, None
     try:
         with SummaryWriter(str(out / LOG / f"trial-{trial.number}")) as log:
-            value = runs.run(tried, log=log, told=told)[recipe.metric]
+            value = runs.run(tried, log=log, told=told)[recipe.early_stopping.metric]
     except optuna.TrialPruned:
         state = states.PRUNED
     except RecommenderError as error:  # a learning rate too high is a result, too
@@ -139,11 +142,11 @@ def _result(study: "Study", recipe: Recipe, out: Path) -> SearchResult:
         raise SettingError(
             f"{out}: no trial came to an end; the last one's reason: {reasons[-1] if reasons else 'none was run'}"
         )
-    best = replace(recipe, **study.best_params)
-    title = f"# Trial {study.best_trial.number} of a search: {recipe.metric} {study.best_value:.5f} (validation part)\n"
+    best = recipe.updated(**nested(study.best_params))
+    title = f"# Trial {study.best_trial.number} of a search: {recipe.early_stopping.metric} {study.best_value:.5f} (validation part)\n"
     write_text(out / RECIPE, title + recipe_text(best))
     summary = {
-        "metric": recipe.metric,
+        "metric": recipe.early_stopping.metric,
         "best": {**_facts(study.best_trial), "recipe": str(out / RECIPE)},
         "trials": [_facts(trial) for trial in finished(study)],
     }
@@ -153,9 +156,19 @@ def _result(study: "Study", recipe: Recipe, out: Path) -> SearchResult:
 
 def recipe_text(recipe: Recipe) -> str:
     """A recipe as TOML: the settings in which it differs from the packaged one."""
-    packaged = read_recipe(None).as_dict()
-    changed = {name: value for name, value in recipe.as_dict().items() if packaged[name] != value}
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in changed.items())
+    packaged = read_recipe(None).flat()
+    changed = nested({name: value for name, value in recipe.flat().items() if packaged[name] != value})
+    lines = [
+        f"{name} = {json.dumps(value)}" for name, value in changed.items() if not isinstance(value, dict)
+    ]
+    for section, settings in changed.items():
+        if isinstance(settings, dict):
+            lines += [
+                "",
+                f"[{section}]",
+                *(f"{name} = {json.dumps(value)}" for name, value in settings.items()),
+            ]
+    return "\n".join(lines) + "\n"
 
 
 def _facts(trial: "FrozenTrial") -> dict[str, Any]:

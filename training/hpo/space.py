@@ -1,15 +1,22 @@
 """The space of a search: for each setting of the recipe that is searched, choices or a range."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from expectations.errors import SettingError
-from training.config.recipe import Recipe, read_toml, typed
+from training.config.recipe import Recipe, nested, read_toml, typed
 
-KEPT = ("seed", "metric", "refit", "calibrate", "warm_share", "warm_starts")  # trials could not be compared
+KEPT = (  # trials could not be compared
+    "seed",
+    "early_stopping.metric",
+    "early_stopping.refit",
+    "calibration.enabled",
+    "warm_start.epoch_fraction",
+    "warm_start.max_consecutive",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +67,16 @@ def read_space(path: Path | None, recipe: Recipe) -> Space:
     """
     where = f"space {path}" if path else "default space"
     given = read_toml(path or files("training.config").joinpath("recipes/space.toml"), where=where)
-    kinds: dict[str, Any] = {field.name: field.type for field in fields(Recipe) if field.name not in KEPT}
+    given = {
+        dotted: value
+        for name, section in given.items()
+        for dotted, value in (
+            ((f"{name}.{one}", value) for one, value in section.items())
+            if isinstance(recipe.as_dict().get(name), dict) and isinstance(section, dict)
+            else ((name, section),)
+        )
+    }
+    kinds = {name: type(value) for name, value in recipe.flat().items() if name not in KEPT}
     for name in given:
         if name not in kinds:
             reason = "must be the same in every trial" if name in KEPT else "is no setting of the recipe"
@@ -70,7 +86,7 @@ def read_space(path: Path | None, recipe: Recipe) -> Space:
     space = {name: _of(where, name, kinds[name], value) for name, value in given.items()}
     for name, values in space.items():
         for value in values.ends:
-            replace(recipe, **{name: value})  # says what is wrong with it
+            recipe.updated(**nested({name: value}))  # says what is wrong with it
     return space
 
 

@@ -40,7 +40,7 @@ def open_study(out: Path, recipe: Recipe, space: Space, key: str) -> "Study":
     study: Study = optuna.create_study(
         study_name="search",
         storage=f"sqlite:///{(out / STORAGE).absolute()}",
-        direction="minimize" if recipe.metric in LOWER_IS_BETTER else "maximize",
+        direction="minimize" if recipe.early_stopping.metric in LOWER_IS_BETTER else "maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP),
         load_if_exists=True,
     )
@@ -50,7 +50,7 @@ def open_study(out: Path, recipe: Recipe, space: Space, key: str) -> "Study":
         )
     if KEY not in study.user_attrs:
         study.set_user_attr(KEY, key)
-    as_it_is = {name: getattr(recipe, name) for name in space}
+    as_it_is = {name: recipe.flat()[name] for name in space}
     if not study.trials and all(value in space[name] for name, value in as_it_is.items()):
         study.enqueue_trial(as_it_is)
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):

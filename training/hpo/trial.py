@@ -5,7 +5,7 @@ and a later recipe that says the same there gets the same thing.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
@@ -41,12 +41,25 @@ class Noted:
         self.read: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
-        value = self.read[name] = getattr(self._recipe, name)
+        value = getattr(self._recipe, name)
+        if is_dataclass(value):
+            return _NotedSection(name, value, self.read)
+        self.read[name] = value
         return value
 
     def says_the_same(self, read: dict[str, Any]) -> bool:
         """Whether what was once read of a recipe is what this one says there."""
-        return all(getattr(self._recipe, name) == value for name, value in read.items())
+        settings = self._recipe.flat()
+        return all(settings[name] == value for name, value in read.items())
+
+
+class _NotedSection:
+    def __init__(self, section: str, settings: Any, read: dict[str, Any]) -> None:
+        self._section, self._settings, self._read = section, settings, read
+
+    def __getattr__(self, name: str) -> Any:
+        value = self._read[f"{self._section}.{name}"] = getattr(self._settings, name)
+        return value
 
 
 class Once(Generic[T]):
@@ -124,12 +137,12 @@ class Trials:
         Returns:
             Figures on the validation part, as `FitResult.metrics`.
         """
-        recipe = replace(recipe, refit=False)
+        recipe = recipe.updated(early_stopping={"refit": False})
         noted = Noted(recipe)
         run = NotedRun(
             self.data, recipe, self._reading.get(noted, {}, lambda: self._read(cast(Recipe, noted)))
         )
-        state, watch = Progress(stage=""), Watch(recipe.metric, told)
+        state, watch = Progress(stage=""), Watch(recipe.early_stopping.metric, told)
 
         def go(stage: Stage) -> None:
             def learn() -> dict[str, Tensor]:

@@ -91,7 +91,9 @@ class Scorer:
         try:
             recipe = recipe_from(dict(manifest.recipe), where=f"{bundle}/manifest.json")
             transforms = Transforms.read(bundle / TRANSFORMS)
-            encoder = load_saved(bundle / ENCODER, max_tokens=recipe.max_tokens, pooling=recipe.pooling)
+            encoder = load_saved(
+                bundle / ENCODER, max_tokens=recipe.encoder.max_tokens, pooling=recipe.encoder.pooling
+            )
             encoder.to(device)
             weights = load_file(bundle / MODEL)
             model = build_model(

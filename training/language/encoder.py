@@ -217,7 +217,7 @@ class TextEncoder(nn.Module):
         """
         if decay != 1 and not self.layers:
             raise SettingError(
-                f"layer_decay is {decay}, but the layers of {type(self.model).__name__} cannot be found; "
+                f"layerwise_decay is {decay}, but the layers of {type(self.model).__name__} cannot be found; "
                 "set it to 1"
             )
         depth = {

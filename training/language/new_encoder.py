@@ -1,7 +1,7 @@
 """A small language model from nothing: a vocabulary taken from texts, and random weights.
 
 For languages that no pretrained model at hand reads. What is written is what a pretrained model's folder holds
-(config.json, model.safetensors, tokenizer), so a recipe names it as `encoder` and `domain_epochs` teaches it
+(config.json, model.safetensors, tokenizer), so a recipe names it as `encoder` and `language_epochs` teaches it
 the language from the same texts.
 
 Two vocabularies. `characters`: a vocab.txt as bert-base-chinese has, Chinese character by character, other

@@ -80,7 +80,7 @@ def objective_of(objective: str, encoder: TextEncoder) -> Any:
     if objective != fitting:
         kind = "reads forward only" if decodes else "reads in both directions"
         raise SettingError(
-            f"domain_objective is {objective!r}, but {type(encoder.model).__name__} {kind}; "
+            f"language_objective is {objective!r}, but {type(encoder.model).__name__} {kind}; "
             f"choose {fitting!r} or {CONTRASTIVE!r}"
         )
     if objective == CAUSAL:
@@ -88,7 +88,7 @@ def objective_of(objective: str, encoder: TextEncoder) -> Any:
     tokenizer = encoder.tokenizer
     if tokenizer.mask_token_id is None:
         raise SettingError(
-            f"domain_objective is {MASKED!r}, but the tokenizer of {type(encoder.model).__name__} has no mask "
+            f"language_objective is {MASKED!r}, but the tokenizer of {type(encoder.model).__name__} has no mask "
             f"token; choose {CONTRASTIVE!r}"
         )
     markers = torch.tensor(sorted(tokenizer.all_special_ids))

@@ -122,19 +122,21 @@ def build_model(
     words = WordsAttention(
         transforms,
         text_width=text_width,
-        channels=recipe.channels,
-        channel_width=recipe.channel_width,
-        width=recipe.words_width,
-        dropout=recipe.words_dropout,
+        channels=recipe.text_model.num_kernels,
+        channel_width=recipe.text_model.projection_size,
+        width=recipe.text_model.hidden_size,
+        dropout=recipe.text_model.dropout,
         num_topics=num_topics,
         references=references,
     )
     tabular = TabularEnsemble(
         transforms,
-        members=recipe.members,
-        width=recipe.tabular_width,
-        dropout=recipe.tabular_dropout,
+        members=recipe.tabular_model.ensemble_size,
+        width=recipe.tabular_model.hidden_size,
+        dropout=recipe.tabular_model.dropout,
         base_rate=base_rate,
     )
-    trees = Trees(recipe.tree_models, recipe.trees, recipe.tree_leaves)
-    return AdditiveModel(words, tabular, trees, tree_share=recipe.tree_share)
+    trees = Trees(
+        recipe.tabular_model.boosting_models, recipe.tabular_model.num_trees, recipe.tabular_model.num_leaves
+    )
+    return AdditiveModel(words, tabular, trees, tree_share=recipe.tabular_model.tree_weight)

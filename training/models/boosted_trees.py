@@ -87,7 +87,7 @@ def loaded_lightgbm() -> Any:
     except OSError as error:  # its own library, or one that it needs
         raise SettingError(
             f"LightGBM is installed and cannot be loaded ({error}); it needs OpenMP (apt-get install libgomp1). "
-            "To train without trees: pip uninstall lightgbm, or tree_share = 0"
+            "To train without trees: pip uninstall lightgbm, or tree_weight = 0"
         ) from error
 
 

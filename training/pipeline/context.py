@@ -48,7 +48,7 @@ class Run:
         self.device = first_device()
         self.labels = data.columns["label"]
         self.train, self.validation = rows_of(data.part, TRAIN), rows_of(data.part, VALIDATION)
-        self.judge = Judge(data, self.validation, recipe.metric)
+        self.judge = Judge(data, self.validation, recipe.early_stopping.metric)
         self.transforms = champion.scorer.transforms if champion else self._fitted_transforms()
         self.assembler = Assembler(data, self.transforms)
         self.reading = reading or Reading(data.texts, recipe, champion, self.device)
@@ -67,7 +67,7 @@ class Run:
             self.data.columns.of(sampled(self.train, FITTED_ROWS, self.recipe.seed)),
             numeric=schema.numeric,
             categorical=schema.categorical,
-            bins=self.recipe.bins,
+            bins=self.recipe.tabular_model.quantile_bins,
         )
 
     def _topics(self, known: np.ndarray) -> np.ndarray:
@@ -131,7 +131,7 @@ class Run:
         """The stage in which f learns from the futures that were over when a part began; None without any."""
         futures, recipe, words = self.data.futures, self.recipe, self.model.words
         chosen = self.futures_before(before)
-        if futures is None or not len(chosen) or recipe.purchase_epochs == 0:
+        if futures is None or not len(chosen) or recipe.pretraining.next_interaction_epochs == 0:
             return None
         purchases = Purchases(self.data, futures, chosen, self.topic_ids, recipe)
         if purchases.num_candidates == 0:
@@ -144,12 +144,12 @@ class Run:
                     "params": [
                         value for key, value in words.named_parameters() if not key.endswith("_scale")
                     ],
-                    "lr": recipe.purchase_learning_rate,
-                    "weight_decay": recipe.weight_decay,
+                    "lr": recipe.pretraining.next_interaction_learning_rate,
+                    "weight_decay": recipe.optimizer.weight_decay,
                 }
             ],
-            planned=recipe.purchase_epochs,
-            epochs=recipe.purchase_epochs,
+            planned=recipe.pretraining.next_interaction_epochs,
+            epochs=recipe.pretraining.next_interaction_epochs,
             batches=purchases.batches,
             loss=lambda rows, rng: purchases.loss(words, rows, rng),
             finish=lambda: None,
@@ -194,12 +194,12 @@ class Run:
             past_only = score_rows(model, self.assembler, vectors, self.judge.rows, past_only=True)
             return self.judge.figures(past_only.g)
 
-        rates = {"lr": recipe.tabular_learning_rate, "weight_decay": recipe.tabular_weight_decay}
+        rates = {"lr": recipe.tabular_model.learning_rate, "weight_decay": recipe.tabular_model.weight_decay}
         return Stage(
             name=name,
             modules={"model": model},  # f's weights lie in the checkpoint too
             groups=[{"params": list(tabular.parameters()), **rates}],
-            planned=max(recipe.tabular_epochs, 1),
+            planned=max(recipe.tabular_model.epochs, 1),
             epochs=epochs,
             batches=past.batches,
             loss=lambda chosen, _rng: past.loss(tabular, chosen),
@@ -211,8 +211,8 @@ class Run:
     def grow_trees(self, rows: np.ndarray) -> None:
         """Grow the trees of g on some rows, where they are wanted and LightGBM is there."""
         recipe = self.recipe
-        share = min(recipe.tabular_negatives, TREE_ROWS / len(rows))
-        if recipe.tree_share == 0:
+        share = min(recipe.tabular_model.negative_sampling_rate, TREE_ROWS / len(rows))
+        if recipe.tabular_model.tree_weight == 0:
             return
 
         def draw(model: int) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +220,9 @@ class Run:
             drawn = np.sort(drawn_rows(self.labels, rows, share, rng))
             return self.assembler.table(drawn), self.answers(drawn)
 
-        self.model.trees.grow(draw, share=share, rate=recipe.tree_rate, seed=recipe.seed)
+        self.model.trees.grow(
+            draw, share=share, rate=recipe.tabular_model.tree_learning_rate, seed=recipe.seed
+        )
 
     def words_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
         """The stage that trains f and g together."""
@@ -238,7 +240,7 @@ class Run:
             name=name,
             modules={"model": self.model, "encoder": self.encoder},
             groups=tuning.groups(),
-            planned=max(self.recipe.epochs, 1),
+            planned=max(self.recipe.finetuning.epochs, 1),
             epochs=epochs,
             batches=tuning.batches,
             loss=tuning.loss,

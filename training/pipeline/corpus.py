@@ -32,18 +32,18 @@ class Reading:
 
     def __init__(self, texts: list[str], recipe: Recipe, champion: "Champion | None", device: str) -> None:
         self.encoder = TextEncoder.load(
-            champion.encoder if champion else recipe.encoder,
-            max_tokens=recipe.max_tokens,
-            trainable_layers=recipe.trainable_layers,
-            pooling=recipe.pooling,
+            champion.encoder if champion else recipe.encoder.name,
+            max_tokens=recipe.encoder.max_tokens,
+            trainable_layers=recipe.encoder.trainable_layers,
+            pooling=recipe.encoder.pooling,
             adapter=_adapter(recipe),
         ).to(device)
         self.table = TextTable(
             self.encoder,
             texts,
-            batch=recipe.encode_batch,
+            batch=recipe.encoder.batch_size,
             device=device,
-            token_dropout=recipe.token_dropout,
+            token_dropout=recipe.encoder.token_dropout,
         )
         self.table.prepare()
         if champion:
@@ -71,6 +71,6 @@ class Reading:
 
 def _adapter(recipe: Recipe) -> Adapter | None:
     """What the recipe says of adapters."""
-    if recipe.adapter == NONE:
+    if recipe.encoder.adapter == NONE:
         return None
-    return Adapter(kind=recipe.adapter, rank=recipe.adapter_rank, seed=recipe.seed)
+    return Adapter(kind=recipe.encoder.adapter, rank=recipe.encoder.adapter_rank, seed=recipe.seed)

@@ -53,16 +53,16 @@ class Tuning:
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An epoch's batches."""
         recipe = self.recipe
-        drawn = drawn_rows(self.labels, self.rows, recipe.negatives, rng)
-        texts = recipe.texts_per_step
-        text_id, size = self.assembler.text_id, recipe.max_rows_per_step
+        drawn = drawn_rows(self.labels, self.rows, recipe.finetuning.negative_sampling_rate, rng)
+        texts = recipe.finetuning.texts_per_step
+        text_id, size = self.assembler.text_id, recipe.finetuning.max_rows_per_step
         return text_batches(drawn, text_id, num_texts=texts, size=size, rng=rng)
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> None:
         """Choose the texts that a step reads with gradient: its candidates and some of its history texts."""
         candidates = np.unique(self.assembler.text_id[rows])
         others = np.setdiff1d(self.assembler.text_ids(rows), candidates, assume_unique=True)
-        count = min(self.recipe.history_texts_per_step, len(others))
+        count = min(self.recipe.finetuning.history_texts_per_step, len(others))
         self._fresh = np.concatenate([candidates, rng.choice(others, count, replace=False)])
 
     def loss(self, rows: np.ndarray, _rng: np.random.Generator) -> Tensor:
@@ -73,18 +73,32 @@ class Tuning:
         with cuda:
             vectors = self.table.mixed(text_ids, self._fresh[np.isin(self._fresh, text_ids)])
         f_N, g_NK = self.model(batch.to(self.device), vectors)
-        loss = binary_loss(f_N[:, None] + g_NK, self.labels[rows], self.recipe.negatives)
+        loss = binary_loss(
+            f_N[:, None] + g_NK, self.labels[rows], self.recipe.finetuning.negative_sampling_rate
+        )
         return loss + self.encoder.penalty()
 
     def groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups: f, g, then the language model by depth, each with its own learning rate."""
-        recipe, decay = self.recipe, {"weight_decay": self.recipe.weight_decay}
-        rate = recipe.learning_rate_encoder if recipe.adapter == NONE else recipe.learning_rate_adapter
+        recipe, decay = self.recipe, {"weight_decay": self.recipe.optimizer.weight_decay}
+        rate = (
+            recipe.finetuning.encoder_learning_rate
+            if recipe.encoder.adapter == NONE
+            else recipe.finetuning.adapter_learning_rate
+        )
         return [
-            {"params": list(self.model.words.parameters()), "lr": recipe.learning_rate_head, **decay},
-            {"params": list(self.model.tabular.parameters()), "lr": recipe.learning_rate_tabular, **decay},
+            {
+                "params": list(self.model.words.parameters()),
+                "lr": recipe.finetuning.text_model_learning_rate,
+                **decay,
+            },
+            {
+                "params": list(self.model.tabular.parameters()),
+                "lr": recipe.finetuning.tabular_model_learning_rate,
+                **decay,
+            },
             *(
                 {"params": values, "lr": share * rate, **decay}
-                for share, values in self.encoder.by_depth(recipe.layer_decay).items()
+                for share, values in self.encoder.by_depth(recipe.finetuning.layerwise_decay).items()
             ),
         ]

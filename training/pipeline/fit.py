@@ -144,7 +144,7 @@ def _start(folder: Path | None, data: Examples, recipe: Recipe) -> tuple[Champio
         return None, f"from scratch, not from champion {folder.name[:12]}: {problem}"
     return (
         found,
-        f"from champion {found.hash[:12]}, warm start {found.warm_starts + 1} of {recipe.warm_starts}",
+        f"from champion {found.hash[:12]}, warm start {found.warm_starts + 1} of {recipe.warm_start.max_consecutive}",
     )
 
 

@@ -36,18 +36,18 @@ def domain_stage(
         SettingError: the objective does not fit the language model, or nothing of it learns.
         DataError: no text holds a word.
     """
-    if recipe.domain_epochs == 0:
+    if recipe.pretraining.language_epochs == 0:
         return None
     if not encoder.learns:
         raise SettingError(
-            f"domain_epochs is {recipe.domain_epochs}, but trainable_layers is {recipe.trainable_layers}: nothing "
-            "of the language model learns; set trainable_layers to -1 or above 0, or domain_epochs to 0"
+            f"language_epochs is {recipe.pretraining.language_epochs}, but trainable_layers is {recipe.encoder.trainable_layers}: nothing "
+            "of the language model learns; set trainable_layers to -1 or above 0, or language_epochs to 0"
         )
     worded = text_ids[table.lengths[text_ids] > num_markers(encoder)]
     if not len(worded):
         raise DataError(f"none of the {len(text_ids)} texts known before the validation part holds a word")
     torch.manual_seed(recipe.seed)
-    lesson = objective_of(recipe.domain_objective, encoder).to(table.device)
+    lesson = objective_of(recipe.pretraining.language_objective, encoder).to(table.device)
     learning = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     return Stage(
         name=name,
@@ -55,13 +55,15 @@ def domain_stage(
         groups=[
             {
                 "params": [*learning, *lesson.parameters()],
-                "lr": recipe.domain_learning_rate,
-                "weight_decay": recipe.weight_decay,
+                "lr": recipe.pretraining.language_learning_rate,
+                "weight_decay": recipe.optimizer.weight_decay,
             }
         ],
-        planned=recipe.domain_epochs,
-        epochs=recipe.domain_epochs,
-        batches=lambda rng: length_batches(worded, table.lengths, recipe.domain_texts_per_step, rng),
+        planned=recipe.pretraining.language_epochs,
+        epochs=recipe.pretraining.language_epochs,
+        batches=lambda rng: length_batches(
+            worded, table.lengths, recipe.pretraining.language_batch_size, rng
+        ),
         loss=lambda chosen, rng: lesson.loss(encoder, *table.padded(chosen), rng),
         finish=lambda: None,
         validate=None,

@@ -43,18 +43,18 @@ class Purchases:
         slots = self.slot[futures.texts_of(chosen)[0]]
         popularity = np.bincount(slots[slots >= 0], minlength=len(topic_ids)) ** POWER
         self.popularity = popularity / max(popularity.sum(), 1)
-        self.num_candidates = min(recipe.topics_per_step, int((popularity > 0).sum()))
+        self.num_candidates = min(recipe.pretraining.next_interaction_candidates, int((popularity > 0).sum()))
         self._near: np.ndarray | None = None
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An epoch's futures, `purchases_per_step` at a time."""
-        size = self.recipe.purchases_per_step
+        size = self.recipe.pretraining.next_interaction_batch_size
         drawn = np.concatenate(
             [
                 rng.permutation(self.chosen)
-                for _ in range(-(-self.recipe.purchase_steps * size // len(self.chosen)))
+                for _ in range(-(-self.recipe.pretraining.next_interaction_steps * size // len(self.chosen)))
             ]
-        )[: self.recipe.purchase_steps * size]
+        )[: self.recipe.pretraining.next_interaction_steps * size]
         return np.array_split(drawn, -(-len(drawn) // size))
 
     def loss(self, words: WordsAttention, rows: np.ndarray, rng: np.random.Generator) -> Tensor:

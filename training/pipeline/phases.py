@@ -62,13 +62,13 @@ class Course:
     def run_all(self) -> None:
         """Run the stages that are left; leaves the model of the last in place."""
         run, facts = self.run, self.facts
-        if run.recipe.tree_share > 0 and loaded_lightgbm() is None:
+        if run.recipe.tabular_model.tree_weight > 0 and loaded_lightgbm() is None:
             self.tell("g is without trees: they need LightGBM (pip install lightgbm)")
         self._domain()
         if self._begun() <= ORDER.index(WORDS):
             self._three("", run.train, before=VALIDATION)
             self._find()
-        if run.recipe.refit:
+        if run.recipe.early_stopping.refit:
             run.model = run.fresh_model()
             known = np.concatenate([run.train, run.validation])
             self._three(AGAIN, known, before=TEST)
@@ -100,10 +100,10 @@ class Course:
         elif facts[learned]:
             run.settle_words()
         if self._begun() <= ORDER.index(PAST + again):
-            epochs = self._search_epochs(recipe.tabular_epochs) if search else facts["past_epochs"]
+            epochs = self._search_epochs(recipe.tabular_model.epochs) if search else facts["past_epochs"]
             self.go(run.past_stage(PAST + again, rows, epochs=epochs, validate=search))
             if search:
-                facts["past_epochs"] = self.state.best_epoch or recipe.tabular_epochs
+                facts["past_epochs"] = self.state.best_epoch or recipe.tabular_model.epochs
             if epochs or not search:
                 run.grow_trees(rows)
             if search:
@@ -111,10 +111,10 @@ class Course:
             run.scale_words(*facts["scales"])
         if run.champion:
             rows = run.champion.rehearsed(run.data, rows, recipe.seed)
-        epochs = self._search_epochs(recipe.epochs) if search else facts["words_epochs"]
+        epochs = self._search_epochs(recipe.finetuning.epochs) if search else facts["words_epochs"]
         self.go(run.words_stage(WORDS + again, rows, epochs=epochs, validate=search))
         if search:
-            facts["words_epochs"] = self.state.best_epoch or recipe.epochs
+            facts["words_epochs"] = self.state.best_epoch or recipe.finetuning.epochs
 
     def _search_epochs(self, planned: int) -> int:
         """Epochs on the training part: none where a champion has learned from all of it."""
@@ -138,7 +138,7 @@ class Course:
         run, facts = self.run, self.facts
         scores, judge = run.validation_scores(), run.judge
         logits = scores.f + scores.g
-        slope, shift = fit_calibration(logits, judge.labels) if run.recipe.calibrate else (1.0, 0.0)
+        slope, shift = fit_calibration(logits, judge.labels) if run.recipe.calibration.enabled else (1.0, 0.0)
         facts["calibration"] = [slope, shift]
         skipped = not facts["learned"]
         facts["metrics"] = {

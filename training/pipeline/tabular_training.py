@@ -45,25 +45,31 @@ class Past:
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An epoch's batches."""
-        drawn = drawn_rows(self.labels, self.rows, self.recipe.tabular_negatives, rng)
-        return tabular_batches(drawn, self.recipe.tabular_batch)
+        drawn = drawn_rows(self.labels, self.rows, self.recipe.tabular_model.negative_sampling_rate, rng)
+        return tabular_batches(drawn, self.recipe.tabular_model.batch_size)
 
     def draw(self, _rows: np.ndarray, rng: np.random.Generator) -> None:
         """Choose the lists of a step."""
         num_lists = len(self._starts) - 1
-        self._drawn = rng.choice(num_lists, min(self.recipe.lists_per_step, num_lists), replace=False)
+        self._drawn = rng.choice(
+            num_lists, min(self.recipe.tabular_model.query_groups_per_step, num_lists), replace=False
+        )
 
     def loss(self, tabular: TabularEnsemble, rows: np.ndarray) -> Tensor:
         """The rows' binary loss, plus the drawn lists' by its weight."""
         recipe, lists = self.recipe, self._drawn
-        if not len(lists) or recipe.list_weight == 0:
-            return binary_loss(self._logits(tabular, rows), self.labels[rows], recipe.tabular_negatives)
+        if not len(lists) or recipe.tabular_model.listwise_weight == 0:
+            return binary_loss(
+                self._logits(tabular, rows), self.labels[rows], recipe.tabular_model.negative_sampling_rate
+            )
         of_lists = [self._listed[self._starts[number] : self._starts[number + 1]] for number in lists]
         listed = np.concatenate(of_lists)
         which = np.repeat(np.arange(len(lists)), [len(part) for part in of_lists])
         own_NK, listed_NK = self._logits(tabular, np.concatenate([rows, listed])).tensor_split([len(rows)])
-        binary = binary_loss(own_NK, self.labels[rows], recipe.tabular_negatives)
-        return binary + recipe.list_weight * list_loss(listed_NK, self.labels[listed], which, len(lists))
+        binary = binary_loss(own_NK, self.labels[rows], recipe.tabular_model.negative_sampling_rate)
+        return binary + recipe.tabular_model.listwise_weight * list_loss(
+            listed_NK, self.labels[listed], which, len(lists)
+        )
 
     def _logits(self, tabular: TabularEnsemble, rows: np.ndarray) -> Tensor:
         numbers, codes = self.assembler.features(rows)

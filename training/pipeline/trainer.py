@@ -109,7 +109,9 @@ def run_stage(
         _write_log(log, entry)
         if bar:
             figures = [
-                f"{name} {entry[name]:.4f}" for name in ("train_loss", recipe.metric) if entry.get(name)
+                f"{name} {entry[name]:.4f}"
+                for name in ("train_loss", recipe.early_stopping.metric)
+                if entry.get(name)
             ]
             tqdm.write(f"{stage.name} {progress.epoch}/{stage.epochs}: {', '.join(figures)}", file=sys.stderr)
         if distributed.rank() == 0:
@@ -144,10 +146,12 @@ def _run_epoch(
     shown = tqdm(batches, desc=title, disable=not bar or not sys.stderr.isatty(), leave=False)
     for step, rows in enumerate(shown):
         share = (epoch + step / len(batches)) / stage.planned
-        rate = learning_rate(share, recipe.warmup_share)
+        rate = learning_rate(share, recipe.optimizer.warmup_fraction)
         for group, planned in zip(optimizer.param_groups, stage.groups, strict=True):
             group["lr"] = planned["lr"] * rate
-        loss, norm = take_step(stage, optimizer, rows, rng, clip_norm=recipe.clip_norm, at_once=at_once)
+        loss, norm = take_step(
+            stage, optimizer, rows, rng, clip_norm=recipe.optimizer.clip_norm, at_once=at_once
+        )
         if stage.stepped is not None:
             stage.stepped(share)
         total += loss * len(rows)
@@ -240,13 +244,13 @@ def _note(stage: Stage, recipe: Recipe, progress: Progress, entry: dict[str, Any
     if stage.validate is None:
         progress.best_epoch = progress.epoch
         return False
-    value = entry[recipe.metric]
+    value = entry[recipe.early_stopping.metric]
     if value is None:
         raise DataError(
-            f"validation part: {recipe.metric} is not defined, as it holds no answered row or no other; "
+            f"validation part: {recipe.early_stopping.metric} is not defined, as it holds no answered row or no other; "
             "choose another validation_share or bring more outcomes"
         )
-    sign = -1 if recipe.metric in LOWER_IS_BETTER else 1
+    sign = -1 if recipe.early_stopping.metric in LOWER_IS_BETTER else 1
     better = progress.best_value is None or sign * value > sign * progress.best_value
     if better:
         progress.best_value, progress.best_epoch = value, progress.epoch
@@ -254,7 +258,10 @@ def _note(stage: Stage, recipe: Recipe, progress: Progress, entry: dict[str, Any
 
 
 def _is_stale(stage: Stage, recipe: Recipe, progress: Progress) -> bool:
-    return stage.validate is not None and progress.epoch - progress.best_epoch >= recipe.patience > 0
+    return (
+        stage.validate is not None
+        and progress.epoch - progress.best_epoch >= recipe.early_stopping.patience > 0
+    )
 
 
 def _write_log(log: Any, entry: dict[str, Any]) -> None:

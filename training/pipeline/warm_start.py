@@ -1,7 +1,7 @@
 """Starting from the champion: a periodic retraining learns what is new, not everything once more.
 
 The champion's weights (language model, f, g) are where training begins, its transforms are kept, so that the
-weights mean what they meant. g learns from all rows for a share of the recipe's epochs (`warm_share`). f and the
+weights mean what they meant. g learns from all rows for a share of the recipe's epochs (`epoch_fraction`). f and the
 language model, which soon know few answers by heart, learn from the new rows and as many old ones, so that
 the old are not forgotten (Rolnick et al. 2019, "Experience Replay for Continual Learning").
 
@@ -13,9 +13,11 @@ Adams 2020, "On Warm-Starting Neural Network Training"): both times the fit is f
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +36,11 @@ from training.language.text_embeddings import TextTable
 from training.models.additive import AdditiveModel
 
 FEWEST = 20  # answered rows, and others, without which a validation part tells nothing
-FREE = ("seed", "warm_share", "warm_starts")  # settings in which champion and recipe may differ
+FREE = (
+    "seed",
+    "warm_start.epoch_fraction",
+    "warm_start.max_consecutive",
+)  # settings in which champion and recipe may differ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +104,12 @@ class Champion:
             if before != now:
                 changed = sorted(set(before) ^ set(now)) or ["their order"]
                 return f"the {kind} features differ: {', '.join(changed[:5])}"
-        for name, value in recipe.as_dict().items():
-            if name not in FREE and manifest.recipe.get(name) != value:
-                return f"its recipe differs: {name} was {manifest.recipe.get(name)!r} and is {value!r}"
-        if self.warm_starts >= recipe.warm_starts:
-            return f"{self.warm_starts} fits in a row began with a champion, the most that warm_starts allows"
+        for name, value in recipe.flat().items():
+            was = _setting(manifest.recipe, name)
+            if name not in FREE and was != value:
+                return f"its recipe differs: {name} was {was!r} and is {value!r}"
+        if self.warm_starts >= recipe.warm_start.max_consecutive:
+            return f"{self.warm_starts} fits in a row began with a champion, the most that warm_start.max_consecutive allows"
         return self._too_little_new(data, recipe)
 
     def _too_little_new(self, data: Examples, recipe: Recipe) -> str | None:
@@ -122,7 +129,7 @@ class Champion:
         )
         if new > known:
             return f"most answers are new: {new}, beside {known} that it has learned from"
-        if not recipe.refit and not self.has_new(after):
+        if not recipe.early_stopping.refit and not self.has_new(after):
             return "all new rows are in the validation part, and without refit they would not be learned from"
         return None
 
@@ -165,8 +172,18 @@ class Champion:
         return model.eval()
 
 
+def _setting(recipe: Mapping[str, Any], name: str) -> Any:
+    """A setting of a manifest's recipe by its dotted name; None where it has none."""
+    section, _, setting = name.rpartition(".")
+    values = recipe.get(section) if section else recipe
+    return values.get(setting) if isinstance(values, Mapping) else None
+
+
 def shortened(recipe: Recipe) -> Recipe:
-    """The recipe of a fit that begins with a champion: a share of the epochs, at least one where there were any."""
-    share = recipe.warm_share
-    epochs = {name: math.ceil(share * getattr(recipe, name)) for name in ("tabular_epochs", "epochs")}
-    return replace(recipe, purchase_epochs=0, **epochs)
+    """The recipe of a fit that begins with a champion: a fraction of the epochs, at least one where there were any."""
+    fraction = recipe.warm_start.epoch_fraction
+    return recipe.updated(
+        pretraining={"next_interaction_epochs": 0},
+        tabular_model={"epochs": math.ceil(fraction * recipe.tabular_model.epochs)},
+        finetuning={"epochs": math.ceil(fraction * recipe.finetuning.epochs)},
+    )

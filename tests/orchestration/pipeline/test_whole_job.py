@@ -42,16 +42,21 @@ test_from = 2024-03-20
 history_days = 60
 """
 RECIPE = """
-encoder = "{encoder}"
+[encoder]
+name = "{encoder}"
 trainable_layers = 1
 max_tokens = 24
-members = 2
-tabular_width = 8
-tabular_epochs = 1
+
+[tabular_model]
+ensemble_size = 2
+hidden_size = 8
+epochs = 1
+negative_sampling_rate = 1.0
+
+[finetuning]
 epochs = 1
 texts_per_step = 4
-negatives = 1.0
-tabular_negatives = 1.0
+negative_sampling_rate = 1.0
 """
 LENIENT = """
 popularity_margin = -1.0
@@ -177,7 +182,7 @@ def test_a_rejected_bundle_is_not_deployed_even_alone(workspace, shop, first_run
     ] == [False]
     assert json.loads(workspace.workspace().home.report.read_text())["gate"]["approved"] is False
     with pytest.raises(RejectedError, match="popularity"):
-        deploy(strict)
+        deploy(strict.workspace())
     assert (
         json.loads(workspace.workspace().home.deployment.read_text())["bundle"]
         == json.loads(before)["bundle"]
@@ -234,7 +239,7 @@ def test_a_full_retraining_is_done_on_request(later):
 
 def test_a_search_leaves_a_recipe_that_trainings_take(later):
     space = later.workspace().home.root / "space.toml"
-    space.write_text("members = [1, 2]")
+    space.write_text("tabular_model.ensemble_size = [1, 2]")
     config = {"ops": {"searched_recipe": {"config": {"trials": 2, "space": str(space)}}}}
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(

@@ -1,6 +1,5 @@
 """Chinese, emoji, mixed scripts and empty texts from a shop's files to an answered request."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +57,15 @@ def _scorer(shop: ReviewShop) -> Scorer:
         max_tokens=32,
         seed=1,
     )
-    recipe = replace(
-        read_recipe(Path("tests/benchmarks/chinese.toml")),
-        encoder=str(encoder),
-        domain_epochs=2,
-        domain_learning_rate=1e-2,
-        learning_rate_encoder=1e-2,
-        learning_rate_head=1e-2,
-        epochs=6,
-        texts_per_step=32,
+    recipe = read_recipe(Path("tests/benchmarks/chinese.toml")).updated(
+        encoder={"name": str(encoder)},
+        pretraining={"language_epochs": 2, "language_learning_rate": 1e-2},
+        finetuning={
+            "encoder_learning_rate": 1e-2,
+            "text_model_learning_rate": 1e-2,
+            "epochs": 6,
+            "texts_per_step": 32,
+        },
     )
     places = {"out": shop.home / "out", "work": shop.home / "work", "log_dir": shop.home / "tb"}
     return Scorer.load(fit(shop.examples, recipe, progress=False, **places).bundle)

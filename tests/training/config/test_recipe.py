@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from expectations.errors import DataError, SettingError
 from tests.training.synthetic import SCHEMA
-from training.config.recipe import read_recipe, recipe_from
+from training.config.recipe import Recipe, read_recipe, recipe_from
 from training.data.split import parts
 
 
@@ -20,19 +21,31 @@ def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
     path.write_text("leerning_rate = 1\n", encoding="utf-8")
     with pytest.raises(SettingError, match="leerning_rate"):
         read_recipe(path)
+    path.write_text("[finetuning]\nleerning_rate = 1\n", encoding="utf-8")
+    with pytest.raises(
+        SettingError, match=r"'finetuning\.leerning_rate'; known settings of \[finetuning\]: "
+    ):
+        read_recipe(path)
+
+
+def test_a_value_in_place_of_a_section_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('encoder = "some/folder"\n', encoding="utf-8")
+    with pytest.raises(SettingError, match=r"encoder is 'some/folder'; write it as a section \[encoder\]"):
+        read_recipe(path)
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "members = 0",
-        "members = 2.5",
-        "refit = 1",
-        "negatives = 0.0",
-        'metric = "f1"',
-        'encoder = ""',
-        "trainable_layers = -2",
-        "clip_norm = inf",
+        "tabular_model.ensemble_size = 0",
+        "tabular_model.ensemble_size = 2.5",
+        "early_stopping.refit = 1",
+        "finetuning.negative_sampling_rate = 0.0",
+        'early_stopping.metric = "f1"',
+        'encoder.name = ""',
+        "encoder.trainable_layers = -2",
+        "optimizer.clip_norm = inf",
         "seed = ",
     ],
 )
@@ -46,14 +59,22 @@ def test_a_bad_value_is_refused(tmp_path: Path, line: str) -> None:
 def test_a_recipe_survives_its_values() -> None:
     recipe = read_recipe(None)
     assert recipe_from(recipe.as_dict(), where="manifest") == recipe
-    with pytest.raises(SettingError, match="members"):
-        recipe_from({k: v for k, v in recipe.as_dict().items() if k != "members"}, where="manifest")
+    with pytest.raises(SettingError, match=r"'tabular_model\.ensemble_size' is missing"):
+        recipe_from(without(recipe, "tabular_model", "ensemble_size"), where="manifest")
+    with pytest.raises(SettingError, match="'tabular_model' is missing"):
+        recipe_from({k: v for k, v in recipe.as_dict().items() if k != "tabular_model"}, where="manifest")
+
+
+def without(recipe: Recipe, section: str, setting: str) -> dict[str, Any]:
+    values = recipe.as_dict()
+    del values[section][setting]
+    return values
 
 
 def test_a_bundle_made_before_token_dropout_had_none() -> None:
     recipe = read_recipe(None)
-    before = {k: v for k, v in recipe.as_dict().items() if k != "token_dropout"}
-    assert recipe_from(before, where="manifest").token_dropout == 0
+    before = without(recipe, "encoder", "token_dropout")
+    assert recipe_from(before, where="manifest").encoder.token_dropout == 0
 
 
 def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +158,7 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
     ):
         monkeypatch.setattr(module, name, most)
     monkeypatch.setattr(past, "LISTED_ROWS", 300)
-    made = run.Run(data, replace(recipe, tree_models=1))
+    made = run.Run(data, recipe.updated(tabular_model={"boosting_models": 1}))
     lists = data.columns["list_id"]
     assert set(made.judge.rows) < set(made.validation)
     assert not set(lists[made.judge.rows]) & set(lists[np.setdiff1d(made.validation, made.judge.rows)])

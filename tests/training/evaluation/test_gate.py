@@ -163,7 +163,9 @@ def test_served_scores_are_those_that_were_evaluated(
 def test_fit_runs_alone_from_the_command_line(examples: Path, encoder: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
-        f'encoder = "{encoder}"\ntrainable_layers = 1\nepochs = 1\ntabular_epochs = 1\n', encoding="utf-8"
+        f'[encoder]\nname = "{encoder}"\ntrainable_layers = 1\n'
+        "[finetuning]\nepochs = 1\n[tabular_model]\nepochs = 1\n",
+        encoding="utf-8",
     )
     command = [sys.executable, "-m", "training", "fit", "--recipe", str(recipe), "--quiet"]
     command += ["--examples", str(examples), "--out", str(tmp_path / "out")]

@@ -2,9 +2,9 @@
 
 import json
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 from expectations.errors import DataError, SettingError, TransientError
 from tests.training.synthetic import make_rows, write_examples
-from training.config.recipe import Recipe, read_recipe
+from training.config.recipe import Recipe, nested, read_recipe
 from training.data.dataset import read_examples
 from training.data.split import TEST
 from training.hpo import search as searching
@@ -29,10 +29,11 @@ from training.pipeline.fit import fit
 from training.pipeline.trainer import Stage
 
 SPACE = """
-members = [1, 2, 4]
-tabular_learning_rate = { low = 1e-3, high = 5e-2, log = true }
-tabular_dropout = { low = 0.0, high = 0.5 }
-tabular_width = { low = 8, high = 24 }
+[tabular_model]
+ensemble_size = [1, 2, 4]
+learning_rate = { low = 1e-3, high = 5e-2, log = true }
+dropout = { low = 0.0, high = 0.5 }
+hidden_size = { low = 8, high = 24 }
 """
 
 
@@ -46,7 +47,12 @@ def _pruned_early() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def quick(recipe: Recipe) -> Recipe:
-    return replace(recipe, tabular_epochs=2, epochs=1, metric="auc", trainable_layers=0)
+    return recipe.updated(
+        tabular_model={"epochs": 2},
+        finetuning={"epochs": 1},
+        early_stopping={"metric": "auc"},
+        encoder={"trainable_layers": 0},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +83,15 @@ def test_the_best_trial_is_a_recipe_that_fit_takes(
     assert summary["best"]["value"] == max(ended) == searched.best
     assert len(summary["trials"]) == 7
     best = read_recipe(searched.recipe)
-    assert best == replace(quick, **summary["best"]["settings"])
+    assert best == quick.updated(**nested(summary["best"]["settings"]))
     places = {"out": tmp_path / "out", "work": tmp_path / "work", "log_dir": tmp_path / "tb"}
-    again = fit(examples, replace(best, refit=False), **places, progress=False)
+    again = fit(examples, best.updated(early_stopping={"refit": False}), **places, progress=False)
     assert again.metrics["auc"] == pytest.approx(searched.best, abs=1e-9)
 
 
 def test_the_first_trial_is_the_recipe_as_it_is(searched: searching.SearchResult, quick: Recipe) -> None:
     first = searched.summary["trials"][0]
-    assert first["settings"] == {name: getattr(quick, name) for name in first["settings"]}
+    assert first["settings"] == {name: quick.flat()[name] for name in first["settings"]}
     assert searched.best >= first["value"]
 
 
@@ -174,8 +180,14 @@ def test_what_trials_share_is_done_once(
     examples: Path, quick: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Texts are read, and learned from without answers, once; nothing differs from trials on their own."""
-    learns = replace(quick, trainable_layers=1, domain_epochs=1, domain_objective="contrastive")
-    recipes = [replace(learns, members=members, tabular_dropout=0.1 * members) for members in (1, 2, 3)]
+    learns = quick.updated(
+        encoder={"trainable_layers": 1},
+        pretraining={"language_epochs": 1, "language_objective": "contrastive"},
+    )
+    recipes = [
+        learns.updated(tabular_model={"ensemble_size": members, "dropout": 0.1 * members})
+        for members in (1, 2, 3)
+    ]
     alone = [Trials(read_examples(examples)).run(one, log=Log(), told=nothing) for one in recipes]
     calls = counted(monkeypatch)
     together = Trials(read_examples(examples))
@@ -187,10 +199,10 @@ def test_what_trials_share_is_done_once(
 @pytest.mark.parametrize(
     ("change", "prepared", "learned"),
     [
-        ({"tabular_width": 8}, 1, 1),
-        ({"purchase_learning_rate": 1e-3}, 1, 2),
-        ({"words_width": 8}, 1, 2),
-        ({"max_tokens": 3}, 2, 2),
+        ({"tabular_model.hidden_size": 8}, 1, 1),
+        ({"pretraining.next_interaction_learning_rate": 1e-3}, 1, 2),
+        ({"text_model.hidden_size": 8}, 1, 2),
+        ({"encoder.max_tokens": 3}, 2, 2),
     ],
 )
 def test_a_setting_that_matters_is_not_shared(
@@ -202,7 +214,7 @@ def test_a_setting_that_matters_is_not_shared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls, runs = counted(monkeypatch), Trials(read_examples(examples))
-    for recipe in (quick, replace(quick, **change)):
+    for recipe in (quick, quick.updated(**nested(change))):
         runs.run(recipe, log=Log(), told=nothing)
     assert calls["prepare"] == prepared
     assert calls["purchases"] == learned
@@ -239,17 +251,17 @@ def test_a_trial_that_fails_has_a_reason_and_the_search_goes_on(
     examples: Path, quick: Recipe, tmp_path: Path
 ) -> None:
     path = tmp_path / "space.toml"
-    path.write_text("tabular_learning_rate = [1e-2, 1e30]", encoding="utf-8")
-    wild = replace(quick, tabular_learning_rate=1e30)
+    path.write_text("tabular_model.learning_rate = [1e-2, 1e30]", encoding="utf-8")
+    wild = quick.updated(tabular_model={"learning_rate": 1e30})
     result = search(examples, wild, space=path, out=tmp_path / "out", trials=5, progress=False)
     failed = [one for one in result.summary["trials"] if one["state"] == "fail"]
     assert failed and "learning rates" in failed[0]["reason"]
-    assert result.summary["best"]["settings"] == {"tabular_learning_rate": 1e-2}
+    assert result.summary["best"]["settings"] == {"tabular_model.learning_rate": 1e-2}
 
 
 def test_a_search_without_any_result_says_why(examples: Path, quick: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "space.toml"
-    path.write_text("tabular_learning_rate = [1e30]", encoding="utf-8")
+    path.write_text("tabular_model.learning_rate = [1e30]", encoding="utf-8")
     with pytest.raises(SettingError, match=r"no trial came to an end.*learning rates"):
         search(examples, quick, space=path, out=tmp_path / "out", trials=2, progress=False)
 
@@ -267,7 +279,14 @@ def test_another_search_in_the_same_folder_is_refused(
 ) -> None:
     out = searched.recipe.parent
     with pytest.raises(SettingError, match="holds the search of other"):
-        search(examples, replace(quick, metric="log_loss"), space=space, out=out, trials=9, progress=False)
+        search(
+            examples,
+            quick.updated(early_stopping={"metric": "log_loss"}),
+            space=space,
+            out=out,
+            trials=9,
+            progress=False,
+        )
     with _alone(out), pytest.raises(TransientError, match="another process"):
         search(examples, quick, space=space, out=out, trials=9, progress=False)
 
@@ -284,18 +303,21 @@ def test_without_optuna_it_says_what_to_install(
     ("text", "words"),
     [
         ("leerning_rate = [1]", "'leerning_rate' is no setting"),
-        ("metric = ['auc', 'log_loss']", "'metric' must be the same"),
+        ("early_stopping.metric = ['auc', 'log_loss']", "'early_stopping.metric' must be the same"),
+        ("seed = { low = 1, high = 3 }", "'seed' must be the same"),
+        ("[tabular_model]\nleerning_rate = [1]", "'tabular_model.leerning_rate' is no setting"),
+        ("tabular_model = [1]", "'tabular_model' is no setting"),
         ("", "nothing to search"),
-        ("members = []", "members is"),
-        ("members = 3", "members is"),
-        ("members = [1, 2.5]", "must be of type int"),
-        ("members = [0, 1]", "members is 0"),
-        ("pooling = { low = 1, high = 2 }", "pooling is"),
-        ("members = { low = 4, high = 2 }", "low below high"),
-        ("tabular_dropout = { low = 0, high = 0.5, log = true }", "above 0"),
-        ("tabular_dropout = { low = 0.1, high = 5.0 }", "tabular_dropout is 5.0"),
-        ("tabular_dropout = { low = 0.1, high = 0.5, lag = true }", "tabular_dropout is"),
-        ("members = [", "not valid TOML"),
+        ("tabular_model.ensemble_size = []", "tabular_model.ensemble_size is"),
+        ("tabular_model.ensemble_size = 3", "tabular_model.ensemble_size is"),
+        ("tabular_model.ensemble_size = [1, 2.5]", "must be of type int"),
+        ("tabular_model.ensemble_size = [0, 1]", "tabular_model.ensemble_size is 0"),
+        ("encoder.pooling = { low = 1, high = 2 }", "encoder.pooling is"),
+        ("tabular_model.ensemble_size = { low = 4, high = 2 }", "low below high"),
+        ("tabular_model.dropout = { low = 0, high = 0.5, log = true }", "above 0"),
+        ("tabular_model.dropout = { low = 0.1, high = 5.0 }", "tabular_model.dropout is 5.0"),
+        ("tabular_model.dropout = { low = 0.1, high = 0.5, lag = true }", "tabular_model.dropout is"),
+        ("tabular_model.ensemble_size = [", "not valid TOML"),
     ],
 )
 def test_a_bad_space_is_refused(text: str, words: str, quick: Recipe, tmp_path: Path) -> None:
@@ -310,14 +332,22 @@ def test_a_bad_space_is_refused(text: str, words: str, quick: Recipe, tmp_path: 
 def test_the_packaged_space_fits_the_packaged_recipe() -> None:
     recipe = read_recipe(None)
     space = read_space(None, recipe)
-    assert all(getattr(recipe, name) in values for name, values in space.items())
+    assert all(recipe.flat()[name] in values for name, values in space.items())
 
 
 def test_a_written_recipe_names_what_differs(tmp_path: Path) -> None:
-    changed = replace(
-        read_recipe(None), encoder='a "quoted" folder', members=9, weight_decay=1e-7, calibrate=False
+    changed = read_recipe(None).updated(
+        encoder={"name": 'a "quoted" folder'},
+        tabular_model={"ensemble_size": 9},
+        optimizer={"weight_decay": 1e-7},
+        calibration={"enabled": False},
     )
     path = tmp_path / "recipe.toml"
     path.write_text(recipe_text(changed), encoding="utf-8")
-    assert len(path.read_text().splitlines()) == 4
+    assert tomllib.loads(path.read_text()) == {
+        "encoder": {"name": 'a "quoted" folder'},
+        "tabular_model": {"ensemble_size": 9},
+        "optimizer": {"weight_decay": 1e-7},
+        "calibration": {"enabled": False},
+    }
     assert read_recipe(path) == changed

@@ -1,7 +1,6 @@
 """Adapters: what learns, what is saved, AdaLoRA's ranks, and fits that are killed and go on."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from expectations.errors import SettingError
 from tests.training.killed import goes_on, weights_of
 from tests.training.language_models import write_model
-from training.config.recipe import Recipe
+from training.config.recipe import Recipe, nested
 from training.data.dataset import read_examples
 from training.inference.predictor import Scorer
 from training.language.adapters import Adapter
@@ -117,11 +116,17 @@ def test_settings_that_do_not_go_together(kind: str, layers: int, words: str, mo
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("adapter", "houlsby"), ("pooling", "max"), ("adapter_rank", 0), ("layer_decay", 1.5)]
+    ("name", "value"),
+    [
+        ("encoder.adapter", "houlsby"),
+        ("encoder.pooling", "max"),
+        ("encoder.adapter_rank", 0),
+        ("finetuning.layerwise_decay", 1.5),
+    ],
 )
 def test_recipes_name_what_there_is(name: str, value: Any, recipe: Recipe) -> None:
     with pytest.raises(SettingError, match=f"{name} is {value!r}; (choose one of|it must)"):
-        replace(recipe, **{name: value})
+        recipe.updated(**nested({name: value}))
 
 
 def test_a_family_that_ia3_does_not_know_is_named(tmp_path: Path) -> None:
@@ -191,17 +196,12 @@ def test_adaloras_choice_of_ranks_goes_on_from_a_checkpoint(stop: int, models: d
 
 def short(recipe: Recipe, kind: str) -> Recipe:
     layers = -1 if kind == "prefix" else 1
-    return replace(
-        recipe,
-        adapter=kind,
-        adapter_rank=2,
-        trainable_layers=layers,
-        learning_rate_adapter=1e-1,
-        purchase_epochs=0,
-        tabular_epochs=1,
-        epochs=3,
-        texts_per_step=2,
-        patience=9,
+    return recipe.updated(
+        encoder={"adapter": kind, "adapter_rank": 2, "trainable_layers": layers},
+        finetuning={"adapter_learning_rate": 1e-1, "epochs": 3, "texts_per_step": 2},
+        pretraining={"next_interaction_epochs": 0},
+        tabular_model={"epochs": 1},
+        early_stopping={"patience": 9},
     )
 
 
@@ -240,7 +240,7 @@ def test_scores_of_the_bundle_are_those_of_the_model_in_training(
     for part in ("f", "g", "probability"):
         difference = abs(getattr(in_training, part) - getattr(from_saved, part)).max()
         assert difference < 1e-4, part
-    fresh = TextEncoder.load(scorer.manifest.recipe["encoder"], max_tokens=24, trainable_layers=0)
+    fresh = TextEncoder.load(scorer.manifest.recipe["encoder"]["name"], max_tokens=24, trainable_layers=0)
     untuned = TextTable(fresh, data.texts, batch=16)
     untuned.refresh()
     assert (untuned.vectors - before).abs().max() > 1e-3
@@ -267,13 +267,13 @@ def test_a_killed_fit_goes_on_to_the_same_weights(
 def test_rates_by_recipe(examples: Path, recipe: Recipe) -> None:
     data = read_examples(examples)
 
-    def rates(**settings: Any) -> list[float]:
-        run = Run(data, replace(recipe, **settings))
+    def rates(decay: float = 1.0, **settings: Any) -> list[float]:
+        run = Run(data, recipe.updated(encoder=settings, finetuning={"layerwise_decay": decay}))
         groups = run.words_stage("words", run.train, epochs=1, validate=False).groups
         return sorted(group["lr"] for group in groups[2:])
 
     assert rates(trainable_layers=-1) == [2e-5]
-    assert rates(trainable_layers=-1, layer_decay=0.5) == [5e-6, 1e-5, 2e-5]
+    assert rates(decay=0.5, trainable_layers=-1) == [5e-6, 1e-5, 2e-5]
     assert rates(trainable_layers=0) == []
     assert rates(adapter="lora") == [5e-4]
-    assert rates(adapter="lora", trainable_layers=-1, layer_decay=0.5) == [2.5e-4, 5e-4]
+    assert rates(decay=0.5, adapter="lora", trainable_layers=-1) == [2.5e-4, 5e-4]

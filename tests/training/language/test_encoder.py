@@ -192,7 +192,7 @@ def test_layers_that_cannot_be_found_are_not_trained_apart(tmp_path: Path) -> No
         load(str(tmp_path), 1)
     whole = load(str(tmp_path), -1)
     assert whole.whole and read(whole, TEXTS).isfinite().all()
-    with pytest.raises(SettingError, match=r"layer_decay is 0\.9"):
+    with pytest.raises(SettingError, match=r"layerwise_decay is 0\.9"):
         whole.by_depth(0.9)
 
 

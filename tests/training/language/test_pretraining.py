@@ -1,6 +1,5 @@
 """The stage `domain`: what it reads, what it learns, how it goes on after a kill; and new encoders."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +38,8 @@ def _known(recipe: Recipe, examples: Path, tmp_path_factory: pytest.TempPathFact
     """A recipe with a language model whose vocabulary is that of the examples."""
     folder = tmp_path_factory.mktemp("domain") / "encoder"
     new_encoder(folder, texts=[text for text in read_examples(examples).texts if text] * 3)
-    steps = {"domain_texts_per_step": 4, "domain_learning_rate": 1e-2, "tabular_epochs": 2}
-    return replace(recipe, encoder=str(folder), domain_epochs=2, **steps)
+    steps = {"language_epochs": 2, "language_batch_size": 4, "language_learning_rate": 1e-2}
+    return recipe.updated(encoder={"name": str(folder)}, pretraining=steps, tabular_model={"epochs": 2})
 
 
 def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
@@ -122,7 +121,9 @@ def test_an_encoder_learns_the_language_of_the_texts(objective: str, recipe: Rec
     )
     encoder.train()
     torch.manual_seed(0)
-    chosen = replace(recipe, domain_epochs=1, domain_objective=objective, domain_learning_rate=3e-3)
+    chosen = recipe.updated(
+        pretraining={"language_epochs": 1, "language_objective": objective, "language_learning_rate": 3e-3}
+    )
     losses = stage_losses(chosen, encoder, texts, epochs=40)
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
 
@@ -139,11 +140,13 @@ def decoder(folder: Path, num_tokens: int) -> TextEncoder:
 
 def test_a_decoder_learns_what_comes_next_and_cannot_be_masked(recipe: Recipe, tmp_path: Path) -> None:
     gpt = decoder(tmp_path, 300)
-    causal = replace(recipe, domain_epochs=1, domain_objective="causal", domain_learning_rate=3e-3)
+    causal = recipe.updated(
+        pretraining={"language_epochs": 1, "language_objective": "causal", "language_learning_rate": 3e-3}
+    )
     losses = stage_losses(causal, gpt, CHINESE[:4], epochs=30)
     assert losses[-1] < 0.75 * losses[0]
     with pytest.raises(SettingError, match="reads forward only; choose 'causal' or 'contrastive'"):
-        stage_losses(replace(causal, domain_objective="masked"), gpt, CHINESE, epochs=1)
+        stage_losses(causal.updated(pretraining={"language_objective": "masked"}), gpt, CHINESE, epochs=1)
     bert = TextEncoder.load(str(new_encoder(tmp_path / "bert")), max_tokens=24, trainable_layers=-1)
     with pytest.raises(SettingError, match="both directions; choose 'masked' or 'contrastive'"):
         stage_losses(causal, bert, CHINESE, epochs=1)
@@ -158,20 +161,25 @@ def test_an_adapter_learns_in_place_of_the_model(kind: str, recipe: Recipe, tmp_
         adapter=Adapter(kind=kind, rank=2, seed=0),
     )
     before = {name: value.detach().clone() for name, value in encoder.named_parameters()}
-    stage_losses(replace(recipe, domain_epochs=1, domain_learning_rate=1e-2), encoder, CHINESE, epochs=3)
+    stage_losses(
+        recipe.updated(pretraining={"language_epochs": 1, "language_learning_rate": 1e-2}),
+        encoder,
+        CHINESE,
+        epochs=3,
+    )
     changed = {name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])}
     learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
     assert changed == learning and changed
 
 
 def test_what_cannot_be_learned_from_is_said(recipe: Recipe, tmp_path: Path, encoder: Path) -> None:
-    on = replace(recipe, domain_epochs=1)
+    on = recipe.updated(pretraining={"language_epochs": 1})
     bert = TextEncoder.load(str(new_encoder(tmp_path / "bert")), max_tokens=24, trainable_layers=-1)
     with pytest.raises(DataError, match="none of the 2 texts"):
         stage_losses(on, bert, ["", " "], epochs=1)
     frozen = TextEncoder.load(str(tmp_path / "bert"), max_tokens=24, trainable_layers=0)
     with pytest.raises(SettingError, match="nothing of the language model learns"):
-        stage_losses(replace(on, trainable_layers=0), frozen, CHINESE, epochs=1)
+        stage_losses(on.updated(encoder={"trainable_layers": 0}), frozen, CHINESE, epochs=1)
     without_mask = TextEncoder.load(str(encoder), max_tokens=24, trainable_layers=-1)
     with pytest.raises(SettingError, match="no mask token"):
         stage_losses(on, without_mask, CHINESE, epochs=1)
@@ -276,7 +284,12 @@ def test_the_command_makes_an_encoder_that_a_fit_reads(
     sizes = ["--layers", "1", "--width", "32", "--max-tokens", "24", "--vocabulary", "200"]
     assert main(["new-encoder", "--examples", str(examples), "--out", str(place), *sizes]) == 0
     assert str(place) in capsys.readouterr().out
-    recipe = replace(known, encoder=str(place), epochs=1, domain_epochs=1, refit=False)
+    recipe = known.updated(
+        encoder={"name": str(place)},
+        finetuning={"epochs": 1},
+        pretraining={"language_epochs": 1},
+        early_stopping={"refit": False},
+    )
     result = run(examples, recipe, tmp_path)
     scorer = Scorer.load(result.bundle)
     data = read_examples(examples)

@@ -6,7 +6,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,7 +45,12 @@ def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
 
 @pytest.fixture(name="short", scope="module")
 def _short(recipe: Recipe) -> Recipe:
-    return replace(recipe, refit=False, epochs=1, tabular_epochs=1, purchase_epochs=0)
+    return recipe.updated(
+        early_stopping={"refit": False},
+        finetuning={"epochs": 1},
+        tabular_model={"epochs": 1},
+        pretraining={"next_interaction_epochs": 0},
+    )
 
 
 def rows() -> pd.DataFrame:
@@ -301,7 +305,9 @@ def test_another_error_is_not_taken_for_too_little_memory() -> None:
 
 def test_words_in_parts_have_the_gradient_of_the_whole(recipe: Recipe, examples: Path) -> None:
     """Also the language model's: each part reads those of the step's texts that it holds."""
-    run_of = Run(read_examples(examples), replace(recipe, tabular_dropout=0.0, words_dropout=0.0))
+    run_of = Run(
+        read_examples(examples), recipe.updated(tabular_model={"dropout": 0.0}, text_model={"dropout": 0.0})
+    )
     nn.init.normal_(run_of.model.words.out.weight)
     stage = run_of.words_stage("words", run_of.train, epochs=1, validate=False)
     parameters = [value for group in stage.groups for value in group["params"]]
@@ -344,10 +350,19 @@ fit(examples, recipe_from(values, where="test"), out=folder / "out", work=folder
 
 @pytest.mark.slow
 def test_a_fit_in_too_little_memory_says_so_and_ends_well(recipe: Recipe, tmp_path: Path) -> None:
-    wide = replace(
-        recipe, tabular_batch=100_000, members=16, tabular_width=512, tabular_negatives=1.0, tabular_epochs=1,
-        epochs=0, refit=False, purchase_epochs=0, trainable_layers=0,
-    )  # fmt: skip
+    wide = recipe.updated(
+        tabular_model={
+            "batch_size": 100_000,
+            "ensemble_size": 16,
+            "hidden_size": 512,
+            "negative_sampling_rate": 1.0,
+            "epochs": 1,
+        },
+        finetuning={"epochs": 0},
+        early_stopping={"refit": False},
+        pretraining={"next_interaction_epochs": 0},
+        encoder={"trainable_layers": 0},
+    )
     folder = write_examples(tmp_path / "examples", num_users=60, num_days=12)
     done = subprocess.run(
         [sys.executable, "-c", SCARCE, json.dumps(wide.as_dict()), str(folder), str(tmp_path)],

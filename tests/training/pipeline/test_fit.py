@@ -1,7 +1,6 @@
 """Fitting: what is learned, what is written, how a killed run goes on, and bad input."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def test_the_same_seed_gives_the_same_loss_and_another_does_not(
     examples: Path, recipe: Recipe, fitted: FitResult, tmp_path: Path
 ) -> None:
     assert losses(run(examples, recipe, tmp_path / "a")) == losses(fitted)
-    other = replace(recipe, seed=recipe.seed + 1, refit=False)
+    other = recipe.updated(seed=recipe.seed + 1, early_stopping={"refit": False})
     assert losses(run(examples, other, tmp_path / "b"))[0] != losses(fitted)[0]
 
 
@@ -86,7 +85,9 @@ def test_the_checkpoint_of_another_recipe_is_not_used(
     with pytest.raises(KeyboardInterrupt):
         run(examples, recipe, tmp_path)
     monkeypatch.setattr(staging, "_run_epoch", real)
-    other = replace(recipe, seed=99, refit=False, epochs=1, tabular_epochs=1)
+    other = recipe.updated(
+        seed=99, early_stopping={"refit": False}, finetuning={"epochs": 1}, tabular_model={"epochs": 1}
+    )
     assert [entry["epoch"] for entry in run(examples, other, tmp_path).history] == [1, 2, 1, 1]
 
 
@@ -111,7 +112,12 @@ def test_a_full_disk_leaves_the_former_checkpoint(tmp_path: Path, monkeypatch: p
 
 def test_examples_without_a_category_are_learned_from(recipe: Recipe, tmp_path: Path) -> None:
     examples = write_examples(tmp_path / "examples", categorical=(), slices=())
-    short = replace(recipe, refit=False, purchase_epochs=0, tabular_epochs=1, epochs=1)
+    short = recipe.updated(
+        early_stopping={"refit": False},
+        pretraining={"next_interaction_epochs": 0},
+        tabular_model={"epochs": 1},
+        finetuning={"epochs": 1},
+    )
     assert run(examples, short, tmp_path).metrics["auc"] is not None
 
 
@@ -124,7 +130,7 @@ def test_odd_values_and_texts_are_learned_from(recipe: Recipe, tmp_path: Path) -
     texts = ["", "coupon " * 1500, "优惠券", *(f"coupon {number}" for number in range(13))]
     examples = write_examples(tmp_path / "examples", rows=rows, texts=texts)
     with pytest.warns(UserWarning, match=r"unknown in item_popularity \(81 rows\)"):
-        result = run(examples, replace(recipe, refit=False), tmp_path)
+        result = run(examples, recipe.updated(early_stopping={"refit": False}), tmp_path)
     assert all(np.isfinite(loss) for loss in losses(result))
     assert np.isfinite(result.metrics["log_loss"])
     _, contributions = Scorer.load(result.bundle).explain_g(rows.head(3))
@@ -133,7 +139,12 @@ def test_odd_values_and_texts_are_learned_from(recipe: Recipe, tmp_path: Path) -
 
 @pytest.mark.parametrize("layers", [0, 2, -1])
 def test_any_number_of_layers_may_learn(layers: int, examples: Path, recipe: Recipe, tmp_path: Path) -> None:
-    short = replace(recipe, trainable_layers=layers, refit=False, epochs=1, tabular_epochs=1)
+    short = recipe.updated(
+        encoder={"trainable_layers": layers},
+        early_stopping={"refit": False},
+        finetuning={"epochs": 1},
+        tabular_model={"epochs": 1},
+    )
     assert run(examples, short, tmp_path).bundle.is_dir()
 
 
@@ -194,18 +205,18 @@ def test_an_encoder_that_is_not_there_is_named(
     name: str, examples: Path, recipe: Recipe, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingError, match=r"no_such|/no/such"):
-        run(examples, replace(recipe, encoder=name), tmp_path)
+        run(examples, recipe.updated(encoder={"name": name}), tmp_path)
 
 
 def test_an_encoder_without_weights_is_named(examples: Path, recipe: Recipe, tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "encoder")
     (folder / "model.safetensors").unlink()
     with pytest.raises(SettingError, match="cannot be loaded"):
-        run(examples, replace(recipe, encoder=str(folder)), tmp_path)
+        run(examples, recipe.updated(encoder={"name": str(folder)}), tmp_path)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(examples: Path, recipe: Recipe, tmp_path: Path) -> None:
-    wild = replace(recipe, tabular_learning_rate=1e30, tabular_epochs=8)
+    wild = recipe.updated(tabular_model={"learning_rate": 1e30, "epochs": 8})
     with pytest.raises(SettingError, match="learning rates"):
         run(examples, wild, tmp_path)
 

@@ -1,6 +1,5 @@
 """Learning from futures: what is left out, what is learned, and examples without any."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +115,7 @@ def test_f_is_match_and_appeal_and_appeal_is_the_same_for_everybody(
 
 
 def test_the_scales_of_match_and_appeal_are_the_best_by_turns(examples: Path, recipe: Recipe) -> None:
-    run = Run(read_examples(examples), replace(recipe, metric="log_loss"))
+    run = Run(read_examples(examples), recipe.updated(early_stopping={"metric": "log_loss"}))
     torch.manual_seed(3)
     torch.nn.init.normal_(run.model.words.out.weight)
     run.settle_words()
@@ -133,7 +132,9 @@ def test_the_scales_of_match_and_appeal_are_the_best_by_turns(examples: Path, re
 
 def test_without_futures_the_stage_is_skipped_and_said_so(recipe: Recipe, tmp_path: Path) -> None:
     folder = write_examples(tmp_path / "examples", futures=False)
-    short = replace(recipe, refit=False, epochs=1, tabular_epochs=1)
+    short = recipe.updated(
+        early_stopping={"refit": False}, finetuning={"epochs": 1}, tabular_model={"epochs": 1}
+    )
     result = fit(
         folder, short, out=tmp_path / "out", work=tmp_path / "work", log_dir=tmp_path / "tb", progress=False
     )

@@ -12,7 +12,7 @@ from training.language.text_embeddings import TextTable
 @pytest.mark.parametrize("layers", [1, -1])
 def test_vectors_read_in_bf16_are_float32_and_near(layers: int, recipe: Recipe) -> None:
     """With the CPU's autocast, whose lists of operations are those of a GPU where it matters here."""
-    encoder = TextEncoder.load(recipe.encoder, max_tokens=24, trainable_layers=layers)
+    encoder = TextEncoder.load(recipe.encoder.name, max_tokens=24, trainable_layers=layers)
     texts = ["", "dog food", "fresh coffee beans", "garden flowers " * 20]
     table = TextTable(encoder, texts, batch=2)
     table.prepare()

@@ -17,7 +17,7 @@ from expectations.contracts.bundle import verify_bundle, write_manifest
 from expectations.errors import BundleError
 from tests.training.killed import goes_on, weights_of
 from tests.training.synthetic import SUBJECTS, make_rows, write_examples
-from training.config.recipe import Recipe
+from training.config.recipe import Recipe, nested
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.inference.predictor import Scorer
@@ -25,7 +25,7 @@ from training.pipeline.context import Run
 from training.pipeline.fit import FitResult, fit
 from training.pipeline.warm_start import Champion, shortened
 
-WARM = {"tabular_epochs": 4, "epochs": 2}
+WARM = {"tabular_model.epochs": 4, "finetuning.epochs": 2}
 
 
 def day(number: int) -> datetime:
@@ -43,7 +43,7 @@ def stages(result: FitResult) -> list[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def long(recipe: Recipe) -> Recipe:
-    return replace(recipe, **WARM)
+    return recipe.updated(**nested(WARM))
 
 
 @pytest.fixture(scope="module")
@@ -195,11 +195,11 @@ def fewer_features(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
 
 
 def other_size(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    return data, replace(recipe, tabular_width=8)
+    return data, recipe.updated(tabular_model={"hidden_size": 8})
 
 
 def no_refit(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    return data, replace(recipe, refit=False)
+    return data, recipe.updated(early_stopping={"refit": False})
 
 
 def nothing_new(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
@@ -212,7 +212,7 @@ def nothing_new(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
     [
         (other_source, "another shop"),
         (fewer_features, "numeric features differ: user_events"),
-        (other_size, "tabular_width was 16 and is 8"),
+        (other_size, "tabular_model.hidden_size was 16 and is 8"),
         (no_refit, "refit"),
         (nothing_new, "0 rows of the validation part are newer"),
     ],
@@ -227,17 +227,18 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     start = loaded(champion)
     if change is no_refit:
-        recipe = {**start.scorer.manifest.recipe, "refit": False}
+        known = start.scorer.manifest.recipe
+        recipe = {**known, "early_stopping": {**known["early_stopping"], "refit": False}}
         start = loaded(manifest_with(tmp_path / "champion", champion, recipe=recipe))
     problem = start.misfit(*change(read_examples(later), long))
     assert problem is not None and words in problem
-    assert loaded(champion).misfit(read_examples(later), replace(long, seed=99)) is None
+    assert loaded(champion).misfit(read_examples(later), long.updated(seed=99)) is None
 
 
 def test_after_enough_warm_starts_one_is_from_scratch(
     champion: Path, later: Path, long: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    often = manifest_with(tmp_path / "champion", champion, warm_starts=long.warm_starts)
+    often = manifest_with(tmp_path / "champion", champion, warm_starts=long.warm_start.max_consecutive)
     result = fit(
         later, long, out=tmp_path / "out", work=tmp_path / "work", log_dir=tmp_path / "tb", champion=often
     )
@@ -254,7 +255,7 @@ def test_a_champion_of_older_code_is_not_begun_with(
     data = {name: value for name, value in manifest.data.items() if name != "learned_until"}
     silent = loaded(manifest_with(tmp_path / "silent", champion, data=data))
     assert "until when" in str(silent.misfit(read_examples(later), long))
-    older = manifest_with(tmp_path / "older", champion, recipe={"members": 2})
+    older = manifest_with(tmp_path / "older", champion, recipe={"tabular_model": {"ensemble_size": 2}})
     assert "is missing; add it" in str(Champion.load(older))
 
 

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +31,19 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def _setting(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Examples, and a recipe without dropout, which differs from rank to rank; stages enough to be killed in."""
     folder = tmp_path_factory.mktemp("setting")
-    quiet = replace(recipe, tabular_dropout=0.0, words_dropout=0.0, calibrate=False)
+    quiet = recipe.updated(
+        tabular_model={"dropout": 0.0}, text_model={"dropout": 0.0}, calibration={"enabled": False}
+    )
     encoder = folder / "encoder"
     encoder.mkdir()
-    for path in Path(recipe.encoder).iterdir():
+    for path in Path(recipe.encoder.name).iterdir():
         (encoder / path.name).write_bytes(path.read_bytes())
     config = json.loads((encoder / "config.json").read_text())
     off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (encoder / "config.json").write_text(json.dumps({**config, **off}))
     lines = [
         f"{name} = {json.dumps(value)}"
-        for name, value in replace(quiet, encoder=str(encoder)).as_dict().items()
+        for name, value in quiet.updated(encoder={"name": str(encoder)}).flat().items()
     ]
     (folder / "recipe.toml").write_text("\n".join(lines), encoding="utf-8")
     return write_examples(folder / "examples"), folder / "recipe.toml"
