@@ -10,7 +10,7 @@ from orchestration.assets.data import checked_tables, landed_tables
 from orchestration.assets.features import feature_rows, online_features, training_examples
 from orchestration.assets.model import (
     deployed_model,
-    gate_verdict,
+    gate_decision,
     model_bundle,
     model_evaluation,
     run_report,
@@ -29,7 +29,7 @@ ASSETS = (
     training_examples,
     model_bundle,
     model_evaluation,
-    gate_verdict,
+    gate_decision,
     run_report,
     deployed_model,
 )

@@ -86,9 +86,9 @@ class Home:
         return self.root / "evaluations"
 
     @property
-    def verdicts(self) -> Path:
+    def gate_decisions(self) -> Path:
         """The gate's verdicts: `<hash>.json`."""
-        return self.root / "verdicts"
+        return self.root / "gate_decisions"
 
     @property
     def deployment(self) -> Path:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from expectations.contracts.bundle import verify_bundle
-from expectations.contracts.gate_decision import write_verdict
+from expectations.contracts.gate_decision import write_gate_decision
 from expectations.errors import RecommenderError
 from expectations.storage.atomic import read_json, write_json
 
@@ -86,15 +86,15 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _gate(options: argparse.Namespace) -> int:
-    from training.evaluation.gate import judge, read_rules
+    from training.evaluation.gate import decide, read_rules
 
     _, digest = verify_bundle(options.bundle)
-    verdict = judge(read_json(options.evaluation), read_rules(options.rules), digest)
-    path = write_verdict(options.verdicts, verdict)
-    for rule in verdict.rules:
+    decision = decide(read_json(options.evaluation), read_rules(options.rules), digest)
+    path = write_gate_decision(options.gate_decisions, decision)
+    for rule in decision.rules:
         print(f"{'passed' if rule.passed else 'FAILED'}  {rule.rule}: {rule.reason}")
-    print(f"{'approved' if verdict.approved else 'rejected'}: {path}")
-    return 0 if verdict.approved else 1
+    print(f"{'approved' if decision.approved else 'rejected'}: {path}")
+    return 0 if decision.approved else 1
 
 
 def _new_encoder(options: argparse.Namespace) -> int:
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
     gate.add_argument("--evaluation", type=Path, required=True, help="what evaluate wrote")
     gate.add_argument("--rules", type=Path, help="TOML file (default: the packaged rules)")
-    gate.add_argument("--verdicts", type=Path, required=True, help="folder for the verdict")
+    gate.add_argument("--gate-decisions", type=Path, required=True, help="folder for the verdict")
     gate.set_defaults(run=_gate)
 
     new = commands.add_parser(

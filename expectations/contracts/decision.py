@@ -29,8 +29,8 @@ DECISIONS = Table(
             maximum=1,
             description="the model's probability of the outcome",
         ),
-        Column(name="f", type="number", required=True, description="logit part of words and context"),
-        Column(name="g", type="number", required=True, description="logit part of the past"),
+        Column(name="text_logit", type="number", required=True, description="f, of texts and context"),
+        Column(name="tabular_logit", type="number", required=True, description="g, of past outcomes"),
         Column(
             name="propensity",
             type="number",

@@ -23,8 +23,13 @@ import pyarrow as pa
 from expectations.errors import SchemaError
 from expectations.storage.atomic import read_json, write_json
 
-ROWS, HISTORIES, TEXTS, SCHEMA = "rows.parquet", "histories.parquet", "texts.parquet", "schema.json"
-FUTURES, FUTURE_DAYS = "futures.parquet", 28
+ROWS, INTERACTION_HISTORIES, TEXTS, SCHEMA = (
+    "rows.parquet",
+    "interaction_histories.parquet",
+    "texts.parquet",
+    "schema.json",
+)
+NEXT_INTERACTIONS, NEXT_WINDOW_DAYS = "next_interactions.parquet", 28
 
 ROW_SCHEMA = pa.schema(
     [
@@ -33,7 +38,7 @@ ROW_SCHEMA = pa.schema(
         ("item_id", pa.string()),
         ("scenario", pa.string()),
         ("event_timestamp", pa.timestamp("us")),
-        ("list_id", pa.int64()),  # exposures of one shopper, scenario, query and moment: a ranked list
+        ("query_group_id", pa.int64()),  # exposures of one shopper, scenario, query and moment: a ranked list
         ("label", pa.int8()),  # 1: the shopper answered, 0: not
         ("text_id", pa.int32()),  # the candidate's text
         ("query_id", pa.int32()),  # the query's or utterance's text, -1: none
@@ -42,7 +47,7 @@ ROW_SCHEMA = pa.schema(
 )
 """Columns that every example row has, before its features (numeric: float32, categorical: string)."""
 
-HISTORY_SCHEMA = pa.schema(
+INTERACTION_HISTORY_SCHEMA = pa.schema(
     [
         ("history_id", pa.int32()),
         # what the shopper turned to, newest first, each once; then what the shopper said, likewise
@@ -51,17 +56,17 @@ HISTORY_SCHEMA = pa.schema(
         ("amounts", pa.list_(pa.float32())),  # shop currency
         ("days_ago", pa.list_(pa.float32())),  # days between the last time and the moment
         (
-            "polarities",
+            "sentiments",
             pa.list_(pa.float32()),
         ),  # of what was said: -1 the worst, 1 the best; 0: nothing or unknown
     ]
 )
 
-FUTURE_SCHEMA = pa.schema(
+NEXT_INTERACTION_SCHEMA = pa.schema(
     [
         ("history_id", pa.int32()),  # what the shopper did before the moment
         ("event_timestamp", pa.timestamp("us")),  # the moment
-        ("text_ids", pa.list_(pa.int32())),  # what the shopper turned to in the FUTURE_DAYS from it on
+        ("text_ids", pa.list_(pa.int32())),  # what the shopper turned to in the NEXT_WINDOW_DAYS from it on
     ]
 )
 
@@ -82,7 +87,7 @@ class ExampleSchema:
         activity: the numeric column that counts the shopper's past events: 0 is a new shopper.
         slices: categorical columns to report quality by.
         test_from: the test part begins here; None: the last fifth of the rows by time.
-        validation_share: share of the rows before `test_from` that are the validation part, the latest.
+        validation_fraction: share of the rows before `test_from` that are the validation part, the latest.
         horizon: the moment up to which the data reach; later moments are the future.
     """
 
@@ -95,7 +100,7 @@ class ExampleSchema:
     activity: str
     slices: Sequence[str]
     test_from: datetime | None
-    validation_share: float
+    validation_fraction: float
     horizon: datetime
 
     def write(self, folder: Path) -> None:

@@ -20,7 +20,7 @@ class RuleResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class GateDecision:
     """The gate's answer for the bundle with that hash."""
 
     bundle: str
@@ -29,14 +29,14 @@ class Verdict:
     rules: Sequence[RuleResult]
 
 
-def write_verdict(folder: Path, verdict: Verdict) -> Path:
+def write_gate_decision(folder: Path, decision: GateDecision) -> Path:
     """Write the verdict as `<bundle hash>.json` and return its path."""
-    path = folder / f"{verdict.bundle}.json"
-    write_json(path, asdict(verdict))
+    path = folder / f"{decision.bundle}.json"
+    write_json(path, asdict(decision))
     return path
 
 
-def read_verdict(folder: Path, bundle: str) -> Verdict:
+def read_gate_decision(folder: Path, bundle: str) -> GateDecision:
     """The verdict on the bundle with that hash.
 
     Raises:
@@ -50,22 +50,22 @@ def read_verdict(folder: Path, bundle: str) -> Verdict:
         )
     values = read_json(path)
     values["rules"] = tuple(RuleResult(**rule) for rule in values["rules"])
-    verdict = Verdict(**values)
-    if verdict.bundle != bundle:
+    decision = GateDecision(**values)
+    if decision.bundle != bundle:
         raise RejectedError(
-            f"{path} is about bundle {verdict.bundle[:12]}, not {bundle[:12]}; evaluate it again"
+            f"{path} is about bundle {decision.bundle[:12]}, not {bundle[:12]}; evaluate it again"
         )
-    return verdict
+    return decision
 
 
-def require_approval(folder: Path, bundle: str) -> Verdict:
+def require_approval(folder: Path, bundle: str) -> GateDecision:
     """The verdict, if it approves this very bundle.
 
     Raises:
         RejectedError: no verdict, or a rejection; names the rules that failed.
     """
-    verdict = read_verdict(folder, bundle)
-    if not verdict.approved:
-        failed = "; ".join(f"{rule.rule}: {rule.reason}" for rule in verdict.rules if not rule.passed)
+    decision = read_gate_decision(folder, bundle)
+    if not decision.approved:
+        failed = "; ".join(f"{rule.rule}: {rule.reason}" for rule in decision.rules if not rule.passed)
         raise RejectedError(f"the gate rejected bundle {bundle[:12]}: {failed}")
-    return verdict
+    return decision

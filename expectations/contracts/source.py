@@ -17,7 +17,7 @@ url_env = "SHOP_DATABASE_URL"         # environment variable that holds an SQLAl
 
 [split]
 test_from = 2017-09-01                # optional; without it the last fifth of exposures by time
-validation_share = 0.2                # the last part of the rows before the test part
+validation_fraction = 0.2                # the last part of the rows before the test part
 
 [features]
 history_days = 180                    # how far back behaviour counts
@@ -68,7 +68,7 @@ class Source:
     clock: Literal["now", "data"] = "now"
     database_url_env: str | None = None
     test_from: datetime | None = None
-    validation_share: float = 0.2
+    validation_fraction: float = 0.2
     history_days: int = 180
     rating_range: tuple[float, float] | None = None
 
@@ -116,12 +116,14 @@ def read_source(path: Path) -> Source:
     if any(table.query for table in tables.values()) and "url_env" not in database:
         raise SettingError(f"{path}: a table has a query, so [database] url_env must name a variable")
     split = settings.get("split", {})
-    _refuse_unknown(path, "[split]", split, {"test_from", "validation_share"})
+    _refuse_unknown(path, "[split]", split, {"test_from", "validation_fraction"})
     features = settings.get("features", {})
     _refuse_unknown(path, "[features]", features, {"history_days", "rating_range"})
-    validation_share = split.get("validation_share", 0.2)
-    if not isinstance(validation_share, int | float) or not 0 < validation_share < 1:
-        raise SettingError(f"{path}: validation_share is {validation_share!r}; use a number between 0 and 1")
+    validation_fraction = split.get("validation_fraction", 0.2)
+    if not isinstance(validation_fraction, int | float) or not 0 < validation_fraction < 1:
+        raise SettingError(
+            f"{path}: validation_fraction is {validation_fraction!r}; use a number between 0 and 1"
+        )
     history_days = features.get("history_days", 180)
     if not isinstance(history_days, int) or history_days < 1:
         raise SettingError(f"{path}: history_days is {history_days!r}; use a whole number of days from 1")
@@ -132,7 +134,7 @@ def read_source(path: Path) -> Source:
         tables=MappingProxyType(tables),
         database_url_env=database.get("url_env"),
         test_from=_moment(path, split.get("test_from")),
-        validation_share=float(validation_share),
+        validation_fraction=float(validation_fraction),
         history_days=history_days,
         rating_range=_range(path, features.get("rating_range")),
     )

@@ -17,23 +17,23 @@ from expectations.contracts.source import Source
 from expectations.storage.atomic import write_json
 from expectations.storage.datasets import land
 from expectations.storage.hashes import fingerprint
-from features.views.feedback import RatingRange, opinions
+from features.views.feedback import RatingRange, feedback_summary
 from features.views.outcomes import item_outcomes, user_outcomes
 from features.views.shop import (
+    COLD_START_USER,
     LEVELS,
-    NEWCOMER,
     Shop,
     candidates,
     horizon,
+    item_entity_rows,
     item_keys,
-    item_moments,
     levels,
     read_shop,
-    shopper_moments,
+    user_entity_rows,
 )
 from features.views.texts import join_words
 from features.views.user_behaviour import user_behaviour, user_history
-from features.views.windows import MOMENT
+from features.views.windows import EVENT_TIMESTAMP
 
 CODE_VERSION = 6
 """Raise it when a feature's meaning changes, so that nothing made by older code is reused."""
@@ -103,13 +103,17 @@ def feature_tables(source: Source, shop: Shop, now: datetime) -> dict[str, IbisT
         now: the moment after everything known, at which online values are taken.
     """
     contracts = source.contracts()
-    users, items = shopper_moments(shop, now), item_moments(shop, now)
+    users, items = user_entity_rows(shop, now), item_entity_rows(shop, now)
     behaviour = user_behaviour(shop, users, source.history_days)
     outcomes = item_outcomes(shop, items, source.history_days)
     if shop.with_feedback:
         window = (source.history_days, source.rating_range)
-        behaviour = behaviour.join(opinions(shop, users, "user_id", *window), ["user_id", MOMENT])
-        outcomes = outcomes.join(opinions(shop, items, "item_id", *window), ["item_id", MOMENT])
+        behaviour = behaviour.join(
+            feedback_summary(shop, users, "user_id", *window), ["user_id", EVENT_TIMESTAMP]
+        )
+        outcomes = outcomes.join(
+            feedback_summary(shop, items, "item_id", *window), ["item_id", EVENT_TIMESTAMP]
+        )
     return {
         "user_behaviour": behaviour,
         "user_outcomes": user_outcomes(shop, users),
@@ -131,11 +135,11 @@ def write_table(connection: BaseBackend, table: IbisTable, path: Path) -> int:
 
 
 def _user_attributes(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
-    newcomer = ibis.memtable({"user_id": [NEWCOMER]})
+    newcomer = ibis.memtable({"user_id": [COLD_START_USER]})
     known = ibis.union(shop.users.select("user_id"), newcomer, distinct=True)
     return known.left_join(shop.users, "user_id").select(
         "user_id",
-        **{MOMENT: ibis.literal(ALWAYS).cast("timestamp(6)")},
+        **{EVENT_TIMESTAMP: ibis.literal(ALWAYS).cast("timestamp(6)")},
         user_known=_.user_id_right.notnull().cast("float64"),
         **_as_features("user", extras),
     )
@@ -147,7 +151,7 @@ def _item_attributes(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
         *(f"item_num_{level}" for level in LEVELS),
         "item_top_share",
         "item_department",
-        **{MOMENT: ibis.literal(ALWAYS).cast("timestamp(6)")},
+        **{EVENT_TIMESTAMP: ibis.literal(ALWAYS).cast("timestamp(6)")},
         item_type=_.item_type,
         item_value=_.value.cast("float64"),
         item_valid_from=_.valid_from.epoch_seconds().cast("float64"),

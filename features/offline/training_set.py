@@ -16,18 +16,28 @@ from ibis import _
 from ibis.backends import BaseBackend
 from ibis.expr.types import Table as IbisTable
 
-from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
+from expectations.contracts.examples import (
+    INTERACTION_HISTORIES,
+    NEXT_INTERACTIONS,
+    ROWS,
+    TEXTS,
+    ExampleSchema,
+)
 from expectations.contracts.source import Source
 from expectations.storage.datasets import land
 from expectations.storage.hashes import fingerprint
 from features.offline.feature_rows import CODE_VERSION, open_engine, write_table
-from features.offline.interaction_history import numbered_futures, write_futures, write_histories
+from features.offline.interaction_history import (
+    numbered_next_interactions,
+    write_interaction_histories,
+    write_next_interactions,
+)
 from features.store.client import historical
 from features.views import feature_schema
 from features.views.shop import Shop, read_shop
 from features.views.texts import query_text, text_table
-from features.views.user_item import CROSS_FEATURES, cross_features, history_keys, unnest_items
-from features.views.windows import MOMENT
+from features.views.user_item import USER_ITEM_FEATURES, history_keys, unnest_items, user_item_features
+from features.views.windows import EVENT_TIMESTAMP
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -55,7 +65,7 @@ def build_examples(
         The pointer (rows, positives, texts, histories) and whether anything was computed.
     """
     version = fingerprint(
-        "examples", CODE_VERSION, snapshots.name, str(source.test_from), source.validation_share
+        "examples", CODE_VERSION, snapshots.name, str(source.test_from), source.validation_fraction
     )
 
     def write(folder: Path) -> dict[str, Any]:
@@ -81,25 +91,27 @@ def _write(
     candidates = _retrieve(connection, store, feature_schema.CANDIDATE, asked, "item_id")
     connection.create_table("numbered", _number(asked, shoppers, candidates), temp=True)
     numbered = connection.table("numbered")
-    crossed = _crossed(connection, numbered, shoppers, snapshots)
+    user_item = _user_item(connection, numbered, shoppers, snapshots)
     catalogue = connection.read_parquet(str(snapshots / "catalogue.parquet"))
-    later = numbered_futures(connection, shop, source, horizon)
+    later = numbered_next_interactions(connection, shop, source, horizon)
     past = ibis.union(
         *(
             table.select(text=_[lists].unnest())
             for table in (shoppers, later)
-            for lists in ("topics", "remarks")
+            for lists in ("topics", "feedback_texts")
         ),
         later.select(text=_.next_topics.unnest()),
     )
     texts = connection.create_table("texts", text_table(catalogue, numbered, past), temp=True)
     features = feature_schema.describe(source, shoppers.schema(), candidates.schema())
-    rows = _rows(numbered, crossed, shoppers, candidates, catalogue, texts, features)
+    rows = _rows(numbered, user_item, shoppers, candidates, catalogue, texts, features)
     counts = {
         "texts": write_table(connection, texts.order_by("text_id"), folder / TEXTS),
-        "histories": write_histories(connection, shoppers, later, texts, folder / HISTORIES),
-        "futures": write_futures(connection, later, texts, folder / FUTURES),
-        "rows": write_table(connection, rows.order_by(MOMENT, "exposure_id"), folder / ROWS),
+        "histories": write_interaction_histories(
+            connection, shoppers, later, texts, folder / INTERACTION_HISTORIES
+        ),
+        "next_interactions": write_next_interactions(connection, later, texts, folder / NEXT_INTERACTIONS),
+        "rows": write_table(connection, rows.order_by(EVENT_TIMESTAMP, "exposure_id"), folder / ROWS),
     }
     labels = pq.read_table(folder / ROWS, columns=["label"]).column("label")
     counts["positives"] = pa.compute.sum(labels).as_py() or 0
@@ -113,7 +125,7 @@ def _write(
         activity="user_num_events",
         slices=features.slices,
         test_from=source.test_from,
-        validation_share=source.validation_share,
+        validation_fraction=source.validation_fraction,
         horizon=horizon,
     ).write(folder)
     return counts
@@ -133,7 +145,7 @@ def _asked(shop: Shop, source: Source) -> IbisTable:
             "user_id",
             "item_id",
             "scenario",
-            MOMENT,
+            EVENT_TIMESTAMP,
             "query",
             label=_.outcome.cast("int8"),
             **feature_schema.context_columns(extras),
@@ -145,11 +157,13 @@ def _retrieve(
     connection: BaseBackend, store: "FeatureStore", service: str, asked: IbisTable, key: str
 ) -> IbisTable:
     """The service's features for each distinct (entity, moment), numbered from 0."""
-    entities = asked.select(key, MOMENT).distinct().order_by(MOMENT, key).execute()
+    entities = asked.select(key, EVENT_TIMESTAMP).distinct().order_by(EVENT_TIMESTAMP, key).execute()
     found = historical(store, service, entities)
-    moment = found.column(MOMENT).cast(pa.timestamp("us"))
-    found = found.set_column(found.schema.get_field_index(MOMENT), MOMENT, moment).drop_columns(["moment"])
-    found = found.sort_by([(MOMENT, "ascending"), (key, "ascending")])
+    moment = found.column(EVENT_TIMESTAMP).cast(pa.timestamp("us"))
+    found = found.set_column(
+        found.schema.get_field_index(EVENT_TIMESTAMP), EVENT_TIMESTAMP, moment
+    ).drop_columns(["moment"])
+    found = found.sort_by([(EVENT_TIMESTAMP, "ascending"), (key, "ascending")])
     found = found.append_column("entity_row", pa.array(range(found.num_rows), pa.int32()))
     connection.con.register(f"retrieved_{service}", found)  # type: ignore[attr-defined]
     return connection.table(f"retrieved_{service}")
@@ -157,34 +171,38 @@ def _retrieve(
 
 def _number(asked: IbisTable, shoppers: IbisTable, candidates: IbisTable) -> IbisTable:
     """Exposures with the row numbers of their shopper's and their candidate's features."""
-    of_shopper = shoppers.select("user_id", MOMENT, history_id="entity_row")
-    of_candidate = candidates.select("item_id", MOMENT, candidate_row="entity_row")
-    joined = asked.join(of_shopper, ["user_id", MOMENT]).join(of_candidate, ["item_id", MOMENT])
+    of_shopper = shoppers.select("user_id", EVENT_TIMESTAMP, history_id="entity_row")
+    of_candidate = candidates.select("item_id", EVENT_TIMESTAMP, candidate_row="entity_row")
+    joined = asked.join(of_shopper, ["user_id", EVENT_TIMESTAMP]).join(
+        of_candidate, ["item_id", EVENT_TIMESTAMP]
+    )
     lists = ibis.window(order_by=["history_id", "scenario", "query"])
-    order = ibis.window(order_by=[MOMENT, "exposure_id"])
+    order = ibis.window(order_by=[EVENT_TIMESTAMP, "exposure_id"])
     return joined.mutate(
-        list_id=ibis.dense_rank().over(lists).cast("int64"),
+        query_group_id=ibis.dense_rank().over(lists).cast("int64"),
         pair_id=ibis.row_number().over(order).cast("int64"),
     )
 
 
-def _crossed(connection: BaseBackend, numbered: IbisTable, shoppers: IbisTable, snapshots: Path) -> IbisTable:
+def _user_item(
+    connection: BaseBackend, numbered: IbisTable, shoppers: IbisTable, snapshots: Path
+) -> IbisTable:
     items = connection.create_table(
         "history_items", unnest_items(shoppers.mutate(history_id=_.entity_row)), temp=True
     )
     covered = connection.read_parquet(str(snapshots / "item_keys.parquet"))
     wanted = connection.read_parquet(str(snapshots / "levels.parquet")).semi_join(covered, ["level", "key"])
-    expression = cross_features(
+    expression = user_item_features(
         numbered.select("pair_id", "history_id", "item_id"),
         history_keys=connection.create_table("history_keys", history_keys(items, wanted), temp=True),
         item_keys=covered,
     )
-    return connection.create_table("crossed", expression, temp=True)
+    return connection.create_table("user_item", expression, temp=True)
 
 
 def _rows(
     numbered: IbisTable,
-    crossed: IbisTable,
+    user_item: IbisTable,
     shoppers: IbisTable,
     candidates: IbisTable,
     catalogue: IbisTable,
@@ -197,13 +215,22 @@ def _rows(
     of_item = catalogue.select("item_id", text=_.text.fill_null("")).join(ids, "text").drop("text")
     queries = ids.select(query="text", query_id="text_id")
     joined = (
-        numbered.join(crossed, "pair_id")
+        numbered.join(user_item, "pair_id")
         .join(of_shopper, "history_id")
         .join(of_candidate, "candidate_row")
         .join(of_item, "item_id")
         .left_join(queries, "query")
     )
-    fixed = ("exposure_id", "user_id", "item_id", "scenario", MOMENT, "list_id", "label", "text_id")
+    fixed = (
+        "exposure_id",
+        "user_id",
+        "item_id",
+        "scenario",
+        EVENT_TIMESTAMP,
+        "query_group_id",
+        "label",
+        "text_id",
+    )
     return joined.select(
         *fixed,
         query_id=_.query_id.coalesce(-1).cast("int32"),
@@ -217,5 +244,5 @@ def _features(table: IbisTable, features: feature_schema.Features) -> dict[str, 
     return {
         n: n
         for n in (*features.numeric, *features.categorical)
-        if n in table.columns and n not in CROSS_FEATURES
+        if n in table.columns and n not in USER_ITEM_FEATURES
     }

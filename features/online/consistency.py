@@ -20,7 +20,7 @@ TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parity:
+class Consistency:
     """The result of a comparison.
 
     Attributes:
@@ -35,7 +35,9 @@ class Parity:
     differences: Sequence[str]
 
 
-def compare_stores(store: "FeatureStore", snapshots: Path, horizon: datetime, *, sample: int = 50) -> Parity:
+def compare_stores(
+    store: "FeatureStore", snapshots: Path, horizon: datetime, *, sample: int = 50
+) -> Consistency:
     """Compare online with offline features of evenly spread shoppers at the horizon.
 
     Args:
@@ -60,7 +62,7 @@ def compare_stores(store: "FeatureStore", snapshots: Path, horizon: datetime, *,
         for name in names
         if not same(found[name][row], offline[user][name])
     ]
-    return Parity(
+    return Consistency(
         num_shoppers=len(chosen),
         num_values=len(chosen) * len(names),
         num_differences=len(differences),

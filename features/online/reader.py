@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from expectations.contracts.source import Source
 from expectations.errors import RequestError
 from features.online.candidates import Catalogue
-from features.online.user_item_arrays import Crossing
+from features.online.user_item_arrays import UserItemArrays
 from features.store.client import online, stored
 from features.views import feature_schema
 from features.views.request_context import calendar_features, clock_features
-from features.views.shop import NEWCOMER
+from features.views.shop import COLD_START_USER
 from features.views.user_behaviour import HISTORY_LENGTH
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Situation:
+class DecisionRequest:
     """What a request says.
 
     Attributes:
@@ -47,7 +47,7 @@ class Situation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meeting:
+class ScoringBatch:
     """A shopper and k candidates with all their features: what the model scores.
 
     Attributes:
@@ -58,7 +58,7 @@ class Meeting:
         topics, visits, amounts, days: what the shopper did, newest first, at most 256 long.
         known: whether anything is known of the shopper.
         skipped: candidates that were asked for and may not be shown, with the reason.
-        remarks, remark_times, remark_polarities, remark_days: what the shopper said, newest first.
+        feedback_texts, feedback_counts, feedback_sentiments, feedback_days_ago: what the shopper said, newest first.
     """
 
     item_ids: Sequence[str]
@@ -71,10 +71,10 @@ class Meeting:
     days: Sequence[float]
     known: bool
     skipped: Mapping[str, str]
-    remarks: Sequence[str] = ()
-    remark_times: Sequence[float] = ()
-    remark_polarities: Sequence[float] = ()
-    remark_days: Sequence[float] = ()
+    feedback_texts: Sequence[str] = ()
+    feedback_counts: Sequence[float] = ()
+    feedback_sentiments: Sequence[float] = ()
+    feedback_days_ago: Sequence[float] = ()
 
 
 class OnlineFeatures:
@@ -94,54 +94,60 @@ class OnlineFeatures:
         self._extras = {c.name: c for c in source.contracts()["exposures"].extras}
         self.catalogue = Catalogue.load(store, snapshots)
         self._words = _words(snapshots)
-        self._newcomer = self._fetch(NEWCOMER)
-        self._crossing = Crossing(snapshots)
+        self._newcomer = self._fetch(COLD_START_USER)
+        self._user_item_arrays = UserItemArrays(snapshots)
 
-    def meet(self, situation: Situation) -> Meeting:
+    def scoring_batch(self, decision_request: DecisionRequest) -> ScoringBatch:
         """The features of a shopper and the candidates of a request.
 
         Raises:
             RequestError: an unknown scenario, context or candidate, or nothing that may be shown.
         """
-        self._check_context(situation.context)
-        seconds = situation.moment.replace(tzinfo=UTC).timestamp()
-        chosen, skipped = self.catalogue.choose(situation.scenario, situation.moment, situation.candidates)
-        shopper = self._fetch(situation.user_id)
+        self._check_context(decision_request.context)
+        seconds = decision_request.moment.replace(tzinfo=UTC).timestamp()
+        chosen, skipped = self.catalogue.choose(
+            decision_request.scenario, decision_request.moment, decision_request.candidates
+        )
+        shopper = self._fetch(decision_request.user_id)
         known = shopper["user_num_events"] is not None
         shopper = shopper if known else self._newcomer
-        return Meeting(
+        return ScoringBatch(
             item_ids=list(chosen.index),
             texts=chosen["text"].tolist(),
-            rows=self._rows(situation, shopper, chosen, seconds),
-            query=self._query(situation),
+            rows=self._rows(decision_request, shopper, chosen, seconds),
+            query=self._query(decision_request),
             topics=shopper["topics"][:HISTORY_LENGTH],
             visits=shopper["topic_visits"][:HISTORY_LENGTH],
             amounts=shopper["topic_amounts"][:HISTORY_LENGTH],
             days=shopper["topic_days"][:HISTORY_LENGTH],
             known=known,
             skipped=skipped,
-            remarks=shopper["remarks"],
-            remark_times=shopper["remark_times"],
-            remark_polarities=shopper["remark_polarities"],
-            remark_days=shopper["remark_days"],
+            feedback_texts=shopper["feedback_texts"],
+            feedback_counts=shopper["feedback_counts"],
+            feedback_sentiments=shopper["feedback_sentiments"],
+            feedback_days_ago=shopper["feedback_days_ago"],
         )
 
     def _rows(
-        self, situation: Situation, shopper: Mapping[str, Any], chosen: pd.DataFrame, seconds: float
+        self,
+        decision_request: DecisionRequest,
+        shopper: Mapping[str, Any],
+        chosen: pd.DataFrame,
+        seconds: float,
     ) -> pd.DataFrame:
         """One row per candidate, the columns of both sides and of where they meet."""
         own = {n: value for n, value in shopper.items() if n.startswith("user_") and n != "user_id"}
         own |= {name: values[0] for name, values in clock_features([seconds]).items()}
-        own["context_scenario"] = situation.scenario
+        own["context_scenario"] = decision_request.scenario
         for name in (*feature_schema.PLACES, *self._extras):
-            own[f"context_{name}"] = situation.context.get(name)
+            own[f"context_{name}"] = decision_request.context.get(name)
         calendar = calendar_features(
             [seconds] * len(chosen), chosen["item_valid_from"].tolist(), chosen["item_valid_until"].tolist()
         )
         columns = {name: chosen[name].to_numpy() for name in chosen.columns if name.startswith("item_")}
         columns |= {name: np.array(values, np.float32) for name, values in calendar.items()}
         columns |= {name: _repeat(value, len(chosen)) for name, value in own.items()}
-        columns |= self._crossing.features(shopper, list(chosen.index))
+        columns |= self._user_item_arrays.features(shopper, list(chosen.index))
         return pd.DataFrame(columns, index=chosen.index)
 
     def _check_context(self, context: Mapping[str, Any]) -> None:
@@ -155,10 +161,10 @@ class OnlineFeatures:
             found = online(self._store, self._stored, [{"user_id": user_id}])
         return {name: values[0] for name, values in found.items()}
 
-    def _query(self, situation: Situation) -> str | None:
-        said = [situation.query]
-        said += [situation.context.get(n) for n, c in self._extras.items() if c.extra == "text"]
-        said.append(self._words.get(situation.user_id))
+    def _query(self, decision_request: DecisionRequest) -> str | None:
+        said = [decision_request.query]
+        said += [decision_request.context.get(n) for n, c in self._extras.items() if c.extra == "text"]
+        said.append(self._words.get(decision_request.user_id))
         return " ".join(text.strip() for text in said if text and text.strip()) or None
 
 

@@ -1,7 +1,7 @@
 """Where one shopper meets some candidates: the features of `features.views.user_item` without a query plan.
 
-A request's few thousand rows take less time than a plan for them, so what `features.views.user_item` declares is computed
-here over arrays that were numbered and sorted when the candidates were loaded.
+A request's few thousand rows take less time than a plan for them, so what `features.views.user_item` declares
+is computed here over arrays that were numbered and sorted when the candidates were loaded.
 
 Shapes: k candidates, R rows of them (item, level, key), cells are k x levels.
 """
@@ -21,7 +21,7 @@ from features.views.user_item import ITEM_LISTS, MEASURES, TOTALS, Measure
 _REDUCE: Mapping[str, np.ufunc] = {"sum": np.add, "count": np.add, "min": np.minimum, "max": np.maximum}
 
 
-class Crossing:
+class UserItemArrays:
     """What histories say of the keys of candidates.
 
     Args:
@@ -49,7 +49,7 @@ class Crossing:
             item_ids: the candidates.
 
         Returns:
-            CROSS_FEATURES, each (k,) float32; NaN where there is none.
+            USER_ITEM_FEATURES, each (k,) float32; NaN where there is none.
         """
         keys, totals = self._totals(shopper)
         number = np.zeros(self._num_keys, dtype=np.int64)  # of a key in the history, from 1
@@ -65,7 +65,7 @@ class Crossing:
             cells = np.full(len(item_ids) * len(LEVELS), measure.nothing)
             cells[cell[first]] = _reduced(measure, values, first)
             of_level = cells.astype(np.float32).reshape(-1, len(LEVELS)).T
-            features |= {f"cross_{level}_{name}": of_level[place] for place, level in enumerate(LEVELS)}
+            features |= {f"user_item_{level}_{name}": of_level[place] for place, level in enumerate(LEVELS)}
         return features
 
     def _totals(self, shopper: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

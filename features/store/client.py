@@ -160,7 +160,8 @@ def _seconds(moments: pd.Series) -> pd.Series:
 def stored(store: "FeatureStore", service: str) -> list[str]:
     """The features of a service that the online store keeps, as `online` takes them.
 
-    Those that are computed on demand are left out: Feast takes 5 ms for what `features.views.request_context` does in none.
+    Those that are computed on demand are left out: Feast takes 5 ms for what
+    `features.views.request_context` does in none.
     """
     on_demand = {view.name for view in store.list_on_demand_feature_views()}
     views = store.get_feature_service(service).feature_view_projections

@@ -10,7 +10,7 @@ from expectations.contracts.schema import Column
 from expectations.contracts.source import Source
 from features.views.request_context import CONTEXT_FEATURES
 from features.views.texts import join_words
-from features.views.user_item import CROSS_FEATURES
+from features.views.user_item import USER_ITEM_FEATURES
 
 SHOPPER = "shopper_v1"
 CANDIDATE = "candidate_v1"
@@ -53,7 +53,7 @@ def describe(source: Source, shopper: ibis.Schema, candidate: ibis.Schema) -> Fe
     return Features(
         numeric=(
             *sorted(numbers),
-            *CROSS_FEATURES,
+            *USER_ITEM_FEATURES,
             *CONTEXT_FEATURES,
             *(f"context_{c.name}" for c in extras if c.extra == "numeric"),
         ),

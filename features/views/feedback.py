@@ -10,12 +10,12 @@ from ibis import _
 from ibis.expr.types import Table as IbisTable
 
 from features.views.shop import Shop, coverage, topics
-from features.views.windows import MOMENT, Measure, totals_before
+from features.views.windows import EVENT_TIMESTAMP, Measure, totals_before
 
 RatingRange = tuple[float, float] | None
 
 
-def remarks(shop: Shop, rating_range: RatingRange) -> IbisTable:
+def feedback_texts(shop: Shop, rating_range: RatingRange) -> IbisTable:
     """One row per remark that says anything: words, a rating, or what it is about.
 
     Args:
@@ -31,21 +31,23 @@ def remarks(shop: Shop, rating_range: RatingRange) -> IbisTable:
         low, high = shop.feedback.rating.min().as_scalar(), shop.feedback.rating.max().as_scalar()
     else:
         low, high = (ibis.literal(float(end)) for end in rating_range)
-    polarity = (2.0 * (rating - low) / (high - low).cast("float64").nullif(0.0) - 1.0).clip(-1.0, 1.0)
+    sentiment = (2.0 * (rating - low) / (high - low).cast("float64").nullif(0.0) - 1.0).clip(-1.0, 1.0)
     about = shop.feedback.left_join(topics(shop), "item_id").select(
         "user_id",
         "item_id",
-        MOMENT,
+        EVENT_TIMESTAMP,
         topic=_.topic.fill_null(""),
         words=_.text.fill_null("").strip(),
-        polarity=polarity,
+        sentiment=sentiment,
     )
     gap = ibis.ifelse((_.topic == "") | (_.words == ""), "", ": ")
-    said = about.mutate(remark=_.topic.concat(gap, _.words)).drop("topic", "words")
-    return said.filter(_.remark != "")
+    said = about.mutate(feedback_text=_.topic.concat(gap, _.words)).drop("topic", "words")
+    return said.filter(_.feedback_text != "")
 
 
-def opinions(shop: Shop, moments: IbisTable, by: str, days: int, rating_range: RatingRange) -> IbisTable:
+def feedback_summary(
+    shop: Shop, moments: IbisTable, by: str, days: int, rating_range: RatingRange
+) -> IbisTable:
     """How many remarks there were before each moment, and how they judged on average.
 
     Args:
@@ -53,27 +55,27 @@ def opinions(shop: Shop, moments: IbisTable, by: str, days: int, rating_range: R
         moments: columns `by`, event_timestamp.
         by: "user_id": by the shopper; "item_id": on what the candidate covers.
         days: length of the window.
-        rating_range: as in `remarks`.
+        rating_range: as in `feedback_texts`.
 
     Returns:
-        `by`, event_timestamp, user_num_remarks and user_polarity (or item_…), float64; polarity is the
+        `by`, event_timestamp, user_num_feedback and user_sentiment (or item_…), float64; polarity is the
         mean over rated remarks, as if one more had been neutral.
     """
-    said = remarks(shop, rating_range)
+    said = feedback_texts(shop, rating_range)
     if by == "item_id":
         covered = coverage(shop).rename(candidate_id="item_id")
         said = said.join(covered, said.item_id == covered.covered_id).drop("item_id", "covered_id")
         said = said.rename(item_id="candidate_id")
     side = by.removesuffix("_id")
     totals = totals_before(
-        said.mutate(is_rated=_.polarity.notnull().cast("float64")),
+        said.mutate(is_rated=_.sentiment.notnull().cast("float64")),
         moments,
         by=by,
         measures=(
-            Measure(name=f"{side}_num_remarks", days=days),
-            Measure(name="polarity", column="polarity", days=days),
+            Measure(name=f"{side}_num_feedback", days=days),
+            Measure(name="sentiment", column="sentiment", days=days),
             Measure(name="rated", column="is_rated", days=days),
         ),
     )
-    mean = _.polarity / (_.rated + 1.0)
-    return totals.mutate(**{f"{side}_polarity": mean.round(6)}).drop("polarity", "rated")
+    mean = _.sentiment / (_.rated + 1.0)
+    return totals.mutate(**{f"{side}_sentiment": mean.round(6)}).drop("sentiment", "rated")

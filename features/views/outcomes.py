@@ -12,7 +12,7 @@ from ibis.expr.types import Table as IbisTable
 
 from features.views.shop import Shop, coverage, item_topics
 from features.views.user_behaviour import above_zero, days_between, ratio
-from features.views.windows import MOMENT, Measure, totals_before
+from features.views.windows import EVENT_TIMESTAMP, Measure, totals_before
 
 STRENGTH = 20.0
 OVERALL_PRIOR, OVERALL_STRENGTH = 0.01, 100.0
@@ -37,12 +37,12 @@ def user_outcomes(shop: Shop, moments: IbisTable) -> IbisTable:
     found = totals_before(_tallies(shop, "user_id"), moments, by="user_id", measures=_TALLY + latest)
     return _with_rate(shop, found).select(
         "user_id",
-        MOMENT,
+        EVENT_TIMESTAMP,
         user_num_exposures="num_exposures",
         user_num_outcomes="num_outcomes",
         user_outcome_rate="rate",
-        user_days_since_exposure=days_between(_.last_exposure, _[MOMENT]),
-        user_days_since_outcome=days_between(_.last_outcome, _[MOMENT]),
+        user_days_since_exposure=days_between(_.last_exposure, _[EVENT_TIMESTAMP]),
+        user_days_since_outcome=days_between(_.last_outcome, _[EVENT_TIMESTAMP]),
     )
 
 
@@ -58,12 +58,12 @@ def item_outcomes(shop: Shop, moments: IbisTable, history_days: int) -> IbisTabl
     """
     own = _with_rate(shop, totals_before(_tallies(shop, "item_id"), moments, by="item_id", measures=_TALLY))
     return (
-        own.left_join(_topic_rates(shop, moments), ["item_id", MOMENT])
-        .drop("item_id_right", f"{MOMENT}_right")
-        .left_join(_popularity(shop, moments, history_days), ["item_id", MOMENT])
+        own.left_join(_topic_rates(shop, moments), ["item_id", EVENT_TIMESTAMP])
+        .drop("item_id_right", f"{EVENT_TIMESTAMP}_right")
+        .left_join(_popularity(shop, moments, history_days), ["item_id", EVENT_TIMESTAMP])
         .select(
             "item_id",
-            MOMENT,
+            EVENT_TIMESTAMP,
             item_num_exposures="num_exposures",
             item_num_outcomes="num_outcomes",
             item_outcome_rate="rate",
@@ -85,13 +85,15 @@ def _tallies(shop: Shop, by: str) -> IbisTable:
     """
     known = shop.exposures.filter(_.outcome.notnull())
     nothing = ibis.literal(0.0)
-    shown = known.group_by([by, MOMENT]).aggregate(exposed=_.count().cast("float64"), answered=nothing)
+    shown = known.group_by([by, EVENT_TIMESTAMP]).aggregate(
+        exposed=_.count().cast("float64"), answered=nothing
+    )
     answered = (
         known.filter(_.outcome)
-        .mutate(when=_.outcome_timestamp.coalesce(_[MOMENT]))
+        .mutate(when=_.outcome_timestamp.coalesce(_[EVENT_TIMESTAMP]))
         .group_by([by, "when"])
         .aggregate(exposed=nothing, answered=_.count().cast("float64"))
-        .rename({MOMENT: "when"})
+        .rename({EVENT_TIMESTAMP: "when"})
     )
     return ibis.union(shown, answered.select(shown.columns), distinct=False)
 
@@ -100,12 +102,12 @@ def _with_rate(shop: Shop, found: IbisTable) -> IbisTable:
     """Add the overall prior known at each moment, and the smoothed rate."""
     everyone = ibis.literal("all")
     facts = _tallies(shop, "scenario").mutate(whole=everyone)
-    moments = found.select(MOMENT).distinct().mutate(whole=everyone)
+    moments = found.select(EVENT_TIMESTAMP).distinct().mutate(whole=everyone)
     overall = totals_before(facts, moments, by="whole", measures=_TALLY).select(
-        MOMENT,
+        EVENT_TIMESTAMP,
         prior=(_.num_outcomes + OVERALL_PRIOR * OVERALL_STRENGTH) / (_.num_exposures + OVERALL_STRENGTH),
     )
-    return found.join(overall, MOMENT).mutate(
+    return found.join(overall, EVENT_TIMESTAMP).mutate(
         rate=(_.num_outcomes + STRENGTH * _.prior) / (_.num_exposures + STRENGTH)
     )
 
@@ -114,13 +116,19 @@ def _topic_rates(shop: Shop, moments: IbisTable) -> IbisTable:
     """Mean smoothed outcome rate of the topics that an item covers, per (item, moment)."""
     of_item = item_topics(shop).select("item_id", "topic", "weight")
     facts = _tallies(shop, "item_id").join(of_item, "item_id")
-    facts = facts.group_by(["topic", MOMENT]).aggregate(exposed=_.exposed.sum(), answered=_.answered.sum())
-    asked = moments.select("item_id", **{MOMENT: _[MOMENT].cast("timestamp")}).join(of_item, "item_id")
-    totals = totals_before(facts, asked.select("topic", MOMENT).distinct(), by="topic", measures=_TALLY)
-    rated = _with_rate(shop, totals).select("topic", MOMENT, "rate")
+    facts = facts.group_by(["topic", EVENT_TIMESTAMP]).aggregate(
+        exposed=_.exposed.sum(), answered=_.answered.sum()
+    )
+    asked = moments.select("item_id", **{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp")}).join(
+        of_item, "item_id"
+    )
+    totals = totals_before(
+        facts, asked.select("topic", EVENT_TIMESTAMP).distinct(), by="topic", measures=_TALLY
+    )
+    rated = _with_rate(shop, totals).select("topic", EVENT_TIMESTAMP, "rate")
     return (
-        asked.join(rated, ["topic", MOMENT])
-        .group_by(["item_id", MOMENT])
+        asked.join(rated, ["topic", EVENT_TIMESTAMP])
+        .group_by(["item_id", EVENT_TIMESTAMP])
         .aggregate(topic_rate=(_.rate * _.weight).sum() / _.weight.sum())
     )
 
@@ -128,9 +136,11 @@ def _topic_rates(shop: Shop, moments: IbisTable) -> IbisTable:
 def _popularity(shop: Shop, moments: IbisTable, history_days: int) -> IbisTable:
     """Events of all shoppers on what an item covers, per (item, moment)."""
     covered = coverage(shop)
-    asked = moments.select("item_id", **{MOMENT: _[MOMENT].cast("timestamp")}).join(covered, "item_id")
+    asked = moments.select("item_id", **{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp")}).join(
+        covered, "item_id"
+    )
     facts = shop.events.filter(_.item_id.notnull()).select(
-        MOMENT,
+        EVENT_TIMESTAMP,
         "amount",
         "coupon_discount",
         covered_id="item_id",
@@ -146,12 +156,12 @@ def _popularity(shop: Shop, moments: IbisTable, history_days: int) -> IbisTable:
     }
     counted = totals_before(
         facts,
-        asked.select("covered_id", MOMENT).distinct(),
+        asked.select("covered_id", EVENT_TIMESTAMP).distinct(),
         by="covered_id",
         measures=[Measure(name=n, column=column, days=history_days) for n, column in columns.items()],
     )
     return (
-        asked.join(counted, ["covered_id", MOMENT])
-        .group_by(["item_id", MOMENT])
+        asked.join(counted, ["covered_id", EVENT_TIMESTAMP])
+        .group_by(["item_id", EVENT_TIMESTAMP])
         .aggregate(**{name: _[name].sum() for name in columns})
     )

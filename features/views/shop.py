@@ -17,9 +17,9 @@ from ibis.expr.types import Table as IbisTable
 
 from expectations.contracts.schema import Table
 from expectations.errors import SchemaError
-from features.views.windows import MOMENT
+from features.views.windows import EVENT_TIMESTAMP
 
-NEWCOMER = "__newcomer__"
+COLD_START_USER = "__cold_start_user__"
 """The shopper of whom nothing is known. Its features are computed like anyone's and served to strangers."""
 
 COVERS = "covers"
@@ -73,17 +73,17 @@ def horizon(shop: Shop) -> datetime:
     latest = [
         table[column].max().execute()
         for table, column in (
-            (shop.events, MOMENT),
-            (shop.exposures, MOMENT),
+            (shop.events, EVENT_TIMESTAMP),
+            (shop.exposures, EVENT_TIMESTAMP),
             (shop.exposures, "outcome_timestamp"),
-            (shop.feedback, MOMENT),
+            (shop.feedback, EVENT_TIMESTAMP),
         )
     ]
     last = max(moment.to_pydatetime() for moment in latest if not pd.isna(moment))
     return datetime(last.year, last.month, last.day) + timedelta(days=1)
 
 
-def shopper_moments(shop: Shop, now: datetime) -> IbisTable:
+def user_entity_rows(shop: Shop, now: datetime) -> IbisTable:
     """One row per (shopper, moment) to know features of: each exposure's, and everyone's now.
 
     Returns:
@@ -94,12 +94,12 @@ def shopper_moments(shop: Shop, now: datetime) -> IbisTable:
         shop.events.select("user_id"),
         shop.exposures.select("user_id"),
         shop.feedback.select("user_id"),
-        ibis.memtable({"user_id": [NEWCOMER]}),
+        ibis.memtable({"user_id": [COLD_START_USER]}),
         distinct=True,
     )
     return ibis.union(
-        shop.exposures.select("user_id", MOMENT),
-        known.mutate(**{MOMENT: ibis.literal(now).cast("timestamp(6)")}),
+        shop.exposures.select("user_id", EVENT_TIMESTAMP),
+        known.mutate(**{EVENT_TIMESTAMP: ibis.literal(now).cast("timestamp(6)")}),
         distinct=True,
     )
 
@@ -114,15 +114,17 @@ def candidates(shop: Shop) -> IbisTable:
     return shop.items.semi_join(types, "item_type")
 
 
-def item_moments(shop: Shop, now: datetime) -> IbisTable:
+def item_entity_rows(shop: Shop, now: datetime) -> IbisTable:
     """One row per (item, moment): each exposure's, and every candidate's now.
 
     Returns:
         Columns item_id, event_timestamp.
     """
     return ibis.union(
-        shop.exposures.select("item_id", MOMENT),
-        candidates(shop).select("item_id").mutate(**{MOMENT: ibis.literal(now).cast("timestamp(6)")}),
+        shop.exposures.select("item_id", EVENT_TIMESTAMP),
+        candidates(shop)
+        .select("item_id")
+        .mutate(**{EVENT_TIMESTAMP: ibis.literal(now).cast("timestamp(6)")}),
         distinct=True,
     )
 

@@ -7,16 +7,16 @@ import ibis
 from ibis import _
 from ibis.expr.types import Table as IbisTable
 
-from features.views.feedback import RatingRange, remarks
+from features.views.feedback import RatingRange, feedback_texts
 from features.views.shop import Shop, topics
-from features.views.windows import MOMENT, Measure, totals_before
+from features.views.windows import EVENT_TIMESTAMP, Measure, totals_before
 
 RECENT_DAYS = 30
 MAX_TOPICS = HISTORY_LENGTH = 256
 """The newest topics that the model reads: with 64, most of what heavy shoppers do stays hidden."""
 
 MAX_ITEMS = 2048
-MAX_REMARKS = 64
+MAX_FEEDBACK = 64
 
 DAY_SECONDS = 86400.0
 
@@ -67,13 +67,13 @@ def user_behaviour(shop: Shop, moments: IbisTable, history_days: int) -> IbisTab
         ),
     )
     return (
-        acts.join(visits, ["user_id", MOMENT])
+        acts.join(visits, ["user_id", EVENT_TIMESTAMP])
         .mutate(
-            user_days_since_event=days_between(_.last_event, _[MOMENT]),
-            user_days_since_purchase=days_between(_.last_purchase, _[MOMENT]),
+            user_days_since_event=days_between(_.last_event, _[EVENT_TIMESTAMP]),
+            user_days_since_purchase=days_between(_.last_purchase, _[EVENT_TIMESTAMP]),
             user_amount_per_session=ratio(_.user_amount, _.user_num_sessions),
             user_click_rate=ratio(_.user_num_clicks, _.user_num_views),
-            user_days_since_coupon=days_between(_.last_coupon, _[MOMENT]),
+            user_days_since_coupon=days_between(_.last_coupon, _[EVENT_TIMESTAMP]),
             user_coupon_rate=ratio(_.user_num_coupons, _.user_num_purchases),
             user_discount_rate=ratio(_.num_discounted, _.user_num_purchases),
         )
@@ -88,24 +88,26 @@ def user_history(shop: Shop, moments: IbisTable, history_days: int, rating_range
         user_id, event_timestamp, and lists that run in parallel, newest first:
         topics, topic_visits, topic_amounts, topic_days (at most 256);
         items, item_visits, item_amounts, item_days, item_recents, item_coupons, item_firsts (at most 2048);
-        remarks, remark_times, remark_polarities, remark_days (at most 64).
+        remarks, feedback_counts, feedback_sentiments, feedback_days_ago (at most 64).
         `_visits` counts sessions, `_recents` those of the last 30 days, `_coupons` acts with a coupon;
         `_days` is days since the last time, `_firsts` since the first. Empty for a newcomer.
     """
-    asked = moments.select("user_id", moment=_[MOMENT].cast("timestamp"))
+    asked = moments.select("user_id", moment=_[EVENT_TIMESTAMP].cast("timestamp"))
     seen = seen_before(topical_acts(shop), asked, history_days)
     return fill_lists(
         asked,
         newest(seen, "topic", MAX_TOPICS, lists="topics", prefix="topic"),
         newest(seen, "item_id", MAX_ITEMS, lists="items", prefix="item", more=_of_items()),
-        newest_remarks(seen_before(remarks(shop, rating_range), asked, history_days)),
+        newest_feedback(seen_before(feedback_texts(shop, rating_range), asked, history_days)),
     )
 
 
 def seen_before(acts: IbisTable, asked: IbisTable, days: int) -> IbisTable:
     """Acts of a shopper strictly before each moment asked of, at most so many days before."""
     window = ibis.interval(days=days)
-    return asked.join(acts, "user_id").filter((_[MOMENT] < _.moment) & (_[MOMENT] >= _.moment - window))
+    return asked.join(acts, "user_id").filter(
+        (_[EVENT_TIMESTAMP] < _.moment) & (_[EVENT_TIMESTAMP] >= _.moment - window)
+    )
 
 
 def newest(
@@ -130,7 +132,7 @@ def newest(
     grouped = seen.group_by(["user_id", "moment", what]).aggregate(
         visits=_[f"visits_{what}"].sum(),
         amount=_.amount.sum().coalesce(0.0).round(4),
-        days=days_between(_[MOMENT].max(), _.moment.max()),
+        days=days_between(_[EVENT_TIMESTAMP].max(), _.moment.max()),
         **more,
     )
     entry = ibis.struct(
@@ -154,11 +156,11 @@ def newest(
 
 def _of_items() -> dict[str, ibis.Value]:
     """What is kept of each item of a history beside its visits, amount and days."""
-    recent = _[MOMENT] >= _.moment - ibis.interval(days=RECENT_DAYS)
+    recent = _[EVENT_TIMESTAMP] >= _.moment - ibis.interval(days=RECENT_DAYS)
     return {
         "recents": (_.visits_item_id * recent.cast("float64")).sum(),
         "coupons": _.with_coupon.sum(),
-        "firsts": days_between(_[MOMENT].min(), _.moment.max()),
+        "firsts": days_between(_[EVENT_TIMESTAMP].min(), _.moment.max()),
     }
 
 
@@ -166,31 +168,33 @@ def _field(name: str) -> Callable[[ibis.Value], ibis.Value]:
     return lambda entry: entry[name]
 
 
-def newest_remarks(seen: IbisTable) -> IbisTable:
+def newest_feedback(seen: IbisTable) -> IbisTable:
     """The most recent distinct remarks of each shopper and moment, as parallel lists.
 
     Args:
-        seen: what `seen_before` found of `features.views.feedback.remarks`.
+        seen: what `seen_before` found of `features.views.feedback.feedback_texts`.
 
     Returns:
-        user_id, moment; remarks, remark_times (how often it was said), remark_polarities (their mean, 0
-        where unknown), remark_days (since the last time); newest first, at most MAX_REMARKS.
+        user_id, moment; remarks, feedback_counts (how often it was said), feedback_sentiments (their mean, 0
+        where unknown), feedback_days_ago (since the last time); newest first, at most MAX_FEEDBACK.
     """
-    grouped = seen.group_by(["user_id", "moment", "remark"]).aggregate(
+    grouped = seen.group_by(["user_id", "moment", "feedback_text"]).aggregate(
         times=_.count().cast("float64"),
-        polarity=_.polarity.mean().coalesce(0.0).round(6),
-        days=days_between(_[MOMENT].max(), _.moment.max()),
+        sentiment=_.sentiment.mean().coalesce(0.0).round(6),
+        days=days_between(_[EVENT_TIMESTAMP].max(), _.moment.max()),
     )
-    entry = ibis.struct({"days": _.days, "remark": _.remark, "times": _.times, "polarity": _.polarity})
+    entry = ibis.struct(
+        {"days": _.days, "feedback_text": _.feedback_text, "times": _.times, "sentiment": _.sentiment}
+    )
     listed = grouped.group_by(["user_id", "moment"]).aggregate(entries=entry.collect())
-    kept = listed.mutate(entries=_.entries.sort()[:MAX_REMARKS])
+    kept = listed.mutate(entries=_.entries.sort()[:MAX_FEEDBACK])
     return kept.select(
         "user_id",
         "moment",
-        remarks=_.entries.map(lambda entry: entry["remark"]),
-        remark_times=_.entries.map(lambda entry: entry["times"]),
-        remark_polarities=_.entries.map(lambda entry: entry["polarity"]),
-        remark_days=_.entries.map(lambda entry: entry["days"]),
+        feedback_texts=_.entries.map(lambda entry: entry["feedback_text"]),
+        feedback_counts=_.entries.map(lambda entry: entry["times"]),
+        feedback_sentiments=_.entries.map(lambda entry: entry["sentiment"]),
+        feedback_days_ago=_.entries.map(lambda entry: entry["days"]),
     )
 
 
@@ -204,7 +208,7 @@ def fill_lists(asked: IbisTable, *parts: IbisTable) -> IbisTable:
         for name, kind in found.schema().items()
         if kind.is_array()
     }
-    return found.mutate(**empty).rename({MOMENT: "moment"})
+    return found.mutate(**empty).rename({EVENT_TIMESTAMP: "moment"})
 
 
 def topical_acts(shop: Shop) -> IbisTable:
@@ -213,13 +217,13 @@ def topical_acts(shop: Shop) -> IbisTable:
     counted = acts.mutate(
         visits_topic=_first_in_session("topic"), visits_item_id=_first_in_session("item_id")
     )
-    columns = ("user_id", "item_id", "topic", MOMENT, "amount", "with_coupon")
+    columns = ("user_id", "item_id", "topic", EVENT_TIMESTAMP, "amount", "with_coupon")
     return counted.select(*columns, "visits_topic", "visits_item_id")
 
 
 def _first_in_session(what: str) -> ibis.Value:
     """1 for the first event of a shopper on `what` in a session, else 0: their sum counts visits."""
-    in_session = ibis.window(group_by=["user_id", "session", what], order_by=[MOMENT, "event_id"])
+    in_session = ibis.window(group_by=["user_id", "session", what], order_by=[EVENT_TIMESTAMP, "event_id"])
     return (ibis.row_number().over(in_session) == 0).cast("float64")
 
 
@@ -229,7 +233,7 @@ def _acts(shop: Shop) -> IbisTable:
         "event_id",
         "user_id",
         "item_id",
-        MOMENT,
+        EVENT_TIMESTAMP,
         "amount",
         "dwell_seconds",
         "coupon_discount",
@@ -245,7 +249,9 @@ def _acts(shop: Shop) -> IbisTable:
 
 def _visits(shop: Shop) -> IbisTable:
     """One row per session, at its first event."""
-    return _acts(shop).group_by(["user_id", "session"]).aggregate(**{MOMENT: _[MOMENT].min()})
+    return (
+        _acts(shop).group_by(["user_id", "session"]).aggregate(**{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].min()})
+    )
 
 
 def days_between(start: ibis.Value, end: ibis.Value) -> ibis.Value:

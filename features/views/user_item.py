@@ -65,7 +65,7 @@ TOTALS: Mapping[str, How] = MappingProxyType(
 )
 """What `history_keys` says of a key, and how it comes from the items of that key."""
 
-CROSS_FEATURES = tuple(f"cross_{level}_{measure}" for level in LEVELS for measure in MEASURES)
+USER_ITEM_FEATURES = tuple(f"user_item_{level}_{measure}" for level in LEVELS for measure in MEASURES)
 """visits: sessions in the history window, added up over the items of a key; recent: those of the last 30
 days; coupons: acts with a coupon; amount: shop currency; days, first: since the last and the first time,
 null if never; matches: distinct keys of the candidate in the history; affinity: visits weighted by the
@@ -119,7 +119,7 @@ def history_keys(history_items: IbisTable, levels: IbisTable) -> IbisTable:
     )
 
 
-def cross_features(pairs: IbisTable, *, history_keys: IbisTable, item_keys: IbisTable) -> IbisTable:
+def user_item_features(pairs: IbisTable, *, history_keys: IbisTable, item_keys: IbisTable) -> IbisTable:
     """The cross features of (history, candidate) pairs.
 
     Args:
@@ -128,11 +128,11 @@ def cross_features(pairs: IbisTable, *, history_keys: IbisTable, item_keys: Ibis
         item_keys: as `features.views.shop.item_keys` returns it.
 
     Returns:
-        One row per pair: pair_id and CROSS_FEATURES, float64.
+        One row per pair: pair_id and USER_ITEM_FEATURES, float64.
     """
     met = pairs.join(item_keys, "item_id").join(history_keys, ["history_id", "level", "key"])
     measures = {
-        f"cross_{level}_{name}": (measure, _.level == level)
+        f"user_item_{level}_{name}": (measure, _.level == level)
         for level in LEVELS
         for name, measure in MEASURES.items()
     }

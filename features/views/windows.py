@@ -17,7 +17,7 @@ import ibis
 from ibis import _
 from ibis.expr.types import Table as IbisTable
 
-MOMENT = "event_timestamp"
+EVENT_TIMESTAMP = "event_timestamp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def totals_before(
         One row per moment: `by`, `event_timestamp`, one column per measure.
     """
     line = _merge(_lay_out(facts, moments, by, measures), by, measures)
-    before = ibis.window(group_by=by, order_by=MOMENT, preceding=(None, 1))
+    before = ibis.window(group_by=by, order_by=EVENT_TIMESTAMP, preceding=(None, 1))
     running = {
         measure.name: (
             _[measure.name].max().over(before)
@@ -72,14 +72,14 @@ def totals_before(
 
 def _lay_out(facts: IbisTable, moments: IbisTable, by: str, measures: Sequence[Measure]) -> IbisTable:
     """Facts, their expiries and the moments, one under the other with the same columns."""
-    layers = [_layer(facts, by, measures, when=_[MOMENT], sign=1.0, days=None)]
+    layers = [_layer(facts, by, measures, when=_[EVENT_TIMESTAMP], sign=1.0, days=None)]
     for days in sorted({measure.days for measure in measures if measure.days is not None}):
-        when = _[MOMENT] + ibis.interval(days=days)
+        when = _[EVENT_TIMESTAMP] + ibis.interval(days=days)
         layers.append(_layer(facts, by, measures, when=when, sign=-1.0, days=days))
     nothing = {m.name: ibis.null("timestamp") if m.how == "last" else ibis.literal(0.0) for m in measures}
     layers.append(
         moments.select(
-            **{by: _[by], MOMENT: _[MOMENT].cast("timestamp"), **nothing},
+            **{by: _[by], EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp"), **nothing},
             is_moment=ibis.literal(1, "int8"),
         )
     )
@@ -97,18 +97,18 @@ def _layer(
         if measure.how == "last":
             happened = value.coalesce(0.0) != 0
             columns[measure.name] = (
-                ibis.cases((happened, _[MOMENT].cast("timestamp")), else_=ibis.null("timestamp"))
+                ibis.cases((happened, _[EVENT_TIMESTAMP].cast("timestamp")), else_=ibis.null("timestamp"))
                 if days is None
                 else ibis.null("timestamp")
             )
         else:
             columns[measure.name] = value.coalesce(0.0) * sign if counts else ibis.literal(0.0)
     return facts.select(
-        **{by: _[by], MOMENT: when.cast("timestamp"), **columns}, is_moment=ibis.literal(0, "int8")
+        **{by: _[by], EVENT_TIMESTAMP: when.cast("timestamp"), **columns}, is_moment=ibis.literal(0, "int8")
     )
 
 
 def _merge(line: IbisTable, by: str, measures: Sequence[Measure]) -> IbisTable:
     """One row per entity and instant, so that the rows before a moment are strictly before it."""
     merged = {m.name: _[m.name].max() if m.how == "last" else _[m.name].sum() for m in measures}
-    return line.group_by([by, MOMENT]).aggregate(**merged, is_moment=_.is_moment.max())
+    return line.group_by([by, EVENT_TIMESTAMP]).aggregate(**merged, is_moment=_.is_moment.max())

@@ -93,7 +93,7 @@ def online_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
 
     with told_apart():
         made = steps.fill_online_store(workspace.workspace())
-        parity = steps.compare_stores(workspace.workspace())
+        consistency = steps.compare_stores(workspace.workspace())
     return dg.MaterializeResult(
         data_version=dg.DataVersion(made.folder.name),
         metadata={
@@ -103,13 +103,13 @@ def online_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
         },
         check_results=[
             dg.AssetCheckResult(
-                passed=parity.num_differences == 0,
+                passed=consistency.num_differences == 0,
                 check_name="online_equals_offline",
                 metadata={
-                    "shoppers": parity.num_shoppers,
-                    "values": parity.num_values,
-                    "num_differences": parity.num_differences,
-                    "differences": list(parity.differences),
+                    "shoppers": consistency.num_shoppers,
+                    "values": consistency.num_values,
+                    "num_differences": consistency.num_differences,
+                    "differences": list(consistency.differences),
                 },
             )
         ],

@@ -139,26 +139,26 @@ def model_evaluation(workspace: WorkspaceResource) -> dg.MaterializeResult:
     owners=OWNERS,
     tags={"layer": "model"},
     check_specs=[
-        dg.AssetCheckSpec("approved", asset="gate_verdict", description="Every rule of the gate passed.")
+        dg.AssetCheckSpec("approved", asset="gate_decision", description="Every rule of the gate passed.")
     ],
 )
-def gate_verdict(workspace: WorkspaceResource) -> dg.MaterializeResult:
+def gate_decision(workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Hold the evaluation against the gate's rules."""
     from orchestration.pipeline import model as steps
 
     with told_apart():
-        verdict = steps.judge(workspace.workspace())
-    rules = [vars(rule) for rule in verdict.rules]
+        decision = steps.judge(workspace.workspace())
+    rules = [vars(rule) for rule in decision.rules]
     failed = [
         {"table": "gate", "rule": r["rule"], "rows": None, "sample": [], "message": r["reason"]}
         for r in rules
         if not r["passed"]
     ]
     return dg.MaterializeResult(
-        metadata={"bundle": verdict.bundle, "approved": verdict.approved, "rules": metadata.table(rules)},
+        metadata={"bundle": decision.bundle, "approved": decision.approved, "rules": metadata.table(rules)},
         check_results=[
             dg.AssetCheckResult(
-                passed=verdict.approved,
+                passed=decision.approved,
                 check_name="approved",
                 metadata={"failed_rules": dg.MetadataValue.json(failed)},
             )
@@ -168,7 +168,7 @@ def gate_verdict(workspace: WorkspaceResource) -> dg.MaterializeResult:
 
 @dg.asset(
     group_name="evaluation",
-    deps=["gate_verdict"],
+    deps=["gate_decision"],
     description="One report of the last run, `reports/latest.json`: rows, checks, figures, verdict, seconds.",
     kinds={"json"},
     owners=OWNERS,
@@ -192,7 +192,7 @@ def run_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) 
 
 @dg.asset(
     group_name="deployment",
-    deps=["gate_verdict", "run_report", "online_features"],
+    deps=["gate_decision", "run_report", "online_features"],
     description="One pointer to the model that serves. Only a bundle whose own hash the gate approved gets here.",
     kinds={"bentoml"},
     owners=OWNERS,

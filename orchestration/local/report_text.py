@@ -52,8 +52,8 @@ def recommendation_text(answer: Mapping[str, Any], *, most: int = 3, width: int 
         text = " ".join(str(item.get("text") or item["item_id"]).split())
         shown = text if len(text) <= width else text[: width - 1] + "…"
         lines.append(f"  {place}. {shown}")
-        words_and_past = f"words {item['f']:+.2f}, past {item['g']:+.2f}"
-        lines.append(f"     probability {item['probability']:.2%}  ({words_and_past})")
+        parts = f"text {item['text_logit']:+.2f}, tabular {item['tabular_logit']:+.2f}"
+        lines.append(f"     probability {item['probability']:.2%}  ({parts})")
         lines += [f"     because {reason}" for reason in item.get("reasons") or ()]
     if not answer["items"]:
         lines.append("  nothing to show at this moment")
@@ -105,12 +105,12 @@ def _quality(report: Mapping[str, Any]) -> str:
 def _gate(gate: Mapping[str, Any]) -> str:
     if "approved" not in gate:
         return ""
-    verdict = "the gate APPROVED this model" if gate["approved"] else "the gate REJECTED this model"
+    decision = "the gate APPROVED this model" if gate["approved"] else "the gate REJECTED this model"
     rows = [["rule", "value", "bound", ""]]
     for rule in gate.get("rules") or ():
         outcome = "passed" if rule["passed"] else "FAILED"
         rows.append([rule["rule"], _number(rule.get("value")), _number(rule.get("bound")), outcome])
-    return f"{verdict}\n{_columns(rows)}" if len(rows) > 1 else verdict
+    return f"{decision}\n{_columns(rows)}" if len(rows) > 1 else decision
 
 
 def _seconds(seconds: Mapping[str, float]) -> str:

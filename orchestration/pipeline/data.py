@@ -13,7 +13,7 @@ from orchestration.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from expectations.suites.report import TableReport
-    from features.online.consistency import Parity
+    from features.online.consistency import Consistency
     from features.sources.landing import LandedTable
 
 
@@ -89,7 +89,7 @@ def fill_online_store(workspace: Workspace) -> Made:
     return Made(folder=snapshots, facts={**facts, "views": views}, made=made)
 
 
-def compare_stores(workspace: Workspace) -> "Parity":
+def compare_stores(workspace: Workspace) -> "Consistency":
     """Compare online with offline features of a sample of shoppers."""
     from features.online.consistency import compare_stores as compare
     from features.store.client import open_store

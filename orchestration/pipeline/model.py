@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from expectations.contracts.bundle import Manifest, verify_bundle
 from expectations.contracts.examples import ExampleSchema
-from expectations.contracts.gate_decision import Verdict, write_verdict
+from expectations.contracts.gate_decision import GateDecision, write_gate_decision
 from expectations.errors import BundleError
 from expectations.storage.atomic import read_json, write_json, write_text
 from expectations.storage.datasets import current_folder
@@ -117,17 +117,17 @@ def evaluate(workspace: Workspace) -> tuple[dict[str, Any], bool]:
     return found, True
 
 
-def judge(workspace: Workspace) -> Verdict:
+def judge(workspace: Workspace) -> GateDecision:
     """The gate's verdict on the trained bundle, written down for that very hash."""
-    from training.evaluation.gate import judge as rule
+    from training.evaluation.gate import decide as rule
     from training.evaluation.gate import read_rules
 
     _, _, digest = trained_bundle(workspace)
     evaluation = read_json(workspace.home.evaluations / f"{digest}.json")
     rules = read_rules(workspace.gate_rules)
-    verdict = rule(evaluation, rules, digest)
-    write_verdict(workspace.home.verdicts, verdict)
-    return verdict
+    decision = rule(evaluation, rules, digest)
+    write_gate_decision(workspace.home.gate_decisions, decision)
+    return decision
 
 
 def deploy(workspace: Workspace) -> "Deployed":
@@ -148,7 +148,9 @@ def deploy(workspace: Workspace) -> "Deployed":
         horizon=datetime.fromisoformat(read_json(snapshots / "facts.json")["horizon"]),
     )
     try:
-        return put_into_service(bundle, verdicts=workspace.home.verdicts, deployment=folder, context=context)
+        return put_into_service(
+            bundle, gate_decisions=workspace.home.gate_decisions, deployment=folder, context=context
+        )
     except RejectedError:
         serving = read_json(workspace.home.deployment) if workspace.home.deployment.exists() else {}
         if serving.get("project") == workspace.source().name:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from expectations.contracts.gate_decision import read_verdict
+from expectations.contracts.gate_decision import read_gate_decision
 from expectations.storage.atomic import read_json, write_json
 from expectations.storage.datasets import current_folder
 from orchestration.pipeline.data import validate
@@ -17,7 +17,7 @@ def report(workspace: Workspace, seconds: Mapping[str, float]) -> dict[str, Any]
     source = workspace.source()
     _, _, digest = trained_bundle(workspace)
     evaluation = read_json(workspace.home.evaluations / f"{digest}.json")
-    verdict = read_verdict(workspace.home.verdicts, digest)
+    decision = read_gate_decision(workspace.home.gate_decisions, digest)
     tables = validate(workspace)
     checks = [check for table in tables.values() for check in table.checks]
     failed = [check for check in checks if not check.passed]
@@ -30,7 +30,7 @@ def report(workspace: Workspace, seconds: Mapping[str, float]) -> dict[str, Any]
         "baseline": evaluation["baseline"],
         "popularity": evaluation["popularity"],
         "intervals": evaluation["intervals"],
-        "gate": {"approved": verdict.approved, "rules": [vars(rule) for rule in verdict.rules]},
+        "gate": {"approved": decision.approved, "rules": [vars(rule) for rule in decision.rules]},
         "tables": {
             name: {"rows": table.num_rows, "quarantined": _num_quarantined(workspace, name)}
             for name, table in tables.items()

@@ -9,9 +9,9 @@ import pandas as pd
 
 from expectations.contracts.source import Source, read_source
 from expectations.errors import BundleError, SettingError, TransientError
-from features.online.reader import OnlineFeatures, Situation
+from features.online.reader import DecisionRequest, OnlineFeatures
 from features.store.client import StoreSettings, open_store
-from features.views.shop import NEWCOMER
+from features.views.shop import COLD_START_USER
 from serving.ranking.ranker import Ranker
 from serving.release.pointer import Pointer
 
@@ -28,19 +28,19 @@ def load_ranker(pointer: Pointer, registry_url: str) -> Ranker:
         SettingError: the pointer names something that is not there.
         TransientError: the Feast registry does not answer.
     """
-    from training.inference.predictor import Scorer
+    from training.inference.predictor import Predictor
 
     folder = Path(pointer.model)
     if not folder.is_dir():
         raise BundleError(f"{folder} is not there, but the deployment names it; deploy again")
-    scorer = Scorer.load(folder)
-    if scorer.hash != pointer.bundle:
+    predictor = Predictor.load(folder)
+    if predictor.hash != pointer.bundle:
         raise BundleError(
-            f"{folder} holds bundle {scorer.hash[:12]}, the deployment names {pointer.bundle[:12]}; "
+            f"{folder} holds bundle {predictor.hash[:12]}, the deployment names {pointer.bundle[:12]}; "
             "deploy again"
         )
     source = read_source(Path(pointer.source))
-    ranker = Ranker(scorer, _features(pointer, registry_url, source), source=source)
+    ranker = Ranker(predictor, _features(pointer, registry_url, source), source=source)
     _try(ranker, pointer)
     return ranker
 
@@ -79,14 +79,14 @@ def _try(ranker: Ranker, pointer: Pointer) -> None:
         moment = item["valid_from"].to_pydatetime()
     elif not pd.isna(item["valid_until"]):
         moment = min(moment, item["valid_until"].to_pydatetime() - timedelta(seconds=1))
-    situation = Situation(
-        user_id=NEWCOMER,
+    decision_request = DecisionRequest(
+        user_id=COLD_START_USER,
         scenario=str(item["kind"]),
         moment=moment,
         context={},
         candidates=[str(shown.index[0])],
     )
-    ranker.recommend(situation, 1)
+    ranker.recommend(decision_request, 1)
 
 
 def default_moment(pointer: Pointer) -> datetime:

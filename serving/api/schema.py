@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from features.online.reader import Situation
+from features.online.reader import DecisionRequest
 
 MAX_ITEMS = 100
 FIRST_YEAR, LAST_YEAR = 1971, 2200
@@ -71,14 +71,14 @@ class RecommendRequest(BaseModel):
     )
     k: int = Field(default=10, ge=1, le=MAX_ITEMS, description="how many items at most", examples=[3])
 
-    def situation(self, default: datetime) -> Situation:
+    def decision_request(self, default: datetime) -> DecisionRequest:
         """The request as the features understand it.
 
         Args:
             default: moment of a request that names none, naive UTC.
         """
         given = self.context.model_dump(exclude={"time"}, exclude_none=True)
-        return Situation(
+        return DecisionRequest(
             user_id=self.user_id,
             scenario=self.scenario,
             moment=_naive_utc(self.context.time) if self.context.time else default,
@@ -89,14 +89,14 @@ class RecommendRequest(BaseModel):
 
 
 class RankedItem(BaseModel):
-    """One item of the list, with what decided it: probability = σ(f + g)."""
+    """One item of the list, with what decided it: probability = σ(text_logit + tabular_logit)."""
 
     item_id: str = Field(description="the item", examples=["18:10000085475"])
     text: str = Field(description="what the model read of it", examples=["Coupon for yogurt"])
     position: int = Field(description="place in the list, from 1", examples=[1])
     probability: float = Field(description="of the outcome (a redemption, a click, …)", examples=[0.0471])
-    f: float = Field(description="what words and context say, in logits", examples=[0.52])
-    g: float = Field(description="what the past says, in logits", examples=[-3.53])
+    text_logit: float = Field(description="f, what texts and context say", examples=[0.52])
+    tabular_logit: float = Field(description="g, what past outcomes and behaviour say", examples=[-3.53])
     reasons: list[str] = Field(
         description="what spoke for it most, strongest first",
         examples=[["bought 'yogurt' on 7 visits, last 3 days ago, which fits this campaign's words"]],

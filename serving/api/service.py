@@ -103,8 +103,8 @@ class Recommender:
 
     def _decide(self, served: Served, request: RecommendRequest) -> dict[str, Any]:
         begun = time.perf_counter()
-        situation = request.situation(default_moment(served.pointer))
-        ranking = served.ranker.recommend(situation, request.k)
+        decision_request = request.decision_request(default_moment(served.pointer))
+        ranking = served.ranker.recommend(decision_request, request.k)
         self._metrics.answered(
             request.scenario,
             cold_start=ranking.cold_start,
@@ -116,7 +116,7 @@ class Recommender:
             "user_id": request.user_id,
             "scenario": request.scenario,
             "bundle": served.pointer.bundle,
-            "moment": situation.moment.replace(tzinfo=UTC).isoformat(),
+            "moment": decision_request.moment.replace(tzinfo=UTC).isoformat(),
             "cold_start": ranking.cold_start,
             "items": [asdict(item) for item in ranking.items],
             "skipped": dict(ranking.skipped),

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from features.online.reader import Meeting
-from serving.ranking.sentences import COLD_START, CONTEXT, CROSS, ITEM, OWNERS, SENTENCES, USER
+from features.online.reader import ScoringBatch
+from serving.ranking.sentences import COLD_START, CONTEXT, ITEM, OWNERS, SENTENCES, USER, USER_ITEM
 
 MAX_REASONS = 3
 LEAST = 0.02
@@ -64,10 +64,10 @@ class Amount(float):
 
 
 def reasons(
-    meeting: Meeting,
+    scoring_batch: ScoringBatch,
     at: int,
     *,
-    f: float,
+    text_logit: float,
     attention: np.ndarray,
     names: Sequence[str],
     contributions: np.ndarray,
@@ -76,9 +76,9 @@ def reasons(
     """The two or three strongest reasons for one item.
 
     Args:
-        meeting: the shopper and the candidates.
+        scoring_batch: the shopper and the candidates.
         at: the item's place among the candidates.
-        f: its logit of words and context, or how far that lies above the other candidates'.
+        text_logit: its logit of texts and context, or how far that lies above the other candidates'.
         attention: (H,) weight of each history entry for this item.
         names: feature names.
         contributions: (features,) what each adds to g, in logits.
@@ -87,12 +87,14 @@ def reasons(
     Returns:
         At most MAX_REASONS sentences, the strongest first, of different themes.
     """
-    said = _Said(meeting, at, history_days)
-    weights = _weights(names, contributions, known=meeting.known)
+    said = _Said(scoring_batch, at, history_days)
+    weights = _weights(names, contributions, known=scoring_batch.known)
     found: Iterator[Reason] = _of_past(said, [(name, weight) for name, weight in weights if weight >= LEAST])
-    if f >= LEAST and meeting.known:
-        found = heapq.merge(found, _of_words(said, meeting, f, attention), key=_heaviest_first)
-    chosen = _first_of_each_theme(found) or ([] if meeting.known else _first_of_each_theme(_of_item(said)))
+    if text_logit >= LEAST and scoring_batch.known:
+        found = heapq.merge(found, _of_words(said, scoring_batch, text_logit, attention), key=_heaviest_first)
+    chosen = _first_of_each_theme(found) or (
+        [] if scoring_batch.known else _first_of_each_theme(_of_item(said))
+    )
     return [reason.words for reason in chosen] or _against(said, weights)
 
 
@@ -102,7 +104,7 @@ def _weights(names: Sequence[str], contributions: np.ndarray, *, known: bool) ->
     found = [
         (name, weight * (0.5 if name.startswith(CONTEXT) else 1.0))
         for name, weight in zip(names, contributions.tolist(), strict=True)
-        if LEAST <= abs(weight) < math.inf and (known or not name.startswith((USER, CROSS)))
+        if LEAST <= abs(weight) < math.inf and (known or not name.startswith((USER, USER_ITEM)))
     ]
     return sorted(found, key=lambda named: -named[1])
 
@@ -137,8 +139,8 @@ def _against(said: "_Said", weights: Sequence[tuple[str, float]]) -> list[str]:
 class _Said:
     """One row's values under the names that sentences use."""
 
-    def __init__(self, meeting: Meeting, at: int, history_days: int) -> None:
-        row: Mapping[str, Any] = {str(name): value for name, value in meeting.rows.iloc[at].items()}
+    def __init__(self, scoring_batch: ScoringBatch, at: int, history_days: int) -> None:
+        row: Mapping[str, Any] = {str(name): value for name, value in scoring_batch.rows.iloc[at].items()}
         self.row = row
         self.noun = str(row.get("item_type") or "item")
         buys_only = _number(row.get("user_num_purchases")) == _number(row.get("user_num_events"))
@@ -182,27 +184,27 @@ class _Said:
         return name, f"{owner} {column}: {said}"
 
 
-def _of_words(said: _Said, meeting: Meeting, f: float, attention: np.ndarray) -> list[Reason]:
+def _of_words(said: _Said, scoring_batch: ScoringBatch, f: float, attention: np.ndarray) -> list[Reason]:
     """The history entry that the model looked at most, if it looked anywhere in particular."""
-    count = min(len(meeting.topics) + len(meeting.remarks), len(attention))
+    count = min(len(scoring_batch.topics) + len(scoring_batch.feedback_texts), len(attention))
     if not count:
         return []
     entry = int(np.argmax(attention[:count]))
     if not attention[entry] > 0 or (count > 1 and attention[entry] <= attention[:count].mean() * 1.1):
         return []
-    words = f"{_entry(said, meeting, entry)}, which fits this {said.noun}'s words"
+    words = f"{_entry(said, scoring_batch, entry)}, which fits this {said.noun}'s words"
     return [Reason(theme="words", weight=f, words=words)]
 
 
-def _entry(said: _Said, meeting: Meeting, entry: int) -> str:
+def _entry(said: _Said, scoring_batch: ScoringBatch, entry: int) -> str:
     """An entry of the history in words: what the shopper did, or what the shopper said."""
-    place = entry - len(meeting.topics)
+    place = entry - len(scoring_batch.topics)
     if place >= 0:
-        days = Amount(meeting.remark_days[place])
-        return f"said '{_short(meeting.remarks[place])}' {days:day} ago"
-    visits, days = Amount(meeting.visits[entry]), Amount(meeting.days[entry])
+        days = Amount(scoring_batch.feedback_days_ago[place])
+        return f"said '{_short(scoring_batch.feedback_texts[place])}' {days:day} ago"
+    visits, days = Amount(scoring_batch.visits[entry]), Amount(scoring_batch.days[entry])
     ago = f"last {days:day} ago" if visits > 1 else f"{days:day} ago"
-    return f"{said.bought} '{_short(meeting.topics[entry])}' on {visits:visit}, {ago}"
+    return f"{said.bought} '{_short(scoring_batch.topics[entry])}' on {visits:visit}, {ago}"
 
 
 def _of_item(said: _Said) -> Iterator[Reason]:

@@ -8,12 +8,12 @@ import numpy as np
 
 from expectations.contracts.source import Source
 from expectations.errors import ImplementationError, RequestError
-from features.online.reader import Meeting, OnlineFeatures, Situation
+from features.online.reader import DecisionRequest, OnlineFeatures, ScoringBatch
 from serving.ranking.explanations import reasons
 
 if TYPE_CHECKING:
     from training.inference.batch_scoring import Scores
-    from training.inference.predictor import Scorer
+    from training.inference.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Ranked:
         text: what the model read of it.
         position: place in the list, from 1.
         probability: σ(f + g).
-        f, g: the logit parts of words and of the past.
+        text_logit, tabular_logit: f and g, the parts of the logit.
         reasons: what spoke for it, strongest first.
     """
 
@@ -33,8 +33,8 @@ class Ranked:
     text: str
     position: int
     probability: float
-    f: float
-    g: float
+    text_logit: float
+    tabular_logit: float
     reasons: Sequence[str]
 
 
@@ -57,21 +57,21 @@ class Ranker:
     """One model with the features that it reads. Safe to share between threads.
 
     Args:
-        scorer: a loaded bundle.
+        predictor: a loaded bundle.
         features: the features of requests.
         source: the shop's declaration: the kinds of its context columns, how far back behaviour counts.
     """
 
-    def __init__(self, scorer: "Scorer", features: OnlineFeatures, *, source: Source) -> None:
-        self.scorer, self.features, self.history_days = scorer, features, source.history_days
+    def __init__(self, predictor: "Predictor", features: OnlineFeatures, *, source: Source) -> None:
+        self.predictor, self.features, self.history_days = predictor, features, source.history_days
         self._numbers = {c.name for c in source.contracts()["exposures"].extras if c.extra == "numeric"}
 
     @property
     def bundle(self) -> str:
         """Hash of the model."""
-        return self.scorer.hash
+        return self.predictor.hash
 
-    def recommend(self, situation: Situation, k: int) -> Ranking:
+    def recommend(self, decision_request: DecisionRequest, k: int) -> Ranking:
         """The k candidates with the highest probability, best first; ties by item id.
 
         Raises:
@@ -81,29 +81,31 @@ class Ranker:
         """
         if k < 1:
             raise RequestError(f"k is {k}; ask for at least 1 item")
-        self._check_context(situation.context)
-        meeting = self.features.meet(situation)
-        scores = self.score(meeting)
-        best = self._best(meeting, scores, k)
+        self._check_context(decision_request.context)
+        scoring_batch = self.features.scoring_batch(decision_request)
+        scores = self.score(scoring_batch)
+        best = self._best(scoring_batch, scores, k)
         return Ranking(
-            items=self._ranked(meeting, scores, best),
-            cold_start=not meeting.known,
-            skipped=dict(meeting.skipped),
+            items=self._ranked(scoring_batch, scores, best),
+            cold_start=not scoring_batch.known,
+            skipped=dict(scoring_batch.skipped),
         )
 
-    def score(self, meeting: Meeting) -> "Scores":
+    def score(self, scoring_batch: ScoringBatch) -> "Scores":
         """What the model says of every candidate of a meeting."""
-        from training.data.interaction_history import History
+        from training.data.interaction_history import InteractionHistory
 
-        history = History(
-            texts=[*meeting.topics, *meeting.remarks],
-            events=[*meeting.visits, *meeting.remark_times],
-            amounts=[*meeting.amounts, *(0.0 for _ in meeting.remarks)],
-            days_ago=[*meeting.days, *meeting.remark_days],
-            polarities=[*(0.0 for _ in meeting.topics), *meeting.remark_polarities],
+        history = InteractionHistory(
+            texts=[*scoring_batch.topics, *scoring_batch.feedback_texts],
+            events=[*scoring_batch.visits, *scoring_batch.feedback_counts],
+            amounts=[*scoring_batch.amounts, *(0.0 for _ in scoring_batch.feedback_texts)],
+            days_ago=[*scoring_batch.days, *scoring_batch.feedback_days_ago],
+            sentiments=[*(0.0 for _ in scoring_batch.topics), *scoring_batch.feedback_sentiments],
         )
-        queries = [meeting.query] * len(meeting.item_ids)
-        return self.scorer.score(meeting.rows, texts=meeting.texts, queries=queries, history=history)
+        queries = [scoring_batch.query] * len(scoring_batch.item_ids)
+        return self.predictor.score(
+            scoring_batch.rows, texts=scoring_batch.texts, queries=queries, history=history
+        )
 
     def _check_context(self, context: Mapping[str, Any]) -> None:
         for name, value in context.items():
@@ -114,32 +116,32 @@ class Ranker:
                 raise RequestError(f"context.{name} is {value!r}; give words")
 
     @staticmethod
-    def _best(meeting: Meeting, scores: "Scores", k: int) -> np.ndarray:
-        logits = scores.f.astype(np.float64) + scores.g
+    def _best(scoring_batch: ScoringBatch, scores: "Scores", k: int) -> np.ndarray:
+        logits = scores.text_logit.astype(np.float64) + scores.tabular_logit
         broken = np.flatnonzero(~np.isfinite(logits))
         if len(broken):
-            item = meeting.item_ids[int(broken[0])]
+            item = scoring_batch.item_ids[int(broken[0])]
             raise ImplementationError(
                 f"the model's score of {item} is {logits[broken[0]]}, as of {len(broken)} of {len(logits)} "
                 "candidates; train again, or go back to the model before (rollback)"
             )
-        return np.lexsort((np.array(meeting.item_ids), -logits))[:k]
+        return np.lexsort((np.array(scoring_batch.item_ids), -logits))[:k]
 
-    def _ranked(self, meeting: Meeting, scores: "Scores", best: np.ndarray) -> list[Ranked]:
-        names, contributions = self.scorer.explain_g(meeting.rows.iloc[best])
-        lead = np.maximum(scores.f, scores.f - np.median(scores.f))
+    def _ranked(self, scoring_batch: ScoringBatch, scores: "Scores", best: np.ndarray) -> list[Ranked]:
+        names, contributions = self.predictor.explain_g(scoring_batch.rows.iloc[best])
+        lead = np.maximum(scores.text_logit, scores.text_logit - np.median(scores.text_logit))
         return [
             Ranked(
-                item_id=meeting.item_ids[at],
-                text=meeting.texts[at],
+                item_id=scoring_batch.item_ids[at],
+                text=scoring_batch.texts[at],
                 position=place + 1,
                 probability=float(scores.probability[at]),
-                f=float(scores.f[at]),
-                g=float(scores.g[at]),
+                text_logit=float(scores.text_logit[at]),
+                tabular_logit=float(scores.tabular_logit[at]),
                 reasons=reasons(
-                    meeting,
+                    scoring_batch,
                     at,
-                    f=float(lead[at]),
+                    text_logit=float(lead[at]),
                     attention=scores.attention[at],
                     names=names,
                     contributions=contributions[place],

@@ -1,6 +1,6 @@
 """Features put into words: what is said of a value that spoke for an item.
 
-A sentence names its feature and others of the same row in braces: `{cross_item_visits:visit}` is
+A sentence names its feature and others of the same row in braces: `{user_item_item_visits:visit}` is
 "1 visit" or "7 visits", `{item_value:.2f}` is as usual, `{noun}` is "campaign", "product", …,
 `{bought}` is "turned to" where shoppers do more than buy, `{days}` is the history window. Features that
 say nearly the same share a theme, and a list of reasons has one of each.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-USER, ITEM, CROSS, CONTEXT = "user_", "item_", "cross_", "context_"
+USER, ITEM, USER_ITEM, CONTEXT = "user_", "item_", "user_item_", "context_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def _cross_sentences() -> dict[str, Sentence]:
     """How the features of `features.views.user_item` are said."""
     found = {}
     for level, covered in _COVERED.items():
-        name = f"cross_{level}"
+        name = f"user_item_{level}"
         never = f"has not {{bought}} {covered} {_WINDOW}: it may be new to this shopper"
         says = {
             "visits": f"{{bought}} {covered} {{{name}_visits:time}} {_WINDOW}",
@@ -118,12 +118,12 @@ SENTENCES: Mapping[str, Sentence] = MappingProxyType(
         "user_num_purchases": Sentence(
             theme="own activity", says=f"bought {{user_num_purchases:time}} {_WINDOW}"
         ),
-        "user_polarity": Sentence(
+        "user_sentiment": Sentence(
             theme="own opinions",
-            says=f"judged things {{user_polarity:+.2f}} (-1 to 1) in {{user_num_remarks:remark}} {_WINDOW}",
+            says=f"judged things {{user_sentiment:+.2f}} (-1 to 1) in {{user_num_feedback:remark}} {_WINDOW}",
         ),
-        "user_num_remarks": Sentence(
-            theme="own opinions", says=f"gave {{user_num_remarks:remark}} {_WINDOW}"
+        "user_num_feedback": Sentence(
+            theme="own opinions", says=f"gave {{user_num_feedback:remark}} {_WINDOW}"
         ),
         "user_amount": Sentence(theme="own activity", says=f"spent {{user_amount:.2f}} {_WINDOW}"),
         "user_amount_30d": Sentence(
@@ -232,12 +232,13 @@ SENTENCES: Mapping[str, Sentence] = MappingProxyType(
             theme="breadth", says="{item_top_share:.0%} of this {noun} is of one kind of products"
         ),
         "item_department": Sentence(theme="department", says="this {noun} is of {item_department}"),
-        "item_polarity": Sentence(
-            theme="opinions",
-            says="{item_num_remarks:remark} judged what this {noun} covers {item_polarity:+.2f} (-1 to 1)",
+        "item_sentiment": Sentence(
+            theme="feedback_summary",
+            says="{item_num_feedback:remark} judged what this {noun} covers {item_sentiment:+.2f} (-1 to 1)",
         ),
-        "item_num_remarks": Sentence(
-            theme="opinions", says=f"{{item_num_remarks:remark}} on what this {{noun}} covers {_WINDOW}"
+        "item_num_feedback": Sentence(
+            theme="feedback_summary",
+            says=f"{{item_num_feedback:remark}} on what this {{noun}} covers {_WINDOW}",
         ),
         "item_value": Sentence(theme="value", says="this {noun} is worth {item_value:.2f}"),
         "item_days_to_end": Sentence(
@@ -270,6 +271,6 @@ COLD_START = ("item_popularity", "item_topic_rate", "item_outcome_rate", "item_n
 """What can always be said of an item when nothing is known of the shopper."""
 
 OWNERS: Mapping[str, str] = MappingProxyType(
-    {USER: "this shopper's", ITEM: "this {noun}'s", CONTEXT: "the", CROSS: "this shopper's"}
+    {USER: "this shopper's", ITEM: "this {noun}'s", CONTEXT: "the", USER_ITEM: "this shopper's"}
 )
 """Whose a feature is, by the beginning of its name."""

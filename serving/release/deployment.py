@@ -57,14 +57,14 @@ class Deployed:
     seconds: Mapping[str, float]
 
 
-def deploy(bundle: Path, *, verdicts: Path, deployment: Path, context: DeploymentContext) -> Deployed:
+def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: DeploymentContext) -> Deployed:
     """Put an approved bundle into service. The stores are those of the environment's BENTOML_HOME.
 
     Deploying what is deployed already only brings snapshots, horizon and clock up to date.
 
     Args:
         bundle: the bundle's folder.
-        verdicts: folder of the gate's verdicts.
+        gate_decisions: folder of the gate's verdicts.
         deployment: folder of the pointer, `<home>/deployment`.
         context: what it serves with.
 
@@ -75,7 +75,7 @@ def deploy(bundle: Path, *, verdicts: Path, deployment: Path, context: Deploymen
     """
     clock = _Clock()
     manifest, digest = verify_bundle(bundle)
-    require_approval(verdicts, digest)
+    require_approval(gate_decisions, digest)
     _check(manifest, context)
     clock.lap("verify")
     model_tag, model = store_model(bundle, digest, manifest)
@@ -85,7 +85,7 @@ def deploy(bundle: Path, *, verdicts: Path, deployment: Path, context: Deploymen
     # the verdict may have been withdrawn while we worked, and what serves is the stored copy
     if verify_bundle(model)[1] != digest:
         raise BundleError(f"{model} is not bundle {digest[:12]} any more; deploy again")
-    require_approval(verdicts, digest)
+    require_approval(gate_decisions, digest)
     before = _readable(deployment / CURRENT)
     pointer = _pointer(digest, model, model_tag, bento_tag, deployment, context)
     _point(deployment, pointer)

@@ -30,7 +30,7 @@ from training.config.recipe import Recipe, read_recipe
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.evaluation.metrics import auc
-from training.inference.predictor import Scorer
+from training.inference.predictor import Predictor
 from training.language.new_encoder import write_encoder
 from training.pipeline.fit import fit
 from training.pipeline.language_pretraining import known_text_ids
@@ -142,9 +142,9 @@ def ours(folder: Path, examples: Path, recipe: Recipe) -> dict[str, Any]:
     finally:  # a fit that was interrupted goes on
         write_json(spent, {"cpu_seconds": earlier + time.process_time() - before})
     data = read_examples(examples)
-    scorer = Scorer.load(result.bundle)
+    predictor = Predictor.load(result.bundle)
     return {
-        "probability": scorer.score_examples(data).probability.tolist(),
+        "probability": predictor.score_examples(data).probability.tolist(),
         "validation_auc": result.metrics["auc"],
         "cpu_seconds": read_json(spent)["cpu_seconds"],
         "history": result.history,
@@ -212,17 +212,17 @@ def _num_parameters(encoder: Path) -> int:
 
 def request(shop: ReviewShop, data: Examples, bundle: Path) -> dict[str, Any]:
     """One request, answered by serving's ranker: twenty reviews of the test part; and texts never seen."""
-    from features.online.reader import OnlineFeatures, Situation
+    from features.online.reader import DecisionRequest, OnlineFeatures
     from features.store.client import open_store
     from serving.ranking.ranker import Ranker
 
-    scorer = Scorer.load(bundle)
+    predictor = Predictor.load(bundle)
     ranker = Ranker(
-        scorer, OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source), source=shop.source
+        predictor, OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source), source=shop.source
     )
     tested = data.rows[data.part == TEST]
     asked = tested.iloc[np.linspace(0, len(tested) - 1, 20).astype(int)]
-    situation = Situation(
+    decision_request = DecisionRequest(
         user_id=READER,
         scenario="content",
         moment=shop.horizon,
@@ -230,10 +230,10 @@ def request(shop: ReviewShop, data: Examples, bundle: Path) -> dict[str, Any]:
         candidates=asked["item_id"].tolist(),
     )
     started = time.perf_counter()
-    ranking = ranker.recommend(situation, 20)
+    ranking = ranker.recommend(decision_request, 20)
     milliseconds = (time.perf_counter() - started) * 1000
     praised = dict(zip(asked["item_id"], asked["label"].astype(bool), strict=True))
-    own = scorer.score(asked.head(len(OWN)), texts=OWN)
+    own = predictor.score(asked.head(len(OWN)), texts=OWN)
     return {
         "milliseconds": milliseconds,
         "items": [

@@ -36,7 +36,7 @@ location = "exposures.parquet"
 constants = {{ user_id = "{READER}", scenario = "content", channel = "web" }}
 [split]
 test_from = {FIRST_DAY + timedelta(days=NUM_DAYS):%Y-%m-%d}
-validation_share = {1 / NUM_DAYS}
+validation_fraction = {1 / NUM_DAYS}
 """
 
 

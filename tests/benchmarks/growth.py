@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.contracts.examples import (
-    HISTORIES,
-    HISTORY_SCHEMA,
+    INTERACTION_HISTORIES,
+    INTERACTION_HISTORY_SCHEMA,
     ROW_SCHEMA,
     ROWS,
     TEXT_SCHEMA,
@@ -46,7 +46,14 @@ LIST, ENTRIES, CANDIDATES, TOPICS = (
 )  # rows of a list, entries of a history, texts of each kind
 GROUP = 200_000  # rows written at once
 START, DAYS = np.datetime64("2020-01-01", "us"), 100
-NUMERIC = ("user_events", "item_popularity", "cross_visits", "cross_amount", "cross_days", "context_hour")
+NUMERIC = (
+    "user_events",
+    "item_popularity",
+    "user_item_visits",
+    "user_item_amount",
+    "user_item_days",
+    "context_hour",
+)
 CATEGORICAL = ("item_kind", "context_channel")
 MIB = 2**20
 RECIPE = {
@@ -140,7 +147,7 @@ def write(folder: Path, size: int) -> Path:
     ids = pa.array(np.arange(len(texts)), pa.int32())
     pq.write_table(pa.table([ids, pa.array(texts)], schema=TEXT_SCHEMA), folder / TEXTS)
     num_histories = size // LIST
-    with pq.ParquetWriter(folder / HISTORIES, HISTORY_SCHEMA) as writer:
+    with pq.ParquetWriter(folder / INTERACTION_HISTORIES, INTERACTION_HISTORY_SCHEMA) as writer:
         for first in range(0, num_histories, GROUP // LIST):
             last = min(first + GROUP // LIST, num_histories)
             writer.write_table(_histories(np.arange(first, last), rng))
@@ -159,7 +166,7 @@ def write(folder: Path, size: int) -> Path:
         activity="user_events",
         slices=("context_channel",),
         test_from=datetime(2020, 3, 20),
-        validation_share=0.1,
+        validation_fraction=0.1,
         horizon=datetime(2020, 5, 1),
     ).write(folder)
     return folder
@@ -174,10 +181,10 @@ def _histories(history: np.ndarray, rng: np.random.Generator) -> pa.Table:
         "events": rng.integers(1, 9, count).astype(np.float32),
         "amounts": rng.gamma(2, 10, count).astype(np.float32),
         "days_ago": rng.integers(0, 180, count).astype(np.float32),
-        "polarities": np.zeros(count, dtype=np.float32),
+        "sentiments": np.zeros(count, dtype=np.float32),
     }
     lists = {name: pa.ListArray.from_arrays(offsets, pa.array(values)) for name, values in columns.items()}
-    return pa.table({"history_id": pa.array(history, pa.int32()), **lists}, schema=HISTORY_SCHEMA)
+    return pa.table({"history_id": pa.array(history, pa.int32()), **lists}, schema=INTERACTION_HISTORY_SCHEMA)
 
 
 def _rows(row: np.ndarray, size: int, rng: np.random.Generator, schema: pa.Schema) -> pa.Table:
@@ -194,16 +201,16 @@ def _rows(row: np.ndarray, size: int, rng: np.random.Generator, schema: pa.Schem
         "item_id": pa.array(item).cast(pa.string()),
         "scenario": pa.array(["campaign"]).take(pa.array(np.zeros(count, np.int32))),
         "event_timestamp": START + day.astype("timedelta64[D]"),
-        "list_id": ranked,
+        "query_group_id": ranked,
         "label": (rng.random(count) < chance).astype(np.int8),
         "text_id": item,
         "query_id": np.full(count, -1),
         "history_id": np.minimum(ranked, size // LIST - 1),
         "user_events": rng.poisson(20, count),
         "item_popularity": item + rng.random(count),
-        "cross_visits": visits,
-        "cross_amount": visits * rng.gamma(2, 5, count),
-        "cross_days": np.where(visits > 0, rng.integers(0, 90, count), np.nan),
+        "user_item_visits": visits,
+        "user_item_amount": visits * rng.gamma(2, 5, count),
+        "user_item_days": np.where(visits > 0, rng.integers(0, 90, count), np.nan),
         "context_hour": rng.integers(0, 24, count),
         "item_kind": pa.array(["coupon", "festival"]).take(pa.array(item % 2)),
         "context_channel": pa.array(["web", "mail", None]).take(pa.array(rng.integers(0, 3, count))),

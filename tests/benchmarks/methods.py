@@ -27,8 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.contracts.examples import (
-    HISTORIES,
-    HISTORY_SCHEMA,
+    INTERACTION_HISTORIES,
+    INTERACTION_HISTORY_SCHEMA,
     ROW_SCHEMA,
     ROWS,
     TEXT_SCHEMA,
@@ -125,7 +125,7 @@ def write_turns(folder: Path) -> Path:
             "item_id": [str(number) for number in numbers],
             "scenario": "customer_service",
             "event_timestamp": turns["moment"].to_numpy(),
-            "list_id": numbers,
+            "query_group_id": numbers,
             "label": turns["agrees"].to_numpy(np.int8),
             "text_id": numbers,
             "query_id": -1,
@@ -137,8 +137,11 @@ def write_turns(folder: Path) -> Path:
     pq.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False), folder / ROWS)
     texts = {"text_id": numbers, "text": turns["utterance"].tolist()}
     pq.write_table(pa.table(texts, schema=TEXT_SCHEMA), folder / TEXTS)
-    empty: dict[str, list[Any]] = {name: [[]] for name in HISTORY_SCHEMA.names}
-    pq.write_table(pa.table({**empty, "history_id": [0]}, schema=HISTORY_SCHEMA), folder / HISTORIES)
+    empty: dict[str, list[Any]] = {name: [[]] for name in INTERACTION_HISTORY_SCHEMA.names}
+    pq.write_table(
+        pa.table({**empty, "history_id": [0]}, schema=INTERACTION_HISTORY_SCHEMA),
+        folder / INTERACTION_HISTORIES,
+    )
     counts = turns["split"].value_counts()
     ExampleSchema(
         source="multidogo",
@@ -150,7 +153,7 @@ def write_turns(folder: Path) -> Path:
         activity="nothing",
         slices=(),
         test_from=DAYS["test"],
-        validation_share=float(counts["dev"] / (counts["train"] + counts["dev"])),
+        validation_fraction=float(counts["dev"] / (counts["train"] + counts["dev"])),
         horizon=datetime(2019, 1, 4),
     ).write(folder)
     return folder
@@ -165,8 +168,8 @@ def measure(method: str, rate: float, examples: Path) -> Measured:
     from training.data.split import TEST
     from training.evaluation.bootstrap import draw_weights, interval, resampled_figures
     from training.evaluation.metrics import auc, average_precision
-    from training.inference.predictor import Scorer
-    from training.pipeline.corpus import Reading
+    from training.inference.predictor import Predictor
+    from training.pipeline.corpus import EncodedCorpus
     from training.pipeline.fit import fit
 
     torch.set_num_threads(1)
@@ -180,8 +183,8 @@ def measure(method: str, rate: float, examples: Path) -> Measured:
         )
         peak = peak_mib()
         data = read_examples(examples)
-        probability = Scorer.load(result.bundle).score_examples(data).probability
-    encoder = Reading(["-"], recipe, None, "cpu").encoder
+        probability = Predictor.load(result.bundle).score_examples(data).probability
+    encoder = EncodedCorpus(["-"], recipe, None, "cpu").encoder
     label = data.labels[data.part == TEST]
     own = np.arange(len(label))
     draws = resampled_figures(label, probability, own, own, draw_weights(len(label), draws=1000, seed=0))

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.next_interactions import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,8 +139,8 @@ class Bench:
         beside = self.table.beside("cross_ease", ease)
         yield "trees_ease", [self._trees(seed, "trees_ease", beside) for seed in seeds]
         for name, table in (
-            ("trees_uncrossed", self.table.without(quality_ours.CROSS)),
-            ("trees_told", self.table.without(quality_ours.CROSS + quality_ours.COVERED)),
+            ("trees_uncrossed", self.table.without(quality_ours.USER_ITEM)),
+            ("trees_told", self.table.without(quality_ours.USER_ITEM + quality_ours.COVERED)),
             ("trees_named", quality_ceilings.with_named_counts(self.table)),
             ("trees_future", quality_ceilings.with_future(self.table, data, self.later)),
         ):
@@ -233,7 +233,7 @@ class Bench:
         effort, data = self.effort, self.data
         learned = Drawn.of(data.labels, self.known, others=effort.textbook_others, seed=0)
         measured = Drawn.of(data.labels, self.test, others=effort.test_others, seed=1)
-        lists = data.rows["list_id"].to_numpy()
+        lists = data.rows["query_group_id"].to_numpy()
         whole = training_textbook.drawn_lists(data.labels, lists, self.test, lists=effort.test_lists, seed=2)
 
         def make(seed: int) -> dict[str, np.ndarray]:

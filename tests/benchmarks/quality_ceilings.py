@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from expectations.storage.datasets import current_folder
-from tests.benchmarks.quality_ours import CROSS
+from tests.benchmarks.quality_ours import USER_ITEM
 from tests.benchmarks.quality_trees import Features
 from training.data.dataset import Examples
 
 KEY = ["user_id", "item_id", "event_timestamp"]
 FUTURE = ("visits", "items", "amount")
-NAMED = ("cross_topic_", "cross_category_", "cross_department_")
+NAMED = ("user_item_topic_", "user_item_category_", "user_item_department_")
 
 
 def bought_later(checked: Path) -> pd.DataFrame:
@@ -65,5 +65,5 @@ def with_future(table: Features, data: Examples, later: pd.DataFrame) -> Feature
 
 def with_named_counts(table: Features) -> Features:
     """No feature of where shopper and candidate meet, but those of what the candidate's text names."""
-    others = [name for name in table.names if name.startswith(CROSS) and not name.startswith(NAMED)]
+    others = [name for name in table.names if name.startswith(USER_ITEM) and not name.startswith(NAMED)]
     return table.without(others)

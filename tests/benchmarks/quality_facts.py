@@ -113,7 +113,7 @@ def _textbook(bench: Bench, found: Mapping[str, Runs], textbook: TextbookRuns) -
         "seconds": [float(run["fit_seconds"]) for run in runs],
         "test_rows": len(measured.rows),
         "test_positive": int(data.labels[measured.rows].sum()),
-        "test_lists": len(np.unique(listed.list_id)),
+        "test_lists": len(np.unique(listed.query_group_id)),
         "figures": figures,
         "paired": against[0] | {"ndcg_at_10": against[1]["ndcg_at_10"]},
     }

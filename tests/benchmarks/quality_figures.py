@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from training.data.dataset import Examples
 from training.evaluation.bootstrap import draw_weights, interval, resampled_figures
-from training.evaluation.metrics import probability_figures
+from training.evaluation.metrics import metrics_of_probabilities
 from training.evaluation.slices import slices
 
 FIGURES = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10")
@@ -30,13 +30,13 @@ class Rows:
 
     Attributes:
         label: (N,) 0 or 1.
-        list_id: (N,) ranked list of each row.
+        query_group_id: (N,) ranked list of each row.
         user: (N,) shopper of each row, 0 to U - 1.
         draws: (R, U) how often each shopper is drawn.
     """
 
     label: np.ndarray
-    list_id: np.ndarray
+    query_group_id: np.ndarray
     user: np.ndarray
     draws: np.ndarray
 
@@ -47,7 +47,7 @@ class Rows:
         user = np.unique(frame["user_id"].to_numpy(str), return_inverse=True)[1]
         return cls(
             label=frame["label"].to_numpy(np.int64),
-            list_id=frame["list_id"].to_numpy(),
+            query_group_id=frame["query_group_id"].to_numpy(),
             user=user,
             draws=draw_weights(int(user.max()) + 1, draws=DRAWS, seed=0),
         )
@@ -84,8 +84,8 @@ class Measured:
 
 def measured(rows: Rows, by_seed: Sequence[np.ndarray]) -> Measured:
     """Figures of a scorer's probabilities, (N,) for each seed."""
-    points = [probability_figures(rows.label, p, rows.list_id) for p in by_seed]
-    draws = [resampled_figures(rows.label, p, rows.list_id, rows.user, rows.draws) for p in by_seed]
+    points = [metrics_of_probabilities(rows.label, p, rows.query_group_id) for p in by_seed]
+    draws = [resampled_figures(rows.label, p, rows.query_group_id, rows.user, rows.draws) for p in by_seed]
     return Measured(
         by_seed={name: [float(point[name] or np.nan) for point in points] for name in FIGURES},
         draws={name: np.mean([draw[name] for draw in draws], axis=0) for name in FIGURES},
@@ -107,15 +107,15 @@ def by_slice(
     data: Examples, rows: np.ndarray, found: dict[str, Sequence[np.ndarray]]
 ) -> dict[str, dict[str, Any]]:
     """AUC, average precision and NDCG@10 of every scorer in every slice, means over the seeds."""
-    label, lists = data.labels[rows], data.rows["list_id"].to_numpy()[rows]
+    label, lists = data.labels[rows], data.rows["query_group_id"].to_numpy()[rows]
     result: dict[str, dict[str, Any]] = {}
     for name, mask in slices(data, rows).items():
         result[name] = {"num_rows": int(mask.sum()), "num_positive": int(label[mask].sum()), "figures": {}}
         if not 0 < label[mask].sum() < mask.sum():
             continue
-        for scorer, by_seed in found.items():
-            points = [probability_figures(label[mask], p[mask], lists[mask]) for p in by_seed]
-            result[name]["figures"][scorer] = {
+        for predictor, by_seed in found.items():
+            points = [metrics_of_probabilities(label[mask], p[mask], lists[mask]) for p in by_seed]
+            result[name]["figures"][predictor] = {
                 figure: float(np.mean([point[figure] for point in points]))
                 for figure in ("auc", "average_precision", "ndcg_at_10")
             }
@@ -139,10 +139,14 @@ class Lists:
     greatest: np.ndarray
 
     @classmethod
-    def of(cls, label: np.ndarray, probability: np.ndarray, list_id: np.ndarray, user: np.ndarray) -> "Lists":
+    def of(
+        cls, label: np.ndarray, probability: np.ndarray, query_group_id: np.ndarray, user: np.ndarray
+    ) -> "Lists":
         """From the rows of the lists."""
         p = np.clip(probability.astype(np.float64), BELOW, 1 - BELOW)
-        frame = pd.DataFrame({"list": list_id, "user": user, "label": label, "p": p, "miss": np.log1p(-p)})
+        frame = pd.DataFrame(
+            {"list": query_group_id, "user": user, "label": label, "p": p, "miss": np.log1p(-p)}
+        )
         lists = frame.groupby("list").agg(
             label=("label", "max"), user=("user", "first"), greatest=("p", "max"), miss=("miss", "sum")
         )
@@ -174,10 +178,10 @@ def campaign_level(
         "any" and "greatest" of `Lists`, and "fitted": a logistic regression on the logits of both, fitted to
         the validation part's lists.
     """
-    of_seed = [Lists.of(test.label, p, test.list_id, test.user) for p in by_seed]
+    of_seed = [Lists.of(test.label, p, test.query_group_id, test.user) for p in by_seed]
     scores = {"any": [lists.any for lists in of_seed], "greatest": [lists.greatest for lists in of_seed]}
     if searched is not None:
-        known = Lists.of(validation.label, searched, validation.list_id, validation.user)
+        known = Lists.of(validation.label, searched, validation.query_group_id, validation.user)
         model = LogisticRegression(C=1.0).fit(known.inputs(), known.label)
         scores["fitted"] = [model.predict_proba(lists.inputs())[:, 1] for lists in of_seed]
     rows = list_rows(test)
@@ -185,6 +189,8 @@ def campaign_level(
 
 
 def list_rows(rows: Rows) -> Rows:
-    """The lists of some rows as rows, by rising `list_id`: answered where any row was."""
-    lists = Lists.of(rows.label, np.full(len(rows.label), 0.5), rows.list_id, rows.user)
-    return Rows(label=lists.label, list_id=np.arange(len(lists.label)), user=lists.user, draws=rows.draws)
+    """The lists of some rows as rows, by rising `query_group_id`: answered where any row was."""
+    lists = Lists.of(rows.label, np.full(len(rows.label), 0.5), rows.query_group_id, rows.user)
+    return Rows(
+        label=lists.label, query_group_id=np.arange(len(lists.label)), user=lists.user, draws=rows.draws
+    )

@@ -7,17 +7,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
+from expectations.contracts.examples import (
+    INTERACTION_HISTORIES,
+    NEXT_INTERACTIONS,
+    ROWS,
+    TEXTS,
+    ExampleSchema,
+)
 from tests.benchmarks.quality_rivals import Scored
 from training.config.recipe import Recipe, nested
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, VALIDATION
-from training.inference.predictor import Scorer
+from training.inference.predictor import Predictor
 from training.pipeline.fit import fit
 
 # Names of features begin so: counts of where shopper and candidate meet; and whatever of a candidate is known by
 # the products that it covers, which is all but its words and its own row.
-CROSS = ("cross_",)
+USER_ITEM = ("user_item_",)
 COVERED = (
     "item_num_brand",
     "item_num_category",
@@ -63,10 +69,10 @@ class Variant:
 OURS = Variant(name="ours", title="ours")
 FROZEN = Variant(name="frozen", title="ours, language model frozen", changes={"encoder.trainable_layers": 0})
 PAST = Variant(name="past", title="ours without the words (g alone)", changes=SILENT)
-OURS_UNCROSSED = Variant(name="ours_uncrossed", title="ours", without=CROSS)
-PAST_UNCROSSED = Variant(name="past_uncrossed", title=PAST.title, changes=SILENT, without=CROSS)
-OURS_TOLD = Variant(name="ours_told", title="ours", without=CROSS + COVERED)
-PAST_TOLD = Variant(name="past_told", title=PAST.title, changes=SILENT, without=CROSS + COVERED)
+OURS_UNCROSSED = Variant(name="ours_uncrossed", title="ours", without=USER_ITEM)
+PAST_UNCROSSED = Variant(name="past_uncrossed", title=PAST.title, changes=SILENT, without=USER_ITEM)
+OURS_TOLD = Variant(name="ours_told", title="ours", without=USER_ITEM + COVERED)
+PAST_TOLD = Variant(name="past_told", title=PAST.title, changes=SILENT, without=USER_ITEM + COVERED)
 
 
 def trained(variant: Variant, examples: Path, recipe: Recipe, *, work: Path) -> tuple[Scored, float]:
@@ -92,10 +98,10 @@ def trained(variant: Variant, examples: Path, recipe: Recipe, *, work: Path) -> 
 
 
 def _scored(data: Examples, bundle: Path, *, with_validation: bool) -> Scored:
-    scorer = Scorer.load(bundle)
-    validation = scorer.score_examples(data, data.part == VALIDATION) if with_validation else None
+    predictor = Predictor.load(bundle)
+    validation = predictor.score_examples(data, data.part == VALIDATION) if with_validation else None
     return Scored(
-        test=scorer.score_examples(data, data.part == TEST).probability,
+        test=predictor.score_examples(data, data.part == TEST).probability,
         validation=None if validation is None else validation.probability,
     )
 
@@ -103,7 +109,7 @@ def _scored(data: Examples, bundle: Path, *, with_validation: bool) -> Scored:
 def without(examples: Path, folder: Path, prefixes: tuple[str, ...]) -> Path:
     """An examples folder whose schema names no feature that begins so; the tables are the same files."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (ROWS, HISTORIES, TEXTS, FUTURES):
+    for name in (ROWS, INTERACTION_HISTORIES, TEXTS, NEXT_INTERACTIONS):
         if (examples / name).exists() and not (folder / name).exists():
             (folder / name).symlink_to((examples / name).absolute())
     schema = ExampleSchema.read(examples)

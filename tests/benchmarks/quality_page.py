@@ -136,9 +136,9 @@ def _text_only(facts: Mapping[str, Any]) -> Iterable[str]:
     yield "## What the words know by themselves"
     yield ""
     yield (
-        "First, every `cross_*` feature is taken away: nothing counts any more what the shopper did with the coupon's "
-        "products, product types or departments, or with coupons of their kind. What is left to g and to LightGBM: the "
-        "shopper, the coupon (how popular its product types are with everybody among it), the context. Only the "
+        "First, every `user_item_*` feature is taken away: nothing counts any more what the shopper did with the "
+        "coupon's products, product types or departments, or with coupons of their kind. What is left to g and to "
+        "LightGBM: the shopper, the coupon (how popular its product types are with everybody among it), the context. Only the "
         "words can still say whether a coupon suits a shopper."
     )
     yield ""
@@ -211,11 +211,11 @@ def _slices(facts: Mapping[str, Any]) -> Iterable[str]:
                 name,
                 f"{found['num_rows']:,}",
                 str(found["num_positive"]),
-                *(plain(found["figures"], scorer, "auc") for scorer in shown),
+                *(plain(found["figures"], predictor, "auc") for predictor in shown),
                 *(
-                    plain(found["figures"], scorer, figure)
+                    plain(found["figures"], predictor, figure)
                     for figure in ("average_precision", "ndcg_at_10")
-                    for scorer in ("trees", "ours")
+                    for predictor in ("trees", "ours")
                 ),
             )
             for name, found in facts["slices"].items()
@@ -225,9 +225,9 @@ def _slices(facts: Mapping[str, Any]) -> Iterable[str]:
 
 def _ours_too(facts: Mapping[str, Any]) -> list[str]:
     return [
-        f"{NAMES[figure]} {facts['titles'][scorer]}"
+        f"{NAMES[figure]} {facts['titles'][predictor]}"
         for figure in ("average_precision", "ndcg_at_10")
-        for scorer in ("trees", "ours")
+        for predictor in ("trees", "ours")
     ]
 
 

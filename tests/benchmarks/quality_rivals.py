@@ -56,8 +56,8 @@ def popularity(data: Examples) -> np.ndarray:
 
 def past_baskets(data: Examples) -> np.ndarray:
     """Visits on which the shopper bought what the candidate covers, (N,); of equal ones, the dearer."""
-    visits = data.rows["cross_topic_visits"].to_numpy(np.float64)
-    amount = np.log1p(data.rows["cross_topic_amount"].to_numpy(np.float64).clip(0))
+    visits = data.rows["user_item_topic_visits"].to_numpy(np.float64)
+    amount = np.log1p(data.rows["user_item_topic_amount"].to_numpy(np.float64).clip(0))
     return np.asarray(np.log1p(visits) + 1e-3 * amount)
 
 
@@ -121,18 +121,18 @@ class Ease:
         logging.getLogger("lenskit").setLevel(logging.ERROR)
         known = self.bought[np.flatnonzero(self.moment <= moment)].tocoo()
         frame = pd.DataFrame({"user_id": known.row, "item_id": known.col})
-        scorer = EASEScorer(regularization=penalty)
-        scorer.train(from_interactions_df(frame, items=np.arange(len(self.topic_ids))))
-        places = scorer.items.numbers(np.arange(len(self.topic_ids)))
-        return np.asarray(scorer.weights)[np.ix_(places, places)]
+        predictor = EASEScorer(regularization=penalty)
+        predictor.train(from_interactions_df(frame, items=np.arange(len(self.topic_ids))))
+        places = predictor.items.numbers(np.arange(len(self.topic_ids)))
+        return np.asarray(predictor.weights)[np.ix_(places, places)]
 
 
 def _history_moments(data: Examples) -> np.ndarray:
     """The moment of each history; those of no exposure and no future are never known."""
     moment = np.full(len(data.histories.text_ids), np.datetime64("2262-01-01"), dtype="datetime64[us]")
     moment[data.rows["history_id"].to_numpy()] = data.rows["event_timestamp"].to_numpy("datetime64[us]")
-    if data.futures is not None:
-        moment[data.futures.history_id] = data.futures.moment
+    if data.next_interactions is not None:
+        moment[data.next_interactions.history_id] = data.next_interactions.moment
     return moment
 
 

@@ -39,6 +39,6 @@ def gap(one: Mapping[str, Any]) -> str:
     return f"**{words}**" if low > 0 or high < 0 else words
 
 
-def plain(figures: Mapping[str, Any], scorer: str, figure: str) -> str:
+def plain(figures: Mapping[str, Any], predictor: str, figure: str) -> str:
     """A scorer's figure, or a dash where it has none."""
-    return f"{figures[scorer][figure]:.4f}" if scorer in figures else "-"
+    return f"{figures[predictor][figure]:.4f}" if predictor in figures else "-"

@@ -175,12 +175,12 @@ def refitted_trees(
 
 
 def campaign_trees(data: Examples, table: Features, *, seed: int) -> np.ndarray:
-    """Trees that are fitted to whole lists: will the shopper answer any of them? By rising `list_id`, test part.
+    """Trees that are fitted to whole lists: will the shopper answer any of them? By rising `query_group_id`, test part.
 
     A list's features are the means, sums and greatest values of its rows' features. The number of trees is the best
     on the validation part; then they are fitted to all lists before the test part.
     """
-    lists = data.rows["list_id"].to_numpy()
+    lists = data.rows["query_group_id"].to_numpy()
     frame = pd.DataFrame(table.values, columns=list(table.names)).groupby(lists)
     values = np.hstack([frame.mean(), frame.sum(), frame.max()]).astype(np.float32)
     parts = pd.Series(data.part).groupby(lists).first().to_numpy()

@@ -32,7 +32,7 @@ SEEDS = (7,)
 RESAMPLED = 1000
 OURS = Setting(name="ours: words with polarity, and the share of liked books")
 SETTINGS = (
-    Setting(name="words, without polarity", polarity=False, table=False),
+    Setting(name="words, without polarity", sentiment=False, table=False),
     Setting(name="words with polarity, without the share", table=False),
     Setting(name="the share alone, in our model (no words)", words=False),
     Setting(name="ours, books of a history not asked about again", again=False),

@@ -12,21 +12,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch.utils.tensorboard import SummaryWriter
 
-from expectations.contracts.examples import HISTORIES, ROWS, TEXTS, ExampleSchema
+from expectations.contracts.examples import INTERACTION_HISTORIES, ROWS, TEXTS, ExampleSchema
 from training.config.recipe import Recipe
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.hpo.trial import Watch
 from training.inference.batch_scoring import score_rows
-from training.pipeline.context import Run
-from training.pipeline.corpus import Reading
-from training.pipeline.phases import Course
-from training.pipeline.trainer import run_stage
-from training.runtime.checkpoint import Progress
+from training.pipeline.context import FitContext
+from training.pipeline.corpus import EncodedCorpus
+from training.pipeline.phases import Phases
+from training.pipeline.trainer import run_phase
+from training.runtime.checkpoint import TrainingState
 from training.runtime.device import first_device
 
 MOMENTS = {TRAIN: datetime(2004, 1, 1), VALIDATION: datetime(2004, 2, 1), TEST: datetime(2004, 6, 1)}
-NUM_REMARKS, POLARITY = "user_num_remarks", "user_polarity"
+NUM_REMARKS, SENTIMENT = "user_num_feedback", "user_sentiment"
 STOPPING_SHARE = 0.2  # of the readers who are known: they decide when to stop
 
 
@@ -37,14 +37,14 @@ class Setting:
     Attributes:
         name: of the line.
         words: whether the books' words are read.
-        polarity: whether it is known which books of a history were liked.
+        sentiment: whether it is known which books of a history were liked.
         table: whether the share of liked books is a feature, beside the number of books.
         again: whether the books of a history are asked about again.
     """
 
     name: str
     words: bool = True
-    polarity: bool = True
+    sentiment: bool = True
     table: bool = True
     again: bool = True
 
@@ -64,7 +64,7 @@ class Readers:
         self.split = np.array([name[0] for name in names])
         self.number = np.array([int(name[1]) for name in names])
         self.again = np.array([len(name) > 2 for name in names])
-        self._reading: Reading | None = None
+        self._reading: EncodedCorpus | None = None
 
     @property
     def num_known(self) -> int:
@@ -74,7 +74,7 @@ class Readers:
     def test_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Share of liked books (-1 to 1, as if one more were neutral) and answer of each reader of the test split."""
         rows = self.rows.filter(pa.array(self.split == "test"))
-        return rows.column(POLARITY).to_numpy(), rows.column("label").to_numpy()
+        return rows.column(SENTIMENT).to_numpy(), rows.column("label").to_numpy()
 
     def fit(self, setting: Setting, known: np.ndarray, out: Path, *, seed: int) -> np.ndarray:
         """Fit on readers of the valid split; returns the logits of the test split's, in the order of `test_rows`.
@@ -90,21 +90,21 @@ class Readers:
             seed=seed, finetuning={"epochs": self.recipe.finetuning.epochs if setting.words else 0}
         )
         if self._reading is None:
-            self._reading = Reading(examples.texts, recipe, None, first_device())
-        run = Run(examples, recipe, reading=self._reading)
-        state, watch = Progress(stage=""), Watch(recipe.early_stopping.metric, lambda *_: None)
+            self._reading = EncodedCorpus(examples.texts, recipe, None, first_device())
+        run = FitContext(examples, recipe, reading=self._reading)
+        state, watch = TrainingState(stage=""), Watch(recipe.early_stopping.metric, lambda *_: None)
         with SummaryWriter(str(out)) as log:
-            Course(
+            Phases(
                 run,
                 state,
-                lambda stage: run_stage(stage, recipe, state, watch, log=log, bar=False),
+                lambda stage: run_phase(stage, recipe, state, watch, log=log, bar=False),
                 {},
                 tell=lambda _: None,
             ).run_all()
         chosen = np.flatnonzero(np.asarray(examples.part) == TEST)
-        scores = score_rows(run.model, run.assembler, run.table.vectors, chosen)
+        scores = score_rows(run.model, run.collator, run.table.vectors, chosen)
         shutil.rmtree(out)
-        return scores.f + scores.g
+        return scores.text_logit + scores.tabular_logit
 
     def examples(self, setting: Setting, known: np.ndarray, out: Path) -> Examples:
         """The examples folder of a fit: a reader's rows are all in one part."""
@@ -122,16 +122,16 @@ class Readers:
         moments = pa.array([MOMENTS[name] for name in part[in_time]], pa.timestamp("us"))
         rows = rows.set_column(rows.column_names.index("event_timestamp"), "event_timestamp", moments)
         pq.write_table(rows, out / ROWS)
-        histories = pq.read_table(self.folder / HISTORIES)
-        if not setting.polarity:
-            place = histories.column_names.index("polarities")
-            histories = histories.set_column(place, "polarities", _silent(histories.column("polarities")))
-        pq.write_table(histories, out / HISTORIES)
+        histories = pq.read_table(self.folder / INTERACTION_HISTORIES)
+        if not setting.sentiment:
+            place = histories.column_names.index("sentiments")
+            histories = histories.set_column(place, "sentiments", _silent(histories.column("sentiments")))
+        pq.write_table(histories, out / INTERACTION_HISTORIES)
         shutil.copy(self.folder / TEXTS, out / TEXTS)
         replace(
             ExampleSchema.read(self.folder),
             # What others said of a book is left out: readers who are asked again say what is asked of others.
-            numeric=(NUM_REMARKS, POLARITY) if setting.table else (NUM_REMARKS,),
+            numeric=(NUM_REMARKS, SENTIMENT) if setting.table else (NUM_REMARKS,),
             categorical=("context_scenario",),
             popularity=NUM_REMARKS,
             activity=NUM_REMARKS,

@@ -99,8 +99,8 @@ def tables(lines: dict[str, list[Line]]) -> dict[str, pd.DataFrame]:
 
     def ask(reader: str, book: Book, answer: bool, when: datetime, said: list[tuple[Book, bool]]) -> None:
         exposures.append((reader, reader, items.setdefault(book, f"book {len(items)}"), when, answer))
-        for remark, liked in said:
-            item = items.setdefault(remark, f"book {len(items)}")
+        for feedback_text, liked in said:
+            item = items.setdefault(feedback_text, f"book {len(items)}")
             feedback.append((f"{reader}, {item} {liked}", reader, item, float(liked), when - DAY))
 
     for split, of_split in lines.items():

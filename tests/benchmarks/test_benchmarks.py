@@ -13,22 +13,28 @@ from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.evaluation.metrics import auc
 
-NUMERIC = ("user_events", "item_popularity", "cross_topic_visits", "cross_topic_amount", "context_hour")
+NUMERIC = (
+    "user_events",
+    "item_popularity",
+    "user_item_topic_visits",
+    "user_item_topic_amount",
+    "context_hour",
+)
 
 
 @pytest.fixture(scope="module")
-def crossed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def user_item(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic examples with the columns that the past-baskets heuristic reads."""
     rows = make_rows(np.random.default_rng(0), 24, 12)
     visits = rows.pop("cross_visits").fillna(0)
-    rows.insert(rows.columns.get_loc("item_popularity") + 1, "cross_topic_visits", visits)
-    rows["cross_topic_amount"] = visits * 2
-    return write_examples(tmp_path_factory.mktemp("crossed"), rows=rows, numeric=NUMERIC)
+    rows.insert(rows.columns.get_loc("item_popularity") + 1, "user_item_topic_visits", visits)
+    rows["user_item_topic_amount"] = visits * 2
+    return write_examples(tmp_path_factory.mktemp("user_item"), rows=rows, numeric=NUMERIC)
 
 
 @pytest.fixture(scope="module")
-def data(crossed: Path) -> Examples:
-    return read_examples(crossed)
+def data(user_item: Path) -> Examples:
+    return read_examples(user_item)
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +129,12 @@ def test_the_chance_of_any_answer_in_a_list() -> None:
     assert list(lists.label) == [1, 0]
 
 
-def test_taking_features_away_leaves_the_rows(crossed: Path, tmp_path: Path) -> None:
+def test_taking_features_away_leaves_the_rows(user_item: Path, tmp_path: Path) -> None:
     from tests.benchmarks.quality_ours import without
 
-    left = read_examples(without(crossed, tmp_path / "left", ("cross_",)))
+    left = read_examples(without(user_item, tmp_path / "left", ("user_item_",)))
     assert list(left.schema.numeric) == ["user_events", "item_popularity", "context_hour"]
-    assert len(left.rows) == len(read_examples(crossed).rows)
+    assert len(left.rows) == len(read_examples(user_item).rows)
 
 
 def test_the_textbook_learns_from_written_rows(data: Examples, encoder: Path) -> None:
@@ -153,7 +159,7 @@ def test_the_textbook_learns_from_written_rows(data: Examples, encoder: Path) ->
 
 @pytest.mark.slow
 def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
-    crossed: Path, covers: pd.DataFrame, later: pd.DataFrame, recipe: Recipe, tmp_path: Path
+    user_item: Path, covers: pd.DataFrame, later: pd.DataFrame, recipe: Recipe, tmp_path: Path
 ) -> None:
     pytest.importorskip("lenskit")
     from tests.benchmarks.after_demo import Store
@@ -167,10 +173,10 @@ def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
 
     said: list[str] = []
     effort = replace(QUICK, seeds=(1, 2))
-    bench = Bench(crossed, covers, later, recipe, effort, Store(tmp_path, said.append), jobs=2)
+    bench = Bench(user_item, covers, later, recipe, effort, Store(tmp_path, said.append), jobs=2)
     found = facts_of(bench, bench.run(), bench.textbook())
     done = len(said)
-    again = Bench(crossed, covers, later, recipe, effort, Store(tmp_path, said.append))
+    again = Bench(user_item, covers, later, recipe, effort, Store(tmp_path, said.append))
     assert facts_of(again, again.run(), again.textbook()) == found
     assert len(said) == done
     assert found["figures"]["ours"]["auc"]["mean"] > 0.7

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from expectations.contracts.examples import HISTORIES, HISTORY_SCHEMA, ROWS
-from tests.benchmarks.tallrec_runs import NUM_REMARKS, POLARITY, Readers, Setting, draws
+from expectations.contracts.examples import INTERACTION_HISTORIES, INTERACTION_HISTORY_SCHEMA, ROWS
+from tests.benchmarks.tallrec_runs import NUM_REMARKS, SENTIMENT, Readers, Setting, draws
 from tests.benchmarks.tallrec_shop import ASKED, read_lines, tables
 from tests.training.synthetic import write_examples
 from training.config.recipe import read_recipe
@@ -65,20 +65,22 @@ def _readers(tmp_path: Path) -> Readers:
             "item_id": "i0",
             "scenario": "content",
             "event_timestamp": datetime(2004, 1, 1),
-            "list_id": range(len(names)),
+            "query_group_id": range(len(names)),
             "label": np.arange(len(names)) % 2,
             "text_id": 0,
             "query_id": -1,
             "history_id": 0,
             NUM_REMARKS: np.float32(3),
-            POLARITY: np.linspace(-1, 1, len(names), dtype=np.float32),
+            SENTIMENT: np.linspace(-1, 1, len(names), dtype=np.float32),
             "context_scenario": "content",
         }
     )
-    folder = write_examples(tmp_path / "all", rows=rows, texts=["a", "b"], futures=False, test_from=TEST_FROM)
-    history = {"history_id": [0], "text_ids": [[1]], "polarities": [[-1.0]]}
+    folder = write_examples(
+        tmp_path / "all", rows=rows, texts=["a", "b"], next_interactions=False, test_from=TEST_FROM
+    )
+    history = {"history_id": [0], "text_ids": [[1]], "sentiments": [[-1.0]]}
     history |= {name: [[1.0]] for name in ("events", "amounts", "days_ago")}
-    pq.write_table(pa.table(history, schema=HISTORY_SCHEMA), folder / HISTORIES)
+    pq.write_table(pa.table(history, schema=INTERACTION_HISTORY_SCHEMA), folder / INTERACTION_HISTORIES)
     return Readers(folder, read_recipe(None))
 
 
@@ -99,8 +101,8 @@ def test_a_setting_hides_what_it_says(readers: Readers, tmp_path: Path) -> None:
     everything = Setting(name="all")
     known = np.arange(10)
     shown = readers.examples(everything, known, tmp_path / "shown")
-    assert shown.schema.numeric == [NUM_REMARKS, POLARITY] and shown.histories.features.min() == -1
-    hidden = readers.examples(replace(everything, polarity=False, table=False), known, tmp_path / "hidden")
+    assert shown.schema.numeric == [NUM_REMARKS, SENTIMENT] and shown.histories.features.min() == -1
+    hidden = readers.examples(replace(everything, sentiment=False, table=False), known, tmp_path / "hidden")
     assert hidden.schema.numeric == [NUM_REMARKS] and hidden.histories.features.min() == 0
     once = readers.examples(replace(everything, again=False), known, tmp_path / "once")
     assert len(once.labels) == 15 < len(shown.labels) == 25

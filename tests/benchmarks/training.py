@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
+from expectations.contracts.examples import INTERACTION_HISTORIES, NEXT_INTERACTIONS, ROWS, SCHEMA, TEXTS
 from expectations.errors import RecommenderError
 from expectations.storage.atomic import read_json, write_json
 from expectations.storage.datasets import current_folder
@@ -42,7 +42,7 @@ from training.config.recipe import Recipe, nested, read_recipe
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN
 from training.evaluation.metrics import auc, average_precision
-from training.inference.predictor import Scorer
+from training.inference.predictor import Predictor
 from training.pipeline.fit import fit
 
 MEASURED_BY = (__file__, training_textbook.__file__)
@@ -166,7 +166,7 @@ class Bench:
             log_dir=self.work / "log",
             progress=False,
         )
-        scorer = Scorer.load(result.bundle)
+        predictor = Predictor.load(result.bundle)
         mask = np.zeros(len(self.data.rows), dtype=bool)
         mask[self.measured.rows] = True
         learned = self.train if rows is None else rows
@@ -180,7 +180,7 @@ class Bench:
             "whole_seconds": whole,
             "whole_rows_per_second": num_rows / whole,
             "laps": result.seconds,
-            **self._figures(scorer.score_examples(self.data, mask).probability),
+            **self._figures(predictor.score_examples(self.data, mask).probability),
         }
         shutil.rmtree(self.work)
         self.tell(f"ours, {name}: {found['rows_per_second']:.0f} rows a second, AUC {found['auc']:.4f}")
@@ -232,7 +232,7 @@ class Bench:
 def only(examples: Path, data: Examples, rows: np.ndarray, folder: Path) -> Path:
     """An examples folder whose training part is these rows alone; the other parts are whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (HISTORIES, TEXTS, SCHEMA, FUTURES):
+    for name in (INTERACTION_HISTORIES, TEXTS, SCHEMA, NEXT_INTERACTIONS):
         if (examples / name).exists():
             (folder / name).symlink_to((examples / name).absolute())
     kept = data.part != TRAIN

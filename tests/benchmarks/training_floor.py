@@ -10,7 +10,7 @@ from training.config.recipe import Recipe
 from training.data.dataset import Examples
 from training.data.split import TRAIN
 from training.language.encoder import TextEncoder
-from training.language.text_embeddings import TextTable
+from training.language.text_embeddings import TextEmbeddings
 
 ROWS, SECONDS = 2048, 2.0  # of the matrix products that tell what the machine can do
 
@@ -45,7 +45,7 @@ def floor(data: Examples, recipe: Recipe, *, length: int) -> Floor:
         max_tokens=recipe.encoder.max_tokens,
         trainable_layers=recipe.encoder.trainable_layers,
     )
-    table = TextTable(encoder, data.texts, batch=recipe.encoder.batch_size)
+    table = TextEmbeddings(encoder, data.texts, batch=recipe.encoder.batch_size)
     layers = encoder.num_layers
     learning = layers if recipe.encoder.trainable_layers < 0 else recipe.encoder.trainable_layers
     embeddings = sum(p.numel() for name, p in encoder.model.named_parameters() if "embeddings" in name)

@@ -34,14 +34,14 @@ def _head(facts: Mapping[str, Any]) -> Iterable[str]:
         yield ""
     yield f"`{facts['command']}`, {facts['seconds'] / 60:.0f} minutes. {described(facts['machine'])}."
     yield ""
-    verdict = "reached" if facts["ratio"] >= GOAL else f"{GOAL / facts['ratio']:.1f} times short"
+    decision = "reached" if facts["ratio"] >= GOAL else f"{GOAL / facts['ratio']:.1f} times short"
     ours, textbook = facts["ours"]["every row"], facts["textbook"]["the recipe's layers"]
     patient = facts["textbook"]["with time"]
     best = max(facts["auc_textbook"], facts["auc_textbook_patient"])
     better = "better" if facts["auc_ours"] >= best else "WORSE"
     yield (
         f"Ours learns from **{facts['ratio']:.0f} times** as many rows a second as the textbook loop with the same "
-        f"trainable layers ({facts['trainable_layers']} of the language model's; the goal of {GOAL} is {verdict}), "
+        f"trainable layers ({facts['trainable_layers']} of the language model's; the goal of {GOAL} is {decision}), "
         f"at a {better} AUC: {facts['auc_ours']:.4f} after a whole fit of {ours['whole_seconds']:.0f} seconds against "
         f"{facts['auc_textbook']:.4f} after the {textbook['seconds']:.0f} seconds that the textbook was given, "
         f"and {patient['auc']:.4f} after {patient['seconds'] / 60:.0f} minutes. "

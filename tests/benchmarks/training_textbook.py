@@ -26,12 +26,12 @@ BATCH, LENGTH, RATE, WARMUP, DECAY = 16, 128, 2e-5, 0.1, 0.01
 SHOWN = 16  # topics of a history that are written out; more do not fit
 # What is said of the shopper and of shopper and candidate, beside the purchases.
 TOLD = (
-    "cross_topic_visits",
-    "cross_topic_days",
-    "cross_item_visits",
-    "cross_department_visits",
-    "cross_topic_coupons",
-    "cross_item_coupons",
+    "user_item_topic_visits",
+    "user_item_topic_days",
+    "user_item_item_visits",
+    "user_item_department_visits",
+    "user_item_topic_coupons",
+    "user_item_item_coupons",
     "user_num_outcomes",
     "user_num_sessions",
     "user_income",
@@ -232,12 +232,12 @@ class Drawn:
 
 
 def drawn_lists(
-    labels: np.ndarray, list_id: np.ndarray, rows: np.ndarray, *, lists: int, seed: int
+    labels: np.ndarray, query_group_id: np.ndarray, rows: np.ndarray, *, lists: int, seed: int
 ) -> np.ndarray:
     """All rows of some lists that have an answer, ascending row numbers."""
-    answered = np.unique(list_id[rows[labels[rows] > 0]])
+    answered = np.unique(query_group_id[rows[labels[rows] > 0]])
     chosen = np.random.default_rng(seed).choice(answered, min(lists, len(answered)), replace=False)
-    return rows[np.isin(list_id[rows], chosen)]
+    return rows[np.isin(query_group_id[rows], chosen)]
 
 
 def as_if_all(labels: np.ndarray, drawn: Drawn) -> np.ndarray:

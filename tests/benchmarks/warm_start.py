@@ -17,7 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
+from expectations.contracts.examples import (
+    INTERACTION_HISTORIES,
+    NEXT_INTERACTIONS,
+    ROWS,
+    TEXTS,
+    ExampleSchema,
+)
 from expectations.storage.atomic import read_json, write_json, write_text
 from expectations.storage.datasets import current_folder
 from orchestration.home import Home
@@ -27,7 +33,7 @@ from training.data.dataset import read_examples
 from training.data.split import TEST
 from training.evaluation.bootstrap import draw_weights, interval, resampled_figures
 from training.evaluation.evaluate import DRAWS, TestRows
-from training.inference.predictor import Scorer
+from training.inference.predictor import Predictor
 from training.pipeline.fit import fit
 
 HERE = Path(__file__).parent
@@ -109,7 +115,7 @@ class Fit:
         border = ARRIVALS[self.arrival][self.kind != CHAMPION]
         folder: Path = self.options.work / f"examples-{border.date()}"
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (ROWS, HISTORIES, TEXTS, FUTURES):
+        for name in (ROWS, INTERACTION_HISTORIES, TEXTS, NEXT_INTERACTIONS):
             link, target = folder / name, self.options.examples.absolute() / name
             if target.exists() and not link.exists():
                 link.symlink_to(target)
@@ -151,18 +157,18 @@ def _measured(options: argparse.Namespace, seed: int, arrival: int) -> dict[str,
     frame = data.rows.iloc[rows]
     test = TestRows(
         label=frame["label"].to_numpy(np.int64),
-        list_id=frame["list_id"].to_numpy(),
+        query_group_id=frame["query_group_id"].to_numpy(),
         item_id=frame["item_id"].to_numpy(),
         user=np.unique(frame["user_id"].to_numpy(str), return_inverse=True)[1],
     )
     scores = {
-        kind: Scorer.load(Path(record["bundle"])).score_examples(data).probability
+        kind: Predictor.load(Path(record["bundle"])).score_examples(data).probability
         for kind, record in records.items()
     }
     figures = {kind: test.figures(score, 0) for kind, score in scores.items()}
     weights = draw_weights(int(test.user.max()) + 1, draws=DRAWS, seed=0)
     draws = {
-        kind: resampled_figures(test.label, scores[kind], test.list_id, test.user, weights)
+        kind: resampled_figures(test.label, scores[kind], test.query_group_id, test.user, weights)
         for kind in (SCRATCH, WARM)
     }
     return {

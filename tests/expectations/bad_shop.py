@@ -10,7 +10,7 @@ def bad_shop() -> Rows:
     rows = good_shop()
     user, item = rows["users"][0], rows["items"][0]
     event, exposure = rows["events"][0], rows["exposures"][1]
-    remark, relation = rows["feedback"][0], rows["relations"][0]
+    feedback_text, relation = rows["feedback"][0], rows["relations"][0]
     rows["users"] += [{**user, "user_id": None}, {**user, "user_id": " "}, user]
     rows["items"] += [
         {**item, "item_id": None},
@@ -73,15 +73,15 @@ def bad_shop() -> Rows:
         {**exposure, "exposure_id": "u", "item_id": "nowhere", "position": -1},
     ]
     rows["feedback"] += [
-        {**remark, "feedback_id": None},
-        {**remark, "feedback_id": ""},
-        remark,
-        {**remark, "feedback_id": "a", "user_id": None},
-        {**remark, "feedback_id": "b", "item_id": "nowhere"},
-        {**remark, "feedback_id": "d", "text": "x"},
-        {**remark, "feedback_id": "e", "event_timestamp": None},
-        {**remark, "feedback_id": "f", "event_timestamp": NOW + timedelta(days=1)},
-        {**remark, "feedback_id": "g", "rating": float("inf")},
+        {**feedback_text, "feedback_id": None},
+        {**feedback_text, "feedback_id": ""},
+        feedback_text,
+        {**feedback_text, "feedback_id": "a", "user_id": None},
+        {**feedback_text, "feedback_id": "b", "item_id": "nowhere"},
+        {**feedback_text, "feedback_id": "d", "text": "x"},
+        {**feedback_text, "feedback_id": "e", "event_timestamp": None},
+        {**feedback_text, "feedback_id": "f", "event_timestamp": NOW + timedelta(days=1)},
+        {**feedback_text, "feedback_id": "g", "rating": float("inf")},
     ]
     rows["relations"] += [
         {**relation, "source_id": None},

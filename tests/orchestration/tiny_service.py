@@ -11,8 +11,8 @@ class Recommender:
             "item_id": "c1",
             "text": f"a coupon for {user_id}",
             "probability": 0.25,
-            "f": 1.0,
-            "g": -2.1,
+            "text_logit": 1.0,
+            "tabular_logit": -2.1,
             "reasons": ["bought coffee"],
         }
         return {

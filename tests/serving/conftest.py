@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from expectations.contracts.bundle import bundle_hash
-from expectations.contracts.gate_decision import RuleResult, Verdict, write_verdict
+from expectations.contracts.gate_decision import GateDecision, RuleResult, write_gate_decision
 from tests.serving.shop import HORIZON, NUM_USERS, Shop, build, exposure
 from tests.training.synthetic import write_encoder
 
@@ -61,5 +61,7 @@ def home(tmp_path: Path, bento_home: Path) -> Path:
 def judge(home: Path, bundle: Path, *, approved: bool = True) -> None:
     """The gate's verdict on a bundle."""
     rule = RuleResult(rule="auc", value=0.4, bound=0.5, passed=approved, reason="AUC 0.40 is below 0.50")
-    verdict = Verdict(bundle=bundle_hash(bundle), approved=approved, created_at="2020-03-01", rules=(rule,))
-    write_verdict(home / "verdicts", verdict)
+    decision = GateDecision(
+        bundle=bundle_hash(bundle), approved=approved, created_at="2020-03-01", rules=(rule,)
+    )
+    write_gate_decision(home / "gate_decisions", decision)

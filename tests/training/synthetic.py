@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.contracts.examples import (
-    FUTURE_SCHEMA,
-    FUTURES,
-    HISTORIES,
-    HISTORY_SCHEMA,
+    INTERACTION_HISTORIES,
+    INTERACTION_HISTORY_SCHEMA,
+    NEXT_INTERACTION_SCHEMA,
+    NEXT_INTERACTIONS,
     ROW_SCHEMA,
     ROWS,
     TEXT_SCHEMA,
@@ -33,7 +33,7 @@ SCHEMA = ExampleSchema(
     activity="user_events",
     slices=("context_channel",),
     test_from=datetime(2020, 1, 9),
-    validation_share=0.25,
+    validation_fraction=0.25,
     horizon=datetime(2020, 2, 1),
 )
 
@@ -56,7 +56,7 @@ def make_rows(rng: np.random.Generator, num_users: int, num_days: int) -> pd.Dat
             "item_id": [f"i{number}" for number in item],
             "scenario": "campaign",
             "event_timestamp": [datetime(2020, 1, 1) + timedelta(days=int(number)) for number in day],
-            "list_id": day * num_users + user,
+            "query_group_id": day * num_users + user,
             "label": label,
             "text_id": item,
             "query_id": query,
@@ -79,7 +79,7 @@ def write_examples(
     num_days: int = 12,
     rows: pd.DataFrame | None = None,
     texts: list[str] | None = None,
-    futures: bool = True,
+    next_interactions: bool = True,
     **schema: Any,
 ) -> Path:
     """Write a folder and return it; `rows`, `texts` and schema values may be given."""
@@ -101,7 +101,7 @@ def write_examples(
         "events": [[9.0, 1.0, 1.0][:length] for length in lengths],
         "amounts": [[30.0, 2.0, 5.0][:length] for length in lengths],
         "days_ago": [[1.0, 20.0, 50.0][:length] for length in lengths],
-        "polarities": [[0.0] * length for length in lengths],
+        "sentiments": [[0.0] * length for length in lengths],
     }
     table = pa.Table.from_pandas(frame, preserve_index=False)
     for field in ROW_SCHEMA:
@@ -109,17 +109,17 @@ def write_examples(
             place = table.column_names.index(field.name)
             table = table.set_column(place, field, table.column(field.name).cast(field.type))
     pq.write_table(table, folder / ROWS)
-    pq.write_table(pa.table(histories, schema=HISTORY_SCHEMA), folder / HISTORIES)
+    pq.write_table(pa.table(histories, schema=INTERACTION_HISTORY_SCHEMA), folder / INTERACTION_HISTORIES)
     pq.write_table(
         pa.table({"text_id": range(len(texts)), "text": texts}, schema=TEXT_SCHEMA), folder / TEXTS
     )
-    if futures:
-        write_futures(folder, liked, first)
+    if next_interactions:
+        write_next_interactions(folder, liked, first)
     replace(SCHEMA, **schema).write(folder)
     return folder
 
 
-def write_futures(folder: Path, liked: list[list[int]], first: int) -> None:
+def write_next_interactions(folder: Path, liked: list[list[int]], first: int) -> None:
     """Each shopper's future at four moments, the subject that it likes; only the first two end in time."""
     moments = [datetime(2019, 11, 1), datetime(2019, 12, 4), datetime(2019, 12, 11), datetime(2019, 12, 25)]
     shoppers = range(len(liked))
@@ -130,9 +130,9 @@ def write_futures(folder: Path, liked: list[list[int]], first: int) -> None:
                 "event_timestamp": [moment for moment in moments for _ in shoppers],
                 "text_ids": [[first + number % len(SUBJECTS)] for _ in moments for number in shoppers],
             },
-            schema=FUTURE_SCHEMA,
+            schema=NEXT_INTERACTION_SCHEMA,
         ),
-        folder / FUTURES,
+        folder / NEXT_INTERACTIONS,
     )
 
 

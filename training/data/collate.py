@@ -51,7 +51,7 @@ class Batch:
         return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
-class Assembler:
+class Collator:
     """Makes batches from an examples folder's rows, which stay on disk but for those of the batch.
 
     Args:

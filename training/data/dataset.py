@@ -12,11 +12,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, TEXTS, ExampleSchema
+from expectations.contracts.examples import (
+    INTERACTION_HISTORIES,
+    NEXT_INTERACTIONS,
+    ROWS,
+    TEXTS,
+    ExampleSchema,
+)
 from expectations.errors import DataError, SchemaError
 from training.data.columns import Columns
-from training.data.interaction_history import Histories
-from training.data.next_interactions import Futures, read_futures
+from training.data.interaction_history import InteractionHistories
+from training.data.next_interactions import NextInteractions, read_next_interactions
 from training.data.split import parts
 
 Made = TypeVar("Made")
@@ -32,15 +38,15 @@ class Examples:
         part: (rows,) "train", "validation" or "test".
         histories: by `history_id`; on disk.
         texts: by `text_id`.
-        futures: for learning without labels; None where the folder has none.
+        next_interactions: for learning without labels; None where the folder has none.
     """
 
     schema: ExampleSchema
     columns: Columns
     part: "pd.Categorical[str]"
-    histories: Histories
+    histories: InteractionHistories
     texts: list[str]
-    futures: Futures | None = None
+    next_interactions: NextInteractions | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -72,16 +78,25 @@ def read_examples(folder: Path, *, spool: Path | None = None) -> Examples:
         if column not in schema.numeric:
             raise SchemaError(f"{folder}: the {name} column {column} is no numeric feature; name one that is")
     texts = [text or "" for text in _tried(pq.read_table, folder / TEXTS).column("text").to_pylist()]
-    histories = _tried(Histories, folder / HISTORIES, num_texts=len(texts), folder=spool)
+    histories = _tried(
+        InteractionHistories, folder / INTERACTION_HISTORIES, num_texts=len(texts), folder=spool
+    )
     columns = _tried(
         Columns, folder / ROWS, numeric=schema.numeric, categorical=schema.categorical, folder=spool
     )
     _check(folder / ROWS, columns, len(texts), len(histories))
     part = parts(columns["event_timestamp"], schema)
-    futures = read_futures(folder / FUTURES, num_texts=len(texts), num_histories=len(histories))
+    next_interactions = read_next_interactions(
+        folder / NEXT_INTERACTIONS, num_texts=len(texts), num_histories=len(histories)
+    )
     columns.release()
     return Examples(
-        schema=schema, columns=columns, part=part, histories=histories, texts=texts, futures=futures
+        schema=schema,
+        columns=columns,
+        part=part,
+        histories=histories,
+        texts=texts,
+        next_interactions=next_interactions,
     )
 
 

@@ -12,16 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expectations.contracts.examples import HISTORY_SCHEMA
+from expectations.contracts.examples import INTERACTION_HISTORY_SCHEMA
 from expectations.errors import DataError, RequestError, SchemaError
 from training.data.disk_arrays import DiskArray
 
-HISTORY_FEATURES = ("events", "amounts", "days_ago", "polarities")
-POLARITY = HISTORY_FEATURES.index("polarities")
+HISTORY_FEATURES = ("events", "amounts", "days_ago", "sentiments")
+SENTIMENT = HISTORY_FEATURES.index("sentiments")
 BLOCK = 1 << 13  # histories read at once
 
 
-class Histories:
+class InteractionHistories:
     """Histories by `history_id`, newest entries first.
 
     Args:
@@ -68,7 +68,7 @@ class Histories:
         return lengths
 
     def _list(self, block: pa.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarray]:
-        kind = HISTORY_SCHEMA.field(name).type
+        kind = INTERACTION_HISTORY_SCHEMA.field(name).type
         try:
             lists = block.column(name).cast(kind)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -101,18 +101,18 @@ class Histories:
         features[row, place] = self._features.take(entries)
         return text_ids, features
 
-    def turned_to(self, history_ids: np.ndarray) -> np.ndarray:
+    def interactions(self, history_ids: np.ndarray) -> np.ndarray:
         """Text ids of what was neither liked nor disliked but done, (k, H); else -1."""
         text_ids, features = self.padded(history_ids)
-        return np.where(features[:, :, POLARITY] == 0, text_ids, -1)
+        return np.where(features[:, :, SENTIMENT] == 0, text_ids, -1)
 
     def texts(self, history_ids: np.ndarray) -> np.ndarray:
         """Text ids of these histories, ascending, each once."""
         return _distinct(self.padded(ids)[0] for ids in _blocks(history_ids))
 
-    def texts_turned_to(self, history_ids: np.ndarray) -> np.ndarray:
-        """Text ids that `turned_to` names, ascending, each once."""
-        return _distinct(self.turned_to(ids) for ids in _blocks(history_ids))
+    def interaction_texts(self, history_ids: np.ndarray) -> np.ndarray:
+        """Text ids that `interactions` names, ascending, each once."""
+        return _distinct(self.interactions(ids) for ids in _blocks(history_ids))
 
     @cached_property
     def text_ids(self) -> np.ndarray:
@@ -126,7 +126,7 @@ class Histories:
 
 
 @dataclass(frozen=True, kw_only=True)
-class History:
+class InteractionHistory:
     """What a shopper did and said before the moment; may be empty.
 
     Attributes:
@@ -134,27 +134,27 @@ class History:
         events: how often.
         amounts: shop currency.
         days_ago: days between the last time and the moment.
-        polarities: -1 the worst, 1 the best, 0 unknown; left out where nothing was said at all.
+        sentiments: -1 the worst, 1 the best, 0 unknown; left out where nothing was said at all.
     """
 
     texts: Sequence[str] = ()
     events: Sequence[float] = ()
     amounts: Sequence[float] = ()
     days_ago: Sequence[float] = ()
-    polarities: Sequence[float] = ()
+    sentiments: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        if not self.polarities:
-            object.__setattr__(self, "polarities", [0.0] * len(self.texts))
+        if not self.sentiments:
+            object.__setattr__(self, "sentiments", [0.0] * len(self.texts))
         lengths = {len(self.texts), *map(len, self._columns())}
         if len(lengths) != 1:
             raise RequestError(
                 f"history: {len(self.texts)} texts, {len(self.events)} events, {len(self.amounts)} amounts, "
-                f"{len(self.days_ago)} days_ago, {len(self.polarities)} polarities; give each entry all"
+                f"{len(self.days_ago)} days_ago, {len(self.sentiments)} polarities; give each entry all"
             )
 
     def _columns(self) -> tuple[Sequence[float], ...]:
-        return self.events, self.amounts, self.days_ago, self.polarities
+        return self.events, self.amounts, self.days_ago, self.sentiments
 
     @property
     def features(self) -> np.ndarray:

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expectations.contracts.examples import FUTURE_DAYS, FUTURE_SCHEMA
+from expectations.contracts.examples import NEXT_INTERACTION_SCHEMA, NEXT_WINDOW_DAYS
 from expectations.errors import DataError, SchemaError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Futures:
+class NextInteractions:
     """One future for each (shopper, moment).
 
     Attributes:
@@ -29,7 +29,7 @@ class Futures:
 
     def over_by(self, end: np.datetime64) -> np.ndarray:
         """Numbers of the futures that were over by then: none of their days lies at or after `end`."""
-        return np.flatnonzero(self.moment + np.timedelta64(FUTURE_DAYS, "D") <= end)
+        return np.flatnonzero(self.moment + np.timedelta64(NEXT_WINDOW_DAYS, "D") <= end)
 
     def texts_of(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Texts of the chosen futures and which of them (0 to len - 1) each belongs to."""
@@ -39,7 +39,7 @@ class Futures:
         return self.text_ids[self.starts[chosen][of] + within], of
 
 
-def read_futures(path: Path, *, num_texts: int, num_histories: int) -> Futures | None:
+def read_next_interactions(path: Path, *, num_texts: int, num_histories: int) -> NextInteractions | None:
     """Read futures, or None where the examples have none.
 
     Raises:
@@ -49,21 +49,21 @@ def read_futures(path: Path, *, num_texts: int, num_histories: int) -> Futures |
     if not path.exists():
         return None
     try:
-        table = pq.read_table(path, columns=FUTURE_SCHEMA.names).combine_chunks()
+        table = pq.read_table(path, columns=NEXT_INTERACTION_SCHEMA.names).combine_chunks()
     except (pa.ArrowInvalid, OSError, KeyError) as error:
         raise SchemaError(f"{path} cannot be read ({error}); build the examples again") from error
     lists = table.column("text_ids").combine_chunks()
     lengths = np.nan_to_num(lists.value_lengths().to_numpy(zero_copy_only=False).astype(float))
-    futures = Futures(
+    next_interactions = NextInteractions(
         history_id=table.column("history_id").to_numpy().astype(np.int64),
         moment=table.column("event_timestamp").to_numpy().astype("datetime64[us]"),
         starts=np.r_[0, lengths.cumsum()].astype(np.int64),
         text_ids=lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64),
     )
     for name, ids, limit in (
-        ("history_id", futures.history_id, num_histories),
-        ("text_ids", futures.text_ids, num_texts),
+        ("history_id", next_interactions.history_id, num_histories),
+        ("text_ids", next_interactions.text_ids, num_texts),
     ):
         if len(ids) and (ids.min() < 0 or ids.max() >= limit):
             raise DataError(f"{path}: {name} outside 0..{limit - 1}; build the examples again")
-    return futures
+    return next_interactions

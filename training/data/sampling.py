@@ -44,16 +44,16 @@ def sampled(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.concatenate(drawn)
 
 
-def whole_lists(columns: Columns, rows: np.ndarray, most: int) -> np.ndarray:
+def whole_query_groups(columns: Columns, rows: np.ndarray, most: int) -> np.ndarray:
     """All of some rows, or where there are more than `most`, those of about so many rows' whole lists.
 
-    Which lists these are depends on their `list_id` alone.
+    Which lists these are depends on their `query_group_id` alone.
     """
     if len(rows) <= most:
         return rows
     share = most / len(rows)
     kept = []
     for block in blocks(rows):
-        spread = columns.at("list_id", block).astype(np.uint64) * SPREAD
+        spread = columns.at("query_group_id", block).astype(np.uint64) * SPREAD
         kept.append(block[(spread >> np.uint64(11)).astype(np.float64) < share * 2**53])
     return np.concatenate(kept)

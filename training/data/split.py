@@ -8,7 +8,7 @@ from expectations.errors import DataError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 BLOCK = 1 << 20  # rows looked at together
-LAST_SHARE = 0.2  # the test part where a schema names no moment
+LAST_FRACTION = 0.2  # the test part where a schema names no moment
 
 
 def parts(event_timestamps: np.ndarray, schema: ExampleSchema) -> "pd.Categorical[str]":
@@ -16,7 +16,7 @@ def parts(event_timestamps: np.ndarray, schema: ExampleSchema) -> "pd.Categorica
 
     The test part begins at `schema.test_from` (without one: at the moment nearest to the last
     fifth of the rows). Of the rows before, the latest are the validation part: the cut is the
-    moment that brings their share nearest to `schema.validation_share`.
+    moment that brings their share nearest to `schema.validation_fraction`.
 
     Args:
         event_timestamps: (rows,) datetime64, any order.
@@ -36,12 +36,12 @@ def parts(event_timestamps: np.ndarray, schema: ExampleSchema) -> "pd.Categorica
     test_from = (
         np.datetime64(pd.Timestamp(schema.test_from), "us")
         if schema.test_from is not None
-        else _cut(distinct, counts, LAST_SHARE, "test")
+        else _cut(distinct, counts, LAST_FRACTION, "test")
     )
     before = distinct < test_from
     if not before.any():
         raise DataError(f"examples: no rows before test_from {test_from}; choose a later test_from")
-    validation_from = _cut(distinct[before], counts[before], schema.validation_share, "validation")
+    validation_from = _cut(distinct[before], counts[before], schema.validation_fraction, "validation")
     codes = (moments >= validation_from).astype(np.int8) + (moments >= test_from)
     return pd.Categorical.from_codes(codes, categories=pd.Index([TRAIN, VALIDATION, TEST]))
 

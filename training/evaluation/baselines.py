@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from training.config.recipe import Recipe
-from training.data.collate import Assembler
+from training.data.collate import Collator
 from training.data.dataset import Examples
 from training.data.split import TEST
 from training.data.transforms import Transforms
 from training.inference.bundle import BEFORE
 from training.language.encoder import TextEncoder
-from training.language.text_embeddings import TextTable
+from training.language.text_embeddings import TextEmbeddings
 from training.models.boosted_trees import boosted
 from training.models.calibration import fit_calibration
 from training.models.match_inputs import entry_features, weighted_sums
@@ -56,21 +56,21 @@ def _read(recipe: Recipe, texts: list[str]) -> Tensor:
         pooling=recipe.encoder.pooling,
     )
     device = first_device()
-    table = TextTable(encoder.to(device), texts, batch=recipe.encoder.batch_size, device=device)
+    table = TextEmbeddings(encoder.to(device), texts, batch=recipe.encoder.batch_size, device=device)
     table.refresh()
     return table.vectors.cpu()
 
 
 @torch.inference_mode()
-def zero_shot_score(assembler: Assembler, vectors_TE: Tensor, rows: np.ndarray) -> np.ndarray:
+def zero_shot_score(collator: Collator, vectors_TE: Tensor, rows: np.ndarray) -> np.ndarray:
     """Cosine of each candidate's text with the shopper's history, without any learning, (N,) float64.
 
     Mean over the history weighted by log(1 + events) · exp(-days ago / 90); where there is a query, the mean
     of that and the cosine of candidate and query. A shopper without history and query scores 0.
     """
     score = np.zeros(len(rows))
-    for chunk in assembler.chunks(rows):
-        batch, text_ids = assembler.batch(rows[chunk])
+    for chunk in collator.chunks(rows):
+        batch, text_ids = collator.batch(rows[chunk])
         vectors = vectors_TE[torch.from_numpy(text_ids)]
         candidates = vectors[batch.pair_text]
         entries = entry_features(batch.history_features)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from training.evaluation.metrics import BINS, calibration_bins, list_figures
+from training.evaluation.metrics import BINS, calibration_bins, query_group_metrics
 
 LEVEL = 0.95
 
@@ -26,7 +26,7 @@ def draw_weights(num_users: int, *, draws: int, seed: int) -> np.ndarray:
 def resampled_figures(
     label: np.ndarray,
     probability: np.ndarray,
-    list_id: np.ndarray,
+    query_group_id: np.ndarray,
     user: np.ndarray,
     weights_RU: np.ndarray,
 ) -> dict[str, np.ndarray]:
@@ -35,7 +35,7 @@ def resampled_figures(
     Args:
         label: (N,) 0 or 1.
         probability: (N,) scores; their order ranks.
-        list_id: (N,) ranked list of each row.
+        query_group_id: (N,) ranked list of each row.
         user: (N,) shopper of each row, 0 to U - 1.
         weights_RU: what `draw_weights` drew.
     """
@@ -43,7 +43,7 @@ def resampled_figures(
         return {
             **_by_order(label, probability, user, weights_RU),
             **_by_user(label, probability, user, weights_RU),
-            **_by_list(label, probability, list_id, user, weights_RU),
+            **_by_list(label, probability, query_group_id, user, weights_RU),
         }
 
 
@@ -123,14 +123,14 @@ def _by_user(
 def _by_list(
     label: np.ndarray,
     score: np.ndarray,
-    list_id: np.ndarray,
+    query_group_id: np.ndarray,
     user: np.ndarray,
     weights_RU: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """NDCG@10 and hit rate as weighted means over the lists with an answer."""
-    lists = list_figures(label, score, list_id)
-    distinct, first = np.unique(list_id, return_index=True)
-    owner = user[first[np.searchsorted(distinct, lists["list_id"].to_numpy())]]
+    lists = query_group_metrics(label, score, query_group_id)
+    distinct, first = np.unique(query_group_id, return_index=True)
+    owner = user[first[np.searchsorted(distinct, lists["query_group_id"].to_numpy())]]
     weights_RL = weights_RU[:, owner]
     total = weights_RL.sum(1)
     return {

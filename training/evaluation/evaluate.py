@@ -29,7 +29,7 @@ from tqdm import tqdm
 from expectations.contracts.bundle import verify_bundle
 from expectations.errors import BundleError, DataError
 from training.config.recipe import recipe_from
-from training.data.collate import Assembler
+from training.data.collate import Collator
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST
 from training.evaluation import metrics
@@ -44,7 +44,7 @@ from training.evaluation.baselines import (
 from training.evaluation.bootstrap import draw_weights, interval, paired, resampled_figures
 from training.evaluation.curves import curves
 from training.evaluation.slices import slices
-from training.inference.predictor import Scorer
+from training.inference.predictor import Predictor
 
 DRAWS = 200
 
@@ -54,16 +54,16 @@ class TestRows:
     """The columns of the test part that figures are made from."""
 
     label: np.ndarray
-    list_id: np.ndarray
+    query_group_id: np.ndarray
     item_id: np.ndarray
     user: np.ndarray
 
     def figures(self, probability: np.ndarray, seed: int, chosen: np.ndarray | None = None) -> dict[str, Any]:
         """All figures of a scorer on these rows, or on the chosen ones."""
         keep = np.ones(len(self.label), dtype=bool) if chosen is None else chosen
-        label, score, lists = self.label[keep], probability[keep], self.list_id[keep]
+        label, score, lists = self.label[keep], probability[keep], self.query_group_id[keep]
         return {
-            **metrics.probability_figures(label, score, lists),
+            **metrics.metrics_of_probabilities(label, score, lists),
             "coverage": metrics.coverage(self.item_id[keep], score, lists, seed=seed),
             "num_exposures": len(label),
             "num_positive": int(label.sum()),
@@ -86,18 +86,18 @@ def evaluate(
         BundleError: the bundle, or the champion, is incomplete or altered, or misses a feature of the
         examples. DataError: the test part has no rows.
     """
-    scorer, data = Scorer.load(bundle), read_examples(examples)
+    predictor, data = Predictor.load(bundle), read_examples(examples)
     rows = np.flatnonzero(data.part == TEST)
     if not len(rows):
         raise DataError(f"{examples}: no rows in the test part; choose an earlier test_from")
     test = _test_rows(data, rows)
     bar = tqdm(total=5, desc="evaluate", disable=not progress or not sys.stderr.isatty(), leave=False)
-    found = _score_all(scorer, bundle, data, rows, seed, bar)
+    found = _score_all(predictor, bundle, data, rows, seed, bar)
     found["champion"], problem = _champion(champion, data)
     figures = {name: None if p is None else test.figures(p, seed) for name, p in found.items()}
     weights = draw_weights(int(test.user.max()) + 1, draws=DRAWS, seed=seed)
     draws = {
-        name: resampled_figures(test.label, p, test.list_id, test.user, weights)
+        name: resampled_figures(test.label, p, test.query_group_id, test.user, weights)
         for name in ("test", "baseline", "champion")
         if (p := found[name]) is not None
     }
@@ -105,7 +105,7 @@ def evaluate(
     bar.close()
     groups = slices(data, rows)
     return {
-        "bundle": scorer.hash,
+        "bundle": predictor.hash,
         "champion_bundle": None if champion is None or problem else champion.name,
         **{name: figures[name] for name in ("before", "test", "baseline", "popularity", "champion")},
         "champion_problem": problem,
@@ -124,26 +124,26 @@ def evaluate(
 
 
 def _score_all(
-    scorer: Scorer, bundle: Path, data: Examples, rows: np.ndarray, seed: int, bar: Any
+    predictor: Predictor, bundle: Path, data: Examples, rows: np.ndarray, seed: int, bar: Any
 ) -> dict[str, np.ndarray | None]:
     """Probabilities of every scorer but the champion on the test rows."""
     found: dict[str, np.ndarray | None] = {}
     mask = np.zeros(len(data.part), dtype=bool)
     mask[rows] = True
-    found["test"] = scorer.score_examples(data, mask).probability
+    found["test"] = predictor.score_examples(data, mask).probability
     bar.update()
-    recipe = recipe_from(dict(scorer.manifest.recipe), where="manifest.json")
+    recipe = recipe_from(dict(predictor.manifest.recipe), where="manifest.json")
     fit_on, share = fitting_rows(data, seed)
     labels = data.labels[fit_on]
-    assembler = Assembler(data, scorer.transforms)
-    vectors = pretrained_vectors(recipe, data.texts, bundle, scorer.texts.known)
-    both = zero_shot_score(assembler, vectors, np.concatenate([rows, fit_on]))
+    collator = Collator(data, predictor.transforms)
+    vectors = pretrained_vectors(recipe, data.texts, bundle, predictor.texts.known)
+    both = zero_shot_score(collator, vectors, np.concatenate([rows, fit_on]))
     found["before"] = probabilities(both[: len(rows)], both[len(rows) :], labels, share)
     bar.update()
     popular = popularity_score(data, fit_on)
     found["popularity"] = probabilities(popularity_score(data, rows), popular, labels, share)
     bar.update()
-    found["baseline"] = boosted_trees(data, scorer.transforms, rows, seed=seed)
+    found["baseline"] = boosted_trees(data, predictor.transforms, rows, seed=seed)
     bar.update()
     return found
 
@@ -154,7 +154,7 @@ def _champion(champion: Path | None, data: Examples) -> tuple[np.ndarray | None,
         return None, None
     verify_bundle(champion)
     try:
-        return Scorer.load(champion).score_examples(data).probability, None
+        return Predictor.load(champion).score_examples(data).probability, None
     except BundleError as error:  # made by older code, or from other features
         return None, f"the champion cannot score these rows: {error}"
 
@@ -163,7 +163,7 @@ def _test_rows(data: Examples, rows: np.ndarray) -> TestRows:
     columns = data.columns.of(rows)
     return TestRows(
         label=columns["label"].to_numpy(np.int64),
-        list_id=columns["list_id"].to_numpy(),
+        query_group_id=columns["query_group_id"].to_numpy(),
         item_id=columns["item_id"].to_numpy(),
         user=np.unique(columns["user_id"].to_numpy(str), return_inverse=True)[1],
     )

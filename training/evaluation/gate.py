@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from expectations.contracts.gate_decision import RuleResult, Verdict
+from expectations.contracts.gate_decision import GateDecision, RuleResult
 from expectations.errors import RejectedError, SettingError
 
 METRICS = ("auc", "average_precision", "ndcg_at_10", "hit_rate_at_10")
@@ -57,7 +57,7 @@ def read_rules(path: Path | None) -> GateRules:
     return GateRules(**{**packaged, **given})
 
 
-def judge(evaluation: Mapping[str, Any], rules: GateRules, bundle: str) -> Verdict:
+def decide(evaluation: Mapping[str, Any], rules: GateRules, bundle: str) -> GateDecision:
     """Judge a bundle by its evaluation. A figure that is missing fails its rule.
 
     Args:
@@ -79,7 +79,7 @@ def judge(evaluation: Mapping[str, Any], rules: GateRules, bundle: str) -> Verdi
         _calibration(evaluation, rules),
         *_slices(evaluation, rules),
     )
-    return Verdict(
+    return GateDecision(
         bundle=bundle,
         approved=all(result.passed for result in results),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),

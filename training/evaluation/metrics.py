@@ -1,6 +1,6 @@
 """Figures of ranking and of probability, over all rows at once.
 
-Rows are given as arrays of equal length: `label` (0 or 1), `score` or `probability`, and `list_id`, which
+Rows are given as arrays of equal length: `label` (0 or 1), `score` or `probability`, and `query_group_id`, which
 says whose ranked list a row belongs to. Where a figure is not defined (one class is missing), it is None.
 """
 
@@ -14,17 +14,19 @@ TOP = 10
 BINS = 20
 
 
-def ranking_figures(label: np.ndarray, logit: np.ndarray, list_id: np.ndarray) -> dict[str, float | None]:
-    """The figures of `probability_figures`, from logits."""
+def metrics_of_logits(
+    label: np.ndarray, logit: np.ndarray, query_group_id: np.ndarray
+) -> dict[str, float | None]:
+    """The figures of `metrics_of_probabilities`, from logits."""
     probability = 1 / (1 + np.exp(-np.clip(logit.astype(np.float64), -50, 50)))
-    return probability_figures(label, probability, list_id)
+    return metrics_of_probabilities(label, probability, query_group_id)
 
 
-def probability_figures(
-    label: np.ndarray, probability: np.ndarray, list_id: np.ndarray
+def metrics_of_probabilities(
+    label: np.ndarray, probability: np.ndarray, query_group_id: np.ndarray
 ) -> dict[str, float | None]:
     """All figures of this file but coverage."""
-    lists = list_figures(label, probability, list_id)
+    lists = query_group_metrics(label, probability, query_group_id)
     return {
         "auc": auc(label, probability),
         "average_precision": average_precision(label, probability),
@@ -73,19 +75,19 @@ def calibration_bins(probability: np.ndarray) -> np.ndarray:
     return place * BINS // max(len(probability), 1)
 
 
-def ndcg_at_10(label: np.ndarray, score: np.ndarray, list_id: np.ndarray) -> float | None:
-    """Mean over the lists that have an answer of `list_figures`' NDCG@10; None where there is none."""
-    lists = list_figures(label, score, list_id)
+def ndcg_at_10(label: np.ndarray, score: np.ndarray, query_group_id: np.ndarray) -> float | None:
+    """Mean over the lists that have an answer of `query_group_metrics`' NDCG@10; None where there is none."""
+    lists = query_group_metrics(label, score, query_group_id)
     return float(lists["ndcg"].mean()) if len(lists) else None
 
 
-def hit_rate_at_10(label: np.ndarray, score: np.ndarray, list_id: np.ndarray) -> float | None:
+def hit_rate_at_10(label: np.ndarray, score: np.ndarray, query_group_id: np.ndarray) -> float | None:
     """Share of the lists that have an answer in which one is among the first ten; None without lists."""
-    lists = list_figures(label, score, list_id)
+    lists = query_group_metrics(label, score, query_group_id)
     return float(lists["hit"].mean()) if len(lists) else None
 
 
-def list_figures(label: np.ndarray, score: np.ndarray, list_id: np.ndarray) -> pd.DataFrame:
+def query_group_metrics(label: np.ndarray, score: np.ndarray, query_group_id: np.ndarray) -> pd.DataFrame:
     """NDCG@10 and hit@10 of every list with at least one answer.
 
     NDCG@10 = Σ_{i≤10} yᵢ / log₂(i + 1), divided by the same sum of the best order (Järvelin & Kekäläinen
@@ -94,25 +96,29 @@ def list_figures(label: np.ndarray, score: np.ndarray, list_id: np.ndarray) -> p
     that an answer is drawn into the places left.
 
     Returns:
-        Columns list_id, ndcg, hit; one row per list.
+        Columns query_group_id, ndcg, hit; one row per list.
     """
-    answered = np.unique(list_id[label > 0])
-    kept = np.isin(list_id, answered)
-    order = np.lexsort((-score[kept], list_id[kept]))
+    answered = np.unique(query_group_id[label > 0])
+    kept = np.isin(query_group_id, answered)
+    order = np.lexsort((-score[kept], query_group_id[kept]))
     frame = pd.DataFrame(
-        {"list_id": list_id[kept][order], "score": score[kept][order], "label": label[kept][order]}
+        {
+            "query_group_id": query_group_id[kept][order],
+            "score": score[kept][order],
+            "label": label[kept][order],
+        }
     )
-    frame["place"] = frame.groupby("list_id").cumcount()
-    groups = frame.groupby(["list_id", "score"], sort=False)
+    frame["place"] = frame.groupby("query_group_id").cumcount()
+    groups = frame.groupby(["query_group_id", "score"], sort=False)
     frame["gain"] = groups["label"].transform("mean") / np.log2(frame["place"] + 2)
     ties = groups.agg(start=("place", "min"), size=("place", "size"), answers=("label", "sum")).reset_index()
-    top = frame[frame["place"] < TOP].groupby("list_id")["gain"].sum()
+    top = frame[frame["place"] < TOP].groupby("query_group_id")["gain"].sum()
     discounts = np.concatenate([[0.0], (1 / np.log2(np.arange(TOP) + 2)).cumsum()])
-    num_answers = frame.groupby("list_id")["label"].sum()
+    num_answers = frame.groupby("query_group_id")["label"].sum()
     best = discounts[np.minimum(num_answers.to_numpy(np.int64), TOP)]
     ties["miss"] = _log_chance_of_miss(ties)
-    hit = 1 - np.exp(ties.groupby("list_id")["miss"].sum())
-    return pd.DataFrame({"list_id": top.index, "ndcg": top.to_numpy() / best, "hit": hit.to_numpy()})
+    hit = 1 - np.exp(ties.groupby("query_group_id")["miss"].sum())
+    return pd.DataFrame({"query_group_id": top.index, "ndcg": top.to_numpy() / best, "hit": hit.to_numpy()})
 
 
 def _log_chance_of_miss(ties: pd.DataFrame) -> np.ndarray:
@@ -129,7 +135,9 @@ def _log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
     return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
 
 
-def coverage(item_id: np.ndarray, score: np.ndarray, list_id: np.ndarray, *, seed: int) -> float | None:
+def coverage(
+    item_id: np.ndarray, score: np.ndarray, query_group_id: np.ndarray, *, seed: int
+) -> float | None:
     """Share of all items of the rows that are among the first ten of at least one list.
 
     Equal scores are ordered by a seeded shuffle.
@@ -138,8 +146,8 @@ def coverage(item_id: np.ndarray, score: np.ndarray, list_id: np.ndarray, *, see
         return None
     codes, items = pd.factorize(item_id)
     shuffle = np.random.default_rng(seed).permutation(len(codes))
-    order = np.lexsort((shuffle, -score, list_id))
-    sorted_lists = list_id[order]
+    order = np.lexsort((shuffle, -score, query_group_id))
+    sorted_lists = query_group_id[order]
     start = np.flatnonzero(np.r_[True, sorted_lists[1:] != sorted_lists[:-1]])
     place = np.arange(len(order)) - np.repeat(start, np.diff(np.r_[start, len(order)]))
     return float(len(np.unique(codes[order][place < TOP])) / len(items))

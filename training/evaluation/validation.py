@@ -3,15 +3,15 @@
 import numpy as np
 
 from training.data.dataset import Examples
-from training.data.sampling import whole_lists
-from training.evaluation.metrics import LOWER_IS_BETTER, ranking_figures
+from training.data.sampling import whole_query_groups
+from training.evaluation.metrics import LOWER_IS_BETTER, metrics_of_logits
 from training.inference.batch_scoring import Scores
 
 JUDGED_ROWS = 1 << 18  # of a larger validation part, whole lists of about so many rows judge
 SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
 
 
-class Judge:
+class ValidationMetrics:
     """What is measured on the validation part, always on the same J rows.
 
     Args:
@@ -22,14 +22,14 @@ class Judge:
 
     def __init__(self, data: Examples, validation: np.ndarray, metric: str) -> None:
         self.columns, self.metric = data.columns, metric
-        drawn = whole_lists(data.columns, validation, JUDGED_ROWS)
+        drawn = whole_query_groups(data.columns, validation, JUDGED_ROWS)
         both = 0 < data.columns["label"][drawn].sum() < len(drawn)
         self.rows = drawn if both else validation  # of a few answers, none may be among the drawn lists
         self.labels = data.columns["label"][self.rows].astype(np.float32)
 
     def figures(self, logit_J: np.ndarray) -> dict[str, float | None]:
         """Every figure of some logits."""
-        return ranking_figures(self.labels, logit_J, self.columns.at("list_id", self.rows))
+        return metrics_of_logits(self.labels, logit_J, self.columns.at("query_group_id", self.rows))
 
     def best_scale(self, rest_J: np.ndarray, part_J: np.ndarray) -> float:
         """The scale of a part of the logit beside the rest that the metric finds best."""
@@ -40,7 +40,7 @@ class Judge:
     def alone(self, scores: Scores) -> dict[str, float | None]:
         """How far f and g come alone, and how much each varies, in logits."""
         found: dict[str, float | None] = {}
-        for name, part in (("f", scores.f), ("g", scores.g)):
+        for name, part in (("text_logit", scores.text_logit), ("tabular_logit", scores.tabular_logit)):
             figures = self.figures(part)
             kept = ("auc", "average_precision", "ndcg_at_10")
             found |= {f"{name}_std": float(part.std()), **{f"{name}_{key}": figures[key] for key in kept}}

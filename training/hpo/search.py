@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
+from expectations.contracts.examples import INTERACTION_HISTORIES, NEXT_INTERACTIONS, ROWS, SCHEMA, TEXTS
 from expectations.errors import RecommenderError, SettingError, TransientError
 from expectations.storage.atomic import write_json, write_text
 from expectations.storage.hashes import file_hash, fingerprint
@@ -43,7 +43,7 @@ from training.hpo.space import Space, read_space
 from training.hpo.study import REASON, ask, finished, load_optuna, open_study
 from training.hpo.trial import Trials
 from training.pipeline.fit import check_learnable
-from training.pipeline.phases import PAST
+from training.pipeline.phases import TABULAR
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -116,8 +116,8 @@ def _try(study: "Study", trial: "Trial", runs: Trials, recipe: Recipe, out: Path
     tried = recipe.updated(**nested(trial.params))
 
     def told(stage: str, epoch: int, value: float) -> None:
-        trial.report(value, epoch if stage == PAST else LATER + epoch)
-        over = stage != PAST and epoch == tried.finetuning.epochs  # nothing would be saved
+        trial.report(value, epoch if stage == TABULAR else LATER + epoch)
+        over = stage != TABULAR and epoch == tried.finetuning.epochs  # nothing would be saved
         if not over and trial.should_prune():
             raise optuna.TrialPruned
 
@@ -143,7 +143,10 @@ def _result(study: "Study", recipe: Recipe, out: Path) -> SearchResult:
             f"{out}: no trial came to an end; the last one's reason: {reasons[-1] if reasons else 'none was run'}"
         )
     best = recipe.updated(**nested(study.best_params))
-    title = f"# Trial {study.best_trial.number} of a search: {recipe.early_stopping.metric} {study.best_value:.5f} (validation part)\n"
+    metric = recipe.early_stopping.metric
+    title = (
+        f"# Trial {study.best_trial.number} of a search: {metric} {study.best_value:.5f} (validation part)\n"
+    )
     write_text(out / RECIPE, title + recipe_text(best))
     summary = {
         "metric": recipe.early_stopping.metric,
@@ -208,7 +211,7 @@ def _line(facts: dict[str, Any], metric: str) -> str:
 
 def _key(examples: Path, recipe: Recipe, space: Space) -> str:
     """What a study's trials have in common: trials of another one cannot be compared with them."""
-    names = (ROWS, HISTORIES, TEXTS, SCHEMA, FUTURES)
+    names = (ROWS, INTERACTION_HISTORIES, TEXTS, SCHEMA, NEXT_INTERACTIONS)
     hashes = [file_hash(examples / name) for name in names if (examples / name).exists()]
     return fingerprint(hashes, recipe.as_dict(), {name: vars(values) for name, values in space.items()})
 

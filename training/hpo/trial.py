@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from training.config.recipe import Recipe
 from training.data.dataset import Examples
 from training.data.split import TEST
-from training.pipeline.context import Run
-from training.pipeline.corpus import Reading
-from training.pipeline.phases import DOMAIN, PURCHASES, Course
-from training.pipeline.trainer import Stage, run_stage
-from training.runtime.checkpoint import Checkpoints, Progress, under
+from training.pipeline.context import FitContext
+from training.pipeline.corpus import EncodedCorpus
+from training.pipeline.phases import LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING, Phases
+from training.pipeline.trainer import Phase, run_phase
+from training.runtime.checkpoint import Checkpoints, TrainingState, under
 from training.runtime.device import first_device
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class Watch(Checkpoints):
     def __init__(self, metric: str, told: Told) -> None:
         self.metric, self.told = metric, told
 
-    def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:  # noqa: ARG002
+    def save(self, tensors: dict[str, Tensor], progress: TrainingState) -> None:  # noqa: ARG002
         """Tell the figure of the epoch that ended."""
         value = progress.history[-1].get(self.metric)
         if value is not None:
@@ -94,7 +94,7 @@ class Watch(Checkpoints):
         """Nothing: a trial that was killed begins again."""
 
 
-class NotedRun(Run):
+class NotedRun(FitContext):
     """A run that notes which settings the stages before any answer read; not those its modules were built from.
 
     Args:
@@ -103,15 +103,15 @@ class NotedRun(Run):
         reading: the texts.
     """
 
-    def __init__(self, data: Examples, recipe: Recipe, reading: Reading) -> None:
+    def __init__(self, data: Examples, recipe: Recipe, reading: EncodedCorpus) -> None:
         super().__init__(data, recipe, reading=reading)
         self.noted = Noted(recipe)
         self.recipe = cast(Recipe, self.noted)
 
-    def purchases_stage(self, name: str, *, before: str) -> Stage | None:
-        """The stage as `Run` makes it; what was read before it begins does not matter to it."""
+    def next_interaction_phase(self, name: str, *, before: str) -> Phase | None:
+        """The stage as `FitContext` makes it; what was read before it begins does not matter to it."""
         self.noted.read.clear()
-        return super().purchases_stage(name, before=before)
+        return super().next_interaction_phase(name, before=before)
 
 
 class Trials:
@@ -123,8 +123,11 @@ class Trials:
 
     def __init__(self, data: Examples) -> None:
         self.data = before_test(data)
-        self._reading: Once[Reading] = Once()
-        self._stages: dict[str, Once[dict[str, Tensor]]] = {DOMAIN: Once(), PURCHASES: Once()}
+        self._reading: Once[EncodedCorpus] = Once()
+        self._stages: dict[str, Once[dict[str, Tensor]]] = {
+            LANGUAGE_PRETRAINING: Once(),
+            NEXT_INTERACTION_PRETRAINING: Once(),
+        }
 
     def run(self, recipe: Recipe, *, log: Any, told: Told) -> dict[str, Any]:
         """Run one trial.
@@ -142,11 +145,11 @@ class Trials:
         run = NotedRun(
             self.data, recipe, self._reading.get(noted, {}, lambda: self._read(cast(Recipe, noted)))
         )
-        state, watch = Progress(stage=""), Watch(recipe.early_stopping.metric, told)
+        state, watch = TrainingState(stage=""), Watch(recipe.early_stopping.metric, told)
 
-        def go(stage: Stage) -> None:
+        def go(stage: Phase) -> None:
             def learn() -> dict[str, Tensor]:
-                run_stage(stage, run.recipe, state, watch, log=log, bar=False)
+                run_phase(stage, run.recipe, state, watch, log=log, bar=False)
                 return _copy(stage.modules)
 
             if stage.name in self._stages:
@@ -154,11 +157,11 @@ class Trials:
             else:
                 learn()
 
-        Course(run, state, go, {}, tell=lambda _: None).run_all()
+        Phases(run, state, go, {}, tell=lambda _: None).run_all()
         return cast(dict[str, Any], state.facts["metrics"])
 
-    def _read(self, recipe: Recipe) -> Reading:
-        return Reading(self.data.texts, recipe, None, first_device())
+    def _read(self, recipe: Recipe) -> EncodedCorpus:
+        return EncodedCorpus(self.data.texts, recipe, None, first_device())
 
 
 def _copy(modules: dict[str, nn.Module]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.data.collate import Assembler, tabular_batches
+from training.data.collate import Collator, tabular_batches
 from training.models.additive import AdditiveModel
 from training.runtime import distributed
 from training.runtime.memory import in_parts
@@ -19,14 +19,14 @@ class Scores:
     """What the model says of k rows.
 
     Attributes:
-        f: (k,) logit part of words and context.
-        g: (k,) logit part of the past.
+        text_logit: (k,) logit part of words and context.
+        tabular_logit: (k,) logit part of the past.
         probability: (k,) σ(f + g).
         attention: (k, H) weight of each history entry, newest first; (k, 0) where it was not asked for.
     """
 
-    f: np.ndarray
-    g: np.ndarray
+    text_logit: np.ndarray
+    tabular_logit: np.ndarray
     probability: np.ndarray
     attention: np.ndarray
 
@@ -34,13 +34,18 @@ class Scores:
 def scores_of(f: np.ndarray, g: np.ndarray, attention: np.ndarray) -> Scores:
     """Scores with their probabilities."""
     logit = f.astype(np.float64) + g
-    return Scores(f=f, g=g, probability=1 / (1 + np.exp(-np.clip(logit, -50, 50))), attention=attention)
+    return Scores(
+        text_logit=f,
+        tabular_logit=g,
+        probability=1 / (1 + np.exp(-np.clip(logit, -50, 50))),
+        attention=attention,
+    )
 
 
 @torch.inference_mode()
 def score_rows(
     model: AdditiveModel,
-    assembler: Assembler,
+    collator: Collator,
     vectors_TE: Tensor,
     rows: np.ndarray,
     *,
@@ -51,7 +56,7 @@ def score_rows(
 
     Args:
         model: in evaluation mode.
-        assembler: makes their batches.
+        collator: makes their batches.
         vectors_TE: vector of every text, by text id.
         rows: (k,) row numbers.
         past_only: g alone; f is 0.
@@ -63,23 +68,23 @@ def score_rows(
     device = str(vectors_TE.device)
     f = np.zeros(len(rows), dtype=np.float32)
     g = np.zeros_like(f)
-    width = max(1, assembler.histories.longest) if with_attention else 0
+    width = max(1, collator.histories.longest) if with_attention else 0
     attention = np.zeros((len(f), width), dtype=np.float32)
     at_once: dict[str, int] = {}
 
     def past(chunk: np.ndarray) -> None:
-        numbers, codes = assembler.features(rows[chunk])
+        numbers, codes = collator.features(rows[chunk])
         g[chunk] = model.past(numbers.to(device), codes.to(device)).cpu().numpy()
 
     def both(chunk: np.ndarray) -> None:
-        batch, text_ids = assembler.batch(rows[chunk])
+        batch, text_ids = collator.batch(rows[chunk])
         vectors = vectors_TE[torch.from_numpy(text_ids).to(device)]
         parts = model.parts(batch.to(device), vectors, with_attention=with_attention)
-        f[chunk], g[chunk] = parts.f.cpu().numpy(), parts.g.cpu().numpy()
+        f[chunk], g[chunk] = parts.text_logit.cpu().numpy(), parts.tabular_logit.cpu().numpy()
         if parts.attention is not None:
             attention[chunk, : parts.attention.shape[1]] = parts.attention.cpu().numpy()
 
-    chunks = tabular_batches(np.arange(len(rows)), PAST_CHUNK) if past_only else assembler.chunks(rows)
+    chunks = tabular_batches(np.arange(len(rows)), PAST_CHUNK) if past_only else collator.chunks(rows)
     for chunk in distributed.turns(chunks):
         in_parts(past if past_only else both, chunk, name="rows to score", at_once=at_once)
     return scores_of(distributed.summed(f), distributed.summed(g), distributed.summed(attention))

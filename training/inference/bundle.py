@@ -26,7 +26,7 @@ from training.data.dataset import Examples
 from training.data.sampling import blocks, rows_of
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.data.transforms import Transforms
-from training.language.text_embeddings import TextTable
+from training.language.text_embeddings import TextEmbeddings
 from training.models.additive import AdditiveModel
 
 MODEL, ENCODER, TRANSFORMS, RECIPE = "model.safetensors", "encoder", "transforms.json", "recipe.json"
@@ -41,7 +41,7 @@ def write_bundle(
     recipe: Recipe,
     data: Examples,
     model: AdditiveModel,
-    table: TextTable,
+    table: TextEmbeddings,
     transforms: Transforms,
     before: Tensor,
     metrics: Mapping[str, Any],
@@ -86,7 +86,7 @@ def _write_files(
     recipe: Recipe,
     data: Examples,
     model: AdditiveModel,
-    table: TextTable,
+    table: TextEmbeddings,
     transforms: Transforms,
 ) -> None:
     weights = {name: tensor.cpu().contiguous().clone() for name, tensor in model.state_dict().items()}

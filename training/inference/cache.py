@@ -11,7 +11,7 @@ from torch import Tensor
 Key = TypeVar("Key", bound=Hashable)
 
 
-class Kept(Generic[Key]):
+class RecentRows(Generic[Key]):
     """Rows that were computed when first asked for; the most recently used ones stay. Safe between threads.
 
     Args:

@@ -18,16 +18,16 @@ from torch import Tensor
 from expectations.contracts.bundle import Manifest, verify_bundle
 from expectations.errors import BundleError, RequestError, SettingError
 from training.config.recipe import recipe_from
-from training.data.collate import Assembler, Batch
+from training.data.collate import Batch, Collator
 from training.data.dataset import Examples, read_examples
-from training.data.interaction_history import HISTORY_FEATURES, History
+from training.data.interaction_history import HISTORY_FEATURES, InteractionHistory
 from training.data.split import TEST
 from training.data.transforms import Transforms
 from training.inference.batch_scoring import Scores, score_rows, scores_of
 from training.inference.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS
-from training.inference.cache import Kept
+from training.inference.cache import RecentRows
 from training.language.encoder import TextEncoder, load_saved
-from training.language.text_embeddings import TextTable
+from training.language.text_embeddings import TextEmbeddings
 from training.models.additive import AdditiveModel, build_model
 
 KEPT_TEXTS = 20_000  # vectors of texts that the bundle does not know: 30 MB at a width of 384
@@ -46,7 +46,7 @@ class TextVectors:
 
     def __init__(self, encoder: TextEncoder, known: dict[str, int], vectors: Tensor, *, kept: int) -> None:
         self.encoder, self.known, self.vectors = encoder, known, vectors
-        self.recent = Kept(self.read, kept)
+        self.recent = RecentRows(self.read, kept)
 
     def of(self, texts: Sequence[str]) -> Tensor:
         """Vectors of texts, (V, E)."""
@@ -59,12 +59,12 @@ class TextVectors:
 
     def read(self, texts: list[str]) -> Tensor:
         """Vectors of texts, read now, (V, E)."""
-        table = TextTable(self.encoder, texts, batch=32, device=str(self.vectors.device))
+        table = TextEmbeddings(self.encoder, texts, batch=32, device=str(self.vectors.device))
         table.refresh()
         return table.vectors
 
 
-class Scorer:
+class Predictor:
     """A bundle in memory. Safe to be called from several threads."""
 
     def __init__(
@@ -78,10 +78,10 @@ class Scorer:
         self.manifest, self.hash = manifest, digest
         self.model, self.transforms, self.texts = model, transforms, texts
         self.device = str(texts.vectors.device)
-        self._apart = Kept(self._read_apart, KEPT_PAIRS)
+        self._apart = RecentRows(self._read_apart, KEPT_PAIRS)
 
     @classmethod
-    def load(cls, bundle: Path, device: str = "cpu") -> "Scorer":
+    def load(cls, bundle: Path, device: str = "cpu") -> "Predictor":
         """Load a bundle after comparing every file with its hash.
 
         Raises:
@@ -101,8 +101,8 @@ class Scorer:
                 transforms,
                 text_width=encoder.width,
                 base_rate=0.5,
-                num_topics=len(weights["words.topics"]),
-                references=(len(weights["words.reference"]), weights["words.reference"].shape[1]),
+                num_topics=len(weights["text_model.topics"]),
+                references=(len(weights["text_model.reference"]), weights["text_model.reference"].shape[1]),
             )
             model.load_state_dict(weights)
             vectors = load_file(bundle / EMBEDDINGS)["vectors"].to(device)
@@ -120,7 +120,7 @@ class Scorer:
         *,
         texts: Sequence[str],
         queries: Sequence[str | None] | None = None,
-        history: History | None = None,
+        history: InteractionHistory | None = None,
     ) -> Scores:
         """Score k candidates for one shopper at one moment.
 
@@ -142,15 +142,17 @@ class Scorer:
         if not len(rows):
             empty = np.zeros(0, dtype=np.float32)
             return scores_of(empty, empty, np.zeros((0, len(history.texts) if history else 0), np.float32))
-        batch, distinct = self._batch(rows, list(texts), asked, history or History())
+        batch, distinct = self._batch(rows, list(texts), asked, history or InteractionHistory())
         apart = self._apart.of([*zip(texts, asked, strict=True)])
         parts = self.model.parts(batch.to(self.device), self.texts.of(distinct), apart_P2=apart)
         assert parts.attention is not None
         attention = parts.attention[:, : len(history.texts) if history else 0]
-        return scores_of(parts.f.cpu().numpy(), parts.g.cpu().numpy(), attention.cpu().numpy())
+        return scores_of(
+            parts.text_logit.cpu().numpy(), parts.tabular_logit.cpu().numpy(), attention.cpu().numpy()
+        )
 
     def _batch(
-        self, rows: pd.DataFrame, texts: list[str], queries: Sequence[str | None], history: History
+        self, rows: pd.DataFrame, texts: list[str], queries: Sequence[str | None], history: InteractionHistory
     ) -> tuple[Batch, list[str]]:
         place: dict[str, int] = {}
         for text in (*history.texts, *texts, *(query for query in queries if query is not None)):
@@ -177,7 +179,7 @@ class Scorer:
         asked = [place for place, (_, query) in enumerate(pairs) if query is not None]
         if asked:
             queries[asked] = self.texts.of([query for _, query in pairs if query is not None])
-        return self.model.words.apart(texts, queries)
+        return self.model.text_model.apart(texts, queries)
 
     @torch.inference_mode()
     def explain_g(self, rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
@@ -213,8 +215,8 @@ class Scorer:
         data = read_examples(examples) if isinstance(examples, Path) else examples
         chosen = np.flatnonzero(data.part == TEST if mask is None else mask)
         vectors = self.vectors_of(data.texts)
-        assembler = Assembler(data, self.transforms)
-        return score_rows(self.model, assembler, vectors, chosen, with_attention=with_attention)
+        collator = Collator(data, self.transforms)
+        return score_rows(self.model, collator, vectors, chosen, with_attention=with_attention)
 
     def vectors_of(self, texts: Sequence[str]) -> Tensor:
         """Vectors of any number of texts, (T, E); unknown ones are read, and not kept."""
@@ -223,7 +225,7 @@ class Scorer:
         unknown = np.flatnonzero(places < 0)
         if len(unknown):
             new = [texts[int(place)] for place in unknown]
-            table = TextTable(self.texts.encoder, new, batch=64, device=self.device)
+            table = TextEmbeddings(self.texts.encoder, new, batch=64, device=self.device)
             table.refresh()
             vectors[torch.from_numpy(unknown)] = table.vectors
         return vectors

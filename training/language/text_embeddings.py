@@ -21,7 +21,7 @@ TOGETHER = 24  # texts of nearly equal length that a step reads at once
 LOWER_BYTES = 2 << 30  # what the frozen layers said is kept up to this size
 
 
-class TextTable:
+class TextEmbeddings:
     """Distinct texts and their vectors.
 
     Args:

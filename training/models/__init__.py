@@ -1,1 +1,1 @@
-"""The additive model σ(f + g): f, the text model; g, the tabular model; losses and calibration. Batches in, logits out."""
+"""The additive model σ(f + g): text model f, tabular model g, losses, calibration. Batches in, logits out."""

@@ -10,7 +10,7 @@ from training.data.collate import Batch
 from training.data.transforms import Transforms
 from training.models.boosted_trees import Trees
 from training.models.tabular import TabularEnsemble
-from training.models.text_match import WordsAttention
+from training.models.text_match import TextMatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +18,13 @@ class Parts:
     """What the model says of N rows.
 
     Attributes:
-        f: (N,) logit part of words and context.
-        g: (N,) logit part of the past.
+        text_logit: (N,) logit part of words and context.
+        tabular_logit: (N,) logit part of the past.
         attention: (N, H) weight of each history entry, rows sum to at most 1; None where it was not asked for.
     """
 
-    f: Tensor
-    g: Tensor
+    text_logit: Tensor
+    tabular_logit: Tensor
     attention: Tensor | None
 
 
@@ -32,7 +32,7 @@ class AdditiveModel(nn.Module):
     """f and g, and two calibration numbers: p = σ(slope · (f + g) + shift).
 
     Args:
-        words: f.
+        text_model: f.
         tabular: the networks of g.
         trees: the trees of g.
         tree_share: weight of the trees' logit in g, once they are grown; the networks have the rest.
@@ -42,10 +42,10 @@ class AdditiveModel(nn.Module):
     shift: Tensor
 
     def __init__(
-        self, words: WordsAttention, tabular: TabularEnsemble, trees: Trees, *, tree_share: float
+        self, text_model: TextMatch, tabular: TabularEnsemble, trees: Trees, *, tree_share: float
     ) -> None:
         super().__init__()
-        self.words = words
+        self.text_model = text_model
         self.tabular = tabular
         self.trees = trees
         self.tree_share = tree_share
@@ -54,7 +54,7 @@ class AdditiveModel(nn.Module):
 
     def forward(self, batch: Batch, vectors_VE: Tensor) -> tuple[Tensor, Tensor]:
         """For training: f (N,) and each member's g (N, K), not calibrated."""
-        f_N, _ = self.words(batch, vectors_VE)
+        f_N, _ = self.text_model(batch, vectors_VE)
         return f_N, self.tabular(batch.numbers, batch.codes)
 
     def parts(
@@ -71,11 +71,13 @@ class AdditiveModel(nn.Module):
             batch: the rows.
             vectors_VE: vectors of the batch's texts.
             with_attention: whether to tell what was looked at.
-            apart_P2: what `WordsAttention.apart` says of the pairs, if it is known already.
+            apart_P2: what `TextMatch.apart` says of the pairs, if it is known already.
         """
-        f_N, attention_NH = self.words(batch, vectors_VE, with_attention=with_attention, apart_P2=apart_P2)
+        f_N, attention_NH = self.text_model(
+            batch, vectors_VE, with_attention=with_attention, apart_P2=apart_P2
+        )
         g_N = self.past(batch.numbers, batch.codes)
-        return Parts(f=self.slope * f_N, g=g_N, attention=attention_NH)
+        return Parts(text_logit=self.slope * f_N, tabular_logit=g_N, attention=attention_NH)
 
     def past(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """Calibrated g alone, (N,)."""
@@ -119,7 +121,7 @@ def build_model(
         num_topics: how many topics the words know.
         references: number of the words' reference shoppers and length of their histories.
     """
-    words = WordsAttention(
+    text_model = TextMatch(
         transforms,
         text_width=text_width,
         channels=recipe.text_model.num_kernels,
@@ -139,4 +141,4 @@ def build_model(
     trees = Trees(
         recipe.tabular_model.boosting_models, recipe.tabular_model.num_trees, recipe.tabular_model.num_leaves
     )
-    return AdditiveModel(words, tabular, trees, tree_share=recipe.tabular_model.tree_weight)
+    return AdditiveModel(text_model, tabular, trees, tree_share=recipe.tabular_model.tree_weight)

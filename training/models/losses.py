@@ -22,7 +22,7 @@ def binary_loss(logits_NK: Tensor, labels_N: np.ndarray, share: float) -> Tensor
     return torch.nn.functional.binary_cross_entropy_with_logits(logits_NK - math.log(share), labels)
 
 
-def list_loss(logits_NK: Tensor, labels_N: np.ndarray, list_N: np.ndarray, num_lists: int) -> Tensor:
+def listwise_loss(logits_NK: Tensor, labels_N: np.ndarray, list_N: np.ndarray, num_lists: int) -> Tensor:
     """Mean cross-entropy of the answered rows under the softmax of their list (Bruch et al. 2019, ICTIR).
 
     Args:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.data.interaction_history import POLARITY
+from training.data.interaction_history import SENTIMENT
 
 ENTRY_FEATURES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meeting:
+class MatchInputs:
     """Histories and candidates that meet.
 
     Attributes:
@@ -24,7 +24,7 @@ class Meeting:
         topics: (V, E) relative to their mean, of length 1.
         candidates: (P, E) relative to their mean, of length 1.
         queries: (P, E) vectors of the queries, 0 where there is none.
-        query_likeness: (P,) cosine of candidate and query.
+        query_similarity: (P,) cosine of candidate and query.
         person, pair: (N,) what each row is of.
         greatest: (P,) likeness of each candidate with the known topic it is most like; None: not known yet.
     """
@@ -34,7 +34,7 @@ class Meeting:
     topics: Tensor
     candidates: Tensor
     queries: Tensor
-    query_likeness: Tensor
+    query_similarity: Tensor
     person: Tensor
     pair: Tensor
     greatest: Tensor | None = None
@@ -42,7 +42,7 @@ class Meeting:
 
 def entry_features(raw_NH4: Tensor) -> Tensor:
     """Events, amount and days ago as X numbers near 1: logarithms, two rates of forgetting, a constant."""
-    events, amounts, days = raw_NH4[:, :, :POLARITY].clamp_min(0).unbind(2)
+    events, amounts, days = raw_NH4[:, :, :SENTIMENT].clamp_min(0).unbind(2)
     forgotten = [torch.exp(-days / 14), torch.exp(-days / 90)]
     ones = torch.ones_like(days)
     return torch.stack([torch.log1p(events), torch.log1p(amounts) / 3, *forgotten, ones], dim=2)

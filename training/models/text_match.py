@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from training.data.collate import Batch
-from training.data.interaction_history import HISTORY_FEATURES, POLARITY
+from training.data.interaction_history import HISTORY_FEATURES, SENTIMENT
 from training.data.transforms import Transforms
-from training.models.match_inputs import ENTRY_FEATURES, Meeting, entry_features, weighted_sums
+from training.models.match_inputs import ENTRY_FEATURES, MatchInputs, entry_features, weighted_sums
 from training.models.request_context import ContextEncoding
 
 SHARPEST, WIDEST = 0.01, 0.2  # differences of cosines at which a channel's likeness has fallen to 1/e
@@ -36,7 +36,7 @@ MOST = 2.0  # a likeness above the greatest known one counts up to e^MOST
 FEW = 10  # as many texts of the other kind steady the mean of a kind
 
 
-class WordsAttention(nn.Module):
+class TextMatch(nn.Module):
     """The candidate's look at the history, and a small network over what it saw.
 
     Args:
@@ -93,8 +93,8 @@ class WordsAttention(nn.Module):
         self.out = nn.Linear(width, 1)
         self.skip = nn.Linear(seen, 1, bias=False)
         self.dropout = nn.Dropout(dropout)
-        self.match_scale = nn.Parameter(torch.tensor(1.0))
-        self.appeal_scale = nn.Parameter(torch.tensor(1.0))
+        self.personalised_scale = nn.Parameter(torch.tensor(1.0))
+        self.popularity_scale = nn.Parameter(torch.tensor(1.0))
         self.opinion = nn.Parameter(torch.zeros(channels + 2))
         self.opinion_first = nn.Parameter(torch.zeros(channels + 2, width))
         for silent in (self.out.weight, self.out.bias, self.skip.weight):
@@ -133,7 +133,7 @@ class WordsAttention(nn.Module):
         """
         query_PE = vectors_VE[batch.pair_query.clamp_min(0)] * (batch.pair_query >= 0).float()[:, None]
         pairs = self._pairs(vectors_VE[batch.pair_text], query_PE)
-        meeting = Meeting(
+        inputs = MatchInputs(
             history=batch.history,
             features=batch.history_features,
             topics=self.topic(vectors_VE),
@@ -143,12 +143,14 @@ class WordsAttention(nn.Module):
             **pairs,
         )
         setting = self.context(batch.numbers, batch.codes) @ self.setting
-        logit_N, attention = self.meet(meeting, setting, with_attention=with_attention)
+        logit_N, attention = self.logits(inputs, setting, with_attention=with_attention)
         if self.centred:
             appeal_P = self._appeal(pairs) if apart_P2 is None else apart_P2[:, 1]
             appeal_N = appeal_P[batch.pair]
-            return self.match_scale * (logit_N - appeal_N) + self.appeal_scale * appeal_N, attention
-        return self.match_scale * logit_N, attention
+            return self.personalised_scale * (
+                logit_N - appeal_N
+            ) + self.popularity_scale * appeal_N, attention
+        return self.personalised_scale * logit_N, attention
 
     def apart(self, text_PE: Tensor, query_PE: Tensor) -> Tensor:
         """What no shopper changes of pairs, (P, 2): greatest likeness with a known topic, and the appeal.
@@ -158,7 +160,7 @@ class WordsAttention(nn.Module):
             query_PE: vectors of their queries, 0 where there is none.
         """
         pairs = self._pairs(text_PE, query_PE)
-        appeal_P = self._appeal(pairs) if self.centred else torch.zeros_like(pairs["query_likeness"])
+        appeal_P = self._appeal(pairs) if self.centred else torch.zeros_like(pairs["query_similarity"])
         return torch.stack([self._greatest(pairs["candidates"]), appeal_P], dim=1)
 
     def _pairs(self, text_PE: Tensor, query_PE: Tensor) -> dict[str, Tensor]:
@@ -166,7 +168,7 @@ class WordsAttention(nn.Module):
         return {
             "candidates": nn.functional.normalize(text_PE - self.candidate_mean, dim=1),
             "queries": query_PE,
-            "query_likeness": (text_PE * query_PE).sum(1),
+            "query_similarity": (text_PE * query_PE).sum(1),
         }
 
     def _appeal(self, pairs: dict[str, Tensor]) -> Tensor:
@@ -176,7 +178,7 @@ class WordsAttention(nn.Module):
         shoppers = torch.arange(num_shoppers, device=self.reference.device)
         # Only the topics that they turned to: a served list pays for no others.
         met, history = torch.unique(self.reference.clamp_min(0), return_inverse=True)
-        everyone = Meeting(
+        everyone = MatchInputs(
             history=torch.where(self.reference >= 0, history, -1),
             features=self.reference_features,
             topics=self.topics[met],
@@ -184,72 +186,72 @@ class WordsAttention(nn.Module):
             pair=places.repeat(num_shoppers),
             **pairs,
         )
-        return self.meet(everyone)[0].unflatten(0, (num_shoppers, num_pairs)).mean(0)
+        return self.logits(everyone)[0].unflatten(0, (num_shoppers, num_pairs)).mean(0)
 
-    def meet(
-        self, meeting: Meeting, setting_NW: Tensor | float = 0.0, *, with_attention: bool = False
+    def logits(
+        self, inputs: MatchInputs, setting_NW: Tensor | float = 0.0, *, with_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """The network's logit (N,), neither scaled nor shifted, and, if asked, the attention (N, H)."""
-        person, pair, history = meeting.person, meeting.pair, meeting.history.clamp_min(0)
-        entries_UHX, there_UH = entry_features(meeting.features), (meeting.history >= 0).float()
-        polarity_UH = meeting.features[:, :, POLARITY]
+        person, pair, history = inputs.person, inputs.pair, inputs.history.clamp_min(0)
+        entries_UHX, there_UH = entry_features(inputs.features), (inputs.history >= 0).float()
+        polarity_UH = inputs.features[:, :, SENTIMENT]
         stance_UH = torch.where(polarity_UH == 0, 1.0, polarity_UH)
         acts_UH1 = torch.expm1(entries_UHX[:, :, :1]) * there_UH[:, :, None]
         voice_UHM = nn.functional.softplus(self.weigh(entries_UHX)) * acts_UH1
         weight_UHM = voice_UHM * stance_UH.clamp_min(0)[:, :, None]
-        tables = self._likeness(meeting)
+        tables = self._similarity(inputs)
         counts = [
             weighted_sums(history, table_VP, weight_UHM[:, :, channel])[person, pair]
             for channel, table_VP in enumerate(tables)
         ]
         taste_UH = nn.functional.softplus(self.taste_weigh(entries_UHX)).squeeze(2) * there_UH
         taste_UH = taste_UH / taste_UH.sum(1, keepdim=True).clamp_min(1e-6)
-        taste_UW = weighted_sums(history, self.taste(meeting.topics), taste_UH * stance_UH)
-        look_PW = self.look(meeting.candidates) + self.ask(meeting.queries)
+        taste_UW = weighted_sums(history, self.taste(inputs.topics), taste_UH * stance_UH)
+        look_PW = self.look(inputs.candidates) + self.ask(inputs.queries)
         length_U1 = torch.log1p(there_UH.sum(1, keepdim=True))
         of_person = torch.cat(
             [torch.log1p(weight_UHM.sum(1)), length_U1 / 3, (length_U1 == 0).float()], dim=1
         )
-        subject_PW = torch.relu(self.subject(meeting.candidates))
-        of_pair = torch.cat([subject_PW, meeting.query_likeness[:, None]], dim=1)
+        subject_PW = torch.relu(self.subject(inputs.candidates))
+        of_pair = torch.cat([subject_PW, inputs.query_similarity[:, None]], dim=1)
         met = [torch.log1p(torch.stack(counts, dim=1)), taste_UW[person] * look_PW[pair]]
         seen = torch.cat([*met, of_person[person], of_pair[pair]], dim=1)
-        opinion_NO = self._opinions(meeting, voice_UHM, tables)
+        opinion_NO = self._opinions(inputs, voice_UHM, tables)
         hidden = self.dropout(torch.relu(self.first(seen) + opinion_NO @ self.opinion_first + setting_NW))
         hidden = self.dropout(torch.relu(self.second(hidden)))
         logit_N = (self.out(hidden) + self.skip(seen)).squeeze(1) + opinion_NO @ self.opinion
         if not with_attention:
             return logit_N, None
-        cell_NH = history[person] * len(meeting.candidates) + pair[:, None]
+        cell_NH = history[person] * len(inputs.candidates) + pair[:, None]
         found_NHM = torch.stack([table.flatten()[cell_NH] for table in tables], 2) * weight_UHM[person]
         return logit_N, (found_NHM / (1 + found_NHM.sum(1, keepdim=True))).mean(2)
 
-    def _opinions(self, meeting: Meeting, voice_UHM: Tensor, tables: list[Tensor]) -> Tensor:
+    def _opinions(self, inputs: MatchInputs, voice_UHM: Tensor, tables: list[Tensor]) -> Tensor:
         """How far the liked entries outweigh the disliked, -1 to 1, and how much was said, (N, O).
 
         Near the candidate as each channel sees it, then overall; 0 where nothing was said.
         """
-        polarity_UH, history = meeting.features[:, :, POLARITY], meeting.history.clamp_min(0)
+        polarity_UH, history = inputs.features[:, :, SENTIMENT], inputs.history.clamp_min(0)
         if not polarity_UH.any():
-            return voice_UHM.new_zeros(len(meeting.person), len(self.opinion))
+            return voice_UHM.new_zeros(len(inputs.person), len(self.opinion))
         found = []
         for channel, table_VP in enumerate(tables):
             said_UH = voice_UHM[:, :, channel] * polarity_UH
             balance_UP = weighted_sums(history, table_VP, said_UH)
             found.append(
                 (balance_UP / (1 + weighted_sums(history, table_VP, said_UH.abs())))[
-                    meeting.person, meeting.pair
+                    inputs.person, inputs.pair
                 ]
             )
         said_UH = voice_UHM.mean(2) * polarity_UH
         total_U = said_UH.abs().sum(1)
         of_person = torch.stack([said_UH.sum(1) / (1 + total_U), torch.log1p(total_U)], dim=1)
-        return torch.cat([torch.stack(found, dim=1), of_person[meeting.person]], dim=1)
+        return torch.cat([torch.stack(found, dim=1), of_person[inputs.person]], dim=1)
 
-    def _likeness(self, meeting: Meeting) -> list[Tensor]:
+    def _similarity(self, inputs: MatchInputs) -> list[Tensor]:
         """How much each topic goes with each pair, one table (V, P) a channel: 1 where none is known to more."""
-        greatest_P = self._greatest(meeting.candidates) if meeting.greatest is None else meeting.greatest
-        less_VP = meeting.topics @ meeting.candidates.T - greatest_P
+        greatest_P = self._greatest(inputs.candidates) if inputs.greatest is None else inputs.greatest
+        less_VP = inputs.topics @ inputs.candidates.T - greatest_P
         return [torch.exp((less_VP * torch.exp(-spread)).clamp(max=MOST)) for spread in self.spread]
 
     def _greatest(self, candidates_PE: Tensor) -> Tensor:

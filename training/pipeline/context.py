@@ -5,19 +5,19 @@ import torch
 from torch import Tensor
 
 from training.config.recipe import Recipe
-from training.data.collate import Assembler, distinct, drawn_rows, places
+from training.data.collate import Collator, distinct, drawn_rows, places
 from training.data.dataset import Examples
 from training.data.sampling import rows_of, sampled
 from training.data.split import TRAIN, VALIDATION
 from training.data.transforms import Transforms, fit_transforms
-from training.evaluation.validation import Judge
+from training.evaluation.validation import ValidationMetrics
 from training.inference.batch_scoring import Scores, score_rows
 from training.models.additive import AdditiveModel, build_model
-from training.pipeline.corpus import Reading
-from training.pipeline.finetuning import Tuning
-from training.pipeline.next_interaction_pretraining import Purchases
-from training.pipeline.tabular_training import Past
-from training.pipeline.trainer import Stage
+from training.pipeline.corpus import EncodedCorpus
+from training.pipeline.finetuning import FinetuningObjective
+from training.pipeline.next_interaction_pretraining import NextInteractionObjective
+from training.pipeline.tabular_training import TabularObjective
+from training.pipeline.trainer import Phase
 from training.pipeline.warm_start import Champion
 from training.runtime.device import first_device
 
@@ -26,7 +26,7 @@ FITTED_ROWS, TREE_ROWS = 1 << 20, 1 << 19
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
 
 
-class Run:
+class FitContext:
     """The data, texts and modules of one fit.
 
     Args:
@@ -42,16 +42,16 @@ class Run:
         recipe: Recipe,
         champion: Champion | None = None,
         *,
-        reading: Reading | None = None,
+        reading: EncodedCorpus | None = None,
     ) -> None:
         self.data, self.recipe, self.champion = data, recipe, champion
         self.device = first_device()
         self.labels = data.columns["label"]
         self.train, self.validation = rows_of(data.part, TRAIN), rows_of(data.part, VALIDATION)
-        self.judge = Judge(data, self.validation, recipe.early_stopping.metric)
-        self.transforms = champion.scorer.transforms if champion else self._fitted_transforms()
-        self.assembler = Assembler(data, self.transforms)
-        self.reading = reading or Reading(data.texts, recipe, champion, self.device)
+        self.validation_metrics = ValidationMetrics(data, self.validation, recipe.early_stopping.metric)
+        self.transforms = champion.predictor.transforms if champion else self._fitted_transforms()
+        self.collator = Collator(data, self.transforms)
+        self.reading = reading or EncodedCorpus(data.texts, recipe, champion, self.device)
         self.encoder, self.table = self.reading.encoder, self.reading.table
         self.pretrained_vectors = self.reading.before
         self.candidate_ids = distinct(data.columns, "text_id", self.train)
@@ -72,12 +72,12 @@ class Run:
 
     def _topics(self, known: np.ndarray) -> np.ndarray:
         """Topics that shoppers turned to before the validation part, ascending; `known` are its histories."""
-        histories, futures = self.data.histories, self.data.futures
-        found = [histories.texts_turned_to(known)]
-        if futures is not None:
-            chosen = self.futures_before(VALIDATION)
-            found.append(histories.texts_turned_to(np.unique(futures.history_id[chosen])))
-            found.append(futures.texts_of(chosen)[0])
+        histories, next_interactions = self.data.histories, self.data.next_interactions
+        found = [histories.interaction_texts(known)]
+        if next_interactions is not None:
+            chosen = self.next_interactions_before(VALIDATION)
+            found.append(histories.interaction_texts(np.unique(next_interactions.history_id[chosen])))
+            found.append(next_interactions.texts_of(chosen)[0])
         return np.unique(np.concatenate(found))
 
     def _references(self, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -85,18 +85,18 @@ class Run:
         rng = np.random.default_rng(self.recipe.seed)
         drawn = np.sort(rng.choice(known, min(REFERENCES, len(known)), replace=False))
         _, features = self.data.histories.padded(drawn)
-        text_ids = self.data.histories.turned_to(drawn)[:, :REFERENCE_LENGTH]
+        text_ids = self.data.histories.interactions(drawn)[:, :REFERENCE_LENGTH]
         return places(self.topic_ids, text_ids), features[:, :REFERENCE_LENGTH]
 
-    def futures_before(self, part: str) -> np.ndarray:
+    def next_interactions_before(self, part: str) -> np.ndarray:
         """Numbers of the futures that were over when a part began; all where it has no rows."""
-        futures = self.data.futures
-        if futures is None:
+        next_interactions = self.data.next_interactions
+        if next_interactions is None:
             return np.zeros(0, dtype=np.int64)
         moments = self.data.columns["event_timestamp"][self.data.part == part]
         if not len(moments):
-            return np.arange(len(futures.moment))
-        return futures.over_by(moments.min())
+            return np.arange(len(next_interactions.moment))
+        return next_interactions.over_by(moments.min())
 
     def fresh_model(self) -> AdditiveModel:
         """New f and g and the pretrained language model, or all three as the champion's are."""
@@ -114,9 +114,9 @@ class Run:
             references=self.reference_places.shape,
         ).to(self.device)
         vectors = self.table.vectors
-        model.words.know(vectors[self._ids(self.candidate_ids)], vectors[self._ids(self.topic_ids)])
-        model.words.reference.copy_(torch.from_numpy(self.reference_places))
-        model.words.reference_features.copy_(torch.from_numpy(self.reference_features))
+        model.text_model.know(vectors[self._ids(self.candidate_ids)], vectors[self._ids(self.topic_ids)])
+        model.text_model.reference.copy_(torch.from_numpy(self.reference_places))
+        model.text_model.reference_features.copy_(torch.from_numpy(self.reference_features))
         return model.eval()
 
     def begin_with(self, weights: dict[str, Tensor]) -> None:
@@ -127,16 +127,16 @@ class Run:
     def _ids(self, ids: np.ndarray) -> Tensor:
         return torch.from_numpy(ids).to(self.device)
 
-    def purchases_stage(self, name: str, *, before: str) -> Stage | None:
+    def next_interaction_phase(self, name: str, *, before: str) -> Phase | None:
         """The stage in which f learns from the futures that were over when a part began; None without any."""
-        futures, recipe, words = self.data.futures, self.recipe, self.model.words
-        chosen = self.futures_before(before)
-        if futures is None or not len(chosen) or recipe.pretraining.next_interaction_epochs == 0:
+        next_interactions, recipe, words = self.data.next_interactions, self.recipe, self.model.text_model
+        chosen = self.next_interactions_before(before)
+        if next_interactions is None or not len(chosen) or recipe.pretraining.next_interaction_epochs == 0:
             return None
-        purchases = Purchases(self.data, futures, chosen, self.topic_ids, recipe)
+        purchases = NextInteractionObjective(self.data, next_interactions, chosen, self.topic_ids, recipe)
         if purchases.num_candidates == 0:
             return None
-        return Stage(
+        return Phase(
             name=name,
             modules={"words": words},
             groups=[
@@ -158,15 +158,15 @@ class Run:
 
     def settle_words(self) -> None:
         """After purchases: f is parted by reference shoppers, and silent until its scales are known."""
-        self.model.words.centred.fill_(1)
+        self.model.text_model.centred.fill_(1)
         self.scale_words(0.0, 0.0)
 
     def scale_words(self, match: float, appeal: float) -> None:
         """Set how much match and appeal of f count."""
-        words = self.model.words
+        words = self.model.text_model
         with torch.no_grad():
-            words.match_scale.fill_(match)
-            words.appeal_scale.fill_(appeal)
+            words.personalised_scale.fill_(match)
+            words.popularity_scale.fill_(appeal)
 
     def best_scales(self) -> tuple[float, float]:
         """Scales of match and appeal beside g: by turns the best by the recipe's metric on the validation part."""
@@ -174,28 +174,36 @@ class Run:
         scores = self.validation_scores()
         self.scale_words(0.0, 1.0)
         columns = self.data.columns
-        asked = np.stack([columns.at(name, self.judge.rows) for name in ("text_id", "query_id")], axis=1)
+        asked = np.stack(
+            [columns.at(name, self.validation_metrics.rows) for name in ("text_id", "query_id")], axis=1
+        )
         _, first, pair = np.unique(asked, axis=0, return_index=True, return_inverse=True)
         vectors = self.table.vectors
-        usual = score_rows(self.model, self.assembler, vectors, self.judge.rows[first]).f[pair.reshape(-1)]
-        match = self.judge.best_scale(scores.g, scores.f)
-        appeal = self.judge.best_scale(scores.g + match * scores.f, usual)
+        usual = score_rows(
+            self.model, self.collator, vectors, self.validation_metrics.rows[first]
+        ).text_logit[pair.reshape(-1)]
+        match = self.validation_metrics.best_scale(scores.tabular_logit, scores.text_logit)
+        appeal = self.validation_metrics.best_scale(scores.tabular_logit + match * scores.text_logit, usual)
         if appeal:
-            match = self.judge.best_scale(scores.g + appeal * usual, scores.f)
+            match = self.validation_metrics.best_scale(
+                scores.tabular_logit + appeal * usual, scores.text_logit
+            )
         return match, appeal
 
-    def past_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
+    def tabular_phase(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Phase:
         """The stage that trains g alone."""
         recipe, model, tabular = self.recipe, self.model, self.model.tabular
-        past = Past(self.assembler, self.data.columns, rows, recipe, self.device)
+        past = TabularObjective(self.collator, self.data.columns, rows, recipe, self.device)
 
         def figures() -> dict[str, float | None]:
             vectors = self.table.vectors
-            past_only = score_rows(model, self.assembler, vectors, self.judge.rows, past_only=True)
-            return self.judge.figures(past_only.g)
+            past_only = score_rows(
+                model, self.collator, vectors, self.validation_metrics.rows, past_only=True
+            )
+            return self.validation_metrics.figures(past_only.tabular_logit)
 
         rates = {"lr": recipe.tabular_model.learning_rate, "weight_decay": recipe.tabular_model.weight_decay}
-        return Stage(
+        return Phase(
             name=name,
             modules={"model": model},  # f's weights lie in the checkpoint too
             groups=[{"params": list(tabular.parameters()), **rates}],
@@ -218,25 +226,25 @@ class Run:
         def draw(model: int) -> tuple[np.ndarray, np.ndarray]:
             rng = np.random.default_rng([recipe.seed, model])
             drawn = np.sort(drawn_rows(self.labels, rows, share, rng))
-            return self.assembler.table(drawn), self.answers(drawn)
+            return self.collator.table(drawn), self.answers(drawn)
 
         self.model.trees.grow(
             draw, share=share, rate=recipe.tabular_model.tree_learning_rate, seed=recipe.seed
         )
 
-    def words_stage(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Stage:
+    def finetuning_phase(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Phase:
         """The stage that trains f and g together."""
-        tuning = Tuning(
+        tuning = FinetuningObjective(
             self.model,
             self.encoder,
             self.table,
-            self.assembler,
+            self.collator,
             labels=self.labels,
             rows=rows,
             recipe=self.recipe,
             device=self.device,
         )
-        return Stage(
+        return Phase(
             name=name,
             modules={"model": self.model, "encoder": self.encoder},
             groups=tuning.groups(),
@@ -253,11 +261,11 @@ class Run:
     def figures(self) -> dict[str, float | None]:
         """Figures of f + g on the validation part."""
         scores = self.validation_scores()
-        return self.judge.figures(scores.f + scores.g)
+        return self.validation_metrics.figures(scores.text_logit + scores.tabular_logit)
 
     def validation_scores(self) -> Scores:
         """What f and g say of the rows that judge."""
-        return score_rows(self.model, self.assembler, self.table.vectors, self.judge.rows)
+        return score_rows(self.model, self.collator, self.table.vectors, self.validation_metrics.rows)
 
     def answers(self, rows: np.ndarray) -> np.ndarray:
         """Labels of some rows, float32."""

@@ -8,14 +8,14 @@ from torch import Tensor
 from training.config.recipe import Recipe
 from training.language.adapters import NONE, Adapter
 from training.language.encoder import TextEncoder
-from training.language.text_embeddings import TextTable
+from training.language.text_embeddings import TextEmbeddings
 from training.runtime.checkpoint import learned, restore
 
 if TYPE_CHECKING:
     from training.pipeline.warm_start import Champion
 
 
-class Reading:
+class EncodedCorpus:
     """A language model, and what it says of every text.
 
     Args:
@@ -38,7 +38,7 @@ class Reading:
             pooling=recipe.encoder.pooling,
             adapter=_adapter(recipe),
         ).to(device)
-        self.table = TextTable(
+        self.table = TextEmbeddings(
             self.encoder,
             texts,
             batch=recipe.encoder.batch_size,
@@ -54,7 +54,7 @@ class Reading:
         self._vectors = self.table.vectors.clone()
         self.before = champion.texts_before(texts, recipe).to(device) if champion else self._vectors
 
-    def beginning_with(self, weights: dict[str, Tensor]) -> "Reading":
+    def beginning_with(self, weights: dict[str, Tensor]) -> "EncodedCorpus":
         """The same language model and texts, but these weights are the beginning."""
         restore({"encoder": self.encoder}, weights)
         self.table.refresh()

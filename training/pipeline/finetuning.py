@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 
 from training.config.recipe import Recipe
-from training.data.collate import Assembler, drawn_rows, text_batches
+from training.data.collate import Collator, drawn_rows, text_batches
 from training.language.adapters import NONE
 from training.language.encoder import TextEncoder
-from training.language.text_embeddings import TextTable
+from training.language.text_embeddings import TextEmbeddings
 from training.models.additive import AdditiveModel
 from training.models.losses import binary_loss
 
 
-class Tuning:
+class FinetuningObjective:
     """Batches, loss and learning rates of fine-tuning.
 
     Args:
         model: f and g.
         encoder: the language model.
         table: the texts with their vectors.
-        assembler: makes batches of rows.
+        collator: makes batches of rows.
         labels: of all rows.
         rows: (N,) row numbers to learn from.
         recipe: the settings.
@@ -38,15 +38,15 @@ class Tuning:
         self,
         model: AdditiveModel,
         encoder: TextEncoder,
-        table: TextTable,
-        assembler: Assembler,
+        table: TextEmbeddings,
+        collator: Collator,
         *,
         labels: np.ndarray,
         rows: np.ndarray,
         recipe: Recipe,
         device: str,
     ) -> None:
-        self.model, self.encoder, self.table, self.assembler = model, encoder, table, assembler
+        self.model, self.encoder, self.table, self.collator = model, encoder, table, collator
         self.labels, self.rows, self.recipe, self.device = labels, rows, recipe, device
         self._fresh = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
 
@@ -55,19 +55,19 @@ class Tuning:
         recipe = self.recipe
         drawn = drawn_rows(self.labels, self.rows, recipe.finetuning.negative_sampling_rate, rng)
         texts = recipe.finetuning.texts_per_step
-        text_id, size = self.assembler.text_id, recipe.finetuning.max_rows_per_step
+        text_id, size = self.collator.text_id, recipe.finetuning.max_rows_per_step
         return text_batches(drawn, text_id, num_texts=texts, size=size, rng=rng)
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> None:
         """Choose the texts that a step reads with gradient: its candidates and some of its history texts."""
-        candidates = np.unique(self.assembler.text_id[rows])
-        others = np.setdiff1d(self.assembler.text_ids(rows), candidates, assume_unique=True)
+        candidates = np.unique(self.collator.text_id[rows])
+        others = np.setdiff1d(self.collator.text_ids(rows), candidates, assume_unique=True)
         count = min(self.recipe.finetuning.history_texts_per_step, len(others))
         self._fresh = np.concatenate([candidates, rng.choice(others, count, replace=False)])
 
     def loss(self, rows: np.ndarray, _rng: np.random.Generator) -> Tensor:
         """Mean binary loss of f + g, plus what the adapter adds."""
-        batch, text_ids = self.assembler.batch(rows)
+        batch, text_ids = self.collator.batch(rows)
         # The language model alone computes in bf16: f tells cosines apart by less than that can hold.
         cuda = torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
         with cuda:
@@ -88,7 +88,7 @@ class Tuning:
         )
         return [
             {
-                "params": list(self.model.words.parameters()),
+                "params": list(self.model.text_model.parameters()),
                 "lr": recipe.finetuning.text_model_learning_rate,
                 **decay,
             },

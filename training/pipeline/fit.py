@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from expectations.contracts.examples import FUTURES, HISTORIES, ROWS, SCHEMA, TEXTS
+from expectations.contracts.examples import INTERACTION_HISTORIES, NEXT_INTERACTIONS, ROWS, SCHEMA, TEXTS
 from expectations.errors import DataError
 from expectations.storage.hashes import file_hash, fingerprint
 from training.config.recipe import Recipe
 from training.data.dataset import Examples, read_examples
 from training.data.split import TRAIN, VALIDATION
 from training.inference.bundle import write_bundle
-from training.pipeline.context import Run
-from training.pipeline.phases import Course
-from training.pipeline.trainer import Stage, run_stage
+from training.pipeline.context import FitContext
+from training.pipeline.phases import Phases
+from training.pipeline.trainer import Phase, run_phase
 from training.pipeline.warm_start import Champion, shortened
 from training.runtime import distributed
-from training.runtime.checkpoint import Checkpoints, Progress, under
+from training.runtime.checkpoint import Checkpoints, TrainingState, under
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,23 +88,23 @@ def fit(
     data = start.after(data) if start else data
     check_learnable(data)
     clock.lap("read")
-    run = Run(data, shortened(recipe) if start else recipe, start)
+    run = FitContext(data, shortened(recipe) if start else recipe, start)
     clock.lap("texts")
-    files = [examples / name for name in (ROWS, HISTORIES, TEXTS, SCHEMA, FUTURES)]
+    files = [examples / name for name in (ROWS, INTERACTION_HISTORIES, TEXTS, SCHEMA, NEXT_INTERACTIONS)]
     hashes = [file_hash(path) for path in files if path.exists()]
     checkpoints = Checkpoints(
         work, fingerprint(recipe.as_dict(), hashes, torch.__version__, start and start.hash)
     )
     saved = checkpoints.load()
-    state = saved[1] if saved is not None else Progress(stage="")
+    state = saved[1] if saved is not None else TrainingState(stage="")
     checkpoints.kept.update(under("kept", saved[0]) if saved is not None else {})
     with SummaryWriter(str(log_dir)) if distributed.rank() == 0 else nullcontext() as log:
 
-        def go(stage: Stage) -> None:
-            run_stage(stage, run.recipe, state, checkpoints, log=log, bar=progress)
+        def go(stage: Phase) -> None:
+            run_phase(stage, run.recipe, state, checkpoints, log=log, bar=progress)
             clock.lap(stage.name)
 
-        course = Course(run, state, go, checkpoints.kept, tell=tell)
+        course = Phases(run, state, go, checkpoints.kept, tell=tell)
         course.run_all()
     warm_starts = start.warm_starts + 1 if start else 0
     folder, digest = distributed.told(

@@ -16,13 +16,13 @@ from training.data.sampling import rows_of
 from training.data.split import TRAIN
 from training.language.encoder import TextEncoder
 from training.language.pretraining import num_markers, objective_of
-from training.language.text_embeddings import TextTable
-from training.pipeline.trainer import Stage
+from training.language.text_embeddings import TextEmbeddings
+from training.pipeline.trainer import Phase
 
 
-def domain_stage(
-    name: str, recipe: Recipe, encoder: TextEncoder, table: TextTable, text_ids: np.ndarray
-) -> Stage | None:
+def language_pretraining_phase(
+    name: str, recipe: Recipe, encoder: TextEncoder, table: TextEmbeddings, text_ids: np.ndarray
+) -> Phase | None:
     """The stage in which the language model learns from texts; None where the recipe leaves it out.
 
     Args:
@@ -40,7 +40,8 @@ def domain_stage(
         return None
     if not encoder.learns:
         raise SettingError(
-            f"language_epochs is {recipe.pretraining.language_epochs}, but trainable_layers is {recipe.encoder.trainable_layers}: nothing "
+            f"language_epochs is {recipe.pretraining.language_epochs}, but trainable_layers is "
+            f"{recipe.encoder.trainable_layers}: nothing "
             "of the language model learns; set trainable_layers to -1 or above 0, or language_epochs to 0"
         )
     worded = text_ids[table.lengths[text_ids] > num_markers(encoder)]
@@ -49,7 +50,7 @@ def domain_stage(
     torch.manual_seed(recipe.seed)
     lesson = objective_of(recipe.pretraining.language_objective, encoder).to(table.device)
     learning = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    return Stage(
+    return Phase(
         name=name,
         modules={"encoder": encoder, "lesson": lesson},
         groups=[
@@ -78,10 +79,10 @@ def known_text_ids(data: Examples) -> np.ndarray:
     """
     train, columns = rows_of(data.part, TRAIN), data.columns
     histories, later = [distinct(columns, "history_id", train)], np.zeros(0, dtype=np.int64)
-    if data.futures is not None:
-        over = data.futures.over_by(columns["event_timestamp"][data.part != TRAIN].min())
-        histories.append(data.futures.history_id[over])
-        later, _ = data.futures.texts_of(over)
+    if data.next_interactions is not None:
+        over = data.next_interactions.over_by(columns["event_timestamp"][data.part != TRAIN].min())
+        histories.append(data.next_interactions.history_id[over])
+        later, _ = data.next_interactions.texts_of(over)
     before = data.histories.texts(np.unique(np.concatenate(histories)))
     found = [distinct(columns, name, train) for name in ("text_id", "query_id")]
     text_ids = np.unique(np.concatenate([*found, before, later])).astype(np.int64)

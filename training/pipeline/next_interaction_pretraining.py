@@ -14,33 +14,38 @@ from torch import Tensor, nn
 
 from training.config.recipe import Recipe
 from training.data.dataset import Examples
-from training.data.next_interactions import Futures
-from training.models.match_inputs import Meeting
-from training.models.text_match import WordsAttention
+from training.data.next_interactions import NextInteractions
+from training.models.match_inputs import MatchInputs
+from training.models.text_match import TextMatch
 
 POWER = 0.75
 NEIGHBOURS = 12
 MIXED = 4  # most topics of one candidate
 
 
-class Purchases:
+class NextInteractionObjective:
     """Batches and loss of learning from futures.
 
     Args:
         data: the examples, with futures.
-        futures: their futures.
+        next_interactions: their futures.
         chosen: numbers of the futures to learn from.
         topic_ids: (K,) text ids of the known topics, ascending.
         recipe: sizes.
     """
 
     def __init__(
-        self, data: Examples, futures: Futures, chosen: np.ndarray, topic_ids: np.ndarray, recipe: Recipe
+        self,
+        data: Examples,
+        next_interactions: NextInteractions,
+        chosen: np.ndarray,
+        topic_ids: np.ndarray,
+        recipe: Recipe,
     ) -> None:
-        self.data, self.futures, self.chosen, self.recipe = data, futures, chosen, recipe
+        self.data, self.next_interactions, self.chosen, self.recipe = data, next_interactions, chosen, recipe
         self.slot = np.full(len(data.texts), -1)
         self.slot[topic_ids] = np.arange(len(topic_ids))
-        slots = self.slot[futures.texts_of(chosen)[0]]
+        slots = self.slot[next_interactions.texts_of(chosen)[0]]
         popularity = np.bincount(slots[slots >= 0], minlength=len(topic_ids)) ** POWER
         self.popularity = popularity / max(popularity.sum(), 1)
         self.num_candidates = min(recipe.pretraining.next_interaction_candidates, int((popularity > 0).sum()))
@@ -57,18 +62,18 @@ class Purchases:
         )[: self.recipe.pretraining.next_interaction_steps * size]
         return np.array_split(drawn, -(-len(drawn) // size))
 
-    def loss(self, words: WordsAttention, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+    def loss(self, words: TextMatch, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Mean binary cross-entropy of some futures with candidates drawn for this step."""
         share_CK = self._draw(words.topics, rng)
         candidates = nn.functional.normalize(
             torch.from_numpy(share_CK).to(words.topics.device) @ words.topics
         )
-        text_ids, of = self.futures.texts_of(rows)
+        text_ids, of = self.next_interactions.texts_of(rows)
         slots = self.slot[text_ids]
         turned_SK = np.zeros((len(rows), share_CK.shape[1]), dtype=np.float32)
         turned_SK[of[slots >= 0], slots[slots >= 0]] = 1
         answer_SC = (turned_SK @ (share_CK > 0).astype(np.float32).T) > 0
-        logit, _ = words.meet(self._meeting(words, rows, candidates))
+        logit, _ = words.logits(self._meeting(words, rows, candidates))
         label = torch.from_numpy(answer_SC.astype(np.float32).ravel()).to(logit.device)
         return nn.functional.binary_cross_entropy_with_logits(logit, label)
 
@@ -88,20 +93,20 @@ class Purchases:
         np.put_along_axis(shares, near, share.astype(np.float32), axis=1)
         return shares
 
-    def _meeting(self, words: WordsAttention, rows: np.ndarray, candidates: Tensor) -> Meeting:
+    def _meeting(self, words: TextMatch, rows: np.ndarray, candidates: Tensor) -> MatchInputs:
         device, count = candidates.device, len(candidates)
-        history_ids = self.futures.history_id[rows]
+        history_ids = self.next_interactions.history_id[rows]
         text_ids, features = self.data.histories.padded(history_ids)
         slots = np.where(text_ids >= 0, self.slot[text_ids], -1)
         met = np.unique(slots[slots >= 0])
         met = met if len(met) else np.array([0])
-        return Meeting(
+        return MatchInputs(
             history=torch.from_numpy(np.where(slots >= 0, np.searchsorted(met, slots), -1)).to(device),
             features=torch.from_numpy(features).to(device),
             topics=words.topics[torch.from_numpy(met).to(device)],
             candidates=candidates,
             queries=torch.zeros_like(candidates),
-            query_likeness=torch.zeros(count, device=device),
+            query_similarity=torch.zeros(count, device=device),
             person=torch.arange(len(rows), device=device).repeat_interleave(count),
             pair=torch.arange(count, device=device).repeat(len(rows)),
         )

@@ -8,20 +8,20 @@ import numpy as np
 from torch import Tensor
 
 from training.config.recipe import Recipe
-from training.data.collate import Assembler, drawn_rows, tabular_batches
+from training.data.collate import Collator, drawn_rows, tabular_batches
 from training.data.columns import Columns
-from training.data.sampling import whole_lists
-from training.models.losses import binary_loss, list_loss
+from training.data.sampling import whole_query_groups
+from training.models.losses import binary_loss, listwise_loss
 from training.models.tabular import TabularEnsemble
 
-LISTED_ROWS = 1 << 20  # of more rows than these, the lists within which g learns are a sample
+GROUPED_ROWS = 1 << 20  # of more rows than these, the lists within which g learns are a sample
 
 
-class Past:
+class TabularObjective:
     """Batches and loss of learning g's networks.
 
     Args:
-        assembler: makes the features of rows.
+        collator: makes the features of rows.
         columns: of all rows.
         rows: (N,) row numbers to learn from.
         recipe: the settings.
@@ -30,16 +30,18 @@ class Past:
 
     def __init__(
         self,
-        assembler: Assembler,
+        collator: Collator,
         columns: Columns,
         rows: np.ndarray,
         recipe: Recipe,
         device: str,
     ) -> None:
-        self.assembler, self.labels, self.rows, self.recipe = assembler, columns["label"], rows, recipe
+        self.collator, self.labels, self.rows, self.recipe = collator, columns["label"], rows, recipe
         self.device = device
-        listed = whole_lists(columns, rows, LISTED_ROWS)
-        kept, self._starts = mixed_lists(columns.at("label", listed), columns.at("list_id", listed))
+        listed = whole_query_groups(columns, rows, GROUPED_ROWS)
+        kept, self._starts = mixed_query_groups(
+            columns.at("label", listed), columns.at("query_group_id", listed)
+        )
         self._listed = listed[kept]
         self._drawn = np.zeros(0, dtype=np.int64)
 
@@ -67,17 +69,17 @@ class Past:
         which = np.repeat(np.arange(len(lists)), [len(part) for part in of_lists])
         own_NK, listed_NK = self._logits(tabular, np.concatenate([rows, listed])).tensor_split([len(rows)])
         binary = binary_loss(own_NK, self.labels[rows], recipe.tabular_model.negative_sampling_rate)
-        return binary + recipe.tabular_model.listwise_weight * list_loss(
+        return binary + recipe.tabular_model.listwise_weight * listwise_loss(
             listed_NK, self.labels[listed], which, len(lists)
         )
 
     def _logits(self, tabular: TabularEnsemble, rows: np.ndarray) -> Tensor:
-        numbers, codes = self.assembler.features(rows)
+        numbers, codes = self.collator.features(rows)
         logits: Tensor = tabular(numbers.to(self.device), codes.to(self.device))
         return logits
 
 
-def mixed_lists(labels_N: np.ndarray, list_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mixed_query_groups(labels_N: np.ndarray, list_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The lists that have both answered rows and others.
 
     Returns:

@@ -26,7 +26,7 @@ from training.evaluation.metrics import LOWER_IS_BETTER
 from training.runtime import distributed
 from training.runtime.checkpoint import (
     Checkpoints,
-    Progress,
+    TrainingState,
     changing,
     learned,
     optimizer_tensors,
@@ -37,9 +37,19 @@ from training.runtime.checkpoint import (
 )
 from training.runtime.memory import in_parts
 
+SEED_NAMES = {
+    "language_pretraining": "domain",
+    "next_interaction_pretraining": "purchases",
+    "tabular": "past",
+    "finetuning": "words",
+    "next_interaction_pretraining refit": "purchases again",
+    "tabular refit": "past again",
+    "finetuning refit": "words again",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Phase:
     """One stage of a run.
 
     Attributes:
@@ -71,8 +81,8 @@ class Stage:
     draw: Callable[[np.ndarray, np.random.Generator], None] | None = None
 
 
-def run_stage(
-    stage: Stage, recipe: Recipe, progress: Progress, checkpoints: Checkpoints, *, log: Any, bar: bool
+def run_phase(
+    stage: Phase, recipe: Recipe, progress: TrainingState, checkpoints: Checkpoints, *, log: Any, bar: bool
 ) -> None:
     """Run a stage to its end, from where `progress` and its checkpoint are; leaves the best weights in place.
 
@@ -127,7 +137,7 @@ def run_stage(
 
 
 def _run_epoch(
-    stage: Stage,
+    stage: Phase,
     recipe: Recipe,
     epoch: int,
     optimizer: torch.optim.Optimizer,
@@ -135,7 +145,7 @@ def _run_epoch(
     *,
     bar: bool,
 ) -> dict[str, Any]:
-    stage_number = zlib.crc32(stage.name.encode())
+    stage_number = zlib.crc32(SEED_NAMES.get(stage.name, stage.name).encode())
     rng = np.random.default_rng([recipe.seed, stage_number, epoch])
     torch.manual_seed(int(rng.integers(2**31)) + distributed.rank())  # ranks drop out different units
     batches = stage.batches(rng)
@@ -171,7 +181,7 @@ def _run_epoch(
 
 
 def take_step(
-    stage: Stage,
+    stage: Phase,
     optimizer: torch.optim.Optimizer,
     rows: np.ndarray,
     rng: np.random.Generator,
@@ -207,7 +217,7 @@ def take_step(
 
 
 def _backward(
-    stage: Stage,
+    stage: Phase,
     parameters: Sequence[nn.Parameter],
     rows: np.ndarray,
     rng: np.random.Generator,
@@ -238,7 +248,7 @@ def learning_rate(share: float, warmup_share: float) -> float:
     return max((1 - share) / (1 - warmup_share), 0.0)
 
 
-def _note(stage: Stage, recipe: Recipe, progress: Progress, entry: dict[str, Any]) -> bool:
+def _note(stage: Phase, recipe: Recipe, progress: TrainingState, entry: dict[str, Any]) -> bool:
     """Put an epoch on record; True where it is the best so far."""
     progress.history.append(entry)
     if stage.validate is None:
@@ -248,7 +258,7 @@ def _note(stage: Stage, recipe: Recipe, progress: Progress, entry: dict[str, Any
     if value is None:
         raise DataError(
             f"validation part: {recipe.early_stopping.metric} is not defined, as it holds no answered row or no other; "
-            "choose another validation_share or bring more outcomes"
+            "choose another validation_fraction or bring more outcomes"
         )
     sign = -1 if recipe.early_stopping.metric in LOWER_IS_BETTER else 1
     better = progress.best_value is None or sign * value > sign * progress.best_value
@@ -257,7 +267,7 @@ def _note(stage: Stage, recipe: Recipe, progress: Progress, entry: dict[str, Any
     return better
 
 
-def _is_stale(stage: Stage, recipe: Recipe, progress: Progress) -> bool:
+def _is_stale(stage: Phase, recipe: Recipe, progress: TrainingState) -> bool:
     return (
         stage.validate is not None
         and progress.epoch - progress.best_epoch >= recipe.early_stopping.patience > 0

@@ -31,8 +31,8 @@ from training.data.dataset import Examples
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.evaluation.baselines import pretrained_vectors
 from training.inference.bundle import ENCODER
-from training.inference.predictor import Scorer
-from training.language.text_embeddings import TextTable
+from training.inference.predictor import Predictor
+from training.language.text_embeddings import TextEmbeddings
 from training.models.additive import AdditiveModel
 
 FEWEST = 20  # answered rows, and others, without which a validation part tells nothing
@@ -49,11 +49,11 @@ class Champion:
 
     Attributes:
         folder: the bundle's folder.
-        scorer: the bundle in memory.
+        predictor: the bundle in memory.
     """
 
     folder: Path
-    scorer: Scorer
+    predictor: Predictor
 
     @classmethod
     def load(cls, folder: Path) -> "Champion | str":
@@ -64,14 +64,14 @@ class Champion:
         """
         verify_bundle(folder)
         try:
-            return cls(folder=folder, scorer=Scorer.load(folder))
+            return cls(folder=folder, predictor=Predictor.load(folder))
         except BundleError as error:  # made by older code
             return str(error)
 
     @property
     def hash(self) -> str:
         """The bundle's hash."""
-        return self.scorer.hash
+        return self.predictor.hash
 
     @property
     def encoder(self) -> str:
@@ -81,22 +81,22 @@ class Champion:
     @property
     def warm_starts(self) -> int:
         """How many fits in a row, it the last of them, began with a champion."""
-        return self.scorer.manifest.warm_starts
+        return self.predictor.manifest.warm_starts
 
     @cached_property
     def learned_until(self) -> np.datetime64 | None:
         """Everything that it has learned from lies before this moment; None where it does not say."""
-        moment = self.scorer.manifest.data.get("learned_until")
+        moment = self.predictor.manifest.data.get("learned_until")
         return None if moment is None else np.datetime64(pd.Timestamp(moment), "us")
 
     @property
     def knows_purchases(self) -> bool:
         """Whether its f learned from purchases."""
-        return bool(self.scorer.model.words.centred)
+        return bool(self.predictor.model.text_model.centred)
 
     def misfit(self, data: Examples, recipe: Recipe) -> str | None:
         """Why a fit to these examples cannot begin with it, or None."""
-        manifest, schema = self.scorer.manifest, data.schema
+        manifest, schema = self.predictor.manifest, data.schema
         if manifest.source != schema.source:
             return f"it was trained on {manifest.source}, these are examples of {schema.source}"
         for kind in ("numeric", "categorical"):
@@ -109,7 +109,9 @@ class Champion:
             if name not in FREE and was != value:
                 return f"its recipe differs: {name} was {was!r} and is {value!r}"
         if self.warm_starts >= recipe.warm_start.max_consecutive:
-            return f"{self.warm_starts} fits in a row began with a champion, the most that warm_start.max_consecutive allows"
+            return (
+                f"{self.warm_starts} fits in a row began with a champion, as many as max_consecutive allows"
+            )
         return self._too_little_new(data, recipe)
 
     def _too_little_new(self, data: Examples, recipe: Recipe) -> str | None:
@@ -156,17 +158,17 @@ class Champion:
 
     def texts_before(self, texts: list[str], recipe: Recipe) -> Tensor:
         """Vectors of texts, (T, E), by the recipe's language model as it was before any fine-tuning."""
-        return pretrained_vectors(recipe, texts, self.folder, self.scorer.texts.known)
+        return pretrained_vectors(recipe, texts, self.folder, self.predictor.texts.known)
 
-    def fill(self, table: TextTable, texts: list[str]) -> None:
+    def fill(self, table: TextEmbeddings, texts: list[str]) -> None:
         """Bring the table's vectors to what its language model says; only texts that are new to it are read."""
-        places = np.array([self.scorer.texts.known.get(text, -1) for text in texts])
-        table.vectors.copy_(self.scorer.texts.vectors[torch.from_numpy(places).clamp_min(0)])
+        places = np.array([self.predictor.texts.known.get(text, -1) for text in texts])
+        table.vectors.copy_(self.predictor.texts.vectors[torch.from_numpy(places).clamp_min(0)])
         table.refresh(np.flatnonzero(places < 0))
 
     def model(self) -> AdditiveModel:
         """A copy of its f and g, what they know of topics and shoppers with them, not calibrated."""
-        model = copy.deepcopy(self.scorer.model)
+        model = copy.deepcopy(self.predictor.model)
         model.slope.fill_(1)
         model.shift.fill_(0)
         return model.eval()

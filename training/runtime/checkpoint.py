@@ -23,7 +23,7 @@ FILE = "checkpoint.safetensors"
 
 
 @dataclass(kw_only=True)
-class Progress:
+class TrainingState:
     """How far a run has come.
 
     Attributes:
@@ -58,7 +58,7 @@ class Checkpoints:
         self.key = key
         self.kept: dict[str, Tensor] = {}
 
-    def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
+    def save(self, tensors: dict[str, Tensor], progress: TrainingState) -> None:
         """Replace the checkpoint.
 
         Raises:
@@ -86,7 +86,7 @@ class Checkpoints:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
 
-    def load(self) -> tuple[dict[str, Tensor], Progress] | None:
+    def load(self) -> tuple[dict[str, Tensor], TrainingState] | None:
         """The checkpoint of this run, or None where there is none that can be read."""
         try:
             with safe_open(self.path, framework="pt") as file:
@@ -94,7 +94,7 @@ class Checkpoints:
                 if header.get("key") != self.key:
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, Progress(**json.loads(header["progress"]))
+            return tensors, TrainingState(**json.loads(header["progress"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
 

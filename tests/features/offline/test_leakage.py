@@ -69,8 +69,8 @@ def test_the_past_does_change_features(tmp_path):
     doubled = _features(tmp_path / "doubled", tables)
     for name, column in (
         ("user_behaviour", "user_amount"),
-        ("user_behaviour", "user_polarity"),
+        ("user_behaviour", "user_sentiment"),
         ("user_history", "topic_amounts"),
-        ("user_history", "remark_polarities"),
+        ("user_history", "feedback_sentiments"),
     ):
         assert not _at(features[name], MOMENTS[-1])[column].equals(_at(doubled[name], MOMENTS[-1])[column])

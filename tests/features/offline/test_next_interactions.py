@@ -1,7 +1,7 @@
 import pandas as pd
 
 from features.offline.feature_rows import open_engine
-from features.offline.next_interactions import futures, grid
+from features.offline.next_interactions import grid, next_interactions
 from features.views.shop import read_shop
 from tests.features import small_shop
 
@@ -20,7 +20,7 @@ def test_past_and_future_of_a_moment_are_what_a_loop_finds(tmp_path):
     tables = small_shop.frames()
     connection = open_engine()
     shop = read_shop(connection, small_shop.land(tmp_path, tables), small_shop.SOURCE.contracts())
-    found = connection.to_pandas(futures(shop, UNTIL.to_pydatetime(), 60, 64, (1, 5)))
+    found = connection.to_pandas(next_interactions(shop, UNTIL.to_pydatetime(), 60, 64, (1, 5)))
     items = tables["items"].set_index("item_id")
     paths = items["categories"].map(lambda path: ", ".join(path) if path is not None else None)
     topic_of = paths.fillna(items["text"])

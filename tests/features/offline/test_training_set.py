@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from expectations.contracts.examples import (
-    FUTURE_SCHEMA,
-    HISTORY_SCHEMA,
+    INTERACTION_HISTORY_SCHEMA,
+    NEXT_INTERACTION_SCHEMA,
     ROW_SCHEMA,
     TEXT_SCHEMA,
     ExampleSchema,
@@ -63,7 +63,11 @@ def test_files_keep_their_contract(shop):
     schema = ExampleSchema.read(examples)
     rows = pq.read_schema(examples / "rows.parquet")
     assert rows.names == [*ROW_SCHEMA.names, *schema.numeric, *schema.categorical]
-    for name, expected in (("histories", HISTORY_SCHEMA), ("texts", TEXT_SCHEMA), ("futures", FUTURE_SCHEMA)):
+    for name, expected in (
+        ("histories", INTERACTION_HISTORY_SCHEMA),
+        ("texts", TEXT_SCHEMA),
+        ("next_interactions", NEXT_INTERACTION_SCHEMA),
+    ):
         found = pq.read_schema(examples / f"{name}.parquet")
         assert found.names == expected.names
         assert [str(field.type).replace("element", "item") for field in found] == [
@@ -95,7 +99,7 @@ def test_lists_texts_and_histories_belong_together(shop):
     queries = rows["query_id"].map(lambda number: texts[number] if number >= 0 else "")
     asked = tables["exposures"].set_index("exposure_id")["query_text"][rows["exposure_id"]].fillna("")
     assert all(query.startswith(words) for query, words in zip(queries, asked, strict=True))
-    assert rows.groupby("list_id")[["user_id", "event_timestamp"]].nunique().max().max() == 1
-    histories = pd.read_parquet(examples / "histories.parquet")
+    assert rows.groupby("query_group_id")[["user_id", "event_timestamp"]].nunique().max().max() == 1
+    histories = pd.read_parquet(examples / "interaction_histories.parquet")
     assert set(rows["history_id"]) <= set(histories["history_id"])
     assert ("events" in tables) == (histories["text_ids"].map(len).max() > 0)

@@ -8,7 +8,7 @@ import pytest
 from expectations.contracts.source import read_source
 from expectations.errors import SettingError
 from features.offline.feature_rows import feature_tables, open_engine
-from features.views.feedback import opinions, remarks
+from features.views.feedback import feedback_summary, feedback_texts
 from features.views.shop import Shop, read_shop
 from features.views.user_behaviour import user_history
 from tests.features import small_shop
@@ -44,24 +44,26 @@ def _moments(shop, *users):
 
 def test_a_history_holds_each_remark_once_before_the_moment_newest_first(shop):
     found = user_history(shop, _moments(shop, "u0", "u2"), 60, (1.0, 5.0)).to_pandas().set_index("user_id")
-    topic = found.loc["u0", "remarks"][1].removesuffix(": far too salty")
-    assert list(found.loc["u0", "remarks"]) == ["always friendly", f"{topic}: far too salty", topic]
-    assert list(found.loc["u0", "remark_days"]) == [2.0, 5.0, 20.0]
-    assert list(found.loc["u0", "remark_times"]) == [1.0, 2.0, 1.0]
-    assert list(found.loc["u0", "remark_polarities"]) == [0.0, -0.75, 1.0]
-    assert list(found.loc["u2", "remarks"]) == []
+    topic = found.loc["u0", "feedback_texts"][1].removesuffix(": far too salty")
+    assert list(found.loc["u0", "feedback_texts"]) == ["always friendly", f"{topic}: far too salty", topic]
+    assert list(found.loc["u0", "feedback_days_ago"]) == [2.0, 5.0, 20.0]
+    assert list(found.loc["u0", "feedback_counts"]) == [1.0, 2.0, 1.0]
+    assert list(found.loc["u0", "feedback_sentiments"]) == [0.0, -0.75, 1.0]
+    assert list(found.loc["u2", "feedback_texts"]) == []
 
 
 def test_remarks_that_say_nothing_are_left_out(shop):
-    said = remarks(shop, (1.0, 5.0)).to_pandas()
-    assert len(said) == len(SAID) - 1 and (said["remark"] != "").all()
+    said = feedback_texts(shop, (1.0, 5.0)).to_pandas()
+    assert len(said) == len(SAID) - 1 and (said["feedback_text"] != "").all()
 
 
 def test_polarity_is_cut_at_the_range_and_spans_all_ratings_without_one(shop):
-    assert set(remarks(shop, (2.0, 4.0)).to_pandas()["polarity"].dropna()) == {-1.0, 1.0}
-    assert set(remarks(shop, None).to_pandas()["polarity"].dropna()) == {-1.0, -0.5, 1.0}
+    assert set(feedback_texts(shop, (2.0, 4.0)).to_pandas()["sentiment"].dropna()) == {-1.0, 1.0}
+    assert set(feedback_texts(shop, None).to_pandas()["sentiment"].dropna()) == {-1.0, -0.5, 1.0}
     alike = shop.feedback.mutate(rating=3.0)
-    assert remarks(Shop(**{**vars(shop), "feedback": alike}), None).to_pandas()["polarity"].isna().all()
+    assert (
+        feedback_texts(Shop(**{**vars(shop), "feedback": alike}), None).to_pandas()["sentiment"].isna().all()
+    )
 
 
 def test_the_range_of_ratings_is_declared_and_bounds_them(tmp_path):
@@ -77,22 +79,22 @@ def test_the_range_of_ratings_is_declared_and_bounds_them(tmp_path):
 
 
 def test_opinions_count_what_a_shopper_said_and_what_was_said_of_an_item(shop):
-    by_user = opinions(shop, _moments(shop, "u0", "u2"), "user_id", 60, (1.0, 5.0)).to_pandas()
+    by_user = feedback_summary(shop, _moments(shop, "u0", "u2"), "user_id", 60, (1.0, 5.0)).to_pandas()
     by_user = by_user.set_index("user_id")
-    assert by_user.loc["u0", ["user_num_remarks", "user_polarity"]].tolist() == [4.0, -0.125]
-    assert by_user.loc["u2", ["user_num_remarks", "user_polarity"]].tolist() == [0.0, 0.0]
+    assert by_user.loc["u0", ["user_num_feedback", "user_sentiment"]].tolist() == [4.0, -0.125]
+    assert by_user.loc["u2", ["user_num_feedback", "user_sentiment"]].tolist() == [0.0, 0.0]
     covering = shop.relations.filter(shop.relations.target_id == "p0").source_id.execute()[0]
     asked = shop.items.filter(shop.items.item_id == covering).select(
         "item_id", event_timestamp=pd.Timestamp(NOW)
     )
-    of_item = opinions(shop, asked, "item_id", 60, (1.0, 5.0)).to_pandas().iloc[0]
-    assert of_item["item_num_remarks"] >= 4 and of_item["item_polarity"] != 0
+    of_item = feedback_summary(shop, asked, "item_id", 60, (1.0, 5.0)).to_pandas().iloc[0]
+    assert of_item["item_num_feedback"] >= 4 and of_item["item_sentiment"] != 0
 
 
 def test_a_shop_without_feedback_has_no_features_of_it(shop, tmp_path):
     tables = {name: frame for name, frame in small_shop.frames().items() if name != "feedback"}
     folders = small_shop.land(tmp_path / "without", tables)
     without = read_shop(open_engine(), folders, small_shop.SOURCE.contracts())
-    for name, column in (("user_behaviour", "user_polarity"), ("item_outcomes", "item_polarity")):
+    for name, column in (("user_behaviour", "user_sentiment"), ("item_outcomes", "item_sentiment")):
         assert column in feature_tables(small_shop.SOURCE, shop, NOW)[name].columns
         assert column not in feature_tables(small_shop.SOURCE, without, NOW)[name].columns

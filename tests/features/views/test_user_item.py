@@ -3,11 +3,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.online.user_item_arrays import Crossing
+from features.online.user_item_arrays import UserItemArrays
 from features.views import shop
-from features.views.user_item import CROSS_FEATURES, cross_features, history_keys, unnest_items
+from features.views.user_item import USER_ITEM_FEATURES, history_keys, unnest_items, user_item_features
 
-HISTORIES = pd.DataFrame(
+INTERACTION_HISTORIES = pd.DataFrame(
     {
         "history_id": [0, 1],
         "items": [["p1", "p2", "p9"], []],
@@ -49,16 +49,16 @@ PAIRS = pd.DataFrame({"pair_id": [0, 1, 2], "history_id": [0, 0, 1], "item_id": 
 
 
 def offline(pairs, histories, levels, item_keys):
-    lists = dict.fromkeys(HISTORIES.columns[1:], "array<float64>") | {"items": "array<string>"}
+    lists = dict.fromkeys(INTERACTION_HISTORIES.columns[1:], "array<float64>") | {"items": "array<string>"}
     lists = ibis.memtable(histories, schema={"history_id": "int64", **lists})
     met = history_keys(unnest_items(lists), ibis.memtable(levels))
-    table = cross_features(ibis.memtable(pairs), history_keys=met, item_keys=ibis.memtable(item_keys))
+    table = user_item_features(ibis.memtable(pairs), history_keys=met, item_keys=ibis.memtable(item_keys))
     return table.execute().set_index("pair_id").sort_index()
 
 
 @pytest.fixture(scope="module")
 def found():
-    return offline(PAIRS, HISTORIES, LEVELS, ITEM_KEYS)
+    return offline(PAIRS, INTERACTION_HISTORIES, LEVELS, ITEM_KEYS)
 
 
 @pytest.mark.parametrize(
@@ -76,23 +76,25 @@ def found():
     ],
 )
 def test_a_candidate_whose_products_were_bought(found, level, expected):
-    assert found.loc[0, [f"cross_{level}_{name}" for name in expected]].tolist() == list(expected.values())
+    assert found.loc[0, [f"user_item_{level}_{name}" for name in expected]].tolist() == list(
+        expected.values()
+    )
 
 
 def test_affinity_weighs_visits_by_what_the_candidate_is_mostly_about(found):
-    assert found.loc[0, ["cross_item_affinity", "cross_topic_affinity"]].tolist() == [1.0, 0.75]
+    assert found.loc[0, ["user_item_item_affinity", "user_item_topic_affinity"]].tolist() == [1.0, 0.75]
 
 
 @pytest.mark.parametrize("pair", [1, 2])
 def test_nothing_in_common_is_zero_and_no_recency(found, pair):
-    recencies = [name for name in CROSS_FEATURES if name.endswith(("_days", "_first"))]
+    recencies = [name for name in USER_ITEM_FEATURES if name.endswith(("_days", "_first"))]
     assert found.loc[pair, recencies].isna().all()
-    assert (found.loc[pair, [name for name in CROSS_FEATURES if name not in recencies]] == 0).all()
+    assert (found.loc[pair, [name for name in USER_ITEM_FEATURES if name not in recencies]] == 0).all()
 
 
 def test_one_row_a_pair(found):
     assert found.index.tolist() == [0, 1, 2]
-    assert list(found.columns) == list(CROSS_FEATURES)
+    assert list(found.columns) == list(USER_ITEM_FEATURES)
 
 
 def random_shop(rng, num_items=60, num_candidates=12):
@@ -121,11 +123,11 @@ def test_a_request_sees_what_an_example_sees(length, tmp_path):
     levels.to_parquet(tmp_path / "levels.parquet")
     item_keys.to_parquet(tmp_path / "item_keys.parquet")
     items = rng.permutation([f"p{item}" for item in range(70)])[:length].tolist()  # some belong to nothing
-    lists = {name: rng.integers(0, 9, size=length) / 2 for name in HISTORIES.columns[2:]}
+    lists = {name: rng.integers(0, 9, size=length) / 2 for name in INTERACTION_HISTORIES.columns[2:]}
     history = {"items": items} | {name: values.tolist() for name, values in lists.items()}
     candidates = ["c3", "nobody knows", *(f"c{number}" for number in range(12) if number != 3)]
     pairs = pd.DataFrame({"pair_id": range(13), "history_id": 0, "item_id": candidates})
     expected = offline(pairs, pd.DataFrame([{"history_id": 0, **history}]), levels, item_keys)
-    served = pd.DataFrame(Crossing(tmp_path).features(history, candidates))[list(CROSS_FEATURES)]
+    served = pd.DataFrame(UserItemArrays(tmp_path).features(history, candidates))[list(USER_ITEM_FEATURES)]
     pd.testing.assert_frame_equal(served, expected.astype("float32"), check_names=False, check_exact=True)
-    assert (served["cross_line_matches"] > 0).any() == (length > 0)
+    assert (served["user_item_line_matches"] > 0).any() == (length > 0)

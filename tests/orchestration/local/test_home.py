@@ -102,8 +102,8 @@ def test_a_recommendation_shows_text_probability_and_reasons():
         "item_id": "c8",
         "text": "Coupon\n for coffee " + "x" * 200,
         "probability": 0.0312,
-        "f": 0.5,
-        "g": -3.9,
+        "text_logit": 0.5,
+        "tabular_logit": -3.9,
         "reasons": ["bought coffee 12 times", "redeemed before"],
     }
     answer = {"user_id": "1178", "items": [item] * 5, "cold_start": False}
@@ -111,6 +111,6 @@ def test_a_recommendation_shows_text_probability_and_reasons():
     assert text.splitlines()[0] == "household 1178"
     assert "  1. Coupon for coffee xxx" in text
     assert "…" in text
-    assert "probability 3.12%  (words +0.50, past -3.90)" in text
+    assert "probability 3.12%  (text +0.50, tabular -3.90)" in text
     assert text.count("because bought coffee 12 times") == 3
     assert "nothing to show" in recommendation_text({"user_id": "1", "items": [], "cold_start": True})

@@ -27,7 +27,7 @@ WAIT_SECONDS = 120
 
 def put(home: Path, shop, bundle: Path) -> None:
     judge(home, bundle)
-    folders = {"verdicts": home / "verdicts", "deployment": home / "deployment"}
+    folders = {"gate_decisions": home / "gate_decisions", "deployment": home / "deployment"}
     deploy(bundle, **folders, context=shop.context)
 
 

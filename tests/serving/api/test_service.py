@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 def put(home: Path, shop, bundle: Path) -> Pointer:
     judge(home, bundle)
-    folders = {"verdicts": home / "verdicts", "deployment": home / "deployment"}
+    folders = {"gate_decisions": home / "gate_decisions", "deployment": home / "deployment"}
     return deploy(bundle, **folders, context=shop.context).pointer
 
 

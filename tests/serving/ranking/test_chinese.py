@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.online.reader import OnlineFeatures, Situation
+from features.online.reader import DecisionRequest, OnlineFeatures
 from features.store.client import open_store
 from serving.ranking.ranker import Ranker
 from tests.benchmarks.chinese_shop import NUM_DAYS, READER, ReviewShop, build_shop, days
 from training.config.recipe import read_recipe
 from training.data.dataset import read_examples
 from training.data.split import TEST
-from training.inference.predictor import Scorer
+from training.inference.predictor import Predictor
 from training.language.new_encoder import write_encoder
 from training.pipeline.fit import fit
 from training.pipeline.language_pretraining import known_text_ids
@@ -44,8 +44,8 @@ def _shop(tmp_path_factory: pytest.TempPathFactory) -> ReviewShop:
     return build_shop(reviews(), tmp_path_factory.mktemp("chinese") / "shop")
 
 
-@pytest.fixture(name="scorer", scope="module")
-def _scorer(shop: ReviewShop) -> Scorer:
+@pytest.fixture(name="predictor", scope="module")
+def _scorer(shop: ReviewShop) -> Predictor:
     data = read_examples(shop.examples)
     encoder = write_encoder(
         shop.home / "encoder",
@@ -68,7 +68,7 @@ def _scorer(shop: ReviewShop) -> Scorer:
         },
     )
     places = {"out": shop.home / "out", "work": shop.home / "work", "log_dir": shop.home / "tb"}
-    return Scorer.load(fit(shop.examples, recipe, progress=False, **places).bundle)
+    return Predictor.load(fit(shop.examples, recipe, progress=False, **places).bundle)
 
 
 def test_a_text_that_occurs_twice_is_never_tested() -> None:
@@ -86,32 +86,32 @@ def test_every_text_comes_through_unchanged(shop: ReviewShop) -> None:
     assert set(reviews()["review"]) <= set(data.texts)
 
 
-def test_the_words_are_understood(shop: ReviewShop, scorer: Scorer) -> None:
+def test_the_words_are_understood(shop: ReviewShop, predictor: Predictor) -> None:
     data = read_examples(shop.examples)
     labels = data.labels[data.part == TEST] > 0
-    probability = scorer.score_examples(data).probability
+    probability = predictor.score_examples(data).probability
     ordinary = ~pd.Series(data.texts)[data.rows["text_id"][data.part == TEST]].isin(ODD).to_numpy()
     assert np.mean((probability > 0.5)[ordinary] == labels[ordinary]) > 0.9
 
 
-def test_a_request_is_answered_as_measured(shop: ReviewShop, scorer: Scorer) -> None:
+def test_a_request_is_answered_as_measured(shop: ReviewShop, predictor: Predictor) -> None:
     features = OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source)
-    ranker = Ranker(scorer, features, source=shop.source)
+    ranker = Ranker(predictor, features, source=shop.source)
     odd = [f"r{number:05d}" for number in range(len(reviews()) - len(ODD), len(reviews()))]
     data = read_examples(shop.examples)
     tested = data.rows[data.part == TEST]
-    offline = dict(zip(tested["item_id"], scorer.score_examples(data).f, strict=True))
+    offline = dict(zip(tested["item_id"], predictor.score_examples(data).text_logit, strict=True))
     asked = list(dict.fromkeys([*odd, *tested["item_id"]]))
-    situation = Situation(
+    decision_request = DecisionRequest(
         user_id=READER,
         scenario="content",
         moment=tested["event_timestamp"].iloc[0].to_pydatetime(),
         context={"channel": "web"},
         candidates=asked,
     )
-    answer = {item.item_id: item for item in ranker.recommend(situation, len(asked)).items}
+    answer = {item.item_id: item for item in ranker.recommend(decision_request, len(asked)).items}
     assert set(answer) == set(asked)
     assert [answer[name].text for name in odd] == list(ODD)
     assert all(np.isfinite(item.probability) for item in answer.values())
     for name, f in offline.items():
-        assert answer[name].f == pytest.approx(f, abs=1e-4)
+        assert answer[name].text_logit == pytest.approx(f, abs=1e-4)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.online.reader import Meeting
-from features.views.user_item import CROSS_FEATURES
+from features.online.reader import ScoringBatch
+from features.views.user_item import USER_ITEM_FEATURES
 from serving.ranking.explanations import Amount, reasons
 from serving.ranking.sentences import SENTENCES
 
@@ -21,14 +21,14 @@ ROW = {
     "user_num_outcomes": 5.0,
     "user_num_exposures": 736.0,
     "user_outcome_rate": 0.01,
-    "cross_item_visits": 4.0,
-    "cross_item_days": np.nan,
+    "user_item_item_visits": 4.0,
+    "user_item_item_days": np.nan,
     "context_weekday": 0.0,
 }
 
 
-def meeting(*, known: bool = True, **changes) -> Meeting:
-    return Meeting(
+def scoring_batch(*, known: bool = True, **changes) -> ScoringBatch:
+    return ScoringBatch(
         item_ids=["c1"],
         texts=["Coupon for yogurt"],
         rows=pd.DataFrame([{**ROW, **changes}], index=["c1"]),
@@ -42,11 +42,13 @@ def meeting(*, known: bool = True, **changes) -> Meeting:
     )
 
 
-def tell(met: Meeting, *, f: float = -1.0, attention=(0.0, 0.0), **contributions: float) -> list[str]:
+def tell(
+    met: ScoringBatch, *, text_logit: float = -1.0, attention=(0.0, 0.0), **contributions: float
+) -> list[str]:
     return reasons(
         met,
         0,
-        f=f,
+        text_logit=text_logit,
         attention=np.array(attention[: len(met.topics)]),
         names=list(contributions),
         contributions=np.array(list(contributions.values())),
@@ -55,21 +57,26 @@ def tell(met: Meeting, *, f: float = -1.0, attention=(0.0, 0.0), **contributions
 
 
 def test_attention_speaks_only_where_f_is_positive() -> None:
-    assert tell(meeting(), f=0.5, attention=(0.7, 0.1)) == [
+    assert tell(scoring_batch(), text_logit=0.5, attention=(0.7, 0.1)) == [
         "bought 'yogurt' on 7 visits, last 3 days ago, which fits this campaign's words"
     ]
-    assert tell(meeting(), f=0.5, attention=(0.1, 0.7)) == [
+    assert tell(scoring_batch(), text_logit=0.5, attention=(0.1, 0.7)) == [
         "bought 'dog food' on 1 visit, 40 days ago, which fits this campaign's words"
     ]
-    assert tell(meeting(), f=-0.5, attention=(0.7, 0.1)) == []
+    assert tell(scoring_batch(), text_logit=-0.5, attention=(0.7, 0.1)) == []
 
 
 def test_what_was_said_is_told_as_said() -> None:
-    met = replace(meeting(), remarks=["yogurt: my favourite"], remark_polarities=[1.0], remark_days=[9.0])
+    met = replace(
+        scoring_batch(),
+        feedback_texts=["yogurt: my favourite"],
+        feedback_sentiments=[1.0],
+        feedback_days_ago=[9.0],
+    )
     told = reasons(
         met,
         0,
-        f=0.5,
+        text_logit=0.5,
         attention=np.array([0.1, 0.0, 0.7]),
         names=[],
         contributions=np.zeros(0),
@@ -79,13 +86,17 @@ def test_what_was_said_is_told_as_said() -> None:
 
 
 def test_attention_that_looks_nowhere_in_particular_is_no_reason() -> None:
-    assert tell(meeting(), f=0.5, attention=(0.5, 0.5)) == []
-    assert tell(meeting(), f=0.5, attention=(0.0, 0.0)) == []
+    assert tell(scoring_batch(), text_logit=0.5, attention=(0.5, 0.5)) == []
+    assert tell(scoring_batch(), text_logit=0.5, attention=(0.0, 0.0)) == []
 
 
 def test_strongest_first_one_of_each_theme() -> None:
     told = tell(
-        meeting(), user_num_outcomes=0.3, user_outcome_rate=0.9, cross_item_visits=0.5, item_popularity=0.001
+        scoring_batch(),
+        user_num_outcomes=0.3,
+        user_outcome_rate=0.9,
+        user_item_item_visits=0.5,
+        item_popularity=0.001,
     )
     assert told == [
         "answered 5 of 736 earlier offers",
@@ -94,33 +105,35 @@ def test_strongest_first_one_of_each_theme() -> None:
 
 
 def test_shoppers_who_do_more_than_buy_turn_to_things() -> None:
-    told = tell(meeting(user_num_events=30.0), cross_item_visits=0.5)
+    told = tell(scoring_batch(user_num_events=30.0), user_item_item_visits=0.5)
     assert told == ["turned to what this campaign covers 4 times in the last 180 days"]
 
 
 def test_a_shops_own_column_is_told_by_name_and_value() -> None:
-    assert tell(meeting(), item_festival=0.5) == ["this campaign's festival: spring"]
-    assert tell(meeting(item_campaign_days=33.0), item_campaign_days=0.5) == ["this campaign's days: 33"]
-    assert tell(meeting(item_festival=None), item_festival=0.5) == []
+    assert tell(scoring_batch(), item_festival=0.5) == ["this campaign's festival: spring"]
+    assert tell(scoring_batch(item_campaign_days=33.0), item_campaign_days=0.5) == [
+        "this campaign's days: 33"
+    ]
+    assert tell(scoring_batch(item_festival=None), item_festival=0.5) == []
 
 
 def test_unknown_values_are_not_told() -> None:
-    assert tell(meeting(), cross_item_days=0.5) == []
-    assert tell(meeting(user_num_exposures=np.nan), user_num_outcomes=0.5) == []
-    assert tell(meeting(), item_popularity=float("nan")) == []
+    assert tell(scoring_batch(), user_item_item_days=0.5) == []
+    assert tell(scoring_batch(user_num_exposures=np.nan), user_num_outcomes=0.5) == []
+    assert tell(scoring_batch(), item_popularity=float("nan")) == []
 
 
 def test_stranger_gets_only_what_is_known_of_the_item() -> None:
-    told = tell(meeting(known=False), f=2.0, user_num_outcomes=0.9, cross_item_visits=0.9)
+    told = tell(scoring_batch(known=False), text_logit=2.0, user_num_outcomes=0.9, user_item_item_visits=0.9)
     assert told == [
         "shoppers acted 1,234 times on what this campaign covers in the last 180 days",
         "offers on the kinds of products that this campaign covers are answered at a rate of 1.25%",
     ]
-    assert tell(meeting(known=False), item_popularity=0.4)[0].startswith("shoppers acted")
+    assert tell(scoring_batch(known=False), item_popularity=0.4)[0].startswith("shoppers acted")
 
 
 def test_where_nothing_speaks_for_it_what_speaks_against_is_told() -> None:
-    assert tell(meeting(), user_num_outcomes=-0.3, cross_item_visits=-0.1) == [
+    assert tell(scoring_batch(), user_num_outcomes=-0.3, user_item_item_visits=-0.1) == [
         "among what may be shown; against it: answered 5 of 736 earlier offers"
     ]
 
@@ -130,7 +143,7 @@ def test_every_sentence_can_be_said() -> None:
     for sentence in SENTENCES.values():
         for words in filter(None, (sentence.says, sentence.zero, sentence.unknown)):
             assert "{" not in words.format_map(values)
-    assert set(CROSS_FEATURES) <= set(SENTENCES)
+    assert set(USER_ITEM_FEATURES) <= set(SENTENCES)
 
 
 @pytest.mark.parametrize(

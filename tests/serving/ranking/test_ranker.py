@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from expectations.errors import RequestError
-from features.online.reader import OnlineFeatures, Situation
+from features.online.reader import DecisionRequest, OnlineFeatures
 from features.store.client import materialize, open_store
 from serving.ranking.ranker import Ranker
 from tests.serving.shop import HORIZON, SUBJECTS, Shop
 from training.data.dataset import read_examples
-from training.data.interaction_history import POLARITY
-from training.inference.predictor import Scorer
+from training.data.interaction_history import SENTIMENT
+from training.inference.predictor import Predictor
 
 pytestmark = pytest.mark.slow
 
@@ -23,13 +23,13 @@ def _ranker(shop, bundles):
 
     source = read_source(shop.source)
     features = OnlineFeatures(open_store(shop.settings), shop.snapshots, source)
-    return Ranker(Scorer.load(bundles[0]), features, source=source)
+    return Ranker(Predictor.load(bundles[0]), features, source=source)
 
 
-def situation(**changes) -> Situation:
+def decision_request(**changes) -> DecisionRequest:
     base = {"user_id": "u1", "scenario": "campaign", "moment": HORIZON}
     context = {"channel": "mail", "weather": "rain", "basket_value": 12.5}
-    return Situation(**{**base, "context": context, **changes})
+    return DecisionRequest(**{**base, "context": context, **changes})
 
 
 def test_filling_the_online_store_prints_nothing(
@@ -45,42 +45,46 @@ def test_served_probability_is_the_offline_one(ranker: Ranker, later: Shop) -> N
     """The same moment as an example (features joined point in time) and as a request (online store)."""
     data = read_examples(later.examples)
     mask = (data.rows["event_timestamp"] == HORIZON).to_numpy()
-    scores = ranker.scorer.score_examples(data, mask)
+    scores = ranker.predictor.score_examples(data, mask)
     rows = data.rows[mask].reset_index(drop=True)
     assert len(rows) == 24 * 8
-    polarities = data.histories.features[rows["history_id"], :, POLARITY]
-    assert polarities.max() == 1 and polarities.min() == -1
+    sentiments = data.histories.features[rows["history_id"], :, SENTIMENT]
+    assert sentiments.max() == 1 and sentiments.min() == -1
     for user in ("u0", "u1", "u5", "u23"):
-        served = ranker.recommend(situation(user_id=user), 100)
+        served = ranker.recommend(decision_request(user_id=user), 100)
         offline = {
-            item: (scores.f[at], scores.g[at], scores.probability[at])
+            item: (scores.text_logit[at], scores.tabular_logit[at], scores.probability[at])
             for at, item in rows.loc[rows["user_id"] == user, "item_id"].items()
         }
         assert len(served.items) == len(offline) == 8
         for item in served.items:
-            np.testing.assert_allclose((item.f, item.g, item.probability), offline[item.item_id], atol=1e-5)
+            np.testing.assert_allclose(
+                (item.text_logit, item.tabular_logit, item.probability), offline[item.item_id], atol=1e-5
+            )
 
 
 def test_list_is_sorted_and_numbered(ranker: Ranker) -> None:
-    ranking = ranker.recommend(situation(), 5)
+    ranking = ranker.recommend(decision_request(), 5)
     probabilities = [item.probability for item in ranking.items]
     assert probabilities == sorted(probabilities, reverse=True)
     assert [item.position for item in ranking.items] == [1, 2, 3, 4, 5]
     for item in ranking.items:
-        assert item.probability == pytest.approx(1 / (1 + math.exp(-item.f - item.g)), abs=1e-6)
-    whole = ranker.recommend(situation(), 100).items
+        assert item.probability == pytest.approx(
+            1 / (1 + math.exp(-item.text_logit - item.tabular_logit)), abs=1e-6
+        )
+    whole = ranker.recommend(decision_request(), 100).items
     assert [item.item_id for item in whole[:5]] == [item.item_id for item in ranking.items]
 
 
 def test_reasons_speak_of_this_shopper(ranker: Ranker) -> None:
-    best = ranker.recommend(situation(), 1).items[0]
+    best = ranker.recommend(decision_request(), 1).items[0]
     assert SUBJECTS[1] in best.text  # u1 buys dog food
     assert 1 <= len(best.reasons) <= 3
     assert not any("nan" in reason or "{" in reason for reason in best.reasons)
 
 
 def test_stranger_gets_reasons_of_the_items(ranker: Ranker) -> None:
-    ranking = ranker.recommend(situation(user_id="nobody knows"), 8)
+    ranking = ranker.recommend(decision_request(user_id="nobody knows"), 8)
     assert ranking.cold_start
     assert all(item.reasons for item in ranking.items)
     own = ("bought", "spent", "answered none", "came on")
@@ -88,11 +92,11 @@ def test_stranger_gets_reasons_of_the_items(ranker: Ranker) -> None:
 
 
 def test_what_may_not_be_shown_is_skipped_with_the_reason(ranker: Ranker) -> None:
-    ranking = ranker.recommend(situation(candidates=["c1", "c8", "c9"]), 3)
+    ranking = ranker.recommend(decision_request(candidates=["c1", "c8", "c9"]), 3)
     assert [item.item_id for item in ranking.items] == ["c1"]
     assert "ended" in ranking.skipped["c8"]
     assert "begins" in ranking.skipped["c9"]
     with pytest.raises(RequestError, match="c8 ended on 2020-02-20"):
-        ranker.recommend(situation(candidates=["c8"]), 3)
+        ranker.recommend(decision_request(candidates=["c8"]), 3)
     with pytest.raises(RequestError, match="at least 1"):
-        ranker.recommend(situation(), 0)
+        ranker.recommend(decision_request(), 0)

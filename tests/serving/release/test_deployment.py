@@ -16,7 +16,9 @@ pytestmark = pytest.mark.slow
 
 
 def put(home, shop, bundle):
-    return deploy(bundle, verdicts=home / "verdicts", deployment=home / "deployment", context=shop.context)
+    return deploy(
+        bundle, gate_decisions=home / "gate_decisions", deployment=home / "deployment", context=shop.context
+    )
 
 
 def test_approved_bundle_is_stored_built_and_pointed_at(home, shop, bundles, bento_home) -> None:
@@ -119,7 +121,7 @@ def test_bundle_of_another_source_and_missing_features_are_refused(home, shop, b
     judge(home, bundles[0])
     other = tmp_path / "other.toml"
     other.write_text(shop.source.read_text().replace("small_shop", "other_shop"))
-    here = {"verdicts": home / "verdicts", "deployment": home / "deployment"}
+    here = {"gate_decisions": home / "gate_decisions", "deployment": home / "deployment"}
     with pytest.raises(BundleError, match="small_shop, not other_shop"):
         deploy(bundles[0], **here, context=replace(shop.context, source=other))
     with pytest.raises(SettingError, match="materialize"):

@@ -88,7 +88,7 @@ def days(*numbers: int) -> np.ndarray:
 
 def test_the_cut_is_the_moment_nearest_to_the_share() -> None:
     moments = days(1, 1, 1, 1, 2, 3, 3, 3, 9, 9)
-    found = parts(moments, replace(SCHEMA, validation_share=0.4))
+    found = parts(moments, replace(SCHEMA, validation_fraction=0.4))
     # Day 3 holds 3 of 8 rows before the test part, days 2 and 3 hold 4.
     assert list(found) == ["train"] * 5 + ["validation"] * 3 + ["test"] * 2
 
@@ -108,7 +108,7 @@ def test_one_moment_cannot_be_cut() -> None:
 )
 def test_parts_are_in_order_and_share_no_moment(numbers: list[int], share: float) -> None:
     moments = days(*numbers)
-    found = parts(moments, replace(SCHEMA, test_from=None, validation_share=share))
+    found = parts(moments, replace(SCHEMA, test_from=None, validation_fraction=share))
     last = None
     for part in ("train", "validation", "test"):
         here = moments[found == part]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from expectations.contracts.examples import HISTORIES, ROWS
+from expectations.contracts.examples import INTERACTION_HISTORIES, ROWS
 from tests.benchmarks import growth
 from tests.training.synthetic import make_rows, write_examples
 from training.config.recipe import Recipe
@@ -19,7 +19,7 @@ from training.data import collate as batches
 from training.data import columns, split
 from training.data import interaction_history as histories
 from training.data import sampling as rows
-from training.data.collate import Assembler, drawn_rows
+from training.data.collate import Collator, drawn_rows
 from training.data.dataset import Examples, read_examples
 from training.data.disk_arrays import DiskArray
 from training.data.transforms import fit_transforms
@@ -73,14 +73,14 @@ def test_batches_hold_what_the_transforms_make_of_the_rows(data: Examples) -> No
         data.columns.of(np.arange(900)), numeric=schema.numeric, categorical=schema.categorical, bins=4
     )
     chosen = np.random.default_rng(0).permutation(len(data.columns))[:200]
-    numbers, codes = Assembler(data, transforms).features(chosen)
+    numbers, codes = Collator(data, transforms).features(chosen)
     frame = data.rows.iloc[chosen]
     np.testing.assert_array_equal(numbers.numpy(), transforms.numbers(frame))
     np.testing.assert_array_equal(codes.numpy(), transforms.codes(frame))
 
 
 def test_histories_are_padded_to_the_longest_that_is_asked_for(data: Examples, tmp_path: Path) -> None:
-    lists = pq.read_table(tmp_path / "examples" / HISTORIES).to_pydict()
+    lists = pq.read_table(tmp_path / "examples" / INTERACTION_HISTORIES).to_pydict()
     for chosen in (np.array([3, 0, 2, 3]), np.array([4]), np.arange(24), np.array([], dtype=int)):
         text_ids, features = data.histories.padded(chosen)
         longest = max((len(lists["text_ids"][at]) for at in chosen), default=0)
@@ -141,9 +141,9 @@ def test_of_many_rows_whole_lists_are_kept(data: Examples, monkeypatch: pytest.M
     monkeypatch.setattr(rows, "BLOCK", 300)
     train = rows.rows_of(data.part, split.TRAIN)
     assert train.tolist() == np.flatnonzero(data.part == split.TRAIN).tolist() and train.dtype == np.int32
-    assert rows.whole_lists(data.columns, train, len(train)) is train
-    kept = rows.whole_lists(data.columns, train, len(train) // 2)
-    lists = data.columns["list_id"]
+    assert rows.whole_query_groups(data.columns, train, len(train)) is train
+    kept = rows.whole_query_groups(data.columns, train, len(train) // 2)
+    lists = data.columns["query_group_id"]
     assert kept.tolist() == train[np.isin(lists[train], lists[kept])].tolist()
     assert len(kept) == pytest.approx(len(train) / 2, rel=0.2)
 
@@ -157,16 +157,18 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
         (run, "TREE_ROWS", 200),
     ):
         monkeypatch.setattr(module, name, most)
-    monkeypatch.setattr(past, "LISTED_ROWS", 300)
-    made = run.Run(data, recipe.updated(tabular_model={"boosting_models": 1}))
-    lists = data.columns["list_id"]
-    assert set(made.judge.rows) < set(made.validation)
-    assert not set(lists[made.judge.rows]) & set(lists[np.setdiff1d(made.validation, made.judge.rows)])
-    stage = made.past_stage("past", made.train, epochs=1, validate=True)
+    monkeypatch.setattr(past, "GROUPED_ROWS", 300)
+    made = run.FitContext(data, recipe.updated(tabular_model={"boosting_models": 1}))
+    lists = data.columns["query_group_id"]
+    assert set(made.validation_metrics.rows) < set(made.validation)
+    assert not set(lists[made.validation_metrics.rows]) & set(
+        lists[np.setdiff1d(made.validation, made.validation_metrics.rows)]
+    )
+    stage = made.tabular_phase("past", made.train, epochs=1, validate=True)
     assert stage.validate is not None and stage.validate()["ndcg_at_10"] is not None
     made.grow_trees(made.train)
     assert made.model.trees.grown
-    found = made.model.trees(*made.assembler.features(made.train)).sigmoid().mean()
+    found = made.model.trees(*made.collator.features(made.train)).sigmoid().mean()
     assert float(found) == pytest.approx(made.answers(made.train).mean(), rel=0.3)  # whatever share was drawn
 
 

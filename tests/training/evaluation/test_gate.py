@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expectations.contracts.gate_decision import read_verdict, require_approval
+from expectations.contracts.gate_decision import read_gate_decision, require_approval
 from expectations.errors import RejectedError, SettingError
 from tests.training.synthetic import make_rows, write_examples
 from training.cli import main
 from training.evaluation import plots
 from training.evaluation.evaluate import evaluate
-from training.evaluation.gate import judge, read_rules
-from training.inference.predictor import Scorer
+from training.evaluation.gate import decide, read_rules
+from training.inference.predictor import Predictor
 from training.pipeline.fit import FitResult
 
 FIGURES = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10", "hit_rate_at_10")
@@ -80,8 +80,8 @@ def test_a_test_part_with_one_class_has_undefined_figures_and_no_approval(
     rows.loc[rows["event_timestamp"] >= "2020-01-09", "label"] = 0
     found = evaluate(fitted.bundle, write_examples(tmp_path / "examples", rows=rows), progress=False)
     assert found["test"]["auc"] is None and found["test"]["ndcg_at_10"] is None
-    verdict = judge(found, read_rules(None), fitted.hash)
-    assert not verdict.approved
+    decision = decide(found, read_rules(None), fitted.hash)
+    assert not decision.approved
 
 
 def test_the_gate_approves_and_writes_a_verdict(
@@ -90,10 +90,10 @@ def test_the_gate_approves_and_writes_a_verdict(
     (tmp_path / "e.json").write_text(json.dumps(evaluation), encoding="utf-8")
     (tmp_path / "r.toml").write_text("calibration_share = 0.9\n", encoding="utf-8")
     arguments = ["gate", "--bundle", str(fitted.bundle), "--evaluation", str(tmp_path / "e.json")]
-    arguments += ["--rules", str(tmp_path / "r.toml"), "--verdicts", str(tmp_path / "v")]
+    arguments += ["--rules", str(tmp_path / "r.toml"), "--gate-decisions", str(tmp_path / "v")]
     assert main(arguments) == 0
     assert require_approval(tmp_path / "v", fitted.hash).approved
-    assert {rule.rule for rule in read_verdict(tmp_path / "v", fitted.hash).rules} >= {
+    assert {rule.rule for rule in read_gate_decision(tmp_path / "v", fitted.hash).rules} >= {
         "champion",
         "popularity",
         "calibration_error",
@@ -112,19 +112,19 @@ def test_the_gate_approves_and_writes_a_verdict(
 def test_each_rule_can_reject(
     rule: str, change: dict[str, Any], evaluation: dict[str, Any], fitted: FitResult
 ) -> None:
-    verdict = judge(evaluation, replace(read_rules(None), **change), fitted.hash)
-    assert not verdict.approved
-    assert rule in {result.rule for result in verdict.rules if not result.passed}
+    decision = decide(evaluation, replace(read_rules(None), **change), fitted.hash)
+    assert not decision.approved
+    assert rule in {result.rule for result in decision.rules if not result.passed}
 
 
 def test_no_champion_passes_with_that_reason(evaluation: dict[str, Any], fitted: FitResult) -> None:
-    verdict = judge({**evaluation, "champion": None}, read_rules(None), fitted.hash)
-    assert next(rule for rule in verdict.rules if rule.rule == "champion").reason == "no champion"
+    decision = decide({**evaluation, "champion": None}, read_rules(None), fitted.hash)
+    assert next(rule for rule in decision.rules if rule.rule == "champion").reason == "no champion"
 
 
 def test_an_evaluation_of_another_bundle_is_refused(evaluation: dict[str, Any]) -> None:
     with pytest.raises(RejectedError, match="evaluate this bundle"):
-        judge(evaluation, read_rules(None), "0" * 64)
+        decide(evaluation, read_rules(None), "0" * 64)
 
 
 @pytest.mark.parametrize("line", ["unknown = 1", "slice_auc = true", 'champion_metric = "f1"', "x ="])
@@ -155,8 +155,8 @@ def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.Capt
 def test_served_scores_are_those_that_were_evaluated(
     evaluation: dict[str, Any], fitted: FitResult, examples: Path
 ) -> None:
-    scores = Scorer.load(fitted.bundle).score_examples(examples)
-    assert evaluation["test"]["num_exposures"] == len(scores.f)
+    scores = Predictor.load(fitted.bundle).score_examples(examples)
+    assert evaluation["test"]["num_exposures"] == len(scores.text_logit)
 
 
 @pytest.mark.slow

@@ -97,8 +97,8 @@ def test_weighted_figures_equal_figures_of_repeated_rows() -> None:
             average_precision_score(label[repeated], score[repeated])
         )
         assert draws["log_loss"][draw] == pytest.approx(metrics.log_loss(label[repeated], score[repeated]))
-    figures = metrics.list_figures(label, score, lists)
-    weight = weights[0][figures["list_id"].to_numpy()]
+    figures = metrics.query_group_metrics(label, score, lists)
+    weight = weights[0][figures["query_group_id"].to_numpy()]
     assert draws["ndcg_at_10"][0] == pytest.approx(np.average(figures["ndcg"], weights=weight))
 
 

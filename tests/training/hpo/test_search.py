@@ -23,10 +23,10 @@ from training.hpo.search import _alone, recipe_text, search, table
 from training.hpo.space import read_space
 from training.hpo.study import open_study
 from training.hpo.trial import Trials, before_test
-from training.language.text_embeddings import TextTable
+from training.language.text_embeddings import TextEmbeddings
 from training.pipeline import trainer as staging
 from training.pipeline.fit import fit
-from training.pipeline.trainer import Stage
+from training.pipeline.trainer import Phase
 
 SPACE = """
 [tabular_model]
@@ -192,8 +192,8 @@ def test_what_trials_share_is_done_once(
     calls = counted(monkeypatch)
     together = Trials(read_examples(examples))
     assert [together.run(one, log=Log(), told=nothing) for one in recipes] == alone
-    assert calls["prepare"] == calls["domain"] == calls["purchases"] == 1
-    assert calls["past"] == calls["words"] == 3
+    assert calls["prepare"] == calls["language_pretraining"] == calls["next_interaction_pretraining"] == 1
+    assert calls["tabular"] == calls["finetuning"] == 3
 
 
 @pytest.mark.parametrize(
@@ -217,24 +217,24 @@ def test_a_setting_that_matters_is_not_shared(
     for recipe in (quick, quick.updated(**nested(change))):
         runs.run(recipe, log=Log(), told=nothing)
     assert calls["prepare"] == prepared
-    assert calls["purchases"] == learned
+    assert calls["next_interaction_pretraining"] == learned
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts readings of all texts, and stages that were run."""
     calls: Counter[str] = Counter()
-    prepare, run_stage = TextTable.prepare, trial.run_stage
+    prepare, run_phase = TextEmbeddings.prepare, trial.run_phase
 
-    def prepared(table: TextTable) -> None:
+    def prepared(table: TextEmbeddings) -> None:
         calls["prepare"] += 1
         prepare(table)
 
-    def run(stage: Stage, *arguments: Any, **named: Any) -> None:
+    def run(stage: Phase, *arguments: Any, **named: Any) -> None:
         calls[stage.name] += 1
-        run_stage(stage, *arguments, **named)
+        run_phase(stage, *arguments, **named)
 
-    monkeypatch.setattr(TextTable, "prepare", prepared)
-    monkeypatch.setattr(trial, "run_stage", run)
+    monkeypatch.setattr(TextEmbeddings, "prepare", prepared)
+    monkeypatch.setattr(trial, "run_phase", run)
     return calls
 
 

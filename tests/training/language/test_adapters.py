@@ -13,11 +13,11 @@ from tests.training.killed import goes_on, weights_of
 from tests.training.language_models import write_model
 from training.config.recipe import Recipe, nested
 from training.data.dataset import read_examples
-from training.inference.predictor import Scorer
+from training.inference.predictor import Predictor
 from training.language.adapters import Adapter
 from training.language.encoder import TextEncoder, load_saved
-from training.language.text_embeddings import TextTable
-from training.pipeline.context import Run
+from training.language.text_embeddings import TextEmbeddings
+from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult, fit
 from training.runtime.checkpoint import learned, restore
 
@@ -37,7 +37,7 @@ def load(name: str, kind: str | None, trainable_layers: int = -1, *, seed: int =
 
 
 def read(encoder: TextEncoder) -> Tensor:
-    table = TextTable(encoder, TEXTS, batch=16)
+    table = TextEmbeddings(encoder, TEXTS, batch=16)
     table.refresh()
     return table.vectors
 
@@ -90,7 +90,7 @@ def test_an_adapter_of_the_top_layers_leaves_the_lower_ones_to_be_kept(
     assert learning and all(".layer.2." in name for name in learning)
     assert sorted(encoder.by_depth(0.5)) == [1.0]
     teach(encoder)
-    table = TextTable(encoder, TEXTS, batch=16)
+    table = TextEmbeddings(encoder, TEXTS, batch=16)
     table.prepare()
     table.refresh()
     torch.testing.assert_close(table.vectors, read(encoder), atol=1e-5, rtol=0)
@@ -230,18 +230,18 @@ def test_scores_of_the_bundle_are_those_of_the_model_in_training(
     kind: str, examples: Path, fits: Callable[[str], FitResult]
 ) -> None:
     data = read_examples(examples)
-    scorer = Scorer.load(fits(kind).bundle)
-    in_training = scorer.score_examples(data)  # vectors kept from training, read with the adapter apart
-    table = TextTable(scorer.texts.encoder, data.texts, batch=16)
+    predictor = Predictor.load(fits(kind).bundle)
+    in_training = predictor.score_examples(data)  # vectors kept from training, read with the adapter apart
+    table = TextEmbeddings(predictor.texts.encoder, data.texts, batch=16)
     table.refresh()
-    before = torch.from_numpy(scorer.vectors_of(data.texts).numpy().copy())
-    scorer.texts.vectors = table.vectors
-    from_saved = scorer.score_examples(data)
-    for part in ("f", "g", "probability"):
+    before = torch.from_numpy(predictor.vectors_of(data.texts).numpy().copy())
+    predictor.texts.vectors = table.vectors
+    from_saved = predictor.score_examples(data)
+    for part in ("text_logit", "tabular_logit", "probability"):
         difference = abs(getattr(in_training, part) - getattr(from_saved, part)).max()
         assert difference < 1e-4, part
-    fresh = TextEncoder.load(scorer.manifest.recipe["encoder"]["name"], max_tokens=24, trainable_layers=0)
-    untuned = TextTable(fresh, data.texts, batch=16)
+    fresh = TextEncoder.load(predictor.manifest.recipe["encoder"]["name"], max_tokens=24, trainable_layers=0)
+    untuned = TextEmbeddings(fresh, data.texts, batch=16)
     untuned.refresh()
     assert (untuned.vectors - before).abs().max() > 1e-3
 
@@ -268,8 +268,8 @@ def test_rates_by_recipe(examples: Path, recipe: Recipe) -> None:
     data = read_examples(examples)
 
     def rates(decay: float = 1.0, **settings: Any) -> list[float]:
-        run = Run(data, recipe.updated(encoder=settings, finetuning={"layerwise_decay": decay}))
-        groups = run.words_stage("words", run.train, epochs=1, validate=False).groups
+        run = FitContext(data, recipe.updated(encoder=settings, finetuning={"layerwise_decay": decay}))
+        groups = run.finetuning_phase("finetuning", run.train, epochs=1, validate=False).groups
         return sorted(group["lr"] for group in groups[2:])
 
     assert rates(trainable_layers=-1) == [2e-5]

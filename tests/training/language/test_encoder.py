@@ -12,7 +12,7 @@ from expectations.errors import BundleError, SettingError
 from tests.training.language_models import CHINESE, DECODERS, FAMILIES, write_chinese_bert, write_model
 from training.language.encoder import TextEncoder, load_saved
 from training.language.pooling import pool
-from training.language.text_embeddings import TextTable, without_some
+from training.language.text_embeddings import TextEmbeddings, without_some
 
 TEXTS = ["coupon for dog food", "a", "", "frozen pizza and garden flowers, 3 for 2", "tea"]
 ODD = [
@@ -40,7 +40,7 @@ def load(name: str, trainable_layers: int = 0, **settings: Any) -> TextEncoder:
 
 
 def read(encoder: TextEncoder, texts: list[str], *, batch: int = 16, kept: bool = False) -> torch.Tensor:
-    table = TextTable(encoder, texts, batch=batch)
+    table = TextEmbeddings(encoder, texts, batch=batch)
     if kept:
         table.prepare()
     table.refresh()
@@ -87,7 +87,7 @@ def test_layers_in_two_pieces_are_the_whole(family: str, models: dict[str, str])
     torch.testing.assert_close(read(encoder, TEXTS, kept=True), read(encoder, TEXTS), atol=1e-5, rtol=0)
     learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
     assert learning and all(".2." in name for name in learning)
-    table = TextTable(encoder, TEXTS, batch=16)
+    table = TextEmbeddings(encoder, TEXTS, batch=16)
     table.prepare()
     encoder.train()
     table.read(np.arange(len(TEXTS)))[:, 0].sum().backward()
@@ -255,7 +255,7 @@ def test_tokens_are_left_out_only_where_the_model_learns(models: dict[str, str],
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     texts = [*TEXTS, "frozen pizza " * 12]
-    table = TextTable(encoder, texts, batch=3, token_dropout=0.5)
+    table = TextEmbeddings(encoder, texts, batch=3, token_dropout=0.5)
     table.prepare()
     table.refresh()
     torch.testing.assert_close(table.vectors, read(encoder, texts), atol=1e-5, rtol=0)

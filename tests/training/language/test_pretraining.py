@@ -13,15 +13,15 @@ from training.cli import main
 from training.config.recipe import Recipe
 from training.data.dataset import read_examples
 from training.data.split import TRAIN
-from training.inference.predictor import Scorer
+from training.inference.predictor import Predictor
 from training.language.adapters import Adapter
 from training.language.encoder import TextEncoder
 from training.language.new_encoder import write_encoder
 from training.language.pretraining import Hiding
-from training.language.text_embeddings import TextTable
-from training.pipeline.context import Run
+from training.language.text_embeddings import TextEmbeddings
+from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult, fit
-from training.pipeline.language_pretraining import domain_stage, known_text_ids, length_batches
+from training.pipeline.language_pretraining import known_text_ids, language_pretraining_phase, length_batches
 from training.runtime.checkpoint import learned
 
 CHINESE = ["房间很干净，服务也不错", "苹果坏了，差评！", "手机 iPhone14 很好👍", "ＡＢＣ wifi 太慢 😡", ""]
@@ -49,8 +49,8 @@ def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
 
 
 def stage_losses(recipe: Recipe, encoder: TextEncoder, texts: list[str], epochs: int) -> list[float]:
-    table = TextTable(encoder, texts, batch=8)
-    stage = domain_stage("domain", recipe, encoder, table, np.arange(len(texts)))
+    table = TextEmbeddings(encoder, texts, batch=8)
+    stage = language_pretraining_phase("language_pretraining", recipe, encoder, table, np.arange(len(texts)))
     assert stage is not None
     optimizer = torch.optim.AdamW([dict(group) for group in stage.groups])
     losses, rng = [], np.random.default_rng(0)
@@ -187,7 +187,7 @@ def test_what_cannot_be_learned_from_is_said(recipe: Recipe, tmp_path: Path, enc
 
 def test_later_stages_and_the_refit_begin_with_what_the_stage_left(examples: Path, known: Recipe) -> None:
     data = read_examples(examples)
-    fitted = Run(data, known)
+    fitted = FitContext(data, known)
     weights = {name: value + 0.1 for name, value in learned({"encoder": fitted.encoder}).items()}
     before = fitted.table.vectors.clone()
     fitted.begin_with(weights)
@@ -198,8 +198,8 @@ def test_later_stages_and_the_refit_begin_with_what_the_stage_left(examples: Pat
     fitted.table.refresh()
     fitted.fresh_model()
     assert torch.equal(fitted.table.vectors, changed)
-    topics = fitted.model.words.topic(changed[torch.from_numpy(fitted.topic_ids)])
-    assert torch.allclose(fitted.model.words.topics, topics)
+    topics = fitted.model.text_model.topic(changed[torch.from_numpy(fitted.topic_ids)])
+    assert torch.allclose(fitted.model.text_model.topics, topics)
     assert torch.equal(fitted.pretrained_vectors, before)
 
 
@@ -217,7 +217,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     tmp_path: Path,
 ) -> None:
     stages = list(dict.fromkeys(entry["stage"] for entry in learned_first.history))
-    assert stages[:2] == ["domain", "purchases"] and "domain again" not in stages
+    assert (
+        stages[:2] == ["language_pretraining", "next_interaction_pretraining"]
+        and "language_pretraining refit" not in stages
+    )
     result = goes_on(lambda: run(examples, known, tmp_path), killed_after=epochs_before_the_kill)
     assert result.history == learned_first.history
     assert weights_of(result) == weights_of(learned_first)
@@ -230,7 +233,7 @@ def test_odd_texts_are_read_by_a_new_encoder(kind: str, tmp_path: Path) -> None:
     assert encoder.max_tokens == 48
     tokens = encoder.tokenize([*CHINESE, *ODD])
     assert (tokens.lengths >= 2).all() and tokens.lengths.max() == 48
-    table = TextTable(encoder, [*CHINESE, *ODD], batch=4)
+    table = TextEmbeddings(encoder, [*CHINESE, *ODD], batch=4)
     table.refresh()
     assert torch.isfinite(table.vectors).all()
     known = encoder.tokenizer.convert_ids_to_tokens(encoder.tokenizer("很好👍 iphone")["input_ids"])
@@ -291,9 +294,9 @@ def test_the_command_makes_an_encoder_that_a_fit_reads(
         early_stopping={"refit": False},
     )
     result = run(examples, recipe, tmp_path)
-    scorer = Scorer.load(result.bundle)
+    predictor = Predictor.load(result.bundle)
     data = read_examples(examples)
-    scores = scorer.score(data.rows.head(len(ODD)), texts=ODD)
+    scores = predictor.score(data.rows.head(len(ODD)), texts=ODD)
     assert np.isfinite(scores.probability).all()
     assert main(["new-encoder", "--examples", str(tmp_path), "--out", str(place)]) == 1
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.models.losses import binary_loss, list_loss
-from training.pipeline.tabular_training import mixed_lists
+from training.models.losses import binary_loss, listwise_loss
+from training.pipeline.tabular_training import mixed_query_groups
 
 
 def test_a_row_is_judged_as_if_no_other_had_been_left_out():
@@ -17,7 +17,7 @@ def test_a_row_is_judged_as_if_no_other_had_been_left_out():
 
 def test_the_softmax_of_each_list():
     logits = torch.tensor([[1.0, 0.0], [2.0, 0.0], [500.0, 0.0], [499.0, 0.0]])
-    found = list_loss(logits, np.array([0, 1, 1, 0], np.float32), np.array([0, 0, 1, 1]), 2)
+    found = listwise_loss(logits, np.array([0, 1, 1, 0], np.float32), np.array([0, 0, 1, 1]), 2)
     first, second = np.log(1 + np.exp(-1)), np.log(2)
     assert float(found) == pytest.approx((first + first + second + second) / 4, rel=1e-5)
 
@@ -27,19 +27,19 @@ def test_a_constant_of_a_list_has_no_say():
     labels = np.array([1, 0, 0, 0, 1, 0], np.float32)
     moved = logits + torch.tensor([3.0, -5.0])[torch.from_numpy(which)][:, None]
     torch.testing.assert_close(
-        list_loss(logits, labels, which, 2), list_loss(moved, labels, which, 2), rtol=1e-4, atol=1e-5
+        listwise_loss(logits, labels, which, 2), listwise_loss(moved, labels, which, 2), rtol=1e-4, atol=1e-5
     )
 
 
 def test_lists_with_answers_of_both_kinds():
     labels = np.array([0, 1, 0, 0, 1, 1, 0], np.float32)
-    list_id = np.array([7, 7, 3, 3, 5, 5, 7])
-    rows, starts = mixed_lists(labels, list_id)
+    query_group_id = np.array([7, 7, 3, 3, 5, 5, 7])
+    rows, starts = mixed_query_groups(labels, query_group_id)
     assert rows.tolist() == [0, 1, 6]
     assert starts.tolist() == [0, 3]
 
 
 def test_no_such_list():
-    rows, starts = mixed_lists(np.zeros(3, np.float32), np.array([1, 1, 2]))
+    rows, starts = mixed_query_groups(np.zeros(3, np.float32), np.array([1, 1, 2]))
     assert len(rows) == 0
     assert starts.tolist() == [0]

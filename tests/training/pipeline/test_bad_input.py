@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from expectations.contracts.examples import HISTORIES, ROWS
+from expectations.contracts.examples import INTERACTION_HISTORIES, ROWS
 from expectations.errors import (
     DataError,
     RecommenderError,
@@ -29,9 +29,9 @@ from tests.training.synthetic import make_rows, write_examples
 from training.config.recipe import Recipe
 from training.data.dataset import read_examples
 from training.data.disk_arrays import DiskArray
-from training.pipeline.context import Run
+from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult, fit
-from training.pipeline.trainer import Stage, take_step
+from training.pipeline.trainer import Phase, take_step
 from training.runtime.checkpoint import FILE, Checkpoints
 
 ROOT = Path(__file__).parents[3]
@@ -144,17 +144,17 @@ def test_rows_that_do_not_fit_their_schema_are_refused(
 
 def test_histories_that_do_not_fit_their_schema_are_refused(tmp_path: Path) -> None:
     folder = write_examples(tmp_path)
-    table = pq.read_table(folder / HISTORIES)
-    for name in ("amounts", "polarities"):
-        pq.write_table(table.drop_columns([name]), folder / HISTORIES)
+    table = pq.read_table(folder / INTERACTION_HISTORIES)
+    for name in ("amounts", "sentiments"):
+        pq.write_table(table.drop_columns([name]), folder / INTERACTION_HISTORIES)
         with pytest.raises(SchemaError, match=f"column {name} is missing; build the examples again"):
             read_examples(folder)
     longer = pa.array([[1.0] * 5] * len(table), pa.list_(pa.float32()))
-    pq.write_table(_with(table, "events", longer), folder / HISTORIES)
+    pq.write_table(_with(table, "events", longer), folder / INTERACTION_HISTORIES)
     with pytest.raises(DataError, match="events and text_ids differ in length"):
         read_examples(folder)
     beyond = pa.array([[99]] * len(table), pa.list_(pa.int32()))
-    pq.write_table(_with(table, "text_ids", beyond), folder / HISTORIES)
+    pq.write_table(_with(table, "text_ids", beyond), folder / INTERACTION_HISTORIES)
     with pytest.raises(DataError, match="text_ids outside 0"):
         read_examples(folder)
 
@@ -176,9 +176,9 @@ import resource, sys, torch
 from pathlib import Path
 from training.runtime.checkpoint import Checkpoints, Progress
 checkpoints = Checkpoints(Path(sys.argv[1]), "key")
-checkpoints.save({"x": torch.ones(1000)}, Progress(stage="past", epoch=1))
+checkpoints.save({"x": torch.ones(1000)}, Progress(stage="tabular", epoch=1))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-checkpoints.save({"x": torch.ones(1_000_000)}, Progress(stage="past", epoch=2))
+checkpoints.save({"x": torch.ones(1_000_000)}, Progress(stage="tabular", epoch=2))
 """
 
 
@@ -242,7 +242,7 @@ def test_columns_that_find_no_room_are_a_transient_error(tmp_path: Path) -> None
 # out of memory
 
 
-def narrow(most: int, words: str) -> tuple[Stage, nn.Linear, list[int]]:
+def narrow(most: int, words: str) -> tuple[Phase, nn.Linear, list[int]]:
     """A stage whose loss says that more rows than `most` do not fit into memory."""
     torch.manual_seed(0)
     model, sizes = nn.Linear(4, 1), []
@@ -305,11 +305,11 @@ def test_another_error_is_not_taken_for_too_little_memory() -> None:
 
 def test_words_in_parts_have_the_gradient_of_the_whole(recipe: Recipe, examples: Path) -> None:
     """Also the language model's: each part reads those of the step's texts that it holds."""
-    run_of = Run(
+    run_of = FitContext(
         read_examples(examples), recipe.updated(tabular_model={"dropout": 0.0}, text_model={"dropout": 0.0})
     )
-    nn.init.normal_(run_of.model.words.out.weight)
-    stage = run_of.words_stage("words", run_of.train, epochs=1, validate=False)
+    nn.init.normal_(run_of.model.text_model.out.weight)
+    stage = run_of.finetuning_phase("finetuning", run_of.train, epochs=1, validate=False)
     parameters = [value for group in stage.groups for value in group["params"]]
     found = []
     for most in (10_000, 20):

@@ -21,7 +21,7 @@ from expectations.errors import (
 from tests.training.killed import goes_on, weights_of
 from tests.training.synthetic import make_rows, write_encoder, write_examples
 from training.config.recipe import Recipe
-from training.inference.predictor import Scorer
+from training.inference.predictor import Predictor
 from training.pipeline import trainer as staging
 from training.pipeline.fit import FitResult, fit
 from training.runtime.checkpoint import Checkpoints
@@ -43,8 +43,8 @@ def test_it_learns_and_writes_a_whole_bundle(fitted: FitResult) -> None:
     assert manifest.metrics["auc"] > 0.7
     assert manifest.data["test"]["num_rows"] > 0
     assert {"model.safetensors", "transforms.json", "embeddings.safetensors"} <= set(manifest.files)
-    stages = {"purchases", "past", "words"}
-    assert {entry["stage"] for entry in fitted.history} == stages | {f"{stage} again" for stage in stages}
+    stages = {"next_interaction_pretraining", "tabular", "finetuning"}
+    assert {entry["stage"] for entry in fitted.history} == stages | {f"{stage} refit" for stage in stages}
     assert not list(fitted.bundle.parent.glob(".writing-*"))
     assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in manifest.files)
     assert list((fitted.bundle.parent.parent / "tb").glob("events.*"))
@@ -97,14 +97,14 @@ def test_a_full_disk_leaves_the_former_checkpoint(tmp_path: Path, monkeypatch: p
     from training.runtime import checkpoint
 
     checkpoints = Checkpoints(tmp_path, "key")
-    checkpoints.save({"x": torch.ones(3)}, checkpoint.Progress(stage="past", epoch=1))
+    checkpoints.save({"x": torch.ones(3)}, checkpoint.TrainingState(stage="tabular", epoch=1))
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(TransientError, match="No space left"):
-        checkpoints.save({"x": torch.zeros(3)}, checkpoint.Progress(stage="past", epoch=2))
+        checkpoints.save({"x": torch.zeros(3)}, checkpoint.TrainingState(stage="tabular", epoch=2))
     tensors, progress = checkpoints.load() or ({}, None)
     assert progress is not None and progress.epoch == 1 and tensors["x"].sum() == 3
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.FILE]
@@ -133,7 +133,7 @@ def test_odd_values_and_texts_are_learned_from(recipe: Recipe, tmp_path: Path) -
         result = run(examples, recipe.updated(early_stopping={"refit": False}), tmp_path)
     assert all(np.isfinite(loss) for loss in losses(result))
     assert np.isfinite(result.metrics["log_loss"])
-    _, contributions = Scorer.load(result.bundle).explain_g(rows.head(3))
+    _, contributions = Predictor.load(result.bundle).explain_g(rows.head(3))
     assert np.isfinite(contributions).all() and (contributions[:, 2] == 0).all()
 
 

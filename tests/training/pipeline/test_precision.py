@@ -6,7 +6,7 @@ import torch
 
 from training.config.recipe import Recipe
 from training.language.encoder import TextEncoder
-from training.language.text_embeddings import TextTable
+from training.language.text_embeddings import TextEmbeddings
 
 
 @pytest.mark.parametrize("layers", [1, -1])
@@ -14,7 +14,7 @@ def test_vectors_read_in_bf16_are_float32_and_near(layers: int, recipe: Recipe) 
     """With the CPU's autocast, whose lists of operations are those of a GPU where it matters here."""
     encoder = TextEncoder.load(recipe.encoder.name, max_tokens=24, trainable_layers=layers)
     texts = ["", "dog food", "fresh coffee beans", "garden flowers " * 20]
-    table = TextTable(encoder, texts, batch=2)
+    table = TextEmbeddings(encoder, texts, batch=2)
     table.prepare()
     table.refresh()
     with torch.autocast("cpu", dtype=torch.bfloat16):

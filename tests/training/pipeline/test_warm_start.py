@@ -20,8 +20,8 @@ from tests.training.synthetic import SUBJECTS, make_rows, write_examples
 from training.config.recipe import Recipe, nested
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
-from training.inference.predictor import Scorer
-from training.pipeline.context import Run
+from training.inference.predictor import Predictor
+from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult, fit
 from training.pipeline.warm_start import Champion, shortened
 
@@ -71,7 +71,7 @@ def loaded(folder: Path) -> Champion:
 
 
 def test_only_what_is_new_is_measured_on_and_then_learned(warm: FitResult, champion: Path) -> None:
-    assert stages(warm) == [("past again", 1), ("past again", 2), ("words again", 1)]
+    assert stages(warm) == [("tabular refit", 1), ("tabular refit", 2), ("finetuning refit", 1)]
     manifest, _ = verify_bundle(warm.bundle)
     assert manifest.champion == champion.name
     assert (manifest.warm_starts, warm.warm_starts) == (1, 1)
@@ -94,16 +94,16 @@ def test_no_row_that_is_measured_on_was_learned_from(champion: Path, later: Path
 def test_the_weights_mean_what_they_meant(champion: Path, later: Path, long: Recipe) -> None:
     start = loaded(champion)
     data = start.after(read_examples(later))
-    begun = Run(data, shortened(long), start)
+    begun = FitContext(data, shortened(long), start)
     assert (champion / "transforms.json").read_text() == _written(begun)
-    known = Scorer.load(champion).score_examples(data, data.part == VALIDATION)
-    scores, model = begun.validation_scores(), loaded(champion).scorer.model
+    known = Predictor.load(champion).score_examples(data, data.part == VALIDATION)
+    scores, model = begun.validation_scores(), loaded(champion).predictor.model
     slope, shift = float(model.slope), float(model.shift)
-    assert np.allclose(slope * scores.f, known.f, atol=1e-4)
-    assert np.allclose(slope * scores.g + shift, known.g, atol=1e-4)
+    assert np.allclose(slope * scores.text_logit, known.text_logit, atol=1e-4)
+    assert np.allclose(slope * scores.tabular_logit + shift, known.tabular_logit, atol=1e-4)
 
 
-def _written(begun: Run) -> str:
+def _written(begun: FitContext) -> str:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +113,7 @@ def _written(begun: Run) -> str:
 
 def test_a_warm_start_learns_something(warm: FitResult, champion: Path) -> None:
     own, now = (load_file(folder / "model.safetensors") for folder in (champion, warm.bundle))
-    for name in ("tabular.first.weight", "words.taste.weight"):
+    for name in ("tabular.first.weight", "text_model.taste.weight"):
         assert not np.array_equal(own[name], now[name]), name
 
 
@@ -125,13 +125,17 @@ def test_vectors_before_fine_tuning_stay_the_pretrained_models(warm: FitResult, 
 
 
 def test_a_warm_bundle_serves_what_was_measured(warm: FitResult, later: Path) -> None:
-    scorer, data = Scorer.load(warm.bundle), read_examples(later)
-    scores = scorer.score_examples(data)
+    predictor, data = Predictor.load(warm.bundle), read_examples(later)
+    scores = predictor.score_examples(data)
     assert np.isfinite(scores.probability).all()
-    from training.evaluation.metrics import ranking_figures
+    from training.evaluation.metrics import metrics_of_logits
 
     rows = data.part == TEST
-    figures = ranking_figures(data.labels[rows], scores.f + scores.g, data.rows["list_id"].to_numpy()[rows])
+    figures = metrics_of_logits(
+        data.labels[rows],
+        scores.text_logit + scores.tabular_logit,
+        data.rows["query_group_id"].to_numpy()[rows],
+    )
     assert figures["auc"] is not None and figures["auc"] > 0.7
 
 
@@ -140,7 +144,12 @@ def test_new_rows_before_the_validation_part_are_searched_with_early_stopping(
 ) -> None:
     later = write_examples(tmp_path / "examples", test_from=day(12))  # validation from the ninth or tenth
     result = run(later, long, tmp_path, champion)
-    assert {stage for stage, _ in stages(result)} == {"past", "words", "past again", "words again"}
+    assert {stage for stage, _ in stages(result)} == {
+        "tabular",
+        "finetuning",
+        "tabular refit",
+        "finetuning refit",
+    }
     assert all(epoch <= 2 for _, epoch in stages(result))
 
 
@@ -227,7 +236,7 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     start = loaded(champion)
     if change is no_refit:
-        known = start.scorer.manifest.recipe
+        known = start.predictor.manifest.recipe
         recipe = {**known, "early_stopping": {**known["early_stopping"], "refit": False}}
         start = loaded(manifest_with(tmp_path / "champion", champion, recipe=recipe))
     problem = start.misfit(*change(read_examples(later), long))
@@ -243,7 +252,7 @@ def test_after_enough_warm_starts_one_is_from_scratch(
         later, long, out=tmp_path / "out", work=tmp_path / "work", log_dir=tmp_path / "tb", champion=often
     )
     assert result.warm_starts == 0
-    assert ("past", 1) in stages(result)
+    assert ("tabular", 1) in stages(result)
     assert verify_bundle(result.bundle)[0].champion is None
     assert "from scratch" in capsys.readouterr().out
 

@@ -19,7 +19,7 @@ from torch import nn
 from tests.training.synthetic import write_examples
 from training.config.recipe import Recipe
 from training.data.dataset import read_examples
-from training.inference.predictor import Scorer
+from training.inference.predictor import Predictor
 from training.runtime import distributed
 from training.runtime.checkpoint import FILE
 
@@ -77,9 +77,9 @@ def test_two_processes_find_what_one_does(
     assert not (tmp_path / ".training" / FILE).exists()
     # Not the weights: those that centring takes off again are moved by rounding alone.
     data = read_examples(setting[0])
-    ours, theirs = (Scorer.load(Path(made["bundle"])).score_examples(data) for made in (both, alone))
-    np.testing.assert_allclose(ours.f, theirs.f, atol=1e-4)
-    np.testing.assert_allclose(ours.g, theirs.g, atol=1e-4)
+    ours, theirs = (Predictor.load(Path(made["bundle"])).score_examples(data) for made in (both, alone))
+    np.testing.assert_allclose(ours.text_logit, theirs.text_logit, atol=1e-4)
+    np.testing.assert_allclose(ours.tabular_logit, theirs.tabular_logit, atol=1e-4)
 
 
 @pytest.mark.slow
