@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 demo: $(STAMP) ## run everything on Complete Journey and show three households' recommendations
 	@$(RECOMMENDER) demo --port-api $(PORT_API)
 
-run: $(STAMP) ## land, check, train, judge and deploy: make run SOURCE=path/to/source.toml
+run: $(STAMP) ## ingest, validate, train, evaluate and deploy: make run SOURCE=path/to/source.toml
 	@$(RECOMMENDER) run $(source_option)
 
 up: $(STAMP) ## start PostgreSQL, Dagster's UI and daemon, and the API

@@ -6,16 +6,12 @@ from collections.abc import Mapping
 import dagster as dg
 
 from features.sources import COMPLETE_JOURNEY
-from orchestration.assets.data import checked_tables, landed_tables
+from orchestration.assets.evaluation import gate_decision, model_evaluation, run_report
 from orchestration.assets.features import feature_rows, online_features, training_examples
-from orchestration.assets.model import (
-    deployed_model,
-    gate_decision,
-    model_bundle,
-    model_evaluation,
-    run_report,
-    searched_recipe,
-)
+from orchestration.assets.ingestion import landed_tables
+from orchestration.assets.release import deployed_model
+from orchestration.assets.training import model_bundle, searched_recipe
+from orchestration.assets.validation import checked_tables
 from orchestration.automation.schedules import data_job, schedules, search_job, whole_job
 from orchestration.automation.sensors import failed_checks, failed_runs
 from orchestration.home import Home

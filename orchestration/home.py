@@ -9,8 +9,8 @@
 ├── training/<source>/             checkpoints, TensorBoard
 ├── recipes/<source>.toml          the best recipe of a search
 ├── bundles/<hash>/                trained models
-├── evaluations/<hash>.json        measured on the test part
-├── verdicts/<hash>.json           what the gate says
+├── evaluations/<hash>.json        metrics on the test part
+├── gate_decisions/<hash>.json     whether a bundle may serve, rule by rule
 ├── deployment/current.json        the model that serves
 ├── bentoml/ gx/ postgres/ dagster/
 ├── logs/                          of services, runs and steps
@@ -82,12 +82,12 @@ class Home:
 
     @property
     def evaluations(self) -> Path:
-        """Measurements on the test part: `<hash>.json`."""
+        """Metrics on the test part: `<hash>.json`."""
         return self.root / "evaluations"
 
     @property
     def gate_decisions(self) -> Path:
-        """The gate's verdicts: `<hash>.json`."""
+        """The gate's decisions: `<hash>.json`."""
         return self.root / "gate_decisions"
 
     @property

@@ -12,7 +12,7 @@ WAIT_SECONDS = 5
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn a transient error into a retry, and any other error of ours into a plain failure without one."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Features: rows per entity and moment, the online store, and the training examples."""
+"""Features: rows per entity and event timestamp, the online store, and the training examples."""
 
 from collections.abc import Iterator
 
@@ -6,26 +6,26 @@ import dagster as dg
 
 from expectations.contracts.shop_tables import CONTRACTS
 from orchestration.assets import metadata
-from orchestration.assets.data import OWNERS, checked_key
-from orchestration.assets.failures import told_apart
+from orchestration.assets.failures import translate_errors
+from orchestration.assets.validation import checked_key
 from orchestration.resources import WorkspaceResource
 
 FEATURE_ROWS = {
     "user_behaviour": (
-        "One row per shopper and moment: recency, frequency, amount and dwell of what the shopper did before it.",
+        "One row per user and event timestamp: recency, frequency, amount and dwell of the user's events before it.",
         ("users", "events", "exposures"),
     ),
     "user_history": (
-        "One row per shopper and moment: topics and items the shopper turned to before it, newest first.",
+        "One row per user and event timestamp: topics and items of the user's interactions before it, newest first.",
         ("events", "items", "exposures"),
     ),
     "user_outcomes": (
-        "One row per shopper and moment: how the shopper answered to exposures before it.",
+        "One row per user and event timestamp: the outcomes of the user's exposures before it.",
         ("exposures",),
     ),
-    "user_attributes": ("One row per shopper: the columns that the source declares.", ("users",)),
+    "user_attributes": ("One row per user: the columns that the source declares.", ("users",)),
     "item_outcomes": (
-        "One row per item and moment: past rates of the item and of its topics, and its popularity before it.",
+        "One row per item and event timestamp: past rates of the item and of its topics, and its popularity before it.",
         ("exposures", "items", "events", "relations"),
     ),
     "item_attributes": (
@@ -42,29 +42,29 @@ FEATURE_ROWS = {
         dg.AssetSpec(
             name,
             deps=[checked_key(table) for table in tables],
-            description=f"{grain} Strictly before the moment: a row never knows its own outcome.",
+            description=f"{grain} Strictly before the event timestamp: a row never knows its own outcome.",
             kinds={"duckdb", "parquet"},
-            owners=OWNERS,
+            owners=metadata.OWNERS,
             tags={"layer": "features"},
         )
         for name, (grain, tables) in FEATURE_ROWS.items()
     ],
 )
 def feature_rows(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]:
-    """Compute the feature rows of all entities and moments."""
+    """Compute the feature rows of all entities and event timestamps."""
     from orchestration.pipeline import data as steps
 
-    with told_apart():
-        made = steps.build_features(workspace.workspace())
+    with translate_errors():
+        result = steps.build_features(workspace.workspace())
     for name in FEATURE_ROWS:
-        path = made.folder / f"{name}.parquet"
+        path = result.folder / f"{name}.parquet"
         yield dg.MaterializeResult(
             asset_key=name,
-            data_version=dg.DataVersion(made.folder.name),
+            data_version=dg.DataVersion(result.folder.name),
             metadata={
-                "dagster/row_count": made.facts["rows"][name],
-                "unchanged": not made.made,
-                "horizon": made.facts["horizon"],
+                "dagster/row_count": result.facts["rows"][name],
+                "unchanged": not result.created,
+                "horizon": result.facts["horizon"],
                 "file": dg.MetadataValue.path(path),
                 "preview": metadata.preview(path),
             },
@@ -74,16 +74,16 @@ def feature_rows(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]
 @dg.asset(
     group_name="features",
     deps=list(FEATURE_ROWS),
-    description="One row per shopper and per item in Feast's online store: the latest feature row of each.",
+    description="One row per user and per item in Feast's online store: the latest feature row of each.",
     kinds={"feast", "sqlite"},
-    owners=OWNERS,
+    owners=metadata.OWNERS,
     tags={"layer": "features"},
     check_specs=[
         dg.AssetCheckSpec(
             "online_equals_offline",
             asset="online_features",
             blocking=True,
-            description="For a sample of shoppers the online store holds what the point-in-time join returns.",
+            description="For a sample of users the online store holds what the point-in-time join returns.",
         )
     ],
 )
@@ -91,15 +91,15 @@ def online_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Apply the Feast repo, fill the online store, compare it with the offline store."""
     from orchestration.pipeline import data as steps
 
-    with told_apart():
-        made = steps.fill_online_store(workspace.workspace())
+    with translate_errors():
+        result = steps.fill_online_store(workspace.workspace())
         consistency = steps.compare_stores(workspace.workspace())
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(made.folder.name),
+        data_version=dg.DataVersion(result.folder.name),
         metadata={
-            "feature_views": ", ".join(made.facts["views"]),
-            "horizon": made.facts["horizon"],
-            "unchanged": not made.made,
+            "feature_views": ", ".join(result.facts["views"]),
+            "horizon": result.facts["horizon"],
+            "unchanged": not result.created,
         },
         check_results=[
             dg.AssetCheckResult(
@@ -119,27 +119,27 @@ def online_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
 @dg.asset(
     group_name="features",
     deps=["online_features", *(checked_key(name) for name in CONTRACTS)],
-    description="One row per exposure whose outcome is known: label, texts and every feature as it was at that "
-    "moment, from Feast's point-in-time join. Each distinct text and history is stored once.",
+    description="One row per exposure whose outcome is known: label, texts and every feature as of its "
+    "event timestamp, from Feast's point-in-time join. Each distinct text and history is stored once.",
     kinds={"feast", "duckdb", "parquet"},
-    owners=OWNERS,
+    owners=metadata.OWNERS,
     tags={"layer": "examples"},
 )
 def training_examples(workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Join exposures and features into the examples folder."""
     from orchestration.pipeline import data as steps
 
-    with told_apart():
-        made = steps.build_examples(workspace.workspace())
+    with translate_errors():
+        result = steps.build_examples(workspace.workspace())
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(made.folder.name),
+        data_version=dg.DataVersion(result.folder.name),
         metadata={
-            "dagster/row_count": made.facts["rows"],
-            "positives": made.facts["positives"],
-            "distinct_texts": made.facts["texts"],
-            "histories": made.facts["histories"],
-            "unchanged": not made.made,
-            "folder": dg.MetadataValue.path(made.folder),
-            "preview": metadata.preview(made.folder / "rows.parquet"),
+            "dagster/row_count": result.facts["rows"],
+            "positives": result.facts["positives"],
+            "distinct_texts": result.facts["texts"],
+            "interaction_histories": result.facts["histories"],
+            "unchanged": not result.created,
+            "folder": dg.MetadataValue.path(result.folder),
+            "preview": metadata.preview(result.folder / "rows.parquet"),
         },
     )

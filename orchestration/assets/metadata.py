@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+OWNERS = ["team:recommendations"]
 PREVIEW_ROWS = 5
 MAX_CELL = 80
 
@@ -40,6 +41,11 @@ def preview(folder: Path) -> dg.MarkdownMetadataValue:
 def page(path: Path) -> dg.MetadataValue:
     """A link to a local HTML page."""
     return dg.MetadataValue.url(path.resolve().as_uri())
+
+
+def scalars(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The single numbers among metrics, without curves and tables."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The bell: failed runs and failed checks become alerts."""
+"""Sensors that turn failed runs and failed checks into alerts."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -7,17 +7,18 @@ from typing import Any
 import dagster as dg
 
 from expectations.errors import TransientError
-from orchestration.alerting.alert import Alert, AlertSettings, send
+from orchestration.alerting.alert import Alert
+from orchestration.alerting.channels import AlertSettings, send
 from orchestration.resources import WorkspaceResource
 from orchestration.run_events import failure_reason
 
-WATCH_SECONDS = 30
+INTERVAL_SECONDS = 30
 
 
 @dg.run_failure_sensor(
     name="failed_runs",
     default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=WATCH_SECONDS,
+    minimum_interval_seconds=INTERVAL_SECONDS,
     description="Tells by webhook and e-mail of every failed run, with the checks that stopped it.",
 )
 def failed_runs(context: dg.RunFailureSensorContext, workspace: WorkspaceResource) -> None:
@@ -38,23 +39,23 @@ def failed_runs(context: dg.RunFailureSensorContext, workspace: WorkspaceResourc
         alerts = [
             Alert(title=f"job {run.job_name} failed", link=link, detail=context.failure_event.message or "")
         ]
-    _ring(alerts)
+    _send(alerts)
 
 
 @dg.run_status_sensor(
     name="failed_checks",
     run_status=dg.DagsterRunStatus.SUCCESS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=WATCH_SECONDS,
+    minimum_interval_seconds=INTERVAL_SECONDS,
     description="Tells by webhook and e-mail of error-level checks that failed in a run which ended well.",
 )
 def failed_checks(context: dg.RunStatusSensorContext, workspace: WorkspaceResource) -> None:
     """Send the failed checks of a run that itself succeeded."""
     run = context.dagster_run
-    _ring(list(_failed_checks(context.instance, run.run_id, f"{workspace.ui}/runs/{run.run_id}")))
+    _send(list(_failed_checks(context.instance, run.run_id, f"{workspace.ui}/runs/{run.run_id}")))
 
 
-def _ring(alerts: list[Alert]) -> None:
+def _send(alerts: list[Alert]) -> None:
     if not alerts:
         return
     try:

@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     start = part.add_parser("up", help="start PostgreSQL, Dagster's UI and daemon, and the API")
     part.add_parser("down", help="stop all of them")
     part.add_parser("status", help="say which of them run")
-    run = part.add_parser("run", help="land, check, train, judge and deploy a source's data")
+    run = part.add_parser("run", help="ingest, validate, train, evaluate and deploy a source's data")
     demo = part.add_parser("demo", help="run Complete Journey and show three households' recommendations")
     program = part.add_parser("exec", help="execute a program with PostgreSQL and our environment")
     program.add_argument("program", nargs=argparse.REMAINDER, help="such as: dagster asset list -m …")

@@ -130,14 +130,14 @@ class Progress:
                     self._tell(record.event_log_entry.dagster_event, record.event_log_entry.timestamp)
             self.cursor, more = page.cursor, page.has_more
 
-    def _tell(self, event: "DagsterEvent", moment: float) -> None:
+    def _tell(self, event: "DagsterEvent", timestamp: float) -> None:
         step = event.step_key or ""
         kind = event.event_type_value
         if kind == "STEP_START":
-            self.started[step] = moment
+            self.started[step] = timestamp
             self.console.line(f"  … {step}")
         elif kind in ("STEP_SUCCESS", "STEP_FAILURE"):
-            self.seconds[step] = moment - self.started.get(step, moment)
+            self.seconds[step] = timestamp - self.started.get(step, timestamp)
             if kind == "STEP_FAILURE":
                 self.failures[step] = failure_reason(event)
             mark = "✓" if kind == "STEP_SUCCESS" else "✗"

@@ -10,7 +10,7 @@ MEASURES = {
     "log_loss": "log loss",
     "calibration_error": "calibration error",
     "num_exposures": "exposures",
-    "num_positive": "answered",
+    "num_positive": "positives",
 }
 COLUMNS = {
     "before": "before tuning",

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """A folder that a step made, or found made.
+class StepResult:
+    """What a step wrote, or found written.
 
     Attributes:
         folder: the result.
         facts: what its pointer says.
-        made: whether this call made it.
+        created: whether this call wrote it.
     """
 
     folder: Path
     facts: Mapping[str, Any]
-    made: bool
+    created: bool
 
 
 def ingest(workspace: Workspace) -> "dict[str, LandedTable]":
@@ -61,18 +61,18 @@ def validate(workspace: Workspace) -> "dict[str, TableReport]":
     )
 
 
-def build_features(workspace: Workspace) -> Made:
-    """Compute the feature rows of every entity and moment."""
+def build_features(workspace: Workspace) -> StepResult:
+    """Compute the feature rows of every entity and event timestamp."""
     from features.offline.feature_rows import build_snapshots
 
     source = workspace.source()
     dataset = workspace.home.features / source.name / "snapshots"
     checked = current_tables(workspace.home.checked / source.name)
-    facts, made = build_snapshots(source, checked, dataset)
-    return Made(folder=dataset / facts["version"], facts=facts, made=made)
+    facts, created = build_snapshots(source, checked, dataset)
+    return StepResult(folder=dataset / facts["version"], facts=facts, created=created)
 
 
-def fill_online_store(workspace: Workspace) -> Made:
+def fill_online_store(workspace: Workspace) -> StepResult:
     """Apply the Feast repo and bring the latest feature rows into the online store."""
     from features.store.client import apply_repo, materialize, open_store
 
@@ -82,11 +82,11 @@ def fill_online_store(workspace: Workspace) -> Made:
     facts = read_json(snapshots / "facts.json")
     store = open_store(settings)
     views = apply_repo(store, snapshots)
-    made = done.get("version") != snapshots.name
-    if made:
+    created = done.get("version") != snapshots.name
+    if created:
         materialize(store, datetime.fromisoformat(facts["horizon"]))
         write_json(marker, {"version": snapshots.name})
-    return Made(folder=snapshots, facts={**facts, "views": views}, made=made)
+    return StepResult(folder=snapshots, facts={**facts, "views": views}, created=created)
 
 
 def compare_stores(workspace: Workspace) -> "Consistency":
@@ -99,7 +99,7 @@ def compare_stores(workspace: Workspace) -> "Consistency":
     return compare(open_store(workspace.store_settings()), snapshots, horizon)
 
 
-def build_examples(workspace: Workspace) -> Made:
+def build_examples(workspace: Workspace) -> StepResult:
     """Join the exposures with their features, point in time."""
     from features.offline.training_set import build_examples as join
     from features.store.client import open_store
@@ -109,8 +109,8 @@ def build_examples(workspace: Workspace) -> Made:
     dataset = workspace.home.examples / source.name
     checked = current_tables(workspace.home.checked / source.name)
     store = open_store(workspace.store_settings())
-    facts, made = join(source, checked, snapshots, dataset, store, horizon)
-    return Made(folder=dataset / facts["version"], facts=facts, made=made)
+    facts, created = join(source, checked, snapshots, dataset, store, horizon)
+    return StepResult(folder=dataset / facts["version"], facts=facts, created=created)
 
 
 def current_tables(folder: Path) -> dict[str, Path]:

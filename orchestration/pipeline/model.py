@@ -1,9 +1,8 @@
-"""From training examples to the model that serves."""
+"""Training, evaluation and the gate: from training examples to a decision on one bundle."""
 
 import shutil
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from expectations.contracts.bundle import Manifest, verify_bundle
 from expectations.contracts.examples import ExampleSchema
@@ -12,14 +11,11 @@ from expectations.errors import BundleError
 from expectations.storage.atomic import read_json, write_json, write_text
 from expectations.storage.datasets import current_folder
 from expectations.storage.hashes import file_hash, fingerprint
-from orchestration.pipeline.data import Made, snapshots_folder
+from orchestration.pipeline.data import StepResult
 from orchestration.pipeline.workspace import Workspace
 
-if TYPE_CHECKING:
-    from serving.release.deployment import Deployed
 
-
-def train(workspace: Workspace, *, full: bool = False) -> Made:
+def train(workspace: Workspace, *, full: bool = False) -> StepResult:
     """Fit a bundle to the current examples, or take the one that was fitted to them.
 
     It begins with the model that serves now, if that fits; from scratch where it does not, or where `full`.
@@ -35,7 +31,7 @@ def train(workspace: Workspace, *, full: bool = False) -> Made:
     known = read_json(pointer) if pointer.exists() else {}
     wanted = known.get("version") == version and not (full and known.get("warm_starts"))
     if wanted and _is_whole(workspace.home.bundles / known["bundle"]):
-        return Made(folder=workspace.home.bundles / known["bundle"], facts=known, made=False)
+        return StepResult(folder=workspace.home.bundles / known["bundle"], facts=known, created=False)
     result = fit(
         examples,
         recipe,
@@ -57,7 +53,7 @@ def train(workspace: Workspace, *, full: bool = False) -> Made:
     }
     write_json(pointer, facts)
     shutil.rmtree(folder / "checkpoints" / version, ignore_errors=True)
-    return Made(folder=result.bundle, facts=facts, made=True)
+    return StepResult(folder=result.bundle, facts=facts, created=True)
 
 
 def trained_bundle(workspace: Workspace) -> tuple[Path, Manifest, str]:
@@ -117,45 +113,17 @@ def evaluate(workspace: Workspace) -> tuple[dict[str, Any], bool]:
     return found, True
 
 
-def judge(workspace: Workspace) -> GateDecision:
-    """The gate's verdict on the trained bundle, written down for that very hash."""
-    from training.evaluation.gate import decide as rule
+def decide(workspace: Workspace) -> GateDecision:
+    """The gate's decision on the trained bundle, written down for that very hash."""
+    from training.evaluation.gate import decide as apply_rules
     from training.evaluation.gate import read_rules
 
     _, _, digest = trained_bundle(workspace)
     evaluation = read_json(workspace.home.evaluations / f"{digest}.json")
     rules = read_rules(workspace.gate_rules)
-    decision = rule(evaluation, rules, digest)
+    decision = apply_rules(evaluation, rules, digest)
     write_gate_decision(workspace.home.gate_decisions, decision)
     return decision
-
-
-def deploy(workspace: Workspace) -> "Deployed":
-    """Deploy the bundle that was trained last, if the gate approved that very bundle.
-
-    Where it did not, the model that serves goes on, with today's features.
-    """
-    from expectations.errors import RejectedError
-    from serving.release.deployment import DeploymentContext, refresh
-    from serving.release.deployment import deploy as put_into_service
-
-    bundle, _, _ = trained_bundle(workspace)
-    snapshots, folder = snapshots_folder(workspace), workspace.home.deployment.parent
-    context = DeploymentContext(
-        source=workspace.source_path,
-        snapshots=snapshots,
-        online_store=workspace.store_settings().online_path,
-        horizon=datetime.fromisoformat(read_json(snapshots / "facts.json")["horizon"]),
-    )
-    try:
-        return put_into_service(
-            bundle, gate_decisions=workspace.home.gate_decisions, deployment=folder, context=context
-        )
-    except RejectedError:
-        serving = read_json(workspace.home.deployment) if workspace.home.deployment.exists() else {}
-        if serving.get("project") == workspace.source().name:
-            refresh(folder, context)
-        raise
 
 
 def _is_whole(bundle: Path) -> bool:

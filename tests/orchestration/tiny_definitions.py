@@ -25,7 +25,7 @@ def enough_rows() -> dg.AssetCheckResult:
 
 
 @dg.asset(deps=[landed])
-def judged() -> None:
+def evaluated() -> None:
     if os.environ.get("TINY_FAIL"):
         raise ValueError("table orders has 3 rows too many; remove them")
     report = Path(os.environ["RECOMMENDER_HOME"]) / "reports" / "latest.json"
@@ -35,7 +35,7 @@ def judged() -> None:
 
 
 defs = dg.Definitions(
-    assets=[landed, judged],
+    assets=[landed, evaluated],
     asset_checks=[enough_rows],
     jobs=[dg.define_asset_job("recommender")],
     executor=dg.multiprocess_executor,

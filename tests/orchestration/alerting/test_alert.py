@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from expectations.errors import SettingError, TransientError
-from orchestration.alerting.alert import SLACK_BLOCKS, Alert, AlertSettings, send, slack_message
+from orchestration.alerting.alert import Alert
+from orchestration.alerting.channels import SLACK_BLOCKS, AlertSettings, send, slack_message
 from tests.orchestration.ports import free_port
 
 ALERT = Alert(
@@ -95,7 +96,7 @@ def test_one_failing_channel_does_not_stop_the_other(webhook, mail):
 
 
 def test_without_settings_alerts_go_to_the_log(caplog):
-    with caplog.at_level(logging.WARNING, logger="orchestration.alerting.alert"):
+    with caplog.at_level(logging.WARNING, logger="orchestration.alerting.channels"):
         send([ALERT], AlertSettings.from_environment({}))
         send([], AlertSettings.from_environment({}))
     (record,) = caplog.records

@@ -1,4 +1,4 @@
-"""The services of `make up`, on a shop whose data are broken: the schedule ticks, the run stops, the bell rings."""
+"""The services of `make up`, on a shop whose data are broken: the schedule ticks, the run stops, alerts are sent."""
 
 import os
 import time
@@ -48,7 +48,7 @@ def _runs(port):
     return reply.json()["data"]["runsOrError"]["results"]
 
 
-def test_a_scheduled_run_on_broken_data_rings_the_bell(source, tmp_path, webhook, mail):
+def test_a_scheduled_run_on_broken_data_sends_alerts(source, tmp_path, webhook, mail):
     home, ui, api = Home(root=tmp_path / "home"), free_port(), free_port()
     environ = {
         **os.environ,

@@ -191,7 +191,7 @@ def test_a_run_tells_its_steps_and_a_failing_one_plainly(home):
         failing = {**environment, "TINY_FAIL": "1"}
         failed = run_job(home, failing, definitions=TINY, job="recommender", stream=stream)
         assert not failed.succeeded
-        assert failed.failures == {"judged": "ValueError: table orders has 3 rows too many; remove them"}
+        assert failed.failures == {"evaluated": "ValueError: table orders has 3 rows too many; remove them"}
 
 
 @pytest.mark.slow
@@ -200,7 +200,7 @@ def test_plain_dagster_works_on_the_same_instance(home, capfd):
         home=home, postgres=PostgresSettings(port=free_port()), environ=dict(os.environ)
     )
     assert commands.execute(context, ["dagster", "asset", "list", "-m", TINY]) == 0
-    assert capfd.readouterr().out.split() == ["judged", "landed"]
+    assert capfd.readouterr().out.split() == ["evaluated", "landed"]
     assert commands.execute(context, ["sh", "-c", "exit 7"]) == 7
     with pytest.raises(ServiceError, match="no program dagstre"):
         commands.execute(context, ["dagstre"])
@@ -260,13 +260,13 @@ def test_the_demo_runs_asks_for_three_households_and_leaves_nothing_running(home
     ]
     assert "because bought coffee" in out
     assert out.index("household 3") < out.index("0.7500") < out.index("make up")
-    assert "✓ judged" in err
+    assert "✓ evaluated" in err
     assert all("not running" in line for line in context.stack(ports).status())
 
     failing = dataclasses.replace(context, environ={**os.environ, "TINY_FAIL": "1"})
     assert commands.run(failing, None) == 1
     out, err = capfd.readouterr()
-    assert "judged failed: ValueError: table orders has 3 rows too many; remove them" in err
+    assert "evaluated failed: ValueError: table orders has 3 rows too many; remove them" in err
     assert "auc" not in out.lower()  # the last run's table is not shown for this one
 
 

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from expectations.errors import RejectedError
-from orchestration.assets.model import searched_recipe
+from orchestration.assets.training import searched_recipe
 from orchestration.definitions import ASSETS
 from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings, running
-from orchestration.pipeline.model import deploy, train
+from orchestration.pipeline.model import train
+from orchestration.pipeline.release import deploy
 from orchestration.resources import WorkspaceResource
 from tests.features import small_shop
 from tests.orchestration.ports import free_port
@@ -64,7 +65,7 @@ calibration_share = 100.0
 slice_auc = 0.0
 """
 STRICT = "popularity_margin = 0.99\n"
-FIGURES = {
+METRICS = {
     "auc",
     "average_precision",
     "log_loss",
@@ -136,7 +137,7 @@ def test_the_report_has_what_scripts_read(workspace, first_run):
     assert first_run.success
     report = json.loads(workspace.workspace().home.report.read_text())
     for scorer in ("before", "test", "baseline"):
-        assert set(report[scorer]) >= FIGURES
+        assert set(report[scorer]) >= METRICS
     assert report["test"]["num_exposures"] == report["baseline"]["num_exposures"] > 100
     assert report["gate"]["approved"] is True
     assert {"rule", "value", "bound", "passed"} <= set(report["gate"]["rules"][0])
@@ -225,7 +226,7 @@ def test_a_retraining_begins_with_the_model_that_serves(workspace, later, first_
     assert result.success
     assert _metadata(result, "model_bundle")["start"] == f"from champion {serving[:12]}, warm start 1 of 4"
     assert json.loads(workspace.workspace().home.deployment.read_text())["bundle"] != serving
-    assert train(later.workspace()).made is False
+    assert train(later.workspace()).created is False
 
 
 def test_a_full_retraining_is_done_on_request(later):
@@ -234,7 +235,7 @@ def test_a_full_retraining_is_done_on_request(later):
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(assets, resources={"workspace": later}, instance=instance, run_config=config)
     assert _metadata(result, "model_bundle")["start"] == "from scratch"
-    assert train(later.workspace()).made is False  # on the same examples, the full one stays
+    assert train(later.workspace()).created is False  # on the same examples, the full one stays
 
 
 def test_a_search_leaves_a_recipe_that_trainings_take(later):

@@ -1,4 +1,4 @@
-"""Ingestion and validation: a shop's tables land, and what keeps their contract goes on."""
+"""Validation: the landed rows that keep their contract, and one check result for each severity of rule."""
 
 from collections.abc import Iterator
 
@@ -6,10 +6,9 @@ import dagster as dg
 
 from expectations.contracts.shop_tables import CONTRACTS
 from orchestration.assets import metadata
-from orchestration.assets.failures import told_apart
+from orchestration.assets.failures import translate_errors
 from orchestration.resources import WorkspaceResource
 
-OWNERS = ["team:recommendations"]
 CRITICAL, WARNING = "critical_rules", "warning_rules"
 MAX_SAMPLES = 5
 
@@ -17,47 +16,6 @@ MAX_SAMPLES = 5
 def checked_key(table: str) -> str:
     """Name of the asset of a table's checked rows."""
     return f"checked_{table}"
-
-
-@dg.multi_asset(
-    name="ingestion",
-    group_name="ingestion",
-    specs=[
-        dg.AssetSpec(
-            name,
-            description=f"{contract.grain[0].upper()}{contract.grain[1:]}, as the shop brings it, in the "
-            f"contract's types{'' if contract.required else '; optional'}. Rows that cannot be read are in quarantine.",
-            kinds={"parquet", "duckdb"},
-            owners=OWNERS,
-            tags={"layer": "landed"},
-        )
-        for name, contract in CONTRACTS.items()
-    ],
-)
-def landed_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]:
-    """Land the six tables of the source."""
-    from orchestration.pipeline import data as steps
-
-    with told_apart():
-        landed = steps.ingest(workspace.workspace())
-    for name in CONTRACTS:
-        if name not in landed:
-            yield dg.MaterializeResult(
-                asset_key=name, metadata={"rows": 0, "note": "not brought by this source"}
-            )
-            continue
-        table = landed[name]
-        yield dg.MaterializeResult(
-            asset_key=name,
-            data_version=dg.DataVersion(table.version),
-            metadata={
-                "dagster/row_count": table.num_rows,
-                "rejected_rows": table.num_rejected,
-                "unchanged": not table.written,
-                "folder": dg.MetadataValue.path(table.folder),
-                "preview": metadata.preview(table.folder),
-            },
-        )
 
 
 @dg.multi_asset(
@@ -70,7 +28,7 @@ def landed_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult
             description=f"{contract.grain[0].upper()}{contract.grain[1:]} that keeps its contract: `{name}` "
             "without the rows that broke a critical rule, which are in quarantine with their reason.",
             kinds={"greatexpectations", "parquet"},
-            owners=OWNERS,
+            owners=metadata.OWNERS,
             tags={"layer": "checked"},
         )
         for name, contract in CONTRACTS.items()
@@ -88,7 +46,7 @@ def checked_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResul
     """Check every landed table against its contract, its distributions and the other tables."""
     from orchestration.pipeline import data as steps
 
-    with told_apart():
+    with translate_errors():
         reports = steps.validate(workspace.workspace())
     for name in CONTRACTS:
         yield _checked(name, reports.get(name))
@@ -131,7 +89,7 @@ def _check_result(report, severity: str, name: str) -> dg.AssetCheckResult:  # t
             "rule": c.rule,
             "passed": c.passed,
             "rows": c.num_failed,
-            "share": c.share_failed,
+            "fraction": c.share_failed,
             "tolerated": c.bound,
         }
         for c in checks
