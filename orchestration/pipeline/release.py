@@ -25,7 +25,7 @@ def deploy(workspace: Workspace) -> "Deployed":
     snapshots, folder = snapshots_folder(workspace), workspace.home.deployment.parent
     context = DeploymentContext(
         source=workspace.source_path,
-        snapshots=snapshots,
+        feature_rows=snapshots,
         online_store=workspace.store_settings().online_path,
         horizon=datetime.fromisoformat(read_json(snapshots / "facts.json")["horizon"]),
     )

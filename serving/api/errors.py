@@ -16,7 +16,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 FIRST_ERROR = 400
 
 
-class PlainErrors:
+class ErrorMiddleware:
     """ASGI middleware.
 
     Args:
@@ -48,13 +48,13 @@ class PlainErrors:
 
     async def _reply(self, held: list[Message], send: Send) -> None:
         start, body = held[0], b"".join(message.get("body", b"") for message in held[1:])
-        body = self._sentence(body)
+        body = self._error_body(body)
         headers = [(k, v) for k, v in start["headers"] if k not in (b"content-length", b"content-type")]
         headers += [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
         await send({**start, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _sentence(self, body: bytes) -> bytes:
+    def _error_body(self, body: bytes) -> bytes:
         try:
             found = json.loads(body)
         except ValueError:
@@ -65,18 +65,18 @@ class PlainErrors:
             found = {"error": str(found)}
         detail = found.get("detail")
         if isinstance(detail, list) and detail:
-            found = {"error": "; ".join(self._one(one) for one in detail)}
+            found = {"error": "; ".join(self._detail_text(part) for part in detail)}
         return json.dumps(found, ensure_ascii=False).encode()
 
-    def _one(self, detail: Mapping[str, Any]) -> str:
+    def _detail_text(self, detail: Mapping[str, Any]) -> str:
         where = ".".join(str(part) for part in detail.get("loc", ()))
-        kind, said = detail.get("type"), str(detail.get("msg", "")).removeprefix("Value error, ")
+        kind, message = detail.get("type"), str(detail.get("msg", "")).removeprefix("Value error, ")
         if kind == "extra_forbidden":
             return f"unknown field {where!r}; known: {', '.join(self.fields)}"
         if kind == "missing":
             return f"field {where!r} is missing; give it"
         if kind == "json_invalid":
-            return f"the body is not JSON: {said.removeprefix('Invalid JSON: ')}"
+            return f"the body is not JSON: {message.removeprefix('Invalid JSON: ')}"
         if not where:
-            return f"the body: {said}; send a JSON object"
-        return f"{where}: {said}"
+            return f"the body: {message}; send a JSON object"
+        return f"{where}: {message}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from expectations.errors import RecommenderError, TransientError
 from serving.ranking.ranker import Ranker
-from serving.release.pointer import Pointer
+from serving.release.pointer import DeploymentPointer
 
 logger = logging.getLogger(__name__)
 
@@ -22,38 +22,41 @@ RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class LoadedDeployment:
     """A loaded deployment: the two belong together."""
 
-    pointer: Pointer
+    pointer: DeploymentPointer
     ranker: Ranker
 
 
-class Swap:
+class HotSwap:
     """Holds the served model and follows the pointer.
 
     Args:
         pointer: path of the deployment's `current.json`.
         load: makes a ranker of a pointer; may take seconds.
-        loaded: called after every replacement.
+        on_load: called after every replacement.
     """
 
     def __init__(
-        self, pointer: Path, load: Callable[[Pointer], Ranker], loaded: Callable[[Served], None]
+        self,
+        pointer: Path,
+        load: Callable[[DeploymentPointer], Ranker],
+        on_load: Callable[[LoadedDeployment], None],
     ) -> None:
-        self._path, self._load, self._loaded = pointer, load, loaded
-        self._served: Served | None = None
+        self._path, self._load, self._on_load = pointer, load, on_load
+        self._current: LoadedDeployment | None = None
         self._seen: bytes | None = None
         self._stamp: tuple[int, int, int] | None = None
         self._wait = 0.0
         self._problem = f"no model is deployed: {pointer} is not there; run the pipeline (make run)"
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="deployment", daemon=True)
+        self._thread = threading.Thread(target=self._poll_until_stopped, name="deployment", daemon=True)
 
     @property
-    def served(self) -> Served | None:
+    def loaded(self) -> LoadedDeployment | None:
         """The model that serves, or None. Read it once a request."""
-        return self._served
+        return self._current
 
     @property
     def problem(self) -> str:
@@ -89,16 +92,16 @@ class Swap:
 
     def _absent(self, error: OSError) -> None:
         self._stamp = None
-        if self._served is None and not isinstance(error, FileNotFoundError):
+        if self._current is None and not isinstance(error, FileNotFoundError):
             self._problem = f"{self._path} cannot be read ({error}); correct its permissions"
 
     def _replace(self) -> bool:
         self._wait = 0.0
         try:
-            pointer = Pointer.read(self._path)
+            pointer = DeploymentPointer.read(self._path)
             if pointer is None:
                 return False
-            served = Served(pointer=pointer, ranker=self._load(pointer))
+            loaded = LoadedDeployment(pointer=pointer, ranker=self._load(pointer))
         except RecommenderError as error:
             self._refuse(str(error), again=isinstance(error, TransientError))
             return False
@@ -108,18 +111,18 @@ class Swap:
                 f"the deployment cannot be loaded ({type(error).__name__}); see the log, deploy again"
             )
             return False
-        self._served, self._problem = served, ""
-        self._loaded(served)
+        self._current, self._problem = loaded, ""
+        self._on_load(loaded)
         logger.info("bundle %s serves", pointer.bundle[:12])
         return True
 
     def _refuse(self, problem: str, *, again: bool = False) -> None:
         if problem != self._problem:
-            goes_on = f"; bundle {self._served.pointer.bundle[:12]} goes on" if self._served else ""
+            goes_on = f"; bundle {self._current.pointer.bundle[:12]} goes on" if self._current else ""
             logger.error("%s%s", problem, goes_on)
         self._problem = problem
         self._wait = RETRY_SECONDS if again else 0.0
 
-    def _follow(self) -> None:
+    def _poll_until_stopped(self) -> None:
         while not self._stop.wait(self._wait or POLL_SECONDS):
             self.poll()

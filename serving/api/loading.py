@@ -13,10 +13,10 @@ from features.online.reader import DecisionRequest, OnlineFeatures
 from features.store.client import StoreSettings, open_store
 from features.views.shop import COLD_START_USER
 from serving.ranking.ranker import Ranker
-from serving.release.pointer import Pointer
+from serving.release.pointer import DeploymentPointer
 
 
-def load_ranker(pointer: Pointer, registry_url: str) -> Ranker:
+def load_ranker(pointer: DeploymentPointer, registry_url: str) -> Ranker:
     """Load what a pointer names and rank once with it, so that it serves or is refused as a whole.
 
     Args:
@@ -41,13 +41,13 @@ def load_ranker(pointer: Pointer, registry_url: str) -> Ranker:
         )
     source = read_source(Path(pointer.source))
     ranker = Ranker(predictor, _features(pointer, registry_url, source), source=source)
-    _try(ranker, pointer)
+    _smoke_test(ranker, pointer)
     return ranker
 
 
-def _features(pointer: Pointer, registry_url: str, source: Source) -> OnlineFeatures:
-    online_store, snapshots = Path(pointer.online_store), Path(pointer.snapshots)
-    for path in (online_store, snapshots):
+def _features(pointer: DeploymentPointer, registry_url: str, source: Source) -> OnlineFeatures:
+    online_store, feature_rows = Path(pointer.online_store), Path(pointer.feature_rows)
+    for path in (online_store, feature_rows):
         if not path.exists():
             raise SettingError(f"{path} is not there, but the deployment names it; build the features again")
     settings = StoreSettings(project=pointer.project, registry_url=registry_url, online_path=online_store)
@@ -56,47 +56,47 @@ def _features(pointer: Pointer, registry_url: str, source: Source) -> OnlineFeat
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental
-            return OnlineFeatures(open_store(settings), snapshots, source)
+            return OnlineFeatures(open_store(settings), feature_rows, source)
     except OperationalError:  # its message has the address
         raise TransientError(
             "the Feast registry's database does not answer; is Postgres up? (make up)"
         ) from None
 
 
-def _try(ranker: Ranker, pointer: Pointer) -> None:
+def _smoke_test(ranker: Ranker, pointer: DeploymentPointer) -> None:
     """Rank one candidate: features that the model wants and are not there show up here, not in a request."""
     items = ranker.features.catalogue.items
     endless = items["valid_until"].isna() | items["valid_from"].isna()
     shown = items[endless | (items["valid_until"] > items["valid_from"])]
     if shown.empty:
         raise SettingError(
-            f"none of the {len(items)} candidates in {pointer.snapshots} may ever be shown; correct "
+            f"none of the {len(items)} candidates in {pointer.feature_rows} may ever be shown; correct "
             "valid_from and valid_until of the items"
         )
     item = shown.iloc[0]
-    moment = default_moment(pointer)
+    as_of = default_as_of(pointer)
     if not pd.isna(item["valid_from"]):
-        moment = item["valid_from"].to_pydatetime()
+        as_of = item["valid_from"].to_pydatetime()
     elif not pd.isna(item["valid_until"]):
-        moment = min(moment, item["valid_until"].to_pydatetime() - timedelta(seconds=1))
+        as_of = min(as_of, item["valid_until"].to_pydatetime() - timedelta(seconds=1))
     decision_request = DecisionRequest(
         user_id=COLD_START_USER,
         scenario=str(item["kind"]),
-        moment=moment,
+        moment=as_of,
         context={},
         candidates=[str(shown.index[0])],
     )
     ranker.recommend(decision_request, 1)
 
 
-def default_moment(pointer: Pointer) -> datetime:
+def default_as_of(pointer: DeploymentPointer) -> datetime:
     """The time of a request that names none, naive UTC."""
     if pointer.clock == "data":
         return datetime.fromisoformat(pointer.horizon)
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def settle() -> None:
+def freeze_loaded() -> None:
     """Set what is loaded apart from the garbage collector, which else stops a request for 60 ms now and then."""
     gc.unfreeze()
     gc.collect()

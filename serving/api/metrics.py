@@ -29,7 +29,7 @@ class Metrics:
         self.deployments: Any = Counter("recommender_deployments", "deployments loaded by this worker")
         self._last = ""
 
-    def serves(self, bundle: str) -> None:
+    def bundle_loaded(self, bundle: str) -> None:
         """Note that a bundle has been loaded and serves from now on."""
         if self._last and self._last != bundle:
             self.bundle.labels(bundle=self._last).set(0)
@@ -37,14 +37,14 @@ class Metrics:
         self.deployments.inc()
         self._last = bundle
 
-    def answered(self, scenario: str, *, cold_start: bool, seconds: float, shown: int) -> None:
+    def request_served(self, scenario: str, *, cold_start: bool, seconds: float, shown: int) -> None:
         """Note a list that was served."""
         labels = {"scenario": scenario, "cold_start": str(cold_start).lower()}
         self.requests.labels(**labels, status="200").inc()
         self.seconds.labels(**labels).observe(seconds)
         self.candidates.labels(scenario=scenario).inc(shown)
 
-    def refused(self, scenario: str, status: int) -> None:
+    def request_refused(self, scenario: str, status: int) -> None:
         """Note a request that got no list."""
         self.requests.labels(scenario=scenario, cold_start="", status=str(status)).inc()
 

@@ -11,11 +11,11 @@ MAX_ITEMS = 100
 FIRST_YEAR, LAST_YEAR = 1971, 2200
 
 Scenario = Literal["campaign", "product", "content", "ad", "search", "customer_service"]
-Words = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
+QueryText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-def _moment(value: Any) -> Any:
+def _iso_8601(value: Any) -> Any:
     """Text only: a bare number would be read as seconds since 1970."""
     if value is None or isinstance(value, datetime):
         return value
@@ -24,10 +24,10 @@ def _moment(value: Any) -> Any:
     return value
 
 
-def _in_range(moment: datetime | None) -> datetime | None:
-    if moment is not None and not FIRST_YEAR <= moment.year < LAST_YEAR:
-        raise ValueError(f"the year is {moment.year}; give a time from {FIRST_YEAR} to {LAST_YEAR - 1}")
-    return moment
+def _in_range(as_of: datetime | None) -> datetime | None:
+    if as_of is not None and not FIRST_YEAR <= as_of.year < LAST_YEAR:
+        raise ValueError(f"the year is {as_of.year}; give a time from {FIRST_YEAR} to {LAST_YEAR - 1}")
+    return as_of
 
 
 class Context(BaseModel):
@@ -41,10 +41,10 @@ class Context(BaseModel):
     occasion: str | None = Field(
         default=None, description="festival, season or situation", examples=["christmas"]
     )
-    time: Annotated[datetime | None, BeforeValidator(_moment), AfterValidator(_in_range)] = Field(
+    time: Annotated[datetime | None, BeforeValidator(_iso_8601), AfterValidator(_in_range)] = Field(
         default=None,
-        description="the moment to decide for, ISO 8601; without a zone it is UTC. Left out: now, or the "
-        "last moment of the data if the source's clock says so",
+        description="the time to decide for, ISO 8601; without a zone it is UTC. Left out: now, or the "
+        "last time of the data if the source's clock says so",
         examples=["2017-12-01T09:30:00Z"],
     )
 
@@ -62,7 +62,7 @@ class RecommendRequest(BaseModel):
     user_id: Name = Field(description="the shopper; one never seen before is served too", examples=["1"])
     scenario: Scenario = Field(default="campaign", description="where in the shop", examples=["campaign"])
     context: Context = Field(default_factory=Context, description="where and when")
-    query: Words | None = Field(
+    query: QueryText | None = Field(
         default=None, description="search query or utterance, if any", examples=["something for breakfast"]
     )
     candidates: Annotated[list[Name], Field(min_length=1, max_length=1000)] | None = Field(
@@ -71,17 +71,17 @@ class RecommendRequest(BaseModel):
     )
     k: int = Field(default=10, ge=1, le=MAX_ITEMS, description="how many items at most", examples=[3])
 
-    def decision_request(self, default: datetime) -> DecisionRequest:
+    def decision_request(self, default_as_of: datetime) -> DecisionRequest:
         """The request as the features understand it.
 
         Args:
-            default: moment of a request that names none, naive UTC.
+            default_as_of: the time of a request that names none, naive UTC.
         """
         given = self.context.model_dump(exclude={"time"}, exclude_none=True)
         return DecisionRequest(
             user_id=self.user_id,
             scenario=self.scenario,
-            moment=_naive_utc(self.context.time) if self.context.time else default,
+            moment=_naive_utc(self.context.time) if self.context.time else default_as_of,
             context=given,
             query=self.query or None,
             candidates=self.candidates,
@@ -110,7 +110,7 @@ class RecommendReply(BaseModel):
     user_id: str = Field(description="as asked")
     scenario: str = Field(description="as asked")
     bundle: str = Field(description="hash of the model that decided")
-    moment: str = Field(description="the time that was decided for, ISO 8601, UTC")
+    as_of: str = Field(description="the time that was decided for, ISO 8601, UTC")
     cold_start: bool = Field(description="nothing is known of this shopper: only the items were judged")
     items: list[RankedItem] = Field(description="at most k items, best first")
     skipped: dict[str, str] = Field(description="candidates that may not be shown at that time, and why")
@@ -122,5 +122,5 @@ class ErrorReply(BaseModel):
     error: str
 
 
-def _naive_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+def _naive_utc(as_of: datetime) -> datetime:
+    return as_of.astimezone(UTC).replace(tzinfo=None) if as_of.tzinfo else as_of

@@ -19,9 +19,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from expectations.errors import RecommenderError, RequestError, SettingError
-from serving.api.errors import PlainErrors
-from serving.api.hot_swap import Served, Swap
-from serving.api.loading import default_moment, load_ranker, settle
+from serving.api.errors import ErrorMiddleware
+from serving.api.hot_swap import HotSwap, LoadedDeployment
+from serving.api.loading import default_as_of, freeze_loaded, load_ranker
 from serving.api.metrics import metrics
 from serving.api.schema import RecommendReply, RecommendRequest
 from serving.release.pointer import CURRENT
@@ -68,7 +68,7 @@ class ServiceSettings:
     envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],
 )
 class Recommender:
-    """Decides for each shopper and moment which campaigns to show, and says why."""
+    """Decides for each shopper and time which campaigns to show, and says why."""
 
     def __init__(self) -> None:
         import torch
@@ -78,34 +78,34 @@ class Recommender:
             1
         )  # a list is small: on a busy machine a second thread makes it 10 times slower
         self._metrics = metrics()
-        self._swap = Swap(settings.pointer, lambda p: load_ranker(p, settings.registry_url), self._loaded)
+        self._swap = HotSwap(settings.pointer, lambda p: load_ranker(p, settings.registry_url), self._on_load)
         self._swap.start()
 
     @bentoml.api(output_spec=RecommendReply)
     def recommend(self, request: RecommendRequest, /) -> Any:
-        """Rank what may be shown to a shopper at a moment, best first, with the reasons.
+        """Rank what may be shown to a shopper at a time, best first, with the reasons.
 
         Errors are {"error": "…"}: 400 for a request that names something unknown or not valid at its time,
         503 while no approved model is deployed.
         """
-        served = self._swap.served
-        if served is None:
-            self._metrics.refused(request.scenario, 503)
+        loaded = self._swap.loaded
+        if loaded is None:
+            self._metrics.request_refused(request.scenario, 503)
             return JSONResponse({"error": self._swap.problem}, status_code=503)
         try:
-            return JSONResponse(self._decide(served, request))
+            return JSONResponse(self._reply(loaded, request))
         except RequestError as error:
-            self._metrics.refused(request.scenario, 400)
+            self._metrics.request_refused(request.scenario, 400)
             return JSONResponse({"error": str(error)}, status_code=400)
         except RecommenderError:
-            self._metrics.refused(request.scenario, 500)
+            self._metrics.request_refused(request.scenario, 500)
             raise
 
-    def _decide(self, served: Served, request: RecommendRequest) -> dict[str, Any]:
+    def _reply(self, loaded: LoadedDeployment, request: RecommendRequest) -> dict[str, Any]:
         begun = time.perf_counter()
-        decision_request = request.decision_request(default_moment(served.pointer))
-        ranking = served.ranker.recommend(decision_request, request.k)
-        self._metrics.answered(
+        decision_request = request.decision_request(default_as_of(loaded.pointer))
+        ranking = loaded.ranker.recommend(decision_request, request.k)
+        self._metrics.request_served(
             request.scenario,
             cold_start=ranking.cold_start,
             seconds=time.perf_counter() - begun,
@@ -115,19 +115,19 @@ class Recommender:
             "decision_id": str(uuid.uuid4()),
             "user_id": request.user_id,
             "scenario": request.scenario,
-            "bundle": served.pointer.bundle,
-            "moment": decision_request.moment.replace(tzinfo=UTC).isoformat(),
+            "bundle": loaded.pointer.bundle,
+            "as_of": decision_request.moment.replace(tzinfo=UTC).isoformat(),
             "cold_start": ranking.cold_start,
             "items": [asdict(item) for item in ranking.items],
             "skipped": dict(ranking.skipped),
         }
 
-    def _loaded(self, served: Served) -> None:
-        self._metrics.serves(served.pointer.bundle)
-        settle()
+    def _on_load(self, loaded: LoadedDeployment) -> None:
+        self._metrics.bundle_loaded(loaded.pointer.bundle)
+        freeze_loaded()
 
     def __is_ready__(self) -> bool:
-        if self._swap.served is None:
+        if self._swap.loaded is None:
             raise HTTPException(status_code=503, detail=self._swap.problem)
         return True
 
@@ -138,4 +138,4 @@ class Recommender:
 
 
 _service: Any = Recommender  # the decorator makes a BentoML service of the class
-_service.add_asgi_middleware(PlainErrors, fields=tuple(RecommendRequest.model_fields))
+_service.add_asgi_middleware(ErrorMiddleware, fields=tuple(RecommendRequest.model_fields))

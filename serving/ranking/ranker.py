@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranked:
+class RankedCandidate:
     """One item of a list.
 
     Attributes:
@@ -40,7 +40,7 @@ class Ranked:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """An answered request.
+    """A request's result.
 
     Attributes:
         items: best first.
@@ -48,7 +48,7 @@ class Ranking:
         skipped: candidates that may not be shown, with the reason.
     """
 
-    items: Sequence[Ranked]
+    items: Sequence[RankedCandidate]
     cold_start: bool
     skipped: Mapping[str, str]
 
@@ -84,15 +84,15 @@ class Ranker:
         self._check_context(decision_request.context)
         scoring_batch = self.features.scoring_batch(decision_request)
         scores = self.score(scoring_batch)
-        best = self._best(scoring_batch, scores, k)
+        top_k = self._top_k(scoring_batch, scores, k)
         return Ranking(
-            items=self._ranked(scoring_batch, scores, best),
+            items=self._ranked(scoring_batch, scores, top_k),
             cold_start=not scoring_batch.known,
             skipped=dict(scoring_batch.skipped),
         )
 
     def score(self, scoring_batch: ScoringBatch) -> "Scores":
-        """What the model says of every candidate of a meeting."""
+        """What the model says of every candidate of a scoring batch."""
         from training.data.interaction_history import InteractionHistory
 
         history = InteractionHistory(
@@ -116,7 +116,7 @@ class Ranker:
                 raise RequestError(f"context.{name} is {value!r}; give words")
 
     @staticmethod
-    def _best(scoring_batch: ScoringBatch, scores: "Scores", k: int) -> np.ndarray:
+    def _top_k(scoring_batch: ScoringBatch, scores: "Scores", k: int) -> np.ndarray:
         logits = scores.text_logit.astype(np.float64) + scores.tabular_logit
         broken = np.flatnonzero(~np.isfinite(logits))
         if len(broken):
@@ -127,26 +127,28 @@ class Ranker:
             )
         return np.lexsort((np.array(scoring_batch.item_ids), -logits))[:k]
 
-    def _ranked(self, scoring_batch: ScoringBatch, scores: "Scores", best: np.ndarray) -> list[Ranked]:
-        names, contributions = self.predictor.explain_g(scoring_batch.rows.iloc[best])
-        lead = np.maximum(scores.text_logit, scores.text_logit - np.median(scores.text_logit))
+    def _ranked(
+        self, scoring_batch: ScoringBatch, scores: "Scores", top_k: np.ndarray
+    ) -> list[RankedCandidate]:
+        names, contributions = self.predictor.explain_g(scoring_batch.rows.iloc[top_k])
+        text_advantage = np.maximum(scores.text_logit, scores.text_logit - np.median(scores.text_logit))
         return [
-            Ranked(
-                item_id=scoring_batch.item_ids[at],
-                text=scoring_batch.texts[at],
-                position=place + 1,
-                probability=float(scores.probability[at]),
-                text_logit=float(scores.text_logit[at]),
-                tabular_logit=float(scores.tabular_logit[at]),
+            RankedCandidate(
+                item_id=scoring_batch.item_ids[candidate],
+                text=scoring_batch.texts[candidate],
+                position=rank + 1,
+                probability=float(scores.probability[candidate]),
+                text_logit=float(scores.text_logit[candidate]),
+                tabular_logit=float(scores.tabular_logit[candidate]),
                 reasons=reasons(
                     scoring_batch,
-                    at,
-                    text_logit=float(lead[at]),
-                    attention=scores.attention[at],
+                    candidate,
+                    text_logit=float(text_advantage[candidate]),
+                    attention=scores.attention[candidate],
                     names=names,
-                    contributions=contributions[place],
+                    contributions=contributions[rank],
                     history_days=self.history_days,
                 ),
             )
-            for place, at in enumerate(best.tolist())
+            for rank, candidate in enumerate(top_k.tolist())
         ]

@@ -19,13 +19,13 @@ class Sentence:
 
     Attributes:
         theme: features of one theme say nearly the same.
-        says: for a value above 0.
+        text: for a value above 0.
         zero: for 0; None: nothing can be said.
         unknown: for NaN; None: nothing can be said.
     """
 
     theme: str
-    says: str
+    text: str
     zero: str | None = None
     unknown: str | None = None
 
@@ -44,7 +44,7 @@ _COVERED: Mapping[str, str] = MappingProxyType(
 )
 """What a candidate covers, at each level of `features.views.shop.LEVELS`."""
 
-_KEYS: Mapping[str, str] = MappingProxyType(
+_COUNTED: Mapping[str, str] = MappingProxyType(
     {
         "item": "products",
         "line": "product lines",
@@ -58,10 +58,10 @@ _KEYS: Mapping[str, str] = MappingProxyType(
 
 _THEMES: Mapping[str, str] = MappingProxyType(
     {
-        **dict.fromkeys(("item", "line"), "own items"),
-        **dict.fromkeys(("topic", "category"), "own topics"),
-        "brand": "own brands",
-        "department": "own departments",
+        **dict.fromkeys(("item", "line"), "user items"),
+        **dict.fromkeys(("topic", "category"), "user topics"),
+        "brand": "user brands",
+        "department": "user departments",
     }
 )
 
@@ -80,11 +80,11 @@ def _cross_sentences() -> dict[str, Sentence]:
             "days": f"last {{bought}} {covered} {{{name}_days:day}} ago",
             "first": f"has {{bought}} {covered} for {{{name}_first:day}} or longer",
             "matches": f"{{bought}} {{{name}_matches:kind}} of {covered} {_WINDOW}",
-            "affinity": f"often {{bought}} the {_KEYS[level]} that this {{noun}} has most of {_WINDOW}",
+            "affinity": f"often {{bought}} the {_COUNTED[level]} that this {{noun}} has most of {_WINDOW}",
         }
         for measure, words in says.items():
             zero = never if measure == "visits" else None
-            found[f"{name}_{measure}"] = Sentence(theme=_THEMES[level], says=words, zero=zero)
+            found[f"{name}_{measure}"] = Sentence(theme=_THEMES[level], text=words, zero=zero)
     return found
 
 
@@ -92,176 +92,178 @@ SENTENCES: Mapping[str, Sentence] = MappingProxyType(
     {
         **_cross_sentences(),
         "user_num_outcomes": Sentence(
-            theme="own answers",
-            says="answered {user_num_outcomes:n} of {user_num_exposures:n} earlier offers",
+            theme="user responses",
+            text="answered {user_num_outcomes:n} of {user_num_exposures:n} earlier offers",
             zero="has answered none of {user_num_exposures:n} earlier offers",
         ),
         "user_outcome_rate": Sentence(
-            theme="own answers",
-            says="answered {user_num_outcomes:n} of {user_num_exposures:n} earlier offers",
+            theme="user responses",
+            text="answered {user_num_outcomes:n} of {user_num_exposures:n} earlier offers",
         ),
         "user_days_since_outcome": Sentence(
-            theme="own answers",
-            says="last answered an offer {user_days_since_outcome:day} ago",
+            theme="user responses",
+            text="last answered an offer {user_days_since_outcome:day} ago",
             unknown="has not answered an offer before",
         ),
         "user_num_exposures": Sentence(
-            theme="own exposures",
-            says="was shown {user_num_exposures:offer} before",
+            theme="user exposures",
+            text="was shown {user_num_exposures:offer} before",
             zero="was not shown an offer before",
         ),
         "user_days_since_exposure": Sentence(
-            theme="own exposures",
-            says="was last shown an offer {user_days_since_exposure:day} ago",
+            theme="user exposures",
+            text="was last shown an offer {user_days_since_exposure:day} ago",
             unknown="was not shown an offer before",
         ),
         "user_num_purchases": Sentence(
-            theme="own activity", says=f"bought {{user_num_purchases:time}} {_WINDOW}"
+            theme="user activity", text=f"bought {{user_num_purchases:time}} {_WINDOW}"
         ),
         "user_sentiment": Sentence(
-            theme="own opinions",
-            says=f"judged things {{user_sentiment:+.2f}} (-1 to 1) in {{user_num_feedback:remark}} {_WINDOW}",
+            theme="user feedback",
+            text=f"judged things {{user_sentiment:+.2f}} (-1 to 1) in {{user_num_feedback:remark}} {_WINDOW}",
         ),
         "user_num_feedback": Sentence(
-            theme="own opinions", says=f"gave {{user_num_feedback:remark}} {_WINDOW}"
+            theme="user feedback", text=f"gave {{user_num_feedback:remark}} {_WINDOW}"
         ),
-        "user_amount": Sentence(theme="own activity", says=f"spent {{user_amount:.2f}} {_WINDOW}"),
+        "user_amount": Sentence(theme="user activity", text=f"spent {{user_amount:.2f}} {_WINDOW}"),
         "user_amount_30d": Sentence(
-            theme="own activity", says="spent {user_amount_30d:.2f} in the last 30 days"
+            theme="user activity", text="spent {user_amount_30d:.2f} in the last 30 days"
         ),
         "user_amount_per_session": Sentence(
-            theme="own activity", says="spends {user_amount_per_session:.2f} a visit"
+            theme="user activity", text="spends {user_amount_per_session:.2f} a visit"
         ),
         "user_num_sessions": Sentence(
-            theme="own activity", says=f"came on {{user_num_sessions:visit}} {_WINDOW}"
+            theme="user activity", text=f"came on {{user_num_sessions:visit}} {_WINDOW}"
         ),
         "user_num_sessions_30d": Sentence(
-            theme="own activity", says="came on {user_num_sessions_30d:visit} in the last 30 days"
+            theme="user activity", text="came on {user_num_sessions_30d:visit} in the last 30 days"
         ),
         "user_num_events": Sentence(
-            theme="own activity", says=f"acted {{user_num_events:time}} in the shop {_WINDOW}"
+            theme="user activity", text=f"acted {{user_num_events:time}} in the shop {_WINDOW}"
         ),
         "user_num_events_30d": Sentence(
-            theme="own activity", says="acted {user_num_events_30d:time} in the shop in the last 30 days"
+            theme="user activity", text="acted {user_num_events_30d:time} in the shop in the last 30 days"
         ),
-        "user_num_views": Sentence(theme="own activity", says=f"looked {{user_num_views:time}} {_WINDOW}"),
-        "user_num_clicks": Sentence(theme="own activity", says=f"clicked {{user_num_clicks:time}} {_WINDOW}"),
+        "user_num_views": Sentence(theme="user activity", text=f"looked {{user_num_views:time}} {_WINDOW}"),
+        "user_num_clicks": Sentence(
+            theme="user activity", text=f"clicked {{user_num_clicks:time}} {_WINDOW}"
+        ),
         "user_click_rate": Sentence(
-            theme="own activity", says="clicks on {user_click_rate:.1%} of what is looked at"
+            theme="user activity", text="clicks on {user_click_rate:.1%} of what is looked at"
         ),
         "user_dwell_seconds": Sentence(
-            theme="own activity", says=f"looked for {{user_dwell_seconds:second}} {_WINDOW}"
+            theme="user activity", text=f"looked for {{user_dwell_seconds:second}} {_WINDOW}"
         ),
         "user_days_since_event": Sentence(
-            theme="own activity", says="was last here {user_days_since_event:day} ago"
+            theme="user activity", text="was last here {user_days_since_event:day} ago"
         ),
         "user_days_since_purchase": Sentence(
-            theme="own activity",
-            says="last bought something {user_days_since_purchase:day} ago",
+            theme="user activity",
+            text="last bought something {user_days_since_purchase:day} ago",
         ),
         "user_num_coupons": Sentence(
-            theme="own coupons",
-            says=f"used a coupon {{user_num_coupons:time}} {_WINDOW}",
+            theme="user coupons",
+            text=f"used a coupon {{user_num_coupons:time}} {_WINDOW}",
             zero=f"has used no coupon {_WINDOW}",
         ),
         "user_num_coupons_30d": Sentence(
-            theme="own coupons", says="used a coupon {user_num_coupons_30d:time} in the last 30 days"
+            theme="user coupons", text="used a coupon {user_num_coupons_30d:time} in the last 30 days"
         ),
         "user_coupon_amount": Sentence(
-            theme="own coupons", says=f"saved {{user_coupon_amount:.2f}} with coupons {_WINDOW}"
+            theme="user coupons", text=f"saved {{user_coupon_amount:.2f}} with coupons {_WINDOW}"
         ),
         "user_days_since_coupon": Sentence(
-            theme="own coupons", says="last used a coupon {user_days_since_coupon:day} ago"
+            theme="user coupons", text="last used a coupon {user_days_since_coupon:day} ago"
         ),
         "user_coupon_rate": Sentence(
-            theme="own coupons", says="buys {user_coupon_rate:.1%} of all things with a coupon"
+            theme="user coupons", text="buys {user_coupon_rate:.1%} of all things with a coupon"
         ),
         "user_discount_rate": Sentence(
-            theme="own discounts", says="buys {user_discount_rate:.1%} of all things at a discount"
+            theme="user discounts", text="buys {user_discount_rate:.1%} of all things at a discount"
         ),
-        "user_known": Sentence(theme="own attributes", says="this shopper's attributes are known"),
+        "user_known": Sentence(theme="user attributes", text="this shopper's attributes are known"),
         "item_outcome_rate": Sentence(
-            theme="item answers",
-            says="showings of this {noun} are answered at a rate of {item_outcome_rate:.2%}",
+            theme="item responses",
+            text="showings of this {noun} are answered at a rate of {item_outcome_rate:.2%}",
         ),
         "item_num_outcomes": Sentence(
-            theme="item answers",
-            says="shoppers answered {item_num_outcomes:n} of {item_num_exposures:n} earlier showings "
+            theme="item responses",
+            text="shoppers answered {item_num_outcomes:n} of {item_num_exposures:n} earlier showings "
             "of this {noun}",
         ),
         "item_num_exposures": Sentence(
-            theme="item answers",
-            says="this {noun} was shown {item_num_exposures:time} before",
+            theme="item responses",
+            text="this {noun} was shown {item_num_exposures:time} before",
             zero="this {noun} is new: it was not shown before",
         ),
         "item_topic_rate": Sentence(
-            theme="topic answers",
-            says="offers on the kinds of products that this {noun} covers are answered at a rate of "
+            theme="topic responses",
+            text="offers on the kinds of products that this {noun} covers are answered at a rate of "
             "{item_topic_rate:.2%}",
         ),
         "item_popularity": Sentence(
             theme="popularity",
-            says=f"shoppers acted {{item_popularity:time}} on what this {{noun}} covers {_WINDOW}",
+            text=f"shoppers acted {{item_popularity:time}} on what this {{noun}} covers {_WINDOW}",
         ),
         "item_price": Sentence(
-            theme="price", says="what this {noun} covers costs {item_price:.2f} on average"
+            theme="price", text="what this {noun} covers costs {item_price:.2f} on average"
         ),
         "item_coupon_rate": Sentence(
             theme="popularity",
-            says="{item_coupon_rate:.1%} of what this {noun} covers is bought with a coupon",
+            text="{item_coupon_rate:.1%} of what this {noun} covers is bought with a coupon",
         ),
         "item_discount_rate": Sentence(
-            theme="price", says="{item_discount_rate:.1%} of what this {noun} covers is bought at a discount"
+            theme="price", text="{item_discount_rate:.1%} of what this {noun} covers is bought at a discount"
         ),
         "item_coupon_amount": Sentence(
-            theme="price", says="a coupon takes {item_coupon_amount:.2f} off what this {noun} covers"
+            theme="price", text="a coupon takes {item_coupon_amount:.2f} off what this {noun} covers"
         ),
-        "item_num_item": Sentence(theme="breadth", says="this {noun} covers {item_num_item:product}"),
-        "item_num_line": Sentence(theme="breadth", says="this {noun} covers {item_num_line:line}"),
+        "item_num_item": Sentence(theme="breadth", text="this {noun} covers {item_num_item:product}"),
+        "item_num_line": Sentence(theme="breadth", text="this {noun} covers {item_num_line:line}"),
         "item_num_topic": Sentence(
-            theme="breadth", says="this {noun} covers {item_num_topic:kind} of products"
+            theme="breadth", text="this {noun} covers {item_num_topic:kind} of products"
         ),
         "item_num_category": Sentence(
-            theme="breadth", says="this {noun} covers {item_num_category:n} categories"
+            theme="breadth", text="this {noun} covers {item_num_category:n} categories"
         ),
-        "item_num_brand": Sentence(theme="breadth", says="this {noun} covers {item_num_brand:brand}"),
+        "item_num_brand": Sentence(theme="breadth", text="this {noun} covers {item_num_brand:brand}"),
         "item_num_department": Sentence(
-            theme="breadth", says="this {noun} covers {item_num_department:department}"
+            theme="breadth", text="this {noun} covers {item_num_department:department}"
         ),
         "item_top_share": Sentence(
-            theme="breadth", says="{item_top_share:.0%} of this {noun} is of one kind of products"
+            theme="breadth", text="{item_top_share:.0%} of this {noun} is of one kind of products"
         ),
-        "item_department": Sentence(theme="department", says="this {noun} is of {item_department}"),
+        "item_department": Sentence(theme="department", text="this {noun} is of {item_department}"),
         "item_sentiment": Sentence(
-            theme="feedback_summary",
-            says="{item_num_feedback:remark} judged what this {noun} covers {item_sentiment:+.2f} (-1 to 1)",
+            theme="item feedback",
+            text="{item_num_feedback:remark} judged what this {noun} covers {item_sentiment:+.2f} (-1 to 1)",
         ),
         "item_num_feedback": Sentence(
-            theme="feedback_summary",
-            says=f"{{item_num_feedback:remark}} on what this {{noun}} covers {_WINDOW}",
+            theme="item feedback",
+            text=f"{{item_num_feedback:remark}} on what this {{noun}} covers {_WINDOW}",
         ),
-        "item_value": Sentence(theme="value", says="this {noun} is worth {item_value:.2f}"),
+        "item_value": Sentence(theme="value", text="this {noun} is worth {item_value:.2f}"),
         "item_days_to_end": Sentence(
             theme="validity",
-            says="this {noun} ends in {item_days_to_end:day}",
+            text="this {noun} ends in {item_days_to_end:day}",
             unknown="this {noun} has no end",
         ),
         "item_days_since_start": Sentence(
             theme="validity",
-            says="this {noun} began {item_days_since_start:day} ago",
+            text="this {noun} began {item_days_since_start:day} ago",
         ),
-        "item_days_valid": Sentence(theme="validity", says="this {noun} lasts {item_days_valid:day}"),
+        "item_days_valid": Sentence(theme="validity", text="this {noun} lasts {item_days_valid:day}"),
         "context_hour": Sentence(
-            theme="clock", says="the hour is {context_hour:n} UTC", zero="it is midnight UTC"
+            theme="clock", text="the hour is {context_hour:n} UTC", zero="it is midnight UTC"
         ),
         "context_weekday": Sentence(
-            theme="clock", says="the day is {context_weekday:weekday}", zero="the day is Monday"
+            theme="clock", text="the day is {context_weekday:weekday}", zero="the day is Monday"
         ),
         "context_year_sin": Sentence(
-            theme="season", says="the time of year speaks for it", zero="the time of year speaks for it"
+            theme="season", text="the time of year speaks for it", zero="the time of year speaks for it"
         ),
         "context_year_cos": Sentence(
-            theme="season", says="the time of year speaks for it", zero="the time of year speaks for it"
+            theme="season", text="the time of year speaks for it", zero="the time of year speaks for it"
         ),
     }
 )

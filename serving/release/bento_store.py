@@ -11,7 +11,7 @@ from expectations.storage.hashes import file_hash, fingerprint
 
 NAME = "recommender"
 SERVICE = "serving.api.service:Recommender"
-KEPT = 3
+NUM_RETAINED = 3
 """Models and Bentos beyond the deployed ones that stay in the stores, the newest."""
 
 FOLDER = "bundle"
@@ -106,8 +106,8 @@ def code_fingerprint(pins: list[str]) -> str:
     return fingerprint([(file.relative_to(_project()).as_posix(), file_hash(file)) for file in _code()], pins)
 
 
-def keep_only(models: set[str], bentos: set[str]) -> None:
-    """Remove stored models and Bentos of ours but those named and the KEPT newest others.
+def remove_unused(models: set[str], bentos: set[str]) -> None:
+    """Remove stored models and Bentos of ours but those named and the NUM_RETAINED newest others.
 
     Args:
         models: tags of models that must stay.
@@ -120,7 +120,7 @@ def keep_only(models: set[str], bentos: set[str]) -> None:
         (bentoml.models.list(NAME), models, bentoml.models.delete),
     ):
         others = [entry for entry in found if str(entry.tag) not in named]
-        for old in sorted(others, key=lambda entry: entry.creation_time, reverse=True)[KEPT:]:
+        for old in sorted(others, key=lambda entry: entry.creation_time, reverse=True)[NUM_RETAINED:]:
             delete(old.tag)
 
 

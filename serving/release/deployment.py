@@ -17,8 +17,8 @@ from expectations.contracts.source import read_source
 from expectations.errors import BundleError, RejectedError, SettingError
 from expectations.storage.atomic import write_text
 from expectations.storage.hashes import file_hash
-from serving.release.bento_store import build_bento, keep_only, store_model
-from serving.release.pointer import CURRENT, PREVIOUS, Pointer
+from serving.release.bento_store import build_bento, remove_unused, store_model
+from serving.release.pointer import CURRENT, PREVIOUS, DeploymentPointer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +27,15 @@ class DeploymentContext:
 
     Attributes:
         source: path of the shop's `source.toml`; its content is copied.
-        snapshots: folder of the snapshots version that is materialized into the online store.
+        feature_rows: folder of the feature rows' version that is materialized into the online store.
         online_store: Feast's SQLite file (`StoreSettings.online_path`).
         project: name of the Feast project; None: the source's name.
-        horizon: naive UTC: the moment up to which the data reach.
+        horizon: naive UTC: the time up to which the data reach.
         clock: the time of a request that names none; None: as the source says.
     """
 
     source: Path
-    snapshots: Path
+    feature_rows: Path
     online_store: Path
     horizon: datetime
     project: str | None = None
@@ -52,7 +52,7 @@ class Deployed:
         seconds: wall time by step.
     """
 
-    pointer: Pointer
+    pointer: DeploymentPointer
     changed: bool
     seconds: Mapping[str, float]
 
@@ -60,11 +60,11 @@ class Deployed:
 def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: DeploymentContext) -> Deployed:
     """Put an approved bundle into service. The stores are those of the environment's BENTOML_HOME.
 
-    Deploying what is deployed already only brings snapshots, horizon and clock up to date.
+    Deploying what is deployed already only brings feature rows, horizon and clock up to date.
 
     Args:
         bundle: the bundle's folder.
-        gate_decisions: folder of the gate's verdicts.
+        gate_decisions: folder of the gate decisions.
         deployment: folder of the pointer, `<home>/deployment`.
         context: what it serves with.
 
@@ -73,28 +73,28 @@ def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: Dep
         RejectedError: the gate has not approved this very bundle.
         SettingError: BENTOML_HOME is not set, or something of the context is not there.
     """
-    clock = _Clock()
+    laps = _Laps()
     manifest, digest = verify_bundle(bundle)
     require_approval(gate_decisions, digest)
     _check(manifest, context)
-    clock.lap("verify")
+    laps.lap("verify")
     model_tag, model = store_model(bundle, digest, manifest)
-    clock.lap("store")
+    laps.lap("store")
     bento_tag = build_bento(digest, model_tag)
-    clock.lap("bento")
-    # the verdict may have been withdrawn while we worked, and what serves is the stored copy
+    laps.lap("bento")
+    # the approval may have been withdrawn while we worked, and what serves is the stored copy
     if verify_bundle(model)[1] != digest:
         raise BundleError(f"{model} is not bundle {digest[:12]} any more; deploy again")
     require_approval(gate_decisions, digest)
-    before = _readable(deployment / CURRENT)
+    before = _read_or_none(deployment / CURRENT)
     pointer = _pointer(digest, model, model_tag, bento_tag, deployment, context)
-    _point(deployment, pointer)
-    clock.lap("point")
+    _activate(deployment, pointer)
+    laps.lap("point")
     changed = before is None or before.bundle != digest
-    return Deployed(pointer=pointer, changed=changed, seconds=clock.laps)
+    return Deployed(pointer=pointer, changed=changed, seconds=laps.seconds)
 
 
-def refresh(deployment: Path, context: DeploymentContext) -> Pointer | None:
+def refresh(deployment: Path, context: DeploymentContext) -> DeploymentPointer | None:
     """Let the deployed model serve from newer features; None where none is deployed.
 
     For runs that bring new features but no new model: new candidates and the newer horizon are served
@@ -104,24 +104,27 @@ def refresh(deployment: Path, context: DeploymentContext) -> Pointer | None:
         SettingError: something of the context is not there.
         BundleError: the deployed model is of another source.
     """
-    before = Pointer.read(deployment / CURRENT)
+    before = DeploymentPointer.read(deployment / CURRENT)
     if before is None:
         return None
     manifest, digest = verify_bundle(Path(before.model))
     _check(manifest, context)
     pointer = _pointer(digest, Path(before.model), before.model_tag, before.bento_tag, deployment, context)
-    _point(deployment, pointer)
+    _activate(deployment, pointer)
     return pointer
 
 
-def rollback(deployment: Path) -> Pointer:
+def rollback(deployment: Path) -> DeploymentPointer:
     """Let the model before serve again, with today's features; doing it twice comes back.
 
     Raises:
         RejectedError: there is no model before.
         BundleError: the model before is altered or gone; the current one goes on.
     """
-    current, previous = Pointer.read(deployment / CURRENT), Pointer.read(deployment / PREVIOUS)
+    current, previous = (
+        DeploymentPointer.read(deployment / CURRENT),
+        DeploymentPointer.read(deployment / PREVIOUS),
+    )
     if current is None or previous is None:
         raise RejectedError(f"{deployment} has no model before the current one; deploy one first")
     if verify_bundle(Path(previous.model))[1] != previous.bundle:
@@ -130,26 +133,26 @@ def rollback(deployment: Path) -> Pointer:
     restored = replace(
         previous,
         online_store=features.online_store,
-        snapshots=features.snapshots,
+        feature_rows=features.feature_rows,
         source=features.source,
         horizon=features.horizon,
         clock=features.clock,
         deployed_at=_now(),
     )
-    _point(deployment, restored)
+    _activate(deployment, restored)
     return restored
 
 
 def deployed_bundle(deployment: Path) -> str | None:
     """Hash of the bundle that serves, the champion; None where none does."""
-    pointer = Pointer.read(deployment / CURRENT)
+    pointer = DeploymentPointer.read(deployment / CURRENT)
     return pointer.bundle if pointer else None
 
 
 def _check(manifest: Manifest, context: DeploymentContext) -> None:
     if not os.environ.get("BENTOML_HOME"):
         raise SettingError("BENTOML_HOME is not set; give the folder of BentoML's stores (`make run` does)")
-    for path in (context.snapshots, context.online_store):
+    for path in (context.feature_rows, context.online_store):
         if not path.exists():
             raise SettingError(f"{path} is not there; build and materialize the features first")
     source = read_source(context.source)
@@ -167,11 +170,11 @@ def _pointer(
     bento_tag: str,
     deployment: Path,
     context: DeploymentContext,
-) -> Pointer:
+) -> DeploymentPointer:
     source = read_source(context.source)
     declared = deployment.absolute() / "sources" / f"{file_hash(context.source)[:16]}.toml"
     write_text(declared, context.source.read_text(encoding="utf-8"))
-    return Pointer(
+    return DeploymentPointer(
         bundle=digest,
         model=str(model.absolute()),
         model_tag=model_tag,
@@ -179,48 +182,48 @@ def _pointer(
         source=str(declared),
         project=context.project or source.name,
         online_store=str(context.online_store.absolute()),
-        snapshots=str(_keep_candidates(context.snapshots, deployment.absolute())),
+        feature_rows=str(_link_feature_rows(context.feature_rows, deployment.absolute())),
         horizon=context.horizon.isoformat(),
         clock=context.clock or source.clock,
         deployed_at=_now(),
     )
 
 
-def _keep_candidates(snapshots: Path, deployment: Path) -> Path:
-    """Links of a snapshots version's files: later runs remove the version, and a restart still needs it."""
-    kept = deployment / "candidates" / snapshots.name
-    if kept.is_dir():
-        return kept
-    writing = kept.with_name(f".writing-{snapshots.name}-{os.getpid()}")
+def _link_feature_rows(feature_rows: Path, deployment: Path) -> Path:
+    """Links of a version's files: later runs remove the version, and a restart still needs it."""
+    linked = deployment / "feature_rows" / feature_rows.name
+    if linked.is_dir():
+        return linked
+    writing = linked.with_name(f".writing-{feature_rows.name}-{os.getpid()}")
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir(parents=True)
-    for file in sorted(snapshots.glob("*.parquet")):
+    for file in sorted(feature_rows.glob("*.parquet")):
         try:
             os.link(file, writing / file.name)
         except OSError:  # another file system, or one without links
             shutil.copy2(file, writing / file.name)
-    writing.rename(kept)
-    return kept
+    writing.rename(linked)
+    return linked
 
 
-def _point(deployment: Path, pointer: Pointer) -> None:
+def _activate(deployment: Path, pointer: DeploymentPointer) -> None:
     """Replace the pointer; the bundle before becomes the previous one; what nothing names is removed."""
-    before = _readable(deployment / CURRENT)
+    before = _read_or_none(deployment / CURRENT)
     if before is not None and before.bundle != pointer.bundle:
         before.write(deployment / PREVIOUS)
     pointer.write(deployment / CURRENT)
-    named = [p for p in (pointer, before, _readable(deployment / PREVIOUS)) if p]
-    folders = {Path(p.snapshots).name for p in named}
-    for folder in (deployment / "candidates").iterdir():
-        if folder.name not in folders:
+    named = [p for p in (pointer, before, _read_or_none(deployment / PREVIOUS)) if p]
+    versions = {Path(p.feature_rows).name for p in named}
+    for folder in (deployment / "feature_rows").iterdir():
+        if folder.name not in versions:
             shutil.rmtree(folder, ignore_errors=True)
-    keep_only({p.model_tag for p in named}, {p.bento_tag for p in named})
+    remove_unused({p.model_tag for p in named}, {p.bento_tag for p in named})
 
 
-def _readable(path: Path) -> Pointer | None:
+def _read_or_none(path: Path) -> DeploymentPointer | None:
     """A pointer that is about to be replaced; a broken one is as good as none."""
     try:
-        return Pointer.read(path)
+        return DeploymentPointer.read(path)
     except SettingError:
         return None
 
@@ -229,15 +232,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-class _Clock:
+class _Laps:
     """Wall time by step."""
 
     def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
         self._begun = datetime.now(UTC)
 
     def lap(self, name: str) -> None:
         """End a step."""
         now = datetime.now(UTC)
-        self.laps[name] = round((now - self._begun).total_seconds(), 2)
+        self.seconds[name] = round((now - self._begun).total_seconds(), 2)
         self._begun = now

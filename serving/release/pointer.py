@@ -1,10 +1,10 @@
 """The deployment's pointer: one small JSON file that says which model serves, and from what.
 
 deployment/
-├── current.json           the Pointer that every worker of the service follows
-├── previous.json          the one before, for `rollback`
-├── sources/<hash>.toml    the source declarations that pointers name
-└── candidates/<version>/  the snapshots' files that serving reads, linked so that they stay
+├── current.json             the DeploymentPointer that every worker of the service follows
+├── previous.json            the one before, for `rollback`
+├── sources/<hash>.toml      the source declarations that pointers name
+└── feature_rows/<version>/  the feature rows that serving reads, linked so that they stay
 
 It is replaced atomically, after everything that it names is in place.
 """
@@ -22,7 +22,7 @@ CURRENT, PREVIOUS = "current.json", "previous.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pointer:
+class DeploymentPointer:
     """Which model serves.
 
     Attributes:
@@ -32,8 +32,8 @@ class Pointer:
         source: absolute path of the copy of the source's declaration.
         project: name of the Feast project.
         online_store: absolute path of Feast's SQLite online store.
-        snapshots: absolute path of the candidates' files.
-        horizon: naive UTC, ISO 8601: the moment up to which the data reach.
+        feature_rows: absolute path of the links to the feature rows' files.
+        horizon: naive UTC, ISO 8601: the time up to which the data reach.
         clock: the time of a request that names none: "now", or "data" for the horizon.
         deployed_at: ISO 8601, UTC.
     """
@@ -45,13 +45,13 @@ class Pointer:
     source: str
     project: str
     online_store: str
-    snapshots: str
+    feature_rows: str
     horizon: str
     clock: Literal["now", "data"]
     deployed_at: str
 
     @classmethod
-    def read(cls, path: Path) -> "Pointer | None":
+    def read(cls, path: Path) -> "DeploymentPointer | None":
         """Read a pointer file; None where there is none.
 
         Raises:

@@ -58,8 +58,8 @@ def home(tmp_path: Path, bento_home: Path) -> Path:
     return tmp_path / "home"
 
 
-def judge(home: Path, bundle: Path, *, approved: bool = True) -> None:
-    """The gate's verdict on a bundle."""
+def write_decision(home: Path, bundle: Path, *, approved: bool = True) -> None:
+    """The gate's decision on a bundle."""
     rule = RuleResult(rule="auc", value=0.4, bound=0.5, passed=approved, reason="AUC 0.40 is below 0.50")
     decision = GateDecision(
         bundle=bundle_hash(bundle), approved=approved, created_at="2020-03-01", rules=(rule,)

@@ -1,6 +1,6 @@
 """A small shop for the tests: shoppers who buy what they like and answer coupons on it, all in real files.
 
-From the contract's tables on everything is made by the project's own code: snapshots, Feast store, examples.
+From the contract's tables on everything is made by the project's own code: feature rows, Feast store, examples.
 """
 
 import warnings
@@ -44,7 +44,7 @@ class Shop:
     """What was made of one shop."""
 
     source: Path
-    snapshots: Path
+    feature_rows: Path
     examples: Path
     settings: StoreSettings
     horizon: datetime
@@ -53,7 +53,7 @@ class Shop:
     def context(self) -> DeploymentContext:
         return DeploymentContext(
             source=self.source,
-            snapshots=self.snapshots,
+            feature_rows=self.feature_rows,
             online_store=self.settings.online_path,
             horizon=self.horizon,
         )
@@ -71,8 +71,8 @@ def build(folder: Path, *, also: list[dict[str, Any]] | None = None) -> Shop:
     declared.write_text(SOURCE, encoding="utf-8")
     source = read_source(declared)
     checked = _write(folder / "checked", source, _tables(also or []))
-    pointer, _ = build_snapshots(source, checked, folder / "snapshots")
-    snapshots = folder / "snapshots" / pointer["version"]
+    pointer, _ = build_snapshots(source, checked, folder / "feature_rows")
+    feature_rows = folder / "feature_rows" / pointer["version"]
     horizon = datetime.fromisoformat(pointer["horizon"])
     settings = StoreSettings(
         project=source.name,
@@ -82,11 +82,13 @@ def build(folder: Path, *, also: list[dict[str, Any]] | None = None) -> Shop:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         store = open_store(settings)
-        apply_repo(store, snapshots)
-        build_examples(source, checked, snapshots, folder / "examples", store, horizon)
+        apply_repo(store, feature_rows)
+        build_examples(source, checked, feature_rows, folder / "examples", store, horizon)
         materialize(store, horizon)
     examples = landing.current_folder(folder / "examples")
-    return Shop(source=declared, snapshots=snapshots, examples=examples, settings=settings, horizon=horizon)
+    return Shop(
+        source=declared, feature_rows=feature_rows, examples=examples, settings=settings, horizon=horizon
+    )
 
 
 def exposure(name: str, user: str, item: str, when: datetime, *, outcome: bool) -> dict[str, Any]:

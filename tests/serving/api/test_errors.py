@@ -6,11 +6,11 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from serving.api.errors import PlainErrors
+from serving.api.errors import ErrorMiddleware
 
 
 async def get(reply) -> httpx.Response:
-    app = PlainErrors(Starlette(routes=[Route("/", lambda _: reply)]), fields=("user_id", "k"))
+    app = ErrorMiddleware(Starlette(routes=[Route("/", lambda _: reply)]), fields=("user_id", "k"))
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
         return await client.get("/")

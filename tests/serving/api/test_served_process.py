@@ -16,7 +16,7 @@ import pytest
 from expectations.contracts.bundle import bundle_hash
 from serving.api.schema import RecommendReply
 from serving.release.deployment import deploy
-from tests.serving.conftest import judge
+from tests.serving.conftest import write_decision
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ WAIT_SECONDS = 120
 
 
 def put(home: Path, shop, bundle: Path) -> None:
-    judge(home, bundle)
+    write_decision(home, bundle)
     folders = {"gate_decisions": home / "gate_decisions", "deployment": home / "deployment"}
     deploy(bundle, **folders, context=shop.context)
 

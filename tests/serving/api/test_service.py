@@ -9,18 +9,18 @@ from starlette.testclient import TestClient
 
 from expectations.contracts.bundle import bundle_hash
 from expectations.errors import SettingError
-from serving.api.hot_swap import Swap
+from serving.api.hot_swap import HotSwap
 from serving.api.loading import load_ranker
 from serving.api.service import Recommender, ServiceSettings
 from serving.release.deployment import deploy, rollback
-from serving.release.pointer import Pointer
-from tests.serving.conftest import judge
+from serving.release.pointer import DeploymentPointer
+from tests.serving.conftest import write_decision
 
 pytestmark = pytest.mark.slow
 
 
-def put(home: Path, shop, bundle: Path) -> Pointer:
-    judge(home, bundle)
+def put(home: Path, shop, bundle: Path) -> DeploymentPointer:
+    write_decision(home, bundle)
     folders = {"gate_decisions": home / "gate_decisions", "deployment": home / "deployment"}
     return deploy(bundle, **folders, context=shop.context).pointer
 
@@ -51,13 +51,13 @@ def test_a_list_with_everything_in_it(client, bundles) -> None:
         "user_id",
         "scenario",
         "bundle",
-        "moment",
+        "as_of",
         "cold_start",
         "items",
         "skipped",
     }
     assert told["bundle"] == bundle_hash(bundles[0])
-    assert told["moment"] == "2020-03-01T00:00:00+00:00"  # the clock of this shop is its data's
+    assert told["as_of"] == "2020-03-01T00:00:00+00:00"  # the clock of this shop is its data's
     assert not told["cold_start"]
     assert [item["position"] for item in told["items"]] == [1, 2, 3, 4]
     assert all(item["reasons"] for item in told["items"])
@@ -80,7 +80,7 @@ def test_time_query_and_candidates(client) -> None:
         "candidates": ["c8", "c2", "c9"],
     }
     told = client.post("/recommend", json=body).json()
-    assert told["moment"] == "2020-02-01T10:00:00+00:00"
+    assert told["as_of"] == "2020-02-01T10:00:00+00:00"
     assert {item["item_id"] for item in told["items"]} == {"c8", "c2"}
     assert list(told["skipped"]) == ["c9"]
 
@@ -138,25 +138,25 @@ def test_health_docs_and_page(client) -> None:
 def _swap(home, shop):
     loaded = []
     path = home / "deployment" / "current.json"
-    swap = Swap(path, lambda p: load_ranker(p, shop.settings.registry_url), loaded.append)
-    swap.loaded_so_far = loaded
+    swap = HotSwap(path, lambda p: load_ranker(p, shop.settings.registry_url), loaded.append)
+    swap.loads = loaded
     return swap
 
 
 def test_swap_follows_the_pointer(swap, home, shop, bundles) -> None:
     assert not swap.poll()
-    assert swap.served is None
+    assert swap.loaded is None
     assert "make run" in swap.problem
     first = put(home, shop, bundles[0])
     assert swap.poll()
     assert not swap.poll()
-    assert (swap.served.pointer, swap.problem) == (first, "")
+    assert (swap.loaded.pointer, swap.problem) == (first, "")
     second = put(home, shop, bundles[1])
     assert swap.poll()
-    assert swap.served.ranker.bundle == second.bundle
+    assert swap.loaded.ranker.bundle == second.bundle
     rollback(home / "deployment")
     assert swap.poll()
-    assert [served.pointer.bundle for served in swap.loaded_so_far] == [
+    assert [loaded.pointer.bundle for loaded in swap.loads] == [
         first.bundle,
         second.bundle,
         first.bundle,
@@ -166,16 +166,16 @@ def test_swap_follows_the_pointer(swap, home, shop, bundles) -> None:
 def test_what_cannot_be_loaded_is_refused_and_the_old_model_goes_on(swap, home, shop, bundles) -> None:
     put(home, shop, bundles[0])
     swap.poll()
-    before = swap.served
+    before = swap.loaded
     stored = Path(put(home, shop, bundles[1]).model)
     content = (stored / "texts.parquet").read_bytes()
     (stored / "texts.parquet").write_bytes(content + b"x")
     assert not swap.poll()
-    assert swap.served is before
+    assert swap.loaded is before
     assert "texts.parquet was altered" in swap.problem
     (home / "deployment" / "current.json").write_text("{")
     assert not swap.poll()
-    assert swap.served is before
+    assert swap.loaded is before
     assert "deployment pointer" in swap.problem
     put(home, shop, bundles[1])  # the deployment finds the altered copy and makes it anew
     assert swap.poll()
@@ -185,9 +185,9 @@ def test_what_cannot_be_loaded_is_refused_and_the_old_model_goes_on(swap, home, 
 def test_registry_that_is_down_is_tried_again(home, shop, bundles) -> None:
     put(home, shop, bundles[0])
     url = ["postgresql+psycopg2://nobody:secret@127.0.0.1:1/feast"]
-    swap = Swap(home / "deployment" / "current.json", lambda p: load_ranker(p, url[0]), lambda _: None)
+    swap = HotSwap(home / "deployment" / "current.json", lambda p: load_ranker(p, url[0]), lambda _: None)
     assert not swap.poll()
-    assert swap.served is None
+    assert swap.loaded is None
     assert "Postgres" in swap.problem
     assert "secret" not in swap.problem
     url[0] = shop.settings.registry_url
@@ -207,10 +207,10 @@ def test_settings_come_from_the_environment(tmp_path) -> None:
 def test_clock_now_is_the_time_of_a_request_that_names_none(home, shop, bundles) -> None:
     from dataclasses import replace
 
-    from serving.api.loading import default_moment
+    from serving.api.loading import default_as_of
 
     pointer = put(home, shop, bundles[0])
-    assert default_moment(pointer) == datetime(2020, 3, 1)
-    now = default_moment(replace(pointer, clock="now"))
+    assert default_as_of(pointer) == datetime(2020, 3, 1)
+    now = default_as_of(replace(pointer, clock="now"))
     assert now.tzinfo is None
     assert now > datetime(2026, 1, 1)

@@ -8,7 +8,7 @@ import pytest
 
 from features.online.reader import ScoringBatch
 from features.views.user_item import USER_ITEM_FEATURES
-from serving.ranking.explanations import Amount, reasons
+from serving.ranking.explanations import Quantity, reasons
 from serving.ranking.sentences import SENTENCES
 
 ROW = {
@@ -42,14 +42,14 @@ def scoring_batch(*, known: bool = True, **changes) -> ScoringBatch:
     )
 
 
-def tell(
-    met: ScoringBatch, *, text_logit: float = -1.0, attention=(0.0, 0.0), **contributions: float
+def reasons_of(
+    batch: ScoringBatch, *, text_logit: float = -1.0, attention=(0.0, 0.0), **contributions: float
 ) -> list[str]:
     return reasons(
-        met,
+        batch,
         0,
         text_logit=text_logit,
-        attention=np.array(attention[: len(met.topics)]),
+        attention=np.array(attention[: len(batch.topics)]),
         names=list(contributions),
         contributions=np.array(list(contributions.values())),
         history_days=180,
@@ -57,24 +57,24 @@ def tell(
 
 
 def test_attention_speaks_only_where_f_is_positive() -> None:
-    assert tell(scoring_batch(), text_logit=0.5, attention=(0.7, 0.1)) == [
+    assert reasons_of(scoring_batch(), text_logit=0.5, attention=(0.7, 0.1)) == [
         "bought 'yogurt' on 7 visits, last 3 days ago, which fits this campaign's words"
     ]
-    assert tell(scoring_batch(), text_logit=0.5, attention=(0.1, 0.7)) == [
+    assert reasons_of(scoring_batch(), text_logit=0.5, attention=(0.1, 0.7)) == [
         "bought 'dog food' on 1 visit, 40 days ago, which fits this campaign's words"
     ]
-    assert tell(scoring_batch(), text_logit=-0.5, attention=(0.7, 0.1)) == []
+    assert reasons_of(scoring_batch(), text_logit=-0.5, attention=(0.7, 0.1)) == []
 
 
 def test_what_was_said_is_told_as_said() -> None:
-    met = replace(
+    batch = replace(
         scoring_batch(),
         feedback_texts=["yogurt: my favourite"],
         feedback_sentiments=[1.0],
         feedback_days_ago=[9.0],
     )
     told = reasons(
-        met,
+        batch,
         0,
         text_logit=0.5,
         attention=np.array([0.1, 0.0, 0.7]),
@@ -86,12 +86,12 @@ def test_what_was_said_is_told_as_said() -> None:
 
 
 def test_attention_that_looks_nowhere_in_particular_is_no_reason() -> None:
-    assert tell(scoring_batch(), text_logit=0.5, attention=(0.5, 0.5)) == []
-    assert tell(scoring_batch(), text_logit=0.5, attention=(0.0, 0.0)) == []
+    assert reasons_of(scoring_batch(), text_logit=0.5, attention=(0.5, 0.5)) == []
+    assert reasons_of(scoring_batch(), text_logit=0.5, attention=(0.0, 0.0)) == []
 
 
 def test_strongest_first_one_of_each_theme() -> None:
-    told = tell(
+    told = reasons_of(
         scoring_batch(),
         user_num_outcomes=0.3,
         user_outcome_rate=0.9,
@@ -105,43 +105,49 @@ def test_strongest_first_one_of_each_theme() -> None:
 
 
 def test_shoppers_who_do_more_than_buy_turn_to_things() -> None:
-    told = tell(scoring_batch(user_num_events=30.0), user_item_item_visits=0.5)
+    told = reasons_of(scoring_batch(user_num_events=30.0), user_item_item_visits=0.5)
     assert told == ["turned to what this campaign covers 4 times in the last 180 days"]
 
 
 def test_a_shops_own_column_is_told_by_name_and_value() -> None:
-    assert tell(scoring_batch(), item_festival=0.5) == ["this campaign's festival: spring"]
-    assert tell(scoring_batch(item_campaign_days=33.0), item_campaign_days=0.5) == [
+    assert reasons_of(scoring_batch(), item_festival=0.5) == ["this campaign's festival: spring"]
+    assert reasons_of(scoring_batch(item_campaign_days=33.0), item_campaign_days=0.5) == [
         "this campaign's days: 33"
     ]
-    assert tell(scoring_batch(item_festival=None), item_festival=0.5) == []
+    assert reasons_of(scoring_batch(item_festival=None), item_festival=0.5) == []
 
 
 def test_unknown_values_are_not_told() -> None:
-    assert tell(scoring_batch(), user_item_item_days=0.5) == []
-    assert tell(scoring_batch(user_num_exposures=np.nan), user_num_outcomes=0.5) == []
-    assert tell(scoring_batch(), item_popularity=float("nan")) == []
+    assert reasons_of(scoring_batch(), user_item_item_days=0.5) == []
+    assert reasons_of(scoring_batch(user_num_exposures=np.nan), user_num_outcomes=0.5) == []
+    assert reasons_of(scoring_batch(), item_popularity=float("nan")) == []
 
 
 def test_stranger_gets_only_what_is_known_of_the_item() -> None:
-    told = tell(scoring_batch(known=False), text_logit=2.0, user_num_outcomes=0.9, user_item_item_visits=0.9)
+    told = reasons_of(
+        scoring_batch(known=False), text_logit=2.0, user_num_outcomes=0.9, user_item_item_visits=0.9
+    )
     assert told == [
         "shoppers acted 1,234 times on what this campaign covers in the last 180 days",
         "offers on the kinds of products that this campaign covers are answered at a rate of 1.25%",
     ]
-    assert tell(scoring_batch(known=False), item_popularity=0.4)[0].startswith("shoppers acted")
+    assert reasons_of(scoring_batch(known=False), item_popularity=0.4)[0].startswith("shoppers acted")
 
 
 def test_where_nothing_speaks_for_it_what_speaks_against_is_told() -> None:
-    assert tell(scoring_batch(), user_num_outcomes=-0.3, user_item_item_visits=-0.1) == [
+    assert reasons_of(scoring_batch(), user_num_outcomes=-0.3, user_item_item_visits=-0.1) == [
         "among what may be shown; against it: answered 5 of 736 earlier offers"
     ]
 
 
 def test_every_sentence_can_be_said() -> None:
-    values = {name: Amount(3.0) for name in SENTENCES} | {"noun": "campaign", "bought": "bought", "days": 180}
+    values = {name: Quantity(3.0) for name in SENTENCES} | {
+        "noun": "campaign",
+        "bought": "bought",
+        "days": 180,
+    }
     for sentence in SENTENCES.values():
-        for words in filter(None, (sentence.says, sentence.zero, sentence.unknown)):
+        for words in filter(None, (sentence.text, sentence.zero, sentence.unknown)):
             assert "{" not in words.format_map(values)
     assert set(USER_ITEM_FEATURES) <= set(SENTENCES)
 
@@ -159,11 +165,11 @@ def test_every_sentence_can_be_said() -> None:
     ],
 )
 def test_amounts(number: float, spec: str, said: str) -> None:
-    assert format(Amount(number), spec) == said
+    assert format(Quantity(number), spec) == said
 
 
 def test_no_two_themes_say_the_same() -> None:
     themes: dict[str, set[str]] = {}
     for sentence in SENTENCES.values():
-        themes.setdefault(sentence.says, set()).add(sentence.theme)
+        themes.setdefault(sentence.text, set()).add(sentence.theme)
     assert [says for says, of in themes.items() if len(of) > 1] == []

@@ -22,7 +22,7 @@ def _ranker(shop, bundles):
     from expectations.contracts.source import read_source
 
     source = read_source(shop.source)
-    features = OnlineFeatures(open_store(shop.settings), shop.snapshots, source)
+    features = OnlineFeatures(open_store(shop.settings), shop.feature_rows, source)
     return Ranker(Predictor.load(bundles[0]), features, source=source)
 
 

@@ -9,8 +9,8 @@ import pytest
 from expectations.contracts.bundle import bundle_hash, verify_bundle
 from expectations.errors import BundleError, RejectedError, SettingError
 from serving.release.deployment import deploy, deployed_bundle, refresh, rollback
-from serving.release.pointer import Pointer
-from tests.serving.conftest import judge
+from serving.release.pointer import DeploymentPointer
+from tests.serving.conftest import write_decision
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +24,9 @@ def put(home, shop, bundle):
 def test_approved_bundle_is_stored_built_and_pointed_at(home, shop, bundles, bento_home) -> None:
     import bentoml
 
-    judge(home, bundles[0])
+    write_decision(home, bundles[0])
     deployed = put(home, shop, bundles[0])
-    pointer = Pointer.read(home / "deployment" / "current.json")
+    pointer = DeploymentPointer.read(home / "deployment" / "current.json")
     assert deployed.changed
     assert pointer == deployed.pointer
     assert pointer.clock == "data"
@@ -35,7 +35,7 @@ def test_approved_bundle_is_stored_built_and_pointed_at(home, shop, bundles, ben
     bento = bentoml.bentos.get(pointer.bento_tag)
     assert [str(model.tag) for model in bento.info.all_models] == [pointer.model_tag]
     code = Path(bento.path_of("src"))
-    assert (code / "serving" / "service.py").exists()
+    assert (code / "serving" / "api" / "service.py").exists()
     assert not list(code.rglob("*.pyc"))
     assert "torch==2.13.0" in Path(bento.path_of("env/python/requirements.txt")).read_text()
     assert {path.name for path in code.iterdir() if path.is_dir()} == {
@@ -47,7 +47,7 @@ def test_approved_bundle_is_stored_built_and_pointed_at(home, shop, bundles, ben
 
 
 def test_deploying_again_changes_nothing_but_the_time(home, shop, bundles) -> None:
-    judge(home, bundles[0])
+    write_decision(home, bundles[0])
     first, second = put(home, shop, bundles[0]), put(home, shop, bundles[0])
     assert not second.changed
     assert second.pointer.bento_tag == first.pointer.bento_tag
@@ -56,12 +56,12 @@ def test_deploying_again_changes_nothing_but_the_time(home, shop, bundles) -> No
 
 
 def test_rejected_unevaluated_and_altered_bundles_are_refused(home, shop, bundles, tmp_path) -> None:
-    judge(home, bundles[0])
+    write_decision(home, bundles[0])
     put(home, shop, bundles[0])
     before = (home / "deployment" / "current.json").read_bytes()
-    with pytest.raises(RejectedError, match="no verdict"):
+    with pytest.raises(RejectedError, match=r"bundle \w+ has no"):
         put(home, shop, bundles[1])
-    judge(home, bundles[1], approved=False)
+    write_decision(home, bundles[1], approved=False)
     with pytest.raises(RejectedError, match=r"AUC 0\.40 is below"):
         put(home, shop, bundles[1])
     altered = tmp_path / "altered"
@@ -75,13 +75,14 @@ def test_rejected_unevaluated_and_altered_bundles_are_refused(home, shop, bundle
     manifest = json.loads((bundles[0] / "manifest.json").read_text())
     shutil.copyfile(bundles[0] / "model.safetensors", weights)
     (altered / "manifest.json").write_text(json.dumps({**manifest, "created_at": "another day"}))
-    with pytest.raises(RejectedError, match="no verdict"):  # a verdict is not lent to another manifest
+    # a gate decision is not lent to another manifest
+    with pytest.raises(RejectedError, match=r"bundle \w+ has no"):
         put(home, shop, altered)
     assert (home / "deployment" / "current.json").read_bytes() == before
 
 
 def test_altered_copy_in_the_store_is_replaced(home, shop, bundles) -> None:
-    judge(home, bundles[0])
+    write_decision(home, bundles[0])
     stored = Path(put(home, shop, bundles[0]).pointer.model)
     (stored / "transforms.json").write_text("{}")
     with pytest.raises(BundleError, match=r"transforms\.json was altered"):
@@ -96,7 +97,7 @@ def test_rollback_goes_to_the_model_before_and_back(home, shop, bundles) -> None
     with pytest.raises(RejectedError, match="no model before"):
         rollback(folder)
     for bundle in bundles:
-        judge(home, bundle)
+        write_decision(home, bundle)
         put(home, shop, bundle)
     first, second = map(bundle_hash, bundles)
     assert deployed_bundle(folder) == second
@@ -105,20 +106,20 @@ def test_rollback_goes_to_the_model_before_and_back(home, shop, bundles) -> None
 
 
 def test_newer_features_serve_without_a_new_model(home, shop, later, bundles) -> None:
-    judge(home, bundles[0])
+    write_decision(home, bundles[0])
     deployed = put(home, shop, bundles[0]).pointer
     assert refresh(home / "nothing", later.context) is None
     newer = refresh(home / "deployment", later.context)
     assert newer.bundle == deployed.bundle
     assert newer.horizon > deployed.horizon
-    assert Path(newer.snapshots).name == later.snapshots.name
-    assert (Path(newer.snapshots) / "catalogue.parquet").exists()
+    assert Path(newer.feature_rows).name == later.feature_rows.name
+    assert (Path(newer.feature_rows) / "catalogue.parquet").exists()
 
 
 def test_bundle_of_another_source_and_missing_features_are_refused(home, shop, bundles, tmp_path) -> None:
     from dataclasses import replace
 
-    judge(home, bundles[0])
+    write_decision(home, bundles[0])
     other = tmp_path / "other.toml"
     other.write_text(shop.source.read_text().replace("small_shop", "other_shop"))
     here = {"gate_decisions": home / "gate_decisions", "deployment": home / "deployment"}
