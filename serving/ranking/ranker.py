@@ -128,7 +128,7 @@ class Ranker:
         return np.lexsort((np.array(scoring_batch.item_ids), -logits))[:k]
 
     def _ranked(self, scoring_batch: ScoringBatch, scores: "Scores", best: np.ndarray) -> list[Ranked]:
-        names, contributions = self.predictor.explain_g(scoring_batch.rows.iloc[best])
+        names, contributions = self.predictor.tabular_contributions(scoring_batch.rows.iloc[best])
         lead = np.maximum(scores.text_logit, scores.text_logit - np.median(scores.text_logit))
         return [
             Ranked(
