@@ -130,7 +130,7 @@ class Ranker:
     def _ranked(
         self, scoring_batch: ScoringBatch, scores: "Scores", top_k: np.ndarray
     ) -> list[RankedCandidate]:
-        names, contributions = self.predictor.explain_g(scoring_batch.rows.iloc[top_k])
+        names, contributions = self.predictor.tabular_contributions(scoring_batch.rows.iloc[top_k])
         text_advantage = np.maximum(scores.text_logit, scores.text_logit - np.median(scores.text_logit))
         return [
             RankedCandidate(

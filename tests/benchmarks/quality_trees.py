@@ -16,7 +16,7 @@ from training.data.split import TEST, TRAIN, VALIDATION
 from training.data.transforms import fit_transforms
 from training.evaluation.baselines import LEAVES, RATE
 from training.evaluation.metrics import auc, average_precision
-from training.models.boosted_trees import boosted
+from training.models.boosted_trees import train_boosting
 
 MOST_TREES, PATIENCE = 600, 40
 # Columns that may tell a campaign from others by its day rather than by what it is.
@@ -153,13 +153,13 @@ def searched_trees(
         The number of trees, and the probabilities of the validation part.
     """
     train, validation = data.part == TRAIN, data.part == VALIDATION
-    fitted = boosted(
+    fitted = train_boosting(
         table.values[train],
         data.labels[train],
         settings,
         num_trees=MOST_TREES,
         seed=seed,
-        judged=(table.values[validation], data.labels[validation]),
+        validation=(table.values[validation], data.labels[validation]),
         patience=PATIENCE,
     )
     return fitted.best_iteration, np.asarray(fitted.predict(table.values[validation]))
@@ -170,7 +170,9 @@ def refitted_trees(
 ) -> np.ndarray:
     """Probabilities of the test part by that many trees, fitted to all rows before it."""
     before = data.part != TEST
-    fitted = boosted(table.values[before], data.labels[before], settings, num_trees=num_trees, seed=seed)
+    fitted = train_boosting(
+        table.values[before], data.labels[before], settings, num_trees=num_trees, seed=seed
+    )
     return np.asarray(fitted.predict(table.values[~before]))
 
 
@@ -190,14 +192,14 @@ def campaign_trees(data: Examples, table: Features, *, seed: int) -> np.ndarray:
         chosen = np.isin(parts, names)
         return values[chosen], label[chosen]
 
-    searched = boosted(
+    searched = train_boosting(
         *lists_of(TRAIN),
         CAMPAIGN_SETTINGS,
         num_trees=MOST_TREES,
         seed=seed,
-        judged=lists_of(VALIDATION),
+        validation=lists_of(VALIDATION),
         patience=PATIENCE,
     )
     num_trees = searched.best_iteration
-    fitted = boosted(*lists_of(TRAIN, VALIDATION), CAMPAIGN_SETTINGS, num_trees=num_trees, seed=seed)
+    fitted = train_boosting(*lists_of(TRAIN, VALIDATION), CAMPAIGN_SETTINGS, num_trees=num_trees, seed=seed)
     return np.asarray(fitted.predict(values[parts == TEST]))

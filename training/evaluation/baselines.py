@@ -18,10 +18,10 @@ from training.data.collate import Collator
 from training.data.dataset import Examples
 from training.data.split import TEST
 from training.data.transforms import Transforms
-from training.inference.bundle import BEFORE
+from training.inference.bundle import PRETRAINED_EMBEDDINGS
 from training.language.encoder import TextEncoder
 from training.language.text_embeddings import TextEmbeddings
-from training.models.boosted_trees import boosted
+from training.models.boosted_trees import train_boosting
 from training.models.calibration import fit_calibration
 from training.models.match_inputs import entry_features, weighted_sums
 from training.runtime.device import first_device
@@ -39,7 +39,7 @@ def pretrained_vectors(recipe: Recipe, texts: list[str], bundle: Path, known: Ma
         bundle: holds the vectors of known texts.
         known: place of each known text.
     """
-    kept = load_file(bundle / BEFORE)["vectors"]
+    kept = load_file(bundle / PRETRAINED_EMBEDDINGS)["vectors"]
     places = np.array([known.get(text, -1) for text in texts])
     vectors = kept[torch.from_numpy(places).clamp_min(0)]
     unknown = np.flatnonzero(places < 0)
@@ -125,5 +125,5 @@ def boosted_trees(
     before = examples.part != TEST
     settings = {"learning_rate": RATE, "num_leaves": LEAVES}
     # Codes are in order of frequency: as numbers they overfit less than LightGBM's categorical splits.
-    trees = boosted(features[before], examples.labels[before], settings, num_trees=TREES, seed=seed)
+    trees = train_boosting(features[before], examples.labels[before], settings, num_trees=TREES, seed=seed)
     return None if trees is None else np.asarray(trees.predict(features[rows]))

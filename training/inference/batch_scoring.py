@@ -1,4 +1,4 @@
-"""Scores of many rows at once; what the model, the bundle and the evaluation share."""
+"""Scores of many rows at once, for training, bundles and evaluation."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,16 @@ from training.models.additive import AdditiveModel
 from training.runtime import distributed
 from training.runtime.memory import in_parts
 
-PAST_CHUNK = 1024  # rows whose encoded features stay in the processor's cache
+TABULAR_CHUNK = 1024  # rows whose encoded features stay in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What the model says of k rows.
+    """Logit parts and probabilities of k rows.
 
     Attributes:
-        text_logit: (k,) logit part of words and context.
-        tabular_logit: (k,) logit part of the past.
+        text_logit: (k,) f, of texts and context.
+        tabular_logit: (k,) g, of past outcomes.
         probability: (k,) σ(f + g).
         attention: (k, H) weight of each history entry, newest first; (k, 0) where it was not asked for.
     """
@@ -31,7 +31,7 @@ class Scores:
     attention: np.ndarray
 
 
-def scores_of(f: np.ndarray, g: np.ndarray, attention: np.ndarray) -> Scores:
+def combined_scores(f: np.ndarray, g: np.ndarray, attention: np.ndarray) -> Scores:
     """Scores with their probabilities."""
     logit = f.astype(np.float64) + g
     return Scores(
@@ -49,7 +49,7 @@ def score_rows(
     vectors_TE: Tensor,
     rows: np.ndarray,
     *,
-    past_only: bool = False,
+    tabular_only: bool = False,
     with_attention: bool = False,
 ) -> Scores:
     """Score rows of an examples folder.
@@ -59,7 +59,7 @@ def score_rows(
         collator: makes their batches.
         vectors_TE: vector of every text, by text id.
         rows: (k,) row numbers.
-        past_only: g alone; f is 0.
+        tabular_only: g alone; f is 0.
         with_attention: keep the attention, (k, H) float32.
 
     Returns:
@@ -72,19 +72,19 @@ def score_rows(
     attention = np.zeros((len(f), width), dtype=np.float32)
     at_once: dict[str, int] = {}
 
-    def past(chunk: np.ndarray) -> None:
+    def score_tabular(chunk: np.ndarray) -> None:
         numbers, codes = collator.features(rows[chunk])
-        g[chunk] = model.past(numbers.to(device), codes.to(device)).cpu().numpy()
+        g[chunk] = model.tabular_logit(numbers.to(device), codes.to(device)).cpu().numpy()
 
-    def both(chunk: np.ndarray) -> None:
+    def score_both(chunk: np.ndarray) -> None:
         batch, text_ids = collator.batch(rows[chunk])
         vectors = vectors_TE[torch.from_numpy(text_ids).to(device)]
-        parts = model.parts(batch.to(device), vectors, with_attention=with_attention)
-        f[chunk], g[chunk] = parts.text_logit.cpu().numpy(), parts.tabular_logit.cpu().numpy()
-        if parts.attention is not None:
-            attention[chunk, : parts.attention.shape[1]] = parts.attention.cpu().numpy()
+        logits = model.calibrated_logits(batch.to(device), vectors, with_attention=with_attention)
+        f[chunk], g[chunk] = logits.text_logit.cpu().numpy(), logits.tabular_logit.cpu().numpy()
+        if logits.attention is not None:
+            attention[chunk, : logits.attention.shape[1]] = logits.attention.cpu().numpy()
 
-    chunks = tabular_batches(np.arange(len(rows)), PAST_CHUNK) if past_only else collator.chunks(rows)
+    chunks = tabular_batches(np.arange(len(rows)), TABULAR_CHUNK) if tabular_only else collator.chunks(rows)
     for chunk in distributed.turns(chunks):
-        in_parts(past if past_only else both, chunk, name="rows to score", at_once=at_once)
-    return scores_of(distributed.summed(f), distributed.summed(g), distributed.summed(attention))
+        in_parts(score_tabular if tabular_only else score_both, chunk, name="rows to score", at_once=at_once)
+    return combined_scores(distributed.summed(f), distributed.summed(g), distributed.summed(attention))

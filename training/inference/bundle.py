@@ -31,7 +31,8 @@ from training.models.additive import AdditiveModel
 
 MODEL, ENCODER, TRANSFORMS, RECIPE = "model.safetensors", "encoder", "transforms.json", "recipe.json"
 TEXTS, EMBEDDINGS = "texts.parquet", "embeddings.safetensors"
-BEFORE = "before.safetensors"  # the same texts' vectors before fine-tuning: what evaluation compares with
+# The same texts' vectors before fine-tuning: what evaluation compares with.
+PRETRAINED_EMBEDDINGS = "pretrained_embeddings.safetensors"
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
@@ -43,12 +44,12 @@ def write_bundle(
     model: AdditiveModel,
     table: TextEmbeddings,
     transforms: Transforms,
-    before: Tensor,
+    pretrained_vectors: Tensor,
     metrics: Mapping[str, Any],
     champion: str | None = None,
     warm_starts: int = 0,
 ) -> tuple[Path, str]:
-    """Write a bundle into `out/<its hash>`; `before` are the texts' vectors (T, E) before fine-tuning.
+    """Write a bundle into `out/<its hash>`; `pretrained_vectors` are the texts' vectors (T, E) before fine-tuning.
 
     `champion` is the hash of the bundle whose weights the fit started from, the `warm_starts`-th in a row to do so.
 
@@ -63,7 +64,7 @@ def write_bundle(
         out.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=out, prefix=".writing-"))
         _write_files(folder, recipe, data, model, table, transforms)
-        save_file({"vectors": before.cpu().contiguous()}, folder / BEFORE)
+        save_file({"vectors": pretrained_vectors.cpu().contiguous()}, folder / PRETRAINED_EMBEDDINGS)
         manifest = _manifest(folder, recipe, data, metrics)
         digest = write_manifest(folder, replace(manifest, champion=champion, warm_starts=warm_starts))
         folder.chmod(0o755)
@@ -120,7 +121,7 @@ def _manifest(folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str
 
 
 def learned_until(data: Examples) -> Any:
-    """The moment before which lies all that a fit may learn from: the test part's first, or the data's end."""
+    """The event timestamp before which lies all that a fit may learn from: the test part's first, or the data's end."""
     first, _ = _span(data, rows_of(data.part, TEST))
     return data.schema.horizon if first is None else first
 
@@ -137,8 +138,8 @@ def _part(data: Examples, part: str) -> dict[str, Any]:
 
 
 def _span(data: Examples, rows: np.ndarray) -> tuple[Any, Any]:
-    """First and last moment of some rows, None where there are none; block by block, as rows may be many."""
-    moments = [data.columns.at("event_timestamp", block) for block in blocks(rows) if len(block)]
-    return min((part.min() for part in moments), default=None), max(
-        (part.max() for part in moments), default=None
+    """First and last event timestamp of some rows, None where there are none; block by block, as rows may be many."""
+    timestamps = [data.columns.at("event_timestamp", block) for block in blocks(rows) if len(block)]
+    return min((part.min() for part in timestamps), default=None), max(
+        (part.max() for part in timestamps), default=None
     )

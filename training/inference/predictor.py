@@ -1,7 +1,7 @@
-"""Serving a bundle: one shopper and some candidates in, f, g, probability and attention out.
+"""Serving a bundle: one user and some candidates in, f, g, probability and attention out.
 
-Texts that the bundle knows are looked up; others are read by its language model and kept, the most
-recently used ones, so that a new campaign's text is read once.
+Texts that the bundle knows are looked up; others are encoded by its language model and cached (LRU),
+so that a new campaign's text is read once.
 """
 
 from collections.abc import Sequence
@@ -23,38 +23,40 @@ from training.data.dataset import Examples, read_examples
 from training.data.interaction_history import HISTORY_FEATURES, InteractionHistory
 from training.data.split import TEST
 from training.data.transforms import Transforms
-from training.inference.batch_scoring import Scores, score_rows, scores_of
+from training.inference.batch_scoring import Scores, combined_scores, score_rows
 from training.inference.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS
-from training.inference.cache import RecentRows
+from training.inference.cache import LRURowCache
 from training.language.encoder import TextEncoder, load_saved
 from training.language.text_embeddings import TextEmbeddings
 from training.models.additive import AdditiveModel, build_model
 
-KEPT_TEXTS = 20_000  # vectors of texts that the bundle does not know: 30 MB at a width of 384
-KEPT_PAIRS = 100_000  # (candidate, query) pairs, two numbers each
+CACHED_TEXTS = 20_000  # vectors of texts that the bundle does not know: 30 MB at a width of 384
+CACHED_CANDIDATES = 100_000  # (candidate, query) pairs, two numbers each
 
 
-class TextVectors:
+class CachedTextVectors:
     """Vectors of known texts, and of the unknown ones used most recently.
 
     Args:
         encoder: reads unknown texts.
         known: place of each known text.
         vectors: (T, E) vectors of the known texts.
-        kept: most unknown texts to keep.
+        cache_size: most unknown texts to hold.
     """
 
-    def __init__(self, encoder: TextEncoder, known: dict[str, int], vectors: Tensor, *, kept: int) -> None:
+    def __init__(
+        self, encoder: TextEncoder, known: dict[str, int], vectors: Tensor, *, cache_size: int
+    ) -> None:
         self.encoder, self.known, self.vectors = encoder, known, vectors
-        self.recent = RecentRows(self.read, kept)
+        self.cache = LRURowCache(self.read, cache_size)
 
-    def of(self, texts: Sequence[str]) -> Tensor:
+    def get(self, texts: Sequence[str]) -> Tensor:
         """Vectors of texts, (V, E)."""
         places = [self.known.get(text, -1) for text in texts]
         found = self.vectors[torch.tensor(places, dtype=torch.long).clamp_min(0)]
         unknown = [place for place, at in enumerate(places) if at < 0]
         if unknown:
-            found[torch.tensor(unknown)] = self.recent.of([texts[place] for place in unknown])
+            found[torch.tensor(unknown)] = self.cache.get([texts[place] for place in unknown])
         return found
 
     def read(self, texts: list[str]) -> Tensor:
@@ -73,12 +75,12 @@ class Predictor:
         digest: str,
         model: AdditiveModel,
         transforms: Transforms,
-        texts: TextVectors,
+        texts: CachedTextVectors,
     ) -> None:
         self.manifest, self.hash = manifest, digest
         self.model, self.transforms, self.texts = model, transforms, texts
         self.device = str(texts.vectors.device)
-        self._apart = RecentRows(self._read_apart, KEPT_PAIRS)
+        self._user_independent = LRURowCache(self._compute_user_independent, CACHED_CANDIDATES)
 
     @classmethod
     def load(cls, bundle: Path, device: str = "cpu") -> "Predictor":
@@ -102,7 +104,10 @@ class Predictor:
                 text_width=encoder.width,
                 base_rate=0.5,
                 num_topics=len(weights["text_model.topics"]),
-                references=(len(weights["text_model.reference"]), weights["text_model.reference"].shape[1]),
+                reference_shape=(
+                    len(weights["text_model.reference_history"]),
+                    weights["text_model.reference_history"].shape[1],
+                ),
             )
             model.load_state_dict(weights)
             vectors = load_file(bundle / EMBEDDINGS)["vectors"].to(device)
@@ -110,7 +115,7 @@ class Predictor:
         except (OSError, RuntimeError, KeyError, SafetensorError, SettingError) as error:
             raise BundleError(f"{bundle} cannot be loaded ({error}); train again") from error
         places = {text: place for place, text in reversed(list(enumerate(known)))}
-        texts = TextVectors(encoder, places, vectors, kept=KEPT_TEXTS)
+        texts = CachedTextVectors(encoder, places, vectors, cache_size=CACHED_TEXTS)
         return cls(manifest, digest, model.to(device).eval(), transforms, texts)
 
     @torch.inference_mode()
@@ -122,13 +127,13 @@ class Predictor:
         queries: Sequence[str | None] | None = None,
         history: InteractionHistory | None = None,
     ) -> Scores:
-        """Score k candidates for one shopper at one moment.
+        """Score k candidates for one user at one time.
 
         Args:
             rows: k rows with the bundle's numeric and categorical columns, in any order.
             texts: the candidates' texts.
             queries: each candidate's query or utterance, or None.
-            history: what the shopper did before; None: nothing.
+            history: the user's interactions before; None: none.
 
         Raises:
             BundleError: a column that the model was trained with is missing.
@@ -141,14 +146,18 @@ class Predictor:
             )
         if not len(rows):
             empty = np.zeros(0, dtype=np.float32)
-            return scores_of(empty, empty, np.zeros((0, len(history.texts) if history else 0), np.float32))
+            return combined_scores(
+                empty, empty, np.zeros((0, len(history.texts) if history else 0), np.float32)
+            )
         batch, distinct = self._batch(rows, list(texts), asked, history or InteractionHistory())
-        apart = self._apart.of([*zip(texts, asked, strict=True)])
-        parts = self.model.parts(batch.to(self.device), self.texts.of(distinct), apart_P2=apart)
-        assert parts.attention is not None
-        attention = parts.attention[:, : len(history.texts) if history else 0]
-        return scores_of(
-            parts.text_logit.cpu().numpy(), parts.tabular_logit.cpu().numpy(), attention.cpu().numpy()
+        user_independent = self._user_independent.get([*zip(texts, asked, strict=True)])
+        logits = self.model.calibrated_logits(
+            batch.to(self.device), self.texts.get(distinct), user_independent_P2=user_independent
+        )
+        assert logits.attention is not None
+        attention = logits.attention[:, : len(history.texts) if history else 0]
+        return combined_scores(
+            logits.text_logit.cpu().numpy(), logits.tabular_logit.cpu().numpy(), attention.cpu().numpy()
         )
 
     def _batch(
@@ -172,20 +181,20 @@ class Predictor:
         )
         return batch, list(place)
 
-    def _read_apart(self, pairs: list[tuple[str, str | None]]) -> Tensor:
-        """What no shopper changes of (text, query) pairs, (P, 2)."""
-        texts = self.texts.of([text for text, _ in pairs])
+    def _compute_user_independent(self, pairs: list[tuple[str, str | None]]) -> Tensor:
+        """The user-independent part of (text, query) pairs, (P, 2)."""
+        texts = self.texts.get([text for text, _ in pairs])
         queries = torch.zeros_like(texts)
         asked = [place for place, (_, query) in enumerate(pairs) if query is not None]
         if asked:
-            queries[asked] = self.texts.of([query for _, query in pairs if query is not None])
-        return self.model.text_model.apart(texts, queries)
+            queries[asked] = self.texts.get([query for _, query in pairs if query is not None])
+        return self.model.text_model.user_independent(texts, queries)
 
     @torch.inference_mode()
-    def explain_g(self, rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
-        """What each feature adds to g: g minus g with that feature at its typical value.
+    def tabular_contributions(self, rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+        """Contribution of each feature to g: g minus g with that feature at its typical value.
 
-        Occlusion (Zeiler & Fergus 2014): a number is set to the training part's median (unknown where most
+        Ablation (Zeiler & Fergus 2014): a number is set to the training part's median (unknown where most
         are unknown), a category to its most frequent value. Contributions need not add up to g.
 
         Returns:
@@ -193,12 +202,14 @@ class Predictor:
         """
         names = [*self.transforms.numeric, *self.transforms.categorical]
         # Code 1 is the most frequent category; a column that was never known has none.
-        usual = [int(bool(self.transforms.vocabularies[name])) for name in self.transforms.categorical]
-        added = self.model.occluded(
+        most_frequent = [
+            int(bool(self.transforms.vocabularies[name])) for name in self.transforms.categorical
+        ]
+        added = self.model.tabular_contributions(
             torch.from_numpy(self.transforms.numbers(rows)).to(self.device),
             torch.from_numpy(self.transforms.codes(rows)).to(self.device),
             torch.from_numpy(self.transforms.typical).to(self.device),
-            torch.tensor(usual, dtype=torch.long, device=self.device),
+            torch.tensor(most_frequent, dtype=torch.long, device=self.device),
         )
         return names, added.cpu().numpy()
 

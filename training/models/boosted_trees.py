@@ -1,4 +1,4 @@
-"""Boosted trees as tensors: what thresholds on past outcomes say, beside the small networks of g.
+"""Boosted trees as tensors: the part of g beside its networks.
 
 LightGBM grows them (Ke et al. 2017, "LightGBM: A Highly Efficient Gradient Boosting Decision Tree"); what it
 grew is kept as plain tensors, so a bundle holds no pickle, and serving needs no LightGBM.
@@ -19,32 +19,32 @@ from torch import Tensor, nn
 from expectations.errors import SettingError
 from training.runtime import distributed
 
-DEPTH = 8  # splits between root and leaf, at most
-FEATURES_SEEN, ROWS_SEEN = 0.5, 0.7  # shares of the features and of the rows that a tree sees
-LEAST_ROWS, SHRINKAGE = 100, 5.0  # rows of a leaf, at least; L2 penalty of a leaf's value
+MAX_DEPTH = 8  # splits between root and leaf, at most
+FEATURE_FRACTION, BAGGING_FRACTION = 0.5, 0.7  # of the features and of the rows that a tree sees
+MIN_DATA_IN_LEAF, LAMBDA_L2 = 100, 5.0  # rows of a leaf, at least; L2 penalty of a leaf's value
 ROWS_AT_ONCE = 4096  # scored at once: the columns of their trees stay in the processor's cache
 LEAVES_AT_ONCE = 512  # rows whose leaves are looked up at once
 
 
-def boosted(
+def train_boosting(
     features_ND: np.ndarray,
     labels_N: np.ndarray,
-    settings: Mapping[str, Any],
+    params: Mapping[str, Any],
     *,
     num_trees: int,
     seed: int,
-    judged: tuple[np.ndarray, np.ndarray] | None = None,
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
     patience: int = 0,
 ) -> Any:
-    """LightGBM's model of binary answers, the same at every run.
+    """LightGBM's model of binary labels, the same at every run.
 
     Args:
         features_ND: of the rows to learn from.
         labels_N: 0 or 1.
-        settings: LightGBM's, beside those that are fixed here.
+        params: LightGBM's, beside those that are fixed here.
         num_trees: how many to grow, at most.
         seed: of what a tree sees.
-        judged: features and labels of other rows; growing stops by the average precision there.
+        validation: features and labels of other rows; training stops by the average precision there.
         patience: trees that may pass without a better one.
 
     Returns:
@@ -53,10 +53,10 @@ def boosted(
     Raises:
         SettingError: LightGBM is installed and cannot be loaded.
     """
-    lightgbm = loaded_lightgbm()
+    lightgbm = import_lightgbm()
     if lightgbm is None:
         return None
-    fixed = {
+    defaults = {
         "objective": "binary",
         "num_threads": torch.get_num_threads(),
         "seed": seed,
@@ -65,16 +65,16 @@ def boosted(
         "verbose": -1,
     }
     stop = {}
-    if judged is not None:
-        features, labels = judged
-        fixed["metric"] = "average_precision"
+    if validation is not None:
+        features, labels = validation
+        defaults["metric"] = "average_precision"
         stop["valid_sets"] = [lightgbm.Dataset(features, label=labels)]
         stop["callbacks"] = [lightgbm.early_stopping(patience, verbose=False)]
     data = lightgbm.Dataset(features_ND, label=labels_N)
-    return lightgbm.train({**fixed, **settings}, data, num_boost_round=num_trees, **stop)
+    return lightgbm.train({**defaults, **params}, data, num_boost_round=num_trees, **stop)
 
 
-def loaded_lightgbm() -> Any:
+def import_lightgbm() -> Any:
     """The package, or None where it is not installed.
 
     Raises:
@@ -91,46 +91,51 @@ def loaded_lightgbm() -> Any:
         ) from error
 
 
-class Trees(nn.Module):
-    """A mean of boosted models, each a sum of trees; silent until grown.
+class BoostedTrees(nn.Module):
+    """A mean of boosted models, each a sum of trees; 0 until fitted.
 
     A tree is read without following its branches (Lucchese et al. 2015, "QuickScorer: a Fast Algorithm to Rank
     Documents with Additive Ensembles of Regression Trees"): every split that a row fails strikes out the leaves to
     its left, and the first leaf that is left is the row's. So a tree costs a few comparisons of whole columns.
 
     Args:
-        models: boosted models, each grown on rows of its own.
+        num_models: boosted models, each grown on rows of its own.
         num_trees: of each of them.
-        leaves: most leaves of a tree, at most 63: one bit each.
+        num_leaves: most leaves of a tree, at most 63: one bit each.
     """
 
     column: Tensor
     threshold: Tensor
     kept: Tensor
     value: Tensor
-    grown: Tensor
+    fitted: Tensor
 
-    def __init__(self, models: int, num_trees: int, leaves: int) -> None:
+    def __init__(self, num_models: int, num_trees: int, num_leaves: int) -> None:
         super().__init__()
-        self.models, self.num_trees, self.leaves = models, num_trees, leaves
-        shape = (models * num_trees, leaves - 1)
+        self.num_models, self.num_trees, self.num_leaves = num_models, num_trees, num_leaves
+        shape = (num_models * num_trees, num_leaves - 1)
         self.register_buffer("column", torch.zeros(shape, dtype=torch.int32))
         self.register_buffer("threshold", torch.zeros(shape))
         self.register_buffer("kept", torch.full(shape, -1))
-        self.register_buffer("value", torch.zeros(models * num_trees, leaves))
-        self.register_buffer("grown", torch.tensor(0.0))
+        self.register_buffer("value", torch.zeros(num_models * num_trees, num_leaves))
+        self.register_buffer("fitted", torch.tensor(0.0))
 
     def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """Logit of each row, (N,)."""
         features_ND = _joined(numbers_NF, codes_NC)
         return torch.cat([self._sums(part) for part in features_ND.split(ROWS_AT_ONCE)])
 
-    def occluded(self, numbers_NF: Tensor, codes_NC: Tensor, typical_F: Tensor, usual_C: Tensor) -> Tensor:
+    def ablation(
+        self, numbers_NF: Tensor, codes_NC: Tensor, typical_F: Tensor, most_frequent_C: Tensor
+    ) -> Tensor:
         """What each feature adds, (N, D): the logit minus that with the feature at its typical value.
 
         The splits of a tree on other features leave the same leaves as before: each value is compared but once.
         """
-        features_ND, typical_1D = _joined(numbers_NF, codes_NC), _joined(typical_F[None], usual_C[None])
+        features_ND, typical_1D = (
+            _joined(numbers_NF, codes_NC),
+            _joined(typical_F[None], most_frequent_C[None]),
+        )
         own_SNT, typical_S1T = (
             torch.stack([kept.T for kept in self._kept(rows)]) for rows in (features_ND, typical_1D)
         )
@@ -157,7 +162,7 @@ class Trees(nn.Module):
 
     def _leaf_values(self, left_XNT: Tensor) -> Tensor:
         trees_T = torch.arange(len(self.value), device=self.value.device)
-        return self.value.take(_first_leaf(left_XNT) + trees_T * self.leaves)
+        return self.value.take(_first_leaf(left_XNT) + trees_T * self.num_leaves)
 
     def _kept(self, features_ND: Tensor) -> Iterator[Tensor]:
         """For each split of the trees the leaves that it leaves to each row, (T, N), a bit for each leaf."""
@@ -167,68 +172,75 @@ class Trees(nn.Module):
         columns = torch.cat(
             [known_DN.masked_fill(unknown_DN, torch.inf), known_DN.masked_fill(unknown_DN, -torch.inf)]
         )
-        kept_TS = self.kept.to(_bits(self.leaves))
+        kept_TS = self.kept.to(_bits(self.num_leaves))
         for column_T, threshold_T, kept_T in zip(self.column.T, self.threshold.T, kept_TS.T, strict=True):
             passed_TN = columns[column_T] <= threshold_T[:, None]
             yield kept_T[:, None] | -passed_TN.to(kept_TS.dtype)
 
-    def grow(
-        self, draw: Callable[[int], tuple[np.ndarray, np.ndarray]], *, share: float, rate: float, seed: int
+    def fit(
+        self,
+        draw: Callable[[int], tuple[np.ndarray, np.ndarray]],
+        *,
+        sampling_rate: float,
+        learning_rate: float,
+        seed: int,
     ) -> bool:
         """Grow the trees, each rank some of the models; False, and nothing is changed, without LightGBM.
 
         Args:
             draw: model -> the rows that it learns from: features (N, D), numbers, then codes; labels (N,).
-            share: share of the rows without an answer that is among these; the logits are corrected for it.
-            rate: learning rate.
+            sampling_rate: fraction of the negatives that is among these; the logits are corrected for it.
+            learning_rate: learning rate.
             seed: of what a tree sees.
         """
-        if loaded_lightgbm() is None:
+        if import_lightgbm() is None:
             return False
-        settings = {
-            "learning_rate": rate,
-            "num_leaves": self.leaves,
-            "max_depth": DEPTH,
-            "feature_fraction": FEATURES_SEEN,
-            "bagging_fraction": ROWS_SEEN,
+        params = {
+            "learning_rate": learning_rate,
+            "num_leaves": self.num_leaves,
+            "max_depth": MAX_DEPTH,
+            "feature_fraction": FEATURE_FRACTION,
+            "bagging_fraction": BAGGING_FRACTION,
             "bagging_freq": 1,
-            "min_data_in_leaf": LEAST_ROWS,
-            "lambda_l2": SHRINKAGE,
+            "min_data_in_leaf": MIN_DATA_IN_LEAF,
+            "lambda_l2": LAMBDA_L2,
         }
         tables = (self.column, self.threshold, self.kept, self.value)
         for table in tables:
             table.zero_()
-        for model in distributed.turns(range(self.models)):
+        for model in distributed.turns(range(self.num_models)):
             features_ND, labels_N = draw(model)
-            booster = boosted(features_ND, labels_N, settings, num_trees=self.num_trees, seed=seed + model)
+            booster = train_boosting(
+                features_ND, labels_N, params, num_trees=self.num_trees, seed=seed + model
+            )
             first, num_features = model * self.num_trees, features_ND.shape[1]
             del features_ND, labels_N  # before the next model's are made
             self.kept[first : first + self.num_trees] = -1
             for number, tree in enumerate(booster.dump_model()["tree_info"]):
                 self._take(first + number, tree["tree_structure"], num_features)
-            self.value[first] += float(np.log(share))
+            self.value[first] += float(np.log(sampling_rate))
         for table in tables:
             distributed.fill(table, torch.arange(len(table), device=table.device))
-        self.value /= self.models
-        self.grown.fill_(1)
+        self.value /= self.num_models
+        self.fitted.fill_(1)
         return True
 
     def _take(self, number: int, root: dict[str, Any], num_features: int) -> None:
         """Lay one of LightGBM's trees into row `number`."""
-        splits, leaves = 0, 0
+        splits, num_leaves = 0, 0
 
         def lay(node: dict[str, Any]) -> None:
-            nonlocal splits, leaves
+            nonlocal splits, num_leaves
             if "split_feature" not in node:
-                self.value[number, leaves] = node["leaf_value"]
-                leaves += 1
+                self.value[number, num_leaves] = node["leaf_value"]
+                num_leaves += 1
                 return
-            split, first = splits, leaves
+            split, first = splits, num_leaves
             splits += 1
             self.column[number, split] = node["split_feature"] + num_features * _unknown_goes_left(node)
             self.threshold[number, split] = _not_above(node["threshold"])
             lay(node["left_child"])
-            self.kept[number, split] = ~(2**leaves - 2**first)
+            self.kept[number, split] = ~(2**num_leaves - 2**first)
             lay(node["right_child"])
 
         lay(root)
@@ -243,10 +255,10 @@ def _first_leaf(left: Tensor) -> Tensor:
     return (left & -left).float().log2_().round_().long()
 
 
-def _bits(leaves: int) -> torch.dtype:
+def _bits(num_leaves: int) -> torch.dtype:
     """The smallest integer that has a bit for each leaf beside its sign."""
     return next(
-        dtype for dtype in (torch.int16, torch.int32, torch.int64) if leaves < torch.iinfo(dtype).bits
+        dtype for dtype in (torch.int16, torch.int32, torch.int64) if num_leaves < torch.iinfo(dtype).bits
     )
 
 

@@ -1,4 +1,4 @@
-"""Two numbers that make probabilities honest: p = σ(slope · logit + shift) (Platt 1999)."""
+"""Platt scaling (Platt 1999): p = σ(slope · logit + intercept) is calibrated."""
 
 import numpy as np
 from scipy.optimize import minimize
@@ -7,7 +7,7 @@ MIN_SLOPE = 1e-3
 
 
 def fit_calibration(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Slope (above 0) and shift that make the log loss least.
+    """Slope (above 0) and intercept that minimise the log loss.
 
     The logarithm of the slope is drawn weakly to 0, so that few rows or a perfect separation keep it finite.
 
@@ -16,14 +16,14 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray) -> tuple[float, floa
         labels: (rows,) 0 or 1, both kinds present.
     """
     x, y = logits.astype(np.float64), labels.astype(np.float64)
-    pull = 1.0 / len(x)
+    penalty = 1.0 / len(x)
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         slope = np.exp(parameters[0])
         z = slope * x + parameters[1]
         error = (1 / (1 + np.exp(-np.clip(z, -50, 50))) - y) / len(x)
-        value = float(np.mean(np.logaddexp(0, z) - y * z) + pull * parameters[0] ** 2)
-        return value, np.array([(error * x).sum() * slope + 2 * pull * parameters[0], error.sum()])
+        value = float(np.mean(np.logaddexp(0, z) - y * z) + penalty * parameters[0] ** 2)
+        return value, np.array([(error * x).sum() * slope + 2 * penalty * parameters[0], error.sum()])
 
     rate = np.clip(y.mean(), 1e-6, 1 - 1e-6)
     start = np.array([0.0, np.log(rate / (1 - rate)) - x.mean()])

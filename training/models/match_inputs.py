@@ -1,6 +1,6 @@
-"""Histories and candidates that meet, and the sums over histories that every look at them is made of.
+"""Histories and candidates that are matched, and the weighted sums over histories.
 
-Shapes: N rows, U shoppers' histories, P distinct (candidate, query) pairs, V distinct texts, E width of a
+Shapes: N rows, U users' histories, P distinct (candidate, query) pairs, V distinct texts, E width of a
 text's vector, H length of a history, X entry features.
 """
 
@@ -16,17 +16,17 @@ ENTRY_FEATURES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class MatchInputs:
-    """Histories and candidates that meet.
+    """Histories and candidates that are matched.
 
     Attributes:
-        history: (U, H) places among the topics; -1: nothing.
-        features: (U, H, 4) events, amount, days ago, polarity.
+        history: (U, H) places among the topics; -1: padding.
+        features: (U, H, 4) events, amount, days ago, sentiment.
         topics: (V, E) relative to their mean, of length 1.
         candidates: (P, E) relative to their mean, of length 1.
         queries: (P, E) vectors of the queries, 0 where there is none.
         query_similarity: (P,) cosine of candidate and query.
-        person, pair: (N,) what each row is of.
-        greatest: (P,) likeness of each candidate with the known topic it is most like; None: not known yet.
+        user, candidate_query: (N,) history and pair of each row.
+        max_similarity: (P,) greatest cosine similarity of each candidate with a known topic; None: not computed yet.
     """
 
     history: Tensor
@@ -35,19 +35,19 @@ class MatchInputs:
     candidates: Tensor
     queries: Tensor
     query_similarity: Tensor
-    person: Tensor
-    pair: Tensor
-    greatest: Tensor | None = None
+    user: Tensor
+    candidate_query: Tensor
+    max_similarity: Tensor | None = None
 
 
 def entry_features(raw_NH4: Tensor) -> Tensor:
-    """Events, amount and days ago as X numbers near 1: logarithms, two rates of forgetting, a constant."""
+    """Events, amount and days ago as X numbers near 1: logarithms, two rates of decay, a constant."""
     events, amounts, days = raw_NH4[:, :, :SENTIMENT].clamp_min(0).unbind(2)
-    forgotten = [torch.exp(-days / 14), torch.exp(-days / 90)]
+    decays = [torch.exp(-days / 14), torch.exp(-days / 90)]
     ones = torch.ones_like(days)
-    return torch.stack([torch.log1p(events), torch.log1p(amounts) / 3, *forgotten, ones], dim=2)
+    return torch.stack([torch.log1p(events), torch.log1p(amounts) / 3, *decays, ones], dim=2)
 
 
-def weighted_sums(places_UH: Tensor, table_VP: Tensor, weights_UH: Tensor) -> Tensor:
+def weighted_sums(index_UH: Tensor, table_VP: Tensor, weights_UH: Tensor) -> Tensor:
     """Sum over each history of the table's rows by weight, (U, P)."""
-    return nn.functional.embedding_bag(places_UH, table_VP, per_sample_weights=weights_UH, mode="sum")
+    return nn.functional.embedding_bag(index_UH, table_VP, per_sample_weights=weights_UH, mode="sum")

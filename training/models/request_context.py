@@ -1,4 +1,4 @@
-"""The context in which a candidate is shown, as numbers that go with the words.
+"""The context in which a candidate is shown, as numbers for the text model.
 
 Shapes: N rows, F numeric features, C categorical features.
 """

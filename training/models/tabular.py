@@ -1,9 +1,9 @@
-"""g(b, c): what past outcomes and behaviour say, a logit from numeric and categorical features.
+"""g(b, c): the tabular model's networks, a logit from numeric and categorical features.
 
-Shapes: N rows, F numeric features, C categorical features, P pieces, K members, D encoded width, H hidden units of
-all members.
+Shapes: N rows, F numeric features, C categorical features, B quantile bins, K members, D encoded width, H
+hidden units of all members.
 
-Some hundreds of answers are few to learn from: the variance of one network is worth more than its bias. So g
+Some hundreds of positives are few to learn from: the variance of one network is worth more than its bias. So g
 is the mean of K small networks trained side by side (the packed ensemble of Gorishniy et al. 2025, "TabM",
 section 3), which costs one matrix product more than one network.
 """
@@ -18,7 +18,7 @@ from training.data.transforms import Transforms
 
 
 class NumericEncoding(nn.Module):
-    """Numbers as pieces between quantiles, a standardised logarithm and an "unknown" flag each."""
+    """Piecewise-linear quantile bins (Gorishniy et al. 2022), a standardised logarithm and an "unknown" flag."""
 
     edges: Tensor
     centre: Tensor
@@ -33,29 +33,29 @@ class NumericEncoding(nn.Module):
         self.width = num_features * (num_edges + 1)
 
     def forward(self, numbers_NF: Tensor) -> Tensor:
-        """(N, F) with NaN -> (N, F * (P + 2)) without."""
-        num_rows, num_pieces = len(numbers_NF), self.edges.shape[1] - 1
+        """(N, F) with NaN -> (N, F * (B + 2)) without."""
+        num_rows, num_bins = len(numbers_NF), self.edges.shape[1] - 1
         unknown_NF = torch.isnan(numbers_NF)
-        values_NF = torch.where(unknown_NF, self.edges[:, 0], numbers_NF)  # there every piece is 0
+        values_NF = torch.where(unknown_NF, self.edges[:, 0], numbers_NF)  # there every bin is 0
         encoded_ND = numbers_NF.new_empty(num_rows, self.width)
         # Column by column in place: these are the widest values of the model, and each copy costs a pass over memory.
-        sizes = [self.edges.shape[0] * num_pieces, *2 * [self.edges.shape[0]]]
-        shares_ND, logs_NF, flags_NF = encoded_ND.split(sizes, dim=1)
-        width_FP = self.edges[:, 1:] - self.edges[:, :-1]
-        per_width_FP = (width_FP > 0) / width_FP.clamp_min(1e-9)
-        shares_NFP = shares_ND.unflatten(1, (-1, num_pieces))
-        torch.sub(values_NF[:, :, None], self.edges[:, :-1], out=shares_NFP).mul_(per_width_FP).clamp_(0, 1)
+        sizes = [self.edges.shape[0] * num_bins, *2 * [self.edges.shape[0]]]
+        bins_ND, logs_NF, flags_NF = encoded_ND.split(sizes, dim=1)
+        width_FB = self.edges[:, 1:] - self.edges[:, :-1]
+        inverse_width_FB = (width_FB > 0) / width_FB.clamp_min(1e-9)
+        bins_NFB = bins_ND.unflatten(1, (-1, num_bins))
+        torch.sub(values_NF[:, :, None], self.edges[:, :-1], out=bins_NFB).mul_(inverse_width_FB).clamp_(0, 1)
         logs_NF.copy_(self.standardised(values_NF)).masked_fill_(unknown_NF, 0)
         flags_NF.copy_(unknown_NF)
         return encoded_ND
 
     def by_feature(self, columns_XD: Tensor) -> Tensor:
-        """Encoded columns, or their weights, (X, F * (P + 2)) -> (X, F, P + 2): those of a feature together."""
+        """Encoded columns, or their weights, (X, F * (B + 2)) -> (X, F, B + 2): those of a feature together."""
         num_features, num_edges = self.edges.shape
         sizes = [num_features * (num_edges - 1), num_features, num_features]
-        shares_XD, logs_XF, flags_XF = columns_XD.split(sizes, dim=1)
-        shares_XFP = shares_XD.unflatten(1, (num_features, -1))
-        return torch.cat([shares_XFP, logs_XF[:, :, None], flags_XF[:, :, None]], dim=2)
+        bins_XD, logs_XF, flags_XF = columns_XD.split(sizes, dim=1)
+        bins_XFB = bins_XD.unflatten(1, (num_features, -1))
+        return torch.cat([bins_XFB, logs_XF[:, :, None], flags_XF[:, :, None]], dim=2)
 
     def standardised(self, values_NF: Tensor) -> Tensor:
         """Signed logarithm with mean 0 and deviation 1 in the training part, cut at 4 deviations."""
@@ -76,8 +76,8 @@ class CategoryEncoding(nn.Module):
 
     def forward(self, codes_NC: Tensor) -> Tensor:
         """(N, C) codes -> (N, width) of 0 and 1."""
-        hot = torch.zeros(len(codes_NC), self.width, device=codes_NC.device)
-        return hot.scatter_(1, codes_NC + self.starts, 1.0)
+        one_hot_NX = torch.zeros(len(codes_NC), self.width, device=codes_NC.device)
+        return one_hot_NX.scatter_(1, codes_NC + self.starts, 1.0)
 
 
 class TabularEnsemble(nn.Module):
@@ -85,33 +85,43 @@ class TabularEnsemble(nn.Module):
 
     Args:
         transforms: fitted on the training part.
-        members: K.
-        width: hidden units of each member.
-        dropout: share of hidden units left out in training.
-        base_rate: share of answered rows; the first output of every member.
+        ensemble_size: K.
+        hidden_size: hidden units of each member.
+        dropout: fraction of hidden units left out in training.
+        base_rate: fraction of positives; the first output of every member.
     """
 
     def __init__(
-        self, transforms: Transforms, *, members: int, width: int, dropout: float, base_rate: float
+        self,
+        transforms: Transforms,
+        *,
+        ensemble_size: int,
+        hidden_size: int,
+        dropout: float,
+        base_rate: float,
     ) -> None:
         super().__init__()
         self.numbers = NumericEncoding(transforms)
         self.categories = CategoryEncoding(transforms)
         encoded = self.numbers.width + self.categories.width
-        self.members = members
-        self.first = nn.Linear(encoded, members * width)
-        self.second_weight = nn.Parameter(torch.randn(members, width, width) * math.sqrt(2 / width))
-        self.second_bias = nn.Parameter(torch.zeros(members, 1, width))
-        self.out_weight = nn.Parameter(torch.randn(members, width, 1) * 0.01)
-        self.out_bias = nn.Parameter(torch.full((members, 1), math.log(base_rate / (1 - base_rate))))
+        self.ensemble_size = ensemble_size
+        self.first = nn.Linear(encoded, ensemble_size * hidden_size)
+        self.second_weight = nn.Parameter(
+            torch.randn(ensemble_size, hidden_size, hidden_size) * math.sqrt(2 / hidden_size)
+        )
+        self.second_bias = nn.Parameter(torch.zeros(ensemble_size, 1, hidden_size))
+        self.out_weight = nn.Parameter(torch.randn(ensemble_size, hidden_size, 1) * 0.01)
+        self.out_bias = nn.Parameter(torch.full((ensemble_size, 1), math.log(base_rate / (1 - base_rate))))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """The members' logits, (N, K)."""
         return self._logits(self._first(numbers_NF, codes_NC))
 
-    def occluded(self, numbers_NF: Tensor, codes_NC: Tensor, typical_F: Tensor, usual_C: Tensor) -> Tensor:
-        """What each feature adds, (N, F + C): the mean logit minus that with the feature at its typical value.
+    def ablation(
+        self, numbers_NF: Tensor, codes_NC: Tensor, typical_F: Tensor, most_frequent_C: Tensor
+    ) -> Tensor:
+        """Ablation of each feature, (N, F + C): the mean logit minus that with the feature at its typical value.
 
         The first layer is a sum over the features: what a feature's typical value changes there is its own term.
         """
@@ -120,13 +130,13 @@ class TabularEnsemble(nn.Module):
             self.numbers.by_feature(self.numbers(numbers)) for numbers in (numbers_NF, typical_F[None])
         )
         weights_FEH = self.numbers.by_feature(of_numbers).permute(1, 2, 0)
-        codes_CN, usual_C1 = (
+        codes_CN, most_frequent_C1 = (
             (codes_NC + self.categories.starts).T,
-            (usual_C + self.categories.starts)[:, None],
+            (most_frequent_C + self.categories.starts)[:, None],
         )
         changes = [
             (typical_1FE - own_NFE).transpose(0, 1) @ weights_FEH,
-            of_categories.T[usual_C1] - of_categories.T[codes_CN],
+            of_categories.T[most_frequent_C1] - of_categories.T[codes_CN],
         ]
         hidden_NH = self._first(numbers_NF, codes_NC)
         hidden_XNH = torch.cat([torch.zeros_like(hidden_NH)[None], *changes]) + hidden_NH
@@ -144,7 +154,7 @@ class TabularEnsemble(nn.Module):
 
     def _logits(self, hidden_NH: Tensor) -> Tensor:
         hidden = self.dropout(torch.relu(hidden_NH))
-        hidden_KNW = hidden.unflatten(1, (self.members, -1)).transpose(0, 1)
+        hidden_KNW = hidden.unflatten(1, (self.ensemble_size, -1)).transpose(0, 1)
         hidden_KNW = torch.relu(torch.baddbmm(self.second_bias, hidden_KNW, self.second_weight))
         logits_KN = (self.dropout(hidden_KNW) @ self.out_weight).squeeze(2) + self.out_bias
         return logits_KN.T

@@ -111,11 +111,13 @@ class FitContext:
             text_width=self.encoder.width,
             base_rate=rate,
             num_topics=len(self.topic_ids),
-            references=self.reference_places.shape,
+            reference_shape=self.reference_places.shape,
         ).to(self.device)
         vectors = self.table.vectors
-        model.text_model.know(vectors[self._ids(self.candidate_ids)], vectors[self._ids(self.topic_ids)])
-        model.text_model.reference.copy_(torch.from_numpy(self.reference_places))
+        model.text_model.set_topics(
+            vectors[self._ids(self.candidate_ids)], vectors[self._ids(self.topic_ids)]
+        )
+        model.text_model.reference_history.copy_(torch.from_numpy(self.reference_places))
         model.text_model.reference_features.copy_(torch.from_numpy(self.reference_features))
         return model.eval()
 
@@ -197,10 +199,10 @@ class FitContext:
 
         def figures() -> dict[str, float | None]:
             vectors = self.table.vectors
-            past_only = score_rows(
-                model, self.collator, vectors, self.validation_metrics.rows, past_only=True
+            tabular_only = score_rows(
+                model, self.collator, vectors, self.validation_metrics.rows, tabular_only=True
             )
-            return self.validation_metrics.figures(past_only.tabular_logit)
+            return self.validation_metrics.figures(tabular_only.tabular_logit)
 
         rates = {"lr": recipe.tabular_model.learning_rate, "weight_decay": recipe.tabular_model.weight_decay}
         return Phase(
@@ -228,8 +230,8 @@ class FitContext:
             drawn = np.sort(drawn_rows(self.labels, rows, share, rng))
             return self.collator.table(drawn), self.answers(drawn)
 
-        self.model.trees.grow(
-            draw, share=share, rate=recipe.tabular_model.tree_learning_rate, seed=recipe.seed
+        self.model.trees.fit(
+            draw, sampling_rate=share, learning_rate=recipe.tabular_model.tree_learning_rate, seed=recipe.seed
         )
 
     def finetuning_phase(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Phase:

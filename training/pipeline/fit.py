@@ -115,7 +115,7 @@ def fit(
             model=run.model,
             table=run.table,
             transforms=run.transforms,
-            before=run.pretrained_vectors,
+            pretrained_vectors=run.pretrained_vectors,
             metrics=state.facts["metrics"],
             champion=start.hash if start else None,
             warm_starts=warm_starts,

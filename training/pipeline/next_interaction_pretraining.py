@@ -107,6 +107,6 @@ class NextInteractionObjective:
             candidates=candidates,
             queries=torch.zeros_like(candidates),
             query_similarity=torch.zeros(count, device=device),
-            person=torch.arange(len(rows), device=device).repeat_interleave(count),
-            pair=torch.arange(count, device=device).repeat(len(rows)),
+            user=torch.arange(len(rows), device=device).repeat_interleave(count),
+            candidate_query=torch.arange(count, device=device).repeat(len(rows)),
         )

@@ -24,7 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from training.data.split import TEST, VALIDATION
-from training.models.boosted_trees import loaded_lightgbm
+from training.models.boosted_trees import import_lightgbm
 from training.models.calibration import fit_calibration
 from training.pipeline.context import FitContext
 from training.pipeline.language_pretraining import known_text_ids, language_pretraining_phase
@@ -71,7 +71,7 @@ class Phases:
     def run_all(self) -> None:
         """Run the stages that are left; leaves the model of the last in place."""
         run, facts = self.run, self.facts
-        if run.recipe.tabular_model.tree_weight > 0 and loaded_lightgbm() is None:
+        if run.recipe.tabular_model.tree_weight > 0 and import_lightgbm() is None:
             self.tell("g is without trees: they need LightGBM (pip install lightgbm)")
         self._domain()
         if self._begun() <= ORDER.index(FINETUNING):
@@ -83,7 +83,7 @@ class Phases:
             self._three(REFIT, known, before=TEST)
         slope, shift = facts["calibration"]
         run.model.slope.fill_(slope)
-        run.model.shift.fill_(shift)
+        run.model.intercept.fill_(shift)
 
     def _begun(self) -> int:
         return ORDER.index(self.state.stage) if self.state.stage in ORDER else 0

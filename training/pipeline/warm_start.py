@@ -170,7 +170,7 @@ class Champion:
         """A copy of its f and g, what they know of topics and shoppers with them, not calibrated."""
         model = copy.deepcopy(self.predictor.model)
         model.slope.fill_(1)
-        model.shift.fill_(0)
+        model.intercept.fill_(0)
         return model.eval()
 
 

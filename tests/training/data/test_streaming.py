@@ -167,7 +167,7 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
     stage = made.tabular_phase("past", made.train, epochs=1, validate=True)
     assert stage.validate is not None and stage.validate()["ndcg_at_10"] is not None
     made.grow_trees(made.train)
-    assert made.model.trees.grown
+    assert made.model.trees.fitted
     found = made.model.trees(*made.collator.features(made.train)).sigmoid().mean()
     assert float(found) == pytest.approx(made.answers(made.train).mean(), rel=0.3)  # whatever share was drawn
 

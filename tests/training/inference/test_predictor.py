@@ -1,4 +1,4 @@
-"""Scoring a bundle: one shopper, many rows, unknown texts, altered files."""
+"""Scoring a bundle: one user, many rows, unknown texts, altered files."""
 
 import shutil
 import threading
@@ -28,7 +28,7 @@ def _data(examples: Path) -> Examples:
 
 
 def ask(predictor: Predictor, data: Examples, chosen: pd.DataFrame) -> Scores:
-    """Score the rows of one list as serving would."""
+    """Score the rows of one query group as serving would."""
     place = int(chosen["history_id"].iloc[0])
     text_ids, features = (padded[0] for padded in data.histories.padded(np.array([place])))
     features = features[text_ids >= 0]
@@ -69,7 +69,7 @@ def test_parts_add_up_to_the_probability(predictor: Predictor, data: Examples) -
     assert len(scores.text_logit) == (data.part == "test").sum()
 
 
-def test_kept_vectors_are_what_the_encoder_gives(predictor: Predictor, data: Examples) -> None:
+def test_saved_vectors_are_what_the_encoder_gives(predictor: Predictor, data: Examples) -> None:
     table = TextEmbeddings(predictor.texts.encoder, data.texts, batch=5)
     table.refresh()
     np.testing.assert_allclose(table.vectors.numpy(), predictor.texts.vectors.numpy(), atol=1e-5)
@@ -89,7 +89,7 @@ def test_a_missing_column_is_named(predictor: Predictor, data: Examples) -> None
         predictor.score(data.rows.head(1).drop(columns="context_hour"), texts=["dog food"])
 
 
-def test_new_shopper_unknown_long_and_empty_texts(predictor: Predictor, data: Examples) -> None:
+def test_cold_start_user_unknown_long_and_empty_texts(predictor: Predictor, data: Examples) -> None:
     rows = data.rows.head(4)
     texts = ["never seen before", "", "coupon " * 1500, "中文"]
     scores = predictor.score(rows, texts=texts, queries=["what", None, "", None], history=None)
@@ -109,14 +109,14 @@ def test_unequal_lengths_are_refused(predictor: Predictor, data: Examples) -> No
         InteractionHistory(texts=["a"], events=[1.0], amounts=[1.0], days_ago=[])
 
 
-def test_unknown_texts_are_kept_up_to_a_bound(fitted: FitResult) -> None:
+def test_unknown_texts_are_cached_up_to_a_bound(fitted: FitResult) -> None:
     texts = Predictor.load(fitted.bundle).texts
-    texts.recent.most = 3
-    first = texts.of(["a b", "c d"])
+    texts.cache.capacity = 3
+    first = texts.get(["a b", "c d"])
     for number in range(5):
-        texts.of([f"text {number}"])
-    assert len(texts.recent) == 3
-    np.testing.assert_allclose(texts.of(["a b", "c d"]).numpy(), first.numpy(), atol=1e-6)
+        texts.get([f"text {number}"])
+    assert len(texts.cache) == 3
+    np.testing.assert_allclose(texts.get(["a b", "c d"]).numpy(), first.numpy(), atol=1e-6)
 
 
 def test_threads_get_the_same_scores(predictor: Predictor, data: Examples) -> None:
@@ -139,18 +139,22 @@ def test_threads_get_the_same_scores(predictor: Predictor, data: Examples) -> No
         )
 
 
-def test_explaining_g_is_occlusion_one_feature_at_a_time(predictor: Predictor, data: Examples) -> None:
+def test_contributions_to_g_are_the_ablation_of_one_feature_at_a_time(
+    predictor: Predictor, data: Examples
+) -> None:
     rows, transforms = data.rows.head(6).drop(columns="label"), predictor.transforms
-    names, contributions = predictor.explain_g(rows)
+    names, contributions = predictor.tabular_contributions(rows)
     assert names == [*data.schema.numeric, *data.schema.categorical] and contributions.shape == (6, 6)
-    usual = {name: words[0] if words else None for name, words in transforms.vocabularies.items()}
+    usual = {
+        name: categories[0] if categories else None for name, categories in transforms.vocabularies.items()
+    }
     typical = dict(zip(transforms.numeric, transforms.typical, strict=True)) | usual
     texts = ["dog food"] * 6
     for place, name in enumerate(names):
-        occluded = rows.assign(**{name: typical[name]})
+        ablated = rows.assign(**{name: typical[name]})
         expected = (
             predictor.score(rows, texts=texts).tabular_logit
-            - predictor.score(occluded, texts=texts).tabular_logit
+            - predictor.score(ablated, texts=texts).tabular_logit
         )
         np.testing.assert_allclose(contributions[:, place], expected, atol=1e-5)
     assert (abs(contributions) > 1e-3).any()

@@ -198,7 +198,7 @@ def test_later_stages_and_the_refit_begin_with_what_the_stage_left(examples: Pat
     fitted.table.refresh()
     fitted.fresh_model()
     assert torch.equal(fitted.table.vectors, changed)
-    topics = fitted.model.text_model.topic(changed[torch.from_numpy(fitted.topic_ids)])
+    topics = fitted.model.text_model.topic_vectors(changed[torch.from_numpy(fitted.topic_ids)])
     assert torch.allclose(fitted.model.text_model.topics, topics)
     assert torch.equal(fitted.pretrained_vectors, before)
 

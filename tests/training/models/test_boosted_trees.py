@@ -5,7 +5,7 @@ import torch
 
 from expectations.errors import SettingError
 from training.models import boosted_trees as trees
-from training.models.boosted_trees import Trees
+from training.models.boosted_trees import BoostedTrees
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +21,10 @@ def table():
 
 def grown(table, *, models=2, leaves=15, **settings):
     numbers, codes, labels = table
-    model = Trees(models, 40, leaves)
+    model = BoostedTrees(models, 40, leaves)
     features = np.hstack([numbers, codes.astype(np.float32)])
     draws = [(features[start:], labels[start:]) for start in range(models)]
-    assert model.grow(draws.__getitem__, **{"share": 1.0, "rate": 0.1, "seed": 3} | settings)
+    assert model.fit(draws.__getitem__, **{"sampling_rate": 1.0, "learning_rate": 0.1, "seed": 3} | settings)
     return model, features
 
 
@@ -38,8 +38,8 @@ def test_tensors_say_what_lightgbm_says(table, monkeypatch, leaves):
         return kept[-1]
 
     monkeypatch.setattr(lightgbm, "train", noted)
-    monkeypatch.setattr(trees, "LEAST_ROWS", 20)
-    monkeypatch.setattr(trees, "DEPTH", 40)
+    monkeypatch.setattr(trees, "MIN_DATA_IN_LEAF", 20)
+    monkeypatch.setattr(trees, "MAX_DEPTH", 40)
     model, features = grown(table, leaves=leaves)
     assert len(kept) == 2
     asked = features.copy()
@@ -56,7 +56,7 @@ def test_what_a_feature_adds_is_what_is_lost_at_its_typical_value(table, leaves)
     model, _ = grown(table, leaves=leaves)
     numbers, codes = torch.from_numpy(table[0][:9]), torch.from_numpy(table[1][:9])
     typical, usual = torch.tensor([0.1, torch.nan, -0.5, 0.0, 1.0, 0.0]), torch.tensor([1, 2])
-    added = model.occluded(numbers, codes, typical, usual)
+    added = model.ablation(numbers, codes, typical, usual)
     assert added.shape == (9, 8) and added.abs().sum() > 0
     for feature in range(8):
         occluded = numbers.clone(), codes.clone()
@@ -71,14 +71,14 @@ def test_what_a_feature_adds_is_what_is_lost_at_its_typical_value(table, leaves)
 def test_a_drawn_share_of_the_rows_without_an_answer_is_made_up_for(table):
     numbers, codes = torch.from_numpy(table[0]), torch.from_numpy(table[1])
     whole, _ = grown(table)
-    share, _ = grown(table, share=0.1)
+    share, _ = grown(table, sampling_rate=0.1)
     difference = whole(numbers, codes) - share(numbers, codes)
     torch.testing.assert_close(difference, torch.full_like(difference, -np.log(0.1)))
 
 
 def test_nothing_is_said_before_they_are_grown(table):
-    assert not Trees(2, 5, 7).grown
-    assert Trees(2, 5, 7)(torch.from_numpy(table[0]), torch.from_numpy(table[1])).abs().sum() == 0
+    assert not BoostedTrees(2, 5, 7).fitted
+    assert BoostedTrees(2, 5, 7)(torch.from_numpy(table[0]), torch.from_numpy(table[1])).abs().sum() == 0
 
 
 def test_the_same_seed_grows_the_same_trees(table):
@@ -91,9 +91,9 @@ def test_without_lightgbm_they_are_not_grown(table, monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(trees.importlib, "import_module", missing)
-    model = Trees(2, 5, 7)
-    assert not model.grow(lambda _: (table[0], table[2]), share=1.0, rate=0.1, seed=0)
-    assert not model.grown
+    model = BoostedTrees(2, 5, 7)
+    assert not model.fit(lambda _: (table[0], table[2]), sampling_rate=1.0, learning_rate=0.1, seed=0)
+    assert not model.fitted
 
 
 def test_a_lightgbm_that_does_not_load_says_what_it_needs(table, monkeypatch):
@@ -102,4 +102,6 @@ def test_a_lightgbm_that_does_not_load_says_what_it_needs(table, monkeypatch):
 
     monkeypatch.setattr(trees.importlib, "import_module", broken)
     with pytest.raises(SettingError, match=r"libgomp\.so\.1.*apt-get install libgomp1"):
-        Trees(2, 5, 7).grow(lambda _: (table[0], table[2]), share=1.0, rate=0.1, seed=0)
+        BoostedTrees(2, 5, 7).fit(
+            lambda _: (table[0], table[2]), sampling_rate=1.0, learning_rate=0.1, seed=0
+        )

@@ -6,7 +6,7 @@ from training.models.losses import binary_loss, listwise_loss
 from training.pipeline.tabular_training import mixed_query_groups
 
 
-def test_a_row_is_judged_as_if_no_other_had_been_left_out():
+def test_the_loss_corrects_for_the_sampling_rate():
     logits = torch.tensor([[-3.0], [1.0]])
     labels = np.array([0, 1], np.float32)
     shifted = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -15,23 +15,23 @@ def test_a_row_is_judged_as_if_no_other_had_been_left_out():
     assert binary_loss(logits, labels, 0.1) == pytest.approx(float(shifted))
 
 
-def test_the_softmax_of_each_list():
+def test_the_softmax_of_each_query_group():
     logits = torch.tensor([[1.0, 0.0], [2.0, 0.0], [500.0, 0.0], [499.0, 0.0]])
     found = listwise_loss(logits, np.array([0, 1, 1, 0], np.float32), np.array([0, 0, 1, 1]), 2)
     first, second = np.log(1 + np.exp(-1)), np.log(2)
     assert float(found) == pytest.approx((first + first + second + second) / 4, rel=1e-5)
 
 
-def test_a_constant_of_a_list_has_no_say():
-    logits, which = torch.randn(6, 2), np.array([0, 0, 0, 1, 1, 1])
+def test_a_constant_of_a_query_group_has_no_effect():
+    logits, group = torch.randn(6, 2), np.array([0, 0, 0, 1, 1, 1])
     labels = np.array([1, 0, 0, 0, 1, 0], np.float32)
-    moved = logits + torch.tensor([3.0, -5.0])[torch.from_numpy(which)][:, None]
+    moved = logits + torch.tensor([3.0, -5.0])[torch.from_numpy(group)][:, None]
     torch.testing.assert_close(
-        listwise_loss(logits, labels, which, 2), listwise_loss(moved, labels, which, 2), rtol=1e-4, atol=1e-5
+        listwise_loss(logits, labels, group, 2), listwise_loss(moved, labels, group, 2), rtol=1e-4, atol=1e-5
     )
 
 
-def test_lists_with_answers_of_both_kinds():
+def test_query_groups_with_labels_of_both_kinds():
     labels = np.array([0, 1, 0, 0, 1, 1, 0], np.float32)
     query_group_id = np.array([7, 7, 3, 3, 5, 5, 7])
     rows, starts = mixed_query_groups(labels, query_group_id)
@@ -39,7 +39,7 @@ def test_lists_with_answers_of_both_kinds():
     assert starts.tolist() == [0, 3]
 
 
-def test_no_such_list():
+def test_no_such_query_group():
     rows, starts = mixed_query_groups(np.zeros(3, np.float32), np.array([1, 1, 2]))
     assert len(rows) == 0
     assert starts.tolist() == [0]

@@ -133,7 +133,7 @@ def test_odd_values_and_texts_are_learned_from(recipe: Recipe, tmp_path: Path) -
         result = run(examples, recipe.updated(early_stopping={"refit": False}), tmp_path)
     assert all(np.isfinite(loss) for loss in losses(result))
     assert np.isfinite(result.metrics["log_loss"])
-    _, contributions = Predictor.load(result.bundle).explain_g(rows.head(3))
+    _, contributions = Predictor.load(result.bundle).tabular_contributions(rows.head(3))
     assert np.isfinite(contributions).all() and (contributions[:, 2] == 0).all()
 
 

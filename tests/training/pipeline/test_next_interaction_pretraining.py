@@ -94,7 +94,7 @@ def test_a_candidate_is_answered_by_who_turns_to_any_of_its_topics(run: FitConte
 def test_a_centred_f_says_nothing_of_the_reference_shoppers_on_average(fitted: FitResult) -> None:
     words = Predictor.load(fitted.bundle).model.text_model
     assert words.centred == 1 and fitted.metrics["num_next_interactions"] == 48
-    assert (words.reference >= 0).any() and words.topics.norm(dim=1).sub(1).abs().max() < 1e-5
+    assert (words.reference_history >= 0).any() and words.topics.norm(dim=1).sub(1).abs().max() < 1e-5
 
 
 def test_f_is_match_and_appeal_and_appeal_is_the_same_for_everybody(

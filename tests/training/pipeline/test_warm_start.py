@@ -113,7 +113,7 @@ def _written(begun: FitContext) -> str:
 
 def test_a_warm_start_learns_something(warm: FitResult, champion: Path) -> None:
     own, now = (load_file(folder / "model.safetensors") for folder in (champion, warm.bundle))
-    for name in ("tabular.first.weight", "text_model.taste.weight"):
+    for name in ("tabular.first.weight", "text_model.profile.weight"):
         assert not np.array_equal(own[name], now[name]), name
 
 
