@@ -77,14 +77,14 @@ test-quick: $(STAMP) ## the tests that need no services
 test: $(STAMP) ## all tests
 	$(BIN)/python -m pytest -n $(JOBS)
 
-bench-warm-start: $(STAMP) ## retraining from the champion beside retraining from scratch, on Complete Journey
-	@$(BIN)/python -m tests.benchmarks.warm_start
+bench-warm-start: $(STAMP) ## retraining from the champion beside retraining from scratch, after make demo; QUICK=1 shows that it runs
+	@$(BIN)/python -m tests.benchmarks.warm_start $(if $(QUICK),--quick)
 
 bench-chinese: $(STAMP) ## reviews in Chinese, read by a language model made from nothing (needs ../shared/data)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.chinese
 
-bench-methods: $(STAMP) ## ways to tune the language model: memory, time and figures of each (needs ../shared/data)
-	@$(BIN)/python -m tests.benchmarks.methods
+bench-methods: $(STAMP) ## ways to tune the language model: memory, time and metrics of each (needs ../shared/data)
+	@OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m tests.benchmarks.methods
 
 bench-tallrec: $(STAMP) ## what liked and disliked books in the history are worth, beside TALLRec (needs ../shared/data)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.tallrec

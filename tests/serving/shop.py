@@ -3,7 +3,6 @@
 From the contract's tables on everything is made by the project's own code: feature rows, Feast store, examples.
 """
 
-import warnings
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,11 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.contracts.source import Source, read_source
-from expectations.storage import datasets as landing
-from features.offline.feature_rows import build_snapshots
-from features.offline.training_set import build_examples
-from features.store.client import StoreSettings, apply_repo, materialize, open_store
+from features.store.client import StoreSettings
 from serving.release.deployment import DeploymentContext
+from tests.features import built_shop
 
 SUBJECTS = ("fresh coffee beans", "dog food", "frozen pizza", "garden flowers")
 START, DAYS = datetime(2020, 1, 1), 60
@@ -71,23 +68,13 @@ def build(folder: Path, *, also: list[dict[str, Any]] | None = None) -> Shop:
     declared.write_text(SOURCE, encoding="utf-8")
     source = read_source(declared)
     checked = _write(folder / "checked", source, _tables(also or []))
-    pointer, _ = build_snapshots(source, checked, folder / "feature_rows")
-    feature_rows = folder / "feature_rows" / pointer["version"]
-    horizon = datetime.fromisoformat(pointer["horizon"])
-    settings = StoreSettings(
-        project=source.name,
-        registry_url=f"sqlite:///{folder / 'registry.db'}",
-        online_path=folder / "online.db",
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        store = open_store(settings)
-        apply_repo(store, feature_rows)
-        build_examples(source, checked, feature_rows, folder / "examples", store, horizon)
-        materialize(store, horizon)
-    examples = landing.current_folder(folder / "examples")
+    shop = built_shop.build(source, checked, folder)
     return Shop(
-        source=declared, feature_rows=feature_rows, examples=examples, settings=settings, horizon=horizon
+        source=declared,
+        feature_rows=shop.snapshots,
+        examples=shop.examples,
+        settings=shop.settings,
+        horizon=shop.horizon,
     )
 
 

@@ -9,7 +9,8 @@ import pytest
 from features.online.reader import DecisionRequest, OnlineFeatures
 from features.store.client import open_store
 from serving.ranking.ranker import Ranker
-from tests.benchmarks.chinese_shop import NUM_DAYS, READER, ReviewShop, build_shop, days
+from tests.benchmarks.chinese.shop import NUM_DAYS, READER, build_shop, days
+from tests.features.built_shop import BuiltShop
 from training.config.recipe import read_recipe
 from training.data.dataset import read_examples
 from training.data.split import TEST
@@ -40,12 +41,12 @@ def reviews() -> pd.DataFrame:
 
 
 @pytest.fixture(name="shop", scope="module")
-def _shop(tmp_path_factory: pytest.TempPathFactory) -> ReviewShop:
+def _shop(tmp_path_factory: pytest.TempPathFactory) -> BuiltShop:
     return build_shop(reviews(), tmp_path_factory.mktemp("chinese") / "shop")
 
 
 @pytest.fixture(name="predictor", scope="module")
-def _scorer(shop: ReviewShop) -> Predictor:
+def _scorer(shop: BuiltShop) -> Predictor:
     data = read_examples(shop.examples)
     encoder = write_encoder(
         shop.home / "encoder",
@@ -57,7 +58,7 @@ def _scorer(shop: ReviewShop) -> Predictor:
         max_tokens=32,
         seed=1,
     )
-    recipe = read_recipe(Path("tests/benchmarks/chinese.toml")).updated(
+    recipe = read_recipe(Path("tests/benchmarks/chinese/recipe.toml")).updated(
         encoder={"name": str(encoder)},
         pretraining={"language_epochs": 2, "language_learning_rate": 1e-2},
         finetuning={
@@ -80,13 +81,13 @@ def test_a_text_that_occurs_twice_is_never_tested() -> None:
     assert per_day.max() - per_day.min() <= 1
 
 
-def test_every_text_comes_through_unchanged(shop: ReviewShop) -> None:
+def test_every_text_comes_through_unchanged(shop: BuiltShop) -> None:
     data = read_examples(shop.examples)
     assert len(data.rows) == len(reviews())
     assert set(reviews()["review"]) <= set(data.texts)
 
 
-def test_the_words_are_understood(shop: ReviewShop, predictor: Predictor) -> None:
+def test_the_words_are_understood(shop: BuiltShop, predictor: Predictor) -> None:
     data = read_examples(shop.examples)
     labels = data.labels[data.part == TEST] > 0
     probability = predictor.score_examples(data).probability
@@ -94,7 +95,7 @@ def test_the_words_are_understood(shop: ReviewShop, predictor: Predictor) -> Non
     assert np.mean((probability > 0.5)[ordinary] == labels[ordinary]) > 0.9
 
 
-def test_a_request_is_answered_as_measured(shop: ReviewShop, predictor: Predictor) -> None:
+def test_a_request_is_answered_as_measured(shop: BuiltShop, predictor: Predictor) -> None:
     features = OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source)
     ranker = Ranker(predictor, features, source=shop.source)
     odd = [f"r{number:05d}" for number in range(len(reviews()) - len(ODD), len(reviews()))]

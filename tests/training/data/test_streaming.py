@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from expectations.contracts.examples import INTERACTION_HISTORIES, ROWS
-from tests.benchmarks import growth
+from tests.benchmarks.growth import examples as growth
 from tests.training.synthetic import make_rows, write_examples
 from training.config.recipe import Recipe
 from training.data import collate as batches

@@ -290,27 +290,3 @@ def test_where_most_answers_are_new_there_is_little_to_begin_with(
     rows.loc[rows["event_timestamp"] < pd.Timestamp(day(7)), "label"] = 0
     later = write_examples(tmp_path / "examples", rows=rows, test_from=day(10))
     assert "most answers are new: " in str(loaded(champion).misfit(read_examples(later), long))
-
-
-def test_the_benchmark_s_page_says_what_differs_beyond_noise() -> None:
-    from tests.benchmarks.machine import machine
-    from tests.benchmarks.warm_start import FIGURES, KINDS, page
-
-    rows = {key: {"rows": 1000, "answered": 10} for key in ("known", "new", "test")}
-    difference = {name: {"difference": 0.0, "interval": [-0.1, 0.1]} for name in FIGURES}
-    difference["auc"] = {"difference": -0.2, "interval": [-0.3, -0.1]}
-    cost = {"scratch": 200.0, "warm": 50.0}
-    arrival = {
-        "from": "2017-05-31",
-        "until": "2017-08-08",
-        "rows": rows,
-        "figures": {kind: dict.fromkeys(FIGURES, 0.5) for kind in KINDS},
-        "spread": dict.fromkeys(FIGURES),
-        "warm_minus_scratch": difference,
-        "cost": {
-            kind: dict.fromkeys(("steps", "cpu_seconds", "seconds"), value) for kind, value in cost.items()
-        },
-    }
-    text = page({"machine": machine(), "seeds": [7], "arrivals": [arrival]})
-    assert "| auc | 0.5000 | 0.5000 | 0.5000 | -0.2000 [-0.3000, -0.1000] |  |" in text
-    assert "25% of the steps and 25% of the processor time; beyond noise differ: auc." in text

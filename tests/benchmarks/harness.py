@@ -1,0 +1,307 @@
+"""What every benchmark shares: command line, machine facts, stores of finished parts, JSON results, Markdown pages.
+
+A benchmark is a folder: `__main__` measures, `page` writes the README from the results alone, and `run` joins both.
+Finished parts are kept under a key that `training_code` is part of: a run that was killed goes on, and a run after a
+change of code measures again.
+"""
+
+import argparse
+import functools
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from expectations.contracts.examples import (
+    INTERACTION_HISTORIES,
+    NEXT_INTERACTIONS,
+    ROWS,
+    TEXTS,
+    ExampleSchema,
+)
+from expectations.errors import RecommenderError
+from expectations.storage.atomic import read_json, write_json, write_text
+from expectations.storage.datasets import current_folder
+from expectations.storage.hashes import file_hash, fingerprint
+from training.config.recipe import Recipe, nested, read_recipe
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SOURCE = "complete_journey"
+PACKAGES = ("torch", "transformers", "lightgbm", "lenskit")
+Facts = dict[str, Any]
+# Keys of results/*.json that were measured under another name: how code and pages call them.
+PRESENT_KEYS = {
+    "answered": "positive",
+    "figures": "metrics",
+    # phases of a fit
+    "domain": "language_pretraining",
+    "purchases": "next_interaction_pretraining",
+    "past": "tabular",
+    "words": "finetuning",
+    "laps": "phase_seconds",
+    "seconds_by_step": "phase_seconds",
+    "words_seconds": "finetuning_seconds",
+    # settings of the recipe
+    "token_dropout": "encoder.token_dropout",
+    "domain_epochs": "pretraining.language_epochs",
+    # quality: methods by what they know
+    "past_uncrossed": "tabular_no_user_item",
+    "ours_uncrossed": "ours_no_user_item",
+    "trees_uncrossed": "trees_no_user_item",
+    "uncrossed": "no_user_item",
+    "past_told": "tabular_no_products",
+    "ours_told": "ours_no_products",
+    "trees_told": "trees_no_products",
+    "told": "no_products",
+    "test_lists": "test_query_groups",
+    # tallrec
+    "share of liked books in the history, no model": "rate of liked books in the history, no model",
+    "words, without polarity": "text model, without sentiment",
+    "words with polarity, without the share": "text model with sentiment, without the rate",
+    "the share alone, in our model (no words)": "the rate alone, in the tabular model (no text model)",
+    "ours: words with polarity, and the share of liked books": "ours: text model with sentiment, and the rate",
+    "beyond_share": "beyond_rate",
+    # chinese
+    "taught minus plain": "with masked tokens first minus without",
+    "taught minus TF-IDF": "with masked tokens first minus TF-IDF",
+}
+
+
+# Enough of every phase to see that it runs; metrics of a quick run say nothing.
+QUICK_RECIPE = {
+    "encoder.max_tokens": 4,
+    "early_stopping.refit": False,
+    "tabular_model.epochs": 1,
+    "tabular_model.num_trees": 10,
+    "pretraining.next_interaction_epochs": 1,
+    "pretraining.next_interaction_steps": 4,
+    "finetuning.negative_sampling_rate": 0.01,
+    "finetuning.texts_per_step": 128,
+    "finetuning.history_texts_per_step": 2,
+}
+QUICK_SAYS = "**A quick run: it shows that every part runs; its metrics say nothing.**"
+
+
+def command_line(name: str, about: str | None, *, after_demo: bool = False) -> argparse.ArgumentParser:
+    """The parser of `python -m tests.benchmarks.<name>`.
+
+    Args:
+        name: of the benchmark.
+        about: its description.
+        after_demo: whether it starts from the examples that `make demo` left, and has a quick variant.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}", description=about)
+    home = Path(os.environ.get("RECOMMENDER_HOME") or ".recommender")
+    parser.add_argument("--home", type=Path, default=home, help="RECOMMENDER_HOME")
+    parser.add_argument(
+        "--work", type=Path, help=f"store of finished parts (default: HOME/benchmarks/{name})"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=HERE, help="where the page and results/ go (not of --quick)"
+    )
+    if after_demo:
+        parser.add_argument(
+            "--examples", type=Path, help="examples folder (default: HOME's Complete Journey)"
+        )
+        parser.add_argument("--recipe", type=Path, help="TOML file (default: the packaged recipe)")
+        parser.add_argument(
+            "--quick", action="store_true", help="a little of everything, written to the work folder"
+        )
+    return parser
+
+
+def run(
+    name: str,
+    parser: argparse.ArgumentParser,
+    measure: Callable[[argparse.Namespace], Facts],
+    page: Callable[[Facts], str],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Measure, then write `results/<name>.json` and from it `<name>/README.md`.
+
+    Args:
+        name: of the benchmark and its make target.
+        parser: its command line, as `command_line` made it.
+        measure: what is to be measured, JSON-able.
+        page: makes the page of the results.
+        arguments: of the command line; None: the process's own.
+
+    Returns:
+        The exit status: 0, or 1 after an error's message.
+    """
+    options = parser.parse_args(arguments)
+    options.work = (options.work or options.home / "benchmarks" / name).absolute()
+    quick, start = getattr(options, "quick", False), time.perf_counter()
+    try:
+        if hasattr(options, "examples"):
+            options.examples = options.examples or current_folder(options.home / "examples" / SOURCE)
+        found = measure(options)
+    except RecommenderError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    facts = {
+        "machine": machine(),
+        "command": f"make bench-{name.replace('_', '-')}" + (" QUICK=1" if quick else ""),
+        "seconds": round(time.perf_counter() - start),
+        "quick": quick,
+        **found,
+    }
+    out = options.work if quick else options.out
+    write_json(out / "results" / f"{name}.json", facts)
+    write_text(out / name / "README.md", page(facts))
+    tell(f"{out / name}/README.md: {facts['seconds']} s")
+    return 0
+
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """The recipe of a benchmark that starts after the demo."""
+    recipe = read_recipe(options.recipe)
+    quick = options.quick and options.recipe is None
+    return recipe.updated(**nested(QUICK_RECIPE)) if quick else recipe
+
+
+def read_results(name: str) -> Facts:
+    """The committed results of a benchmark, by the names of today."""
+
+    def present(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {PRESENT_KEYS.get(key, key): present(one) for key, one in value.items()}
+        return [present(one) for one in value] if isinstance(value, list) else value
+
+    return dict(present(read_json(HERE / "results" / f"{name}.json")))
+
+
+def tell(line: str) -> None:
+    """Say one line with the time of day."""
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stdout.flush()
+
+
+def shared_data(name: str) -> Path:
+    """The folder of a public data set, below SHARED_DATA or beside the checkout."""
+    return Path(os.environ.get("SHARED_DATA") or ROOT.parent / "shared" / "data") / name
+
+
+@functools.cache
+def training_code() -> str:
+    """Hash of the code that trains, as it was when first asked for: another may train other models."""
+    return fingerprint(*(file_hash(path) for path in sorted((ROOT / "training").rglob("*.py"))))
+
+
+class Store:
+    """Finished parts of a benchmark, on disk.
+
+    Args:
+        folder: where they are kept.
+        tell: says one line to who watches.
+    """
+
+    def __init__(self, folder: Path, tell: Callable[[str], None] = tell) -> None:
+        self.folder, self.tell = folder, tell
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def has(self, name: str, key: str) -> bool:
+        """Whether it was made already."""
+        return any((self.folder / f"{name}-{key}{suffix}").exists() for suffix in (".npz", ".json"))
+
+    def arrays(self, name: str, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """What `make` made, now or in an earlier run with the same key; its wall time is "seconds"."""
+        path = self.folder / f"{name}-{key}.npz"
+        if not self.has(name, key):
+            start = time.perf_counter()
+            made = make()
+            made.setdefault("seconds", np.array(time.perf_counter() - start))
+            half = path.with_suffix(".half.npz")
+            np.savez(half, **made)
+            half.rename(path)
+            self.tell(f"{name}: {float(made['seconds']):.0f} s")
+        with np.load(path) as stored:
+            return dict(stored)
+
+    def record(self, name: str, key: str, make: Callable[[], Facts]) -> Facts:
+        """What `make` made, JSON-able, now or in an earlier run with the same key."""
+        path = self.folder / f"{name}-{key}.json"
+        if not path.exists():
+            write_json(path, make())
+        return dict(read_json(path))
+
+
+def linked_examples(examples: Path, folder: Path, *, chosen: np.ndarray | None = None, **schema: Any) -> Path:
+    """An examples folder with other values of the schema, whose tables are links to the same files.
+
+    Args:
+        examples: the examples folder.
+        folder: where the other is made.
+        chosen: (N,) which rows it has; None: all.
+        **schema: values of `ExampleSchema` that differ.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (ROWS, INTERACTION_HISTORIES, TEXTS, NEXT_INTERACTIONS):
+        if name == ROWS and chosen is not None:
+            pq.write_table(pq.read_table(examples / ROWS).filter(pa.array(chosen)), folder / ROWS)
+        elif (examples / name).exists() and not (folder / name).exists():
+            (folder / name).symlink_to((examples / name).absolute())
+    replace(ExampleSchema.read(examples), **schema).write(folder)
+    return folder
+
+
+def machine() -> Facts:
+    """Processor, cores, memory, accelerator, packages, and the date (UTC)."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "packages": {name: number for name in PACKAGES if (number := _version(name))},
+    }
+
+
+def described(found: Facts) -> str:
+    """A machine in one line of Markdown."""
+    accelerator = found["accelerator"] or "no GPU"
+    packages = ", ".join(f"{name} {number}" for name, number in found["packages"].items())
+    return (
+        f"{found['date'][:10]}, {found['cores']} cores ({found['processor']}), {found['threads']} threads, "
+        f"{found['memory_gib']} GiB, {accelerator}; {found['system']}; {packages}"
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(line)} |" for line in (head, *rows)]
+    return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
+
+
+def markdown(facts: Facts, *sections: Callable[[Facts], Iterable[str]]) -> str:
+    """A page of the blocks (headings, paragraphs, tables) that its sections yield."""
+    return "\n\n".join(block for section in sections for block in section(facts)) + "\n"
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a machine for training alone has no rivals
+        return None

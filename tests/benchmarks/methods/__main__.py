@@ -1,0 +1,48 @@
+"""How the language model may be tuned: frozen, its top layers, all of it, or an adapter; one table.
+
+Each method goes through the product's own phases in a process of its own, on one thread, with the same rows, seeds
+and recipe: only what learns differs.
+
+The task is read from the text alone: what a customer says to a service agent, does it agree to something? The
+turns are MultiDoGO's (CDLA-Permissive-1.0; `../shared/data/multidogo`), its split by conversation is kept.
+"""
+
+import argparse
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.benchmarks.harness import Facts, Store, command_line, run, training_code
+from tests.benchmarks.methods.fits import COMMON, METHODS, Measured, chosen, measure, write_turns
+from tests.benchmarks.methods.page import page
+from training.data.dataset import read_examples
+
+
+def measure_all(options: argparse.Namespace) -> Facts:
+    """One fit of each method and learning rate, each in a new process."""
+    store = Store(options.work)
+    examples = write_turns(options.work / "examples")
+    part = read_examples(examples).part
+    runs = [
+        _apart(store, method, rate, examples) for method, (_, _, rates) in METHODS.items() for rate in rates
+    ]
+    return {
+        "rows": {name: int((part == name).sum()) for name in ("train", "validation", "test")},
+        "recipe": COMMON,
+        "methods": [asdict(run) for run in chosen(runs)],
+        "runs": [asdict(run) for run in runs],
+    }
+
+
+def _apart(store: Store, method: str, rate: float, examples: Path) -> Measured:
+    def in_new_process() -> Facts:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return asdict(pool.submit(measure, method, rate, examples).result())
+
+    return Measured(**store.record(f"{method}-{rate}", training_code(), in_new_process))
+
+
+if __name__ == "__main__":
+    sys.exit(run("methods", command_line("methods", __doc__), measure_all, page))
