@@ -106,7 +106,7 @@ def online_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
                 passed=consistency.num_differences == 0,
                 check_name="online_equals_offline",
                 metadata={
-                    "shoppers": consistency.num_shoppers,
+                    "users": consistency.num_users,
                     "values": consistency.num_values,
                     "num_differences": consistency.num_differences,
                     "differences": list(consistency.differences),
@@ -137,7 +137,7 @@ def training_examples(workspace: WorkspaceResource) -> dg.MaterializeResult:
             "dagster/row_count": made.facts["rows"],
             "positives": made.facts["positives"],
             "distinct_texts": made.facts["texts"],
-            "histories": made.facts["histories"],
+            "interaction_histories": made.facts["interaction_histories"],
             "unchanged": not made.made,
             "folder": dg.MetadataValue.path(made.folder),
             "preview": metadata.preview(made.folder / "rows.parquet"),

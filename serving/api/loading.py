@@ -82,7 +82,7 @@ def _try(ranker: Ranker, pointer: Pointer) -> None:
     decision_request = DecisionRequest(
         user_id=COLD_START_USER,
         scenario=str(item["kind"]),
-        moment=moment,
+        as_of=moment,
         context={},
         candidates=[str(shown.index[0])],
     )

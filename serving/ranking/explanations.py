@@ -202,7 +202,7 @@ def _entry(said: _Said, scoring_batch: ScoringBatch, entry: int) -> str:
     if place >= 0:
         days = Amount(scoring_batch.feedback_days_ago[place])
         return f"said '{_short(scoring_batch.feedback_texts[place])}' {days:day} ago"
-    visits, days = Amount(scoring_batch.visits[entry]), Amount(scoring_batch.days[entry])
+    visits, days = Amount(scoring_batch.sessions[entry]), Amount(scoring_batch.days[entry])
     ago = f"last {days:day} ago" if visits > 1 else f"{days:day} ago"
     return f"{said.bought} '{_short(scoring_batch.topics[entry])}' on {visits:visit}, {ago}"
 

@@ -225,7 +225,7 @@ def request(shop: ReviewShop, data: Examples, bundle: Path) -> dict[str, Any]:
     decision_request = DecisionRequest(
         user_id=READER,
         scenario="content",
-        moment=shop.horizon,
+        as_of=shop.horizon,
         context={"channel": "web"},
         candidates=asked["item_id"].tolist(),
     )

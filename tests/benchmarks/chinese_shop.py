@@ -86,7 +86,7 @@ def build_shop(reviews: pd.DataFrame, home: Path) -> ReviewShop:
         home: an empty folder.
     """
     from expectations.suites.run import validate
-    from features.offline.feature_rows import build_snapshots
+    from features.offline.feature_rows import build_feature_rows
     from features.offline.training_set import build_examples
     from features.sources.landing import ingest
     from features.store.client import apply_repo, materialize, open_store
@@ -103,7 +103,7 @@ def build_shop(reviews: pd.DataFrame, home: Path) -> ReviewShop:
         now=datetime.now(UTC).replace(tzinfo=None),
     )
     checked = {name: landing.current_folder(home / "checked" / name) for name in landed}
-    build_snapshots(source, checked, home / "snapshots")
+    build_feature_rows(source, checked, home / "snapshots")
     shop = ReviewShop.at(home)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental

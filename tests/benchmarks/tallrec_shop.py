@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from expectations.contracts.source import Source, read_source
-from features.offline.feature_rows import build_snapshots
+from features.offline.feature_rows import build_feature_rows
 from features.offline.training_set import build_examples
 from features.sources.landing import ingest
 from features.store.client import StoreSettings, apply_repo, open_store
@@ -139,7 +139,7 @@ def build(data: Path, work: Path) -> Path:
     source: Source = read_source(declaration)
     landed = ingest(source, declaration, tables_dir=work / "tables", quarantine_dir=work / "quarantine")
     checked = {name: table.folder for name, table in landed.items()}
-    facts, _ = build_snapshots(source, checked, work / "snapshots")
+    facts, _ = build_feature_rows(source, checked, work / "snapshots")
     snapshots = work / "snapshots" / facts["version"]
     registry = f"sqlite:///{work}/registry.db"
     settings = StoreSettings(project=source.name, registry_url=registry, online_path=work / "online.db")

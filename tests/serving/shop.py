@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from expectations.contracts.source import Source, read_source
 from expectations.storage import datasets as landing
-from features.offline.feature_rows import build_snapshots
+from features.offline.feature_rows import build_feature_rows
 from features.offline.training_set import build_examples
 from features.store.client import StoreSettings, apply_repo, materialize, open_store
 from serving.release.deployment import DeploymentContext
@@ -71,7 +71,7 @@ def build(folder: Path, *, also: list[dict[str, Any]] | None = None) -> Shop:
     declared.write_text(SOURCE, encoding="utf-8")
     source = read_source(declared)
     checked = _write(folder / "checked", source, _tables(also or []))
-    pointer, _ = build_snapshots(source, checked, folder / "snapshots")
+    pointer, _ = build_feature_rows(source, checked, folder / "snapshots")
     snapshots = folder / "snapshots" / pointer["version"]
     horizon = datetime.fromisoformat(pointer["horizon"])
     settings = StoreSettings(

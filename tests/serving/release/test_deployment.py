@@ -59,7 +59,7 @@ def test_rejected_unevaluated_and_altered_bundles_are_refused(home, shop, bundle
     judge(home, bundles[0])
     put(home, shop, bundles[0])
     before = (home / "deployment" / "current.json").read_bytes()
-    with pytest.raises(RejectedError, match="no verdict"):
+    with pytest.raises(RejectedError, match="no gate decision"):
         put(home, shop, bundles[1])
     judge(home, bundles[1], approved=False)
     with pytest.raises(RejectedError, match=r"AUC 0\.40 is below"):
@@ -75,7 +75,7 @@ def test_rejected_unevaluated_and_altered_bundles_are_refused(home, shop, bundle
     manifest = json.loads((bundles[0] / "manifest.json").read_text())
     shutil.copyfile(bundles[0] / "model.safetensors", weights)
     (altered / "manifest.json").write_text(json.dumps({**manifest, "created_at": "another day"}))
-    with pytest.raises(RejectedError, match="no verdict"):  # a verdict is not lent to another manifest
+    with pytest.raises(RejectedError, match="no gate decision"):  # a decision is not lent to another manifest
         put(home, shop, altered)
     assert (home / "deployment" / "current.json").read_bytes() == before
 
