@@ -5,11 +5,11 @@ from expectations.contracts.shop_tables import SCENARIOS
 
 DECISIONS = Table(
     name="decisions",
-    grain="one row per item in a served list",
+    grain="one row per item of a decision",
     key=("decision_id", "item_id"),
     event_time="event_timestamp",
     columns=(
-        Column(name="decision_id", type="string", required=True, description="the served list"),
+        Column(name="decision_id", type="string", required=True, description="the items served together"),
         Column(name="user_id", type="string", required=True, description="the shopper"),
         Column(name="item_id", type="string", required=True, description="the item shown"),
         Column(

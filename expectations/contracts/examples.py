@@ -1,15 +1,15 @@
 """The folder of training examples: where `features` and `training` meet.
 
     examples/
-    ├── schema.json         ExampleSchema
-    ├── rows.parquet        one row per exposure whose outcome is known, ordered by event_timestamp
-    ├── histories.parquet   one row per (shopper, moment): what the shopper did and said before
-    ├── futures.parquet     one row per (shopper, earlier moment): what the shopper turned to after it
-    └── texts.parquet       one row per distinct text
+    ├── schema.json                     ExampleSchema
+    ├── rows.parquet                    one row per exposure whose outcome is known, ordered by event_timestamp
+    ├── interaction_histories.parquet   one row per (user_id, event_timestamp): interactions and feedback before
+    ├── next_interactions.parquet       one row per (user_id, earlier event_timestamp): topics interacted with after
+    └── texts.parquet                   one row per distinct text
 
 Rows name texts and histories by number, so that each distinct text is stored, read and encoded once.
 `text_id` and `history_id` are row numbers (from 0) of their tables; `query_id` is a `text_id`, or -1.
-Futures need no outcome: they are for self-supervised learning, which must leave out those that end after
+Next interactions need no label: they are for self-supervised learning, which must leave out those that end after
 the rows it is measured on begin.
 """
 
@@ -38,8 +38,8 @@ ROW_SCHEMA = pa.schema(
         ("item_id", pa.string()),
         ("scenario", pa.string()),
         ("event_timestamp", pa.timestamp("us")),
-        ("query_group_id", pa.int64()),  # exposures of one shopper, scenario, query and moment: a ranked list
-        ("label", pa.int8()),  # 1: the shopper answered, 0: not
+        ("query_group_id", pa.int64()),  # exposures of one shopper, scenario, query and event_timestamp
+        ("label", pa.int8()),  # 1: positive outcome, 0: not
         ("text_id", pa.int32()),  # the candidate's text
         ("query_id", pa.int32()),  # the query's or utterance's text, -1: none
         ("history_id", pa.int32()),
@@ -50,23 +50,23 @@ ROW_SCHEMA = pa.schema(
 INTERACTION_HISTORY_SCHEMA = pa.schema(
     [
         ("history_id", pa.int32()),
-        # what the shopper turned to, newest first, each once; then what the shopper said, likewise
+        # topics interacted with, newest first, each once; then feedback, likewise
         ("text_ids", pa.list_(pa.int32())),
         ("events", pa.list_(pa.float32())),  # how often
         ("amounts", pa.list_(pa.float32())),  # shop currency
-        ("days_ago", pa.list_(pa.float32())),  # days between the last time and the moment
+        ("days_ago", pa.list_(pa.float32())),  # days from the last time to event_timestamp
         (
             "sentiments",
             pa.list_(pa.float32()),
-        ),  # of what was said: -1 the worst, 1 the best; 0: nothing or unknown
+        ),  # of feedback: -1 the worst, 1 the best; 0: no feedback, or unknown
     ]
 )
 
 NEXT_INTERACTION_SCHEMA = pa.schema(
     [
-        ("history_id", pa.int32()),  # what the shopper did before the moment
-        ("event_timestamp", pa.timestamp("us")),  # the moment
-        ("text_ids", pa.list_(pa.int32())),  # what the shopper turned to in the NEXT_WINDOW_DAYS from it on
+        ("history_id", pa.int32()),  # the history before event_timestamp
+        ("event_timestamp", pa.timestamp("us")),
+        ("text_ids", pa.list_(pa.int32())),  # topics interacted with in the NEXT_WINDOW_DAYS from then on
     ]
 )
 
@@ -87,8 +87,8 @@ class ExampleSchema:
         activity: the numeric column that counts the shopper's past events: 0 is a new shopper.
         slices: categorical columns to report quality by.
         test_from: the test part begins here; None: the last fifth of the rows by time.
-        validation_fraction: share of the rows before `test_from` that are the validation part, the latest.
-        horizon: the moment up to which the data reach; later moments are the future.
+        validation_fraction: fraction of the rows before `test_from` that are the validation part, the latest.
+        horizon: the time up to which the data reach.
     """
 
     source: str
@@ -116,9 +116,9 @@ class ExampleSchema:
         """
         values = read_json(folder / SCHEMA)
         try:
-            for moment in ("test_from", "horizon"):
-                if values[moment] is not None:
-                    values[moment] = datetime.fromisoformat(values[moment])
+            for name in ("test_from", "horizon"):
+                if values[name] is not None:
+                    values[name] = datetime.fromisoformat(values[name])
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise SchemaError(f"{folder / SCHEMA} is not an example schema: {error}") from error

@@ -1,4 +1,4 @@
-"""What the gate says of one bundle. A verdict is about a hash, so it cannot be lent to another model."""
+"""The gate's decision on one bundle. It is about a hash, so it cannot be lent to another model."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ class RuleResult:
 
 @dataclass(frozen=True, kw_only=True)
 class GateDecision:
-    """The gate's answer for the bundle with that hash."""
+    """The gate's decision on the bundle with that hash."""
 
     bundle: str
     approved: bool
@@ -30,22 +30,22 @@ class GateDecision:
 
 
 def write_gate_decision(folder: Path, decision: GateDecision) -> Path:
-    """Write the verdict as `<bundle hash>.json` and return its path."""
+    """Write the decision as `<bundle hash>.json` and return its path."""
     path = folder / f"{decision.bundle}.json"
     write_json(path, asdict(decision))
     return path
 
 
 def read_gate_decision(folder: Path, bundle: str) -> GateDecision:
-    """The verdict on the bundle with that hash.
+    """The decision on the bundle with that hash.
 
     Raises:
-        RejectedError: there is no verdict on that very bundle.
+        RejectedError: there is no decision on that very bundle.
     """
     path = folder / f"{bundle}.json"
     if not path.exists():
         raise RejectedError(
-            f"bundle {bundle[:12]} has no verdict in {folder}: it was never evaluated, or altered since; "
+            f"bundle {bundle[:12]} has no gate decision in {folder}: it was never evaluated, or altered since; "
             "run the evaluation of this bundle"
         )
     values = read_json(path)
@@ -59,10 +59,10 @@ def read_gate_decision(folder: Path, bundle: str) -> GateDecision:
 
 
 def require_approval(folder: Path, bundle: str) -> GateDecision:
-    """The verdict, if it approves this very bundle.
+    """The decision, if it approves this very bundle.
 
     Raises:
-        RejectedError: no verdict, or a rejection; names the rules that failed.
+        RejectedError: no decision, or a rejection; names the rules that failed.
     """
     decision = read_gate_decision(folder, bundle)
     if not decision.approved:

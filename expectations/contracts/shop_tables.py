@@ -56,7 +56,7 @@ ITEMS = Table(
 
 EVENTS = Table(
     name="events",
-    grain="one row per act of a shopper on an item",
+    grain="one row per event of a shopper on an item",
     key=("event_id",),
     event_time="event_timestamp",
     columns=(
@@ -95,7 +95,7 @@ EVENTS = Table(
             description="what coupons took off the price",
         ),
         Column(name="dwell_seconds", type="number", unit="seconds", minimum=0, description="time spent"),
-        Column(name="session_id", type="string", description="visit or basket the act belongs to"),
+        Column(name="session_id", type="string", description="session or basket the event belongs to"),
         Column(name="channel", type="string", description="web, app, store, …"),
         Column(name="place", type="string", description="store or region"),
     ),
@@ -103,7 +103,7 @@ EVENTS = Table(
 
 EXPOSURES = Table(
     name="exposures",
-    grain="one row per item shown (or sent) to a shopper at one moment",
+    grain="one row per item shown (or sent) to a shopper at one event_timestamp",
     key=("exposure_id",),
     event_time="event_timestamp",
     required=True,
@@ -131,7 +131,7 @@ EXPOSURES = Table(
         Column(name="device", type="string", description="phone, desktop, till, …"),
         Column(name="occasion", type="string", description="festival, season or situation"),
         Column(name="query_text", type="string", description="search query or utterance, if any"),
-        Column(name="position", type="integer", minimum=1, description="place in the list, from 1"),
+        Column(name="position", type="integer", minimum=1, description="place in the query group, from 1"),
         Column(
             name="propensity",
             type="number",
@@ -142,20 +142,20 @@ EXPOSURES = Table(
         Column(
             name="outcome",
             type="boolean",
-            description="whether the shopper answered (click, purchase, redemption); null: not known yet",
+            description="whether the outcome is positive (click, purchase, redemption); null: not known yet",
         ),
         Column(name="outcome_value", type="number", unit="shop currency", description="what it brought"),
         Column(
             name="outcome_timestamp",
             type="timestamp",
-            description="when the shopper answered; null where the outcome is false",
+            description="when the positive outcome happened; null where the outcome is false",
         ),
     ),
 )
 
 FEEDBACK = Table(
     name="feedback",
-    grain="one row per remark of a shopper on an item",
+    grain="one row per feedback of a shopper on an item",
     key=("feedback_id",),
     event_time="event_timestamp",
     columns=(

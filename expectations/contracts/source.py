@@ -133,7 +133,7 @@ def read_source(path: Path) -> Source:
         clock=cast(Literal["now", "data"], clock),
         tables=MappingProxyType(tables),
         database_url_env=database.get("url_env"),
-        test_from=_moment(path, split.get("test_from")),
+        test_from=_as_datetime(path, split.get("test_from")),
         validation_fraction=float(validation_fraction),
         history_days=history_days,
         rating_range=_range(path, features.get("rating_range")),
@@ -193,7 +193,7 @@ def _range(path: Path, value: Any) -> tuple[float, float] | None:
     return float(value[0]), float(value[1])
 
 
-def _moment(path: Path, value: Any) -> datetime | None:
+def _as_datetime(path: Path, value: Any) -> datetime | None:
     if value is None:
         return None
     if isinstance(value, datetime):

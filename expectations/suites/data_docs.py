@@ -1,8 +1,8 @@
-"""Great Expectations itself: a file-based project, one suite a table, its verdicts and its Data Docs.
+"""Great Expectations itself: a file-based project, one suite a table, its results and its Data Docs.
 
 Three habits of version 1.24 shape this module. An expectation that raises comes back as
 `success=False` with the error in `exception_info`: that is our mistake, so it is raised as one. The
-suite's `success` is False after a mere warning: verdicts are taken rule by rule. Every run adds a
+suite's `success` is False after a mere warning: results are taken rule by rule. Every run adds a
 result and a page: older ones are removed, so that the folder does not grow.
 """
 
@@ -35,7 +35,7 @@ class Finding:
     """What Great Expectations says of one rule.
 
     Attributes:
-        success: its verdict.
+        success: whether it holds.
         num_unexpected: values that break a rule on rows.
         sample: a few of them, or what a rule on the whole table observed.
     """

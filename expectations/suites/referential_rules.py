@@ -1,7 +1,7 @@
 """Rules between columns of a row and between tables: references, order in time, validity.
 
 Critical are the rules whose breach makes a label or a feature wrong. Warnings are those that honest data may
-break: an answer after the item's end, a shopper without a profile, an answer whose time nobody noted.
+break: an outcome after the item's end, a shopper without a profile, an outcome whose time nobody noted.
 """
 
 from collections.abc import Collection
@@ -105,7 +105,7 @@ def _validity_in_order(contract: Table, settings: Settings) -> Rule:
 
 
 def _outcome_rules(contract: Table, settings: Settings) -> list[Rule]:
-    outcome, answered = own("outcome"), own("outcome_timestamp")
+    outcome, outcome_timestamp = own("outcome"), own("outcome_timestamp")
     shows = key_columns(contract) | showing("outcome", "outcome_timestamp")
     return [
         flag_rule(
@@ -116,7 +116,7 @@ def _outcome_rules(contract: Table, settings: Settings) -> list[Rule]:
             says="outcome_timestamp is not before event_timestamp",
             remedy="An answer cannot come before the question: check both times and their zones.",
             bound=settings.tolerance,
-            breaks=f"{answered} < {own('event_timestamp')}",
+            breaks=f"{outcome_timestamp} < {own('event_timestamp')}",
             shows=showing("event_timestamp", "outcome_timestamp"),
         ),
         flag_rule(
@@ -127,7 +127,7 @@ def _outcome_rules(contract: Table, settings: Settings) -> list[Rule]:
             says="outcome_timestamp is null unless outcome is true",
             remedy="Set outcome to true or outcome_timestamp to null: one of the two is wrong.",
             bound=settings.tolerance,
-            breaks=f"{answered} IS NOT NULL AND {outcome} IS NOT TRUE",
+            breaks=f"{outcome_timestamp} IS NOT NULL AND {outcome} IS NOT TRUE",
             shows=shows,
         ),
         flag_rule(
@@ -138,7 +138,7 @@ def _outcome_rules(contract: Table, settings: Settings) -> list[Rule]:
             says="a true outcome has its outcome_timestamp",
             remedy="Bring the time of the answer: features count only answers whose time is known.",
             bound=settings.missing_outcome_time,
-            breaks=f"{outcome} IS TRUE AND {answered} IS NULL",
+            breaks=f"{outcome} IS TRUE AND {outcome_timestamp} IS NULL",
             shows=shows,
         ),
     ]

@@ -47,7 +47,7 @@ def validate(
             the source's, is part of the names of suites and pages.
         quarantine_dir: folder of the source's quarantine, one below it for each table.
         gx_dir: folder of the Great Expectations project, which several sources may share.
-        now: events after this moment are in the future; UTC where it has no zone.
+        now: events after this time are in the future; UTC where it has no zone.
         settings: what is tolerated.
 
     Returns:
@@ -59,7 +59,7 @@ def validate(
         ImplementationError: a rule could not be evaluated.
     """
     settings = settings or Settings()
-    moment = now.astimezone(UTC).replace(tzinfo=None) if now.tzinfo else now
+    as_of = now.astimezone(UTC).replace(tzinfo=None) if now.tzinfo else now
     order = _order(tables, contracts)
     _remove_absent(tables, contracts, checked_dir, quarantine_dir)
     reports: dict[str, TableReport] = {}
@@ -74,7 +74,7 @@ def validate(
                 dataset=checked_dir / name,
                 quarantine=quarantine_dir / name,
                 gx_dir=gx_dir,
-                now=moment,
+                now=as_of,
                 settings=settings,
             )
             report = one.unchanged()

@@ -1,6 +1,6 @@
 """A landed table as DuckDB sees it: the frame for Great Expectations, and the rows that break a rule.
 
-Great Expectations gives the verdicts, on a pandas frame that holds only what the rules read: a boolean
+Great Expectations evaluates the rules, on a pandas frame that holds only what the rules read: a boolean
 column for each rule that SQL computes, and the columns that the other expectations name. Columns that
 no rule reads are in the frame by name only, as nulls that take no memory. Which rows a failed rule
 concerns is asked of DuckDB, by the same predicate, only after a failure.
@@ -215,7 +215,7 @@ def open_scan(
         contract: its contract.
         references: what its columns refer to; their tables must be in `checked`.
         checked: table -> folder of the version that passed.
-        now: events later than this moment are in the future.
+        now: events later than this are in the future.
     """
     with (
         tempfile.TemporaryDirectory(prefix="validation-") as spill,

@@ -31,18 +31,19 @@ from features.views.shop import (
     read_shop,
     user_entity_rows,
 )
-from features.views.texts import join_words
-from features.views.user_behaviour import user_behaviour, user_history
+from features.views.texts import join_texts
+from features.views.user_behaviour import user_behaviour
+from features.views.user_history import user_history
 from features.views.windows import EVENT_TIMESTAMP
 
-CODE_VERSION = 6
+CODE_VERSION = 7
 """Raise it when a feature's meaning changes, so that nothing made by older code is reused."""
 
 ALWAYS = datetime(1970, 1, 1)
 """Attributes without a date of their own hold from here on."""
 
 
-def build_snapshots(
+def build_feature_rows(
     source: Source, checked: Mapping[str, Path], dataset: Path
 ) -> tuple[dict[str, Any], bool]:
     """Compute all feature rows of a source's checked tables and land them as one version.
@@ -58,22 +59,22 @@ def build_snapshots(
     """
     versions = {name: folder.name for name, folder in sorted(checked.items())}
     declared = {name: [str(c) for c in table.extras] for name, table in source.contracts().items()}
-    version = snapshot_version(versions, declared, source.history_days, source.rating_range)
+    version = feature_rows_version(versions, declared, source.history_days, source.rating_range)
     return land(dataset, version, lambda folder: _write(source, checked, folder))
 
 
-def snapshot_version(
+def feature_rows_version(
     versions: Mapping[str, str], declared: Any, history_days: int, rating_range: RatingRange
 ) -> str:
-    """The version of the snapshots of these tables."""
-    return fingerprint("snapshots", CODE_VERSION, versions, declared, history_days, rating_range)
+    """The version of the feature rows of these tables."""
+    return fingerprint("feature_rows", CODE_VERSION, versions, declared, history_days, rating_range)
 
 
 def open_engine() -> BaseBackend:
     """An in-memory DuckDB for feature expressions.
 
-    Joins run in the order in which they are written: the optimizer's own order joins on the moment
-    alone where entity and moment are meant, and takes minutes for what takes a second.
+    Joins run in the order in which they are written: the optimizer's own order joins on the timestamp
+    alone where entity and timestamp are meant, and takes minutes for what takes a second.
     """
     connection = ibis.duckdb.connect()
     connection.raw_sql("SET disabled_optimizers = 'join_order'")
@@ -95,12 +96,12 @@ def _write(source: Source, checked: Mapping[str, Path], folder: Path) -> dict[st
 
 
 def feature_tables(source: Source, shop: Shop, now: datetime) -> dict[str, IbisTable]:
-    """Every file of a snapshot by name, as expressions.
+    """Every file of a version by name, as expressions.
 
     Args:
         source: the shop's declaration (extra columns, history_days).
         shop: its tables.
-        now: the moment after everything known, at which online values are taken.
+        now: the time after everything known, at which online values are taken.
     """
     contracts = source.contracts()
     users, items = user_entity_rows(shop, now), item_entity_rows(shop, now)
@@ -122,7 +123,7 @@ def feature_tables(source: Source, shop: Shop, now: datetime) -> dict[str, IbisT
         "item_outcomes": outcomes,
         "item_attributes": _item_attributes(shop, contracts["items"].extras),
         "catalogue": _catalogue(shop, contracts["items"].extras),
-        "user_words": _user_words(shop, contracts["users"].extras),
+        "user_texts": _user_texts(shop, contracts["users"].extras),
         "item_keys": item_keys(shop),
         "levels": levels(shop),
     }
@@ -135,8 +136,8 @@ def write_table(connection: BaseBackend, table: IbisTable, path: Path) -> int:
 
 
 def _user_attributes(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
-    newcomer = ibis.memtable({"user_id": [COLD_START_USER]})
-    known = ibis.union(shop.users.select("user_id"), newcomer, distinct=True)
+    cold_start_user = ibis.memtable({"user_id": [COLD_START_USER]})
+    known = ibis.union(shop.users.select("user_id"), cold_start_user, distinct=True)
     return known.left_join(shop.users, "user_id").select(
         "user_id",
         **{EVENT_TIMESTAMP: ibis.literal(ALWAYS).cast("timestamp(6)")},
@@ -182,14 +183,14 @@ def _kind(column: Column) -> str:
 
 
 def _catalogue(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
-    """One row per candidate: what is shown of it and the words that the model reads."""
-    words = [_.text, *(_[c.name] for c in extras if c.extra == "text")]
+    """One row per candidate: what is shown of it and the text that the model reads."""
+    texts = [_.text, *(_[c.name] for c in extras if c.extra == "text")]
     return candidates(shop).select(
-        "item_id", "item_type", "valid_from", "valid_until", "value", "image", text=join_words(words)
+        "item_id", "item_type", "valid_from", "valid_until", "value", "image", text=join_texts(texts)
     )
 
 
-def _user_words(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
+def _user_texts(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
     """One row per shopper: the source's text columns of the shopper, as one text."""
-    words = [_[c.name] for c in extras if c.extra == "text"]
-    return shop.users.select("user_id", words=join_words(words))
+    texts = [_[c.name] for c in extras if c.extra == "text"]
+    return shop.users.select("user_id", user_text=join_texts(texts))

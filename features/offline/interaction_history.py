@@ -1,7 +1,7 @@
-"""Histories and futures as training examples hold them: lists of text numbers.
+"""Interaction histories and next interactions as training examples hold them: lists of text numbers.
 
-A history is what was known of a shopper at a moment; a future is an earlier moment's history with the topics that
-followed it.
+A history is what was known of a user at an event_timestamp; next interactions are the topics that followed
+an earlier history.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from features.offline.feature_rows import write_table
 from features.offline.next_interactions import next_interactions
 from features.views import feature_schema
 from features.views.shop import Shop
-from features.views.user_behaviour import HISTORY_LENGTH
+from features.views.user_history import HISTORY_LENGTH
 from features.views.user_item import unnest_topics
 from features.views.windows import EVENT_TIMESTAMP
 
@@ -25,10 +25,10 @@ from features.views.windows import EVENT_TIMESTAMP
 def numbered_next_interactions(
     connection: BaseBackend, shop: Shop, source: Source, horizon: Any
 ) -> IbisTable:
-    """The futures before the test part, numbered on from the shoppers' histories."""
+    """The next interactions before the test part, numbered on from the users' histories."""
     until = source.test_from or horizon
     found = next_interactions(shop, until, source.history_days, HISTORY_LENGTH, source.rating_range)
-    first = connection.table(f"retrieved_{feature_schema.SHOPPER}").count().execute()
+    first = connection.table(f"retrieved_{feature_schema.USER_SERVICE}").count().execute()
     number = ibis.row_number().over(ibis.window(order_by=[EVENT_TIMESTAMP, "user_id"])) + first
     return connection.create_table(
         "next_interactions", found.mutate(entity_row=number.cast("int32")), temp=True
@@ -36,18 +36,20 @@ def numbered_next_interactions(
 
 
 def write_interaction_histories(
-    connection: BaseBackend, shoppers: IbisTable, later: IbisTable, texts: IbisTable, path: Path
+    connection: BaseBackend, users: IbisTable, next_windows: IbisTable, texts: IbisTable, path: Path
 ) -> int:
-    """One row per (shopper, moment): the newest topics, then the newest remarks, as text numbers."""
-    everyone = [table.mutate(history_id=_.entity_row) for table in (shoppers, later)]
-    entries = ibis.union(*(part(table) for table in everyone for part in (_topic_entries, _remark_entries)))
-    newest_first = ibis.window(group_by="history_id", order_by=[_.is_said, _.days, _.visits.desc(), _.text])
+    """One row per (user_id, event_timestamp): the newest topics, then the newest feedback, as text numbers."""
+    everyone = [table.mutate(history_id=_.entity_row) for table in (users, next_windows)]
+    entries = ibis.union(*(part(table) for table in everyone for part in (_topic_entries, _feedback_entries)))
+    newest_first = ibis.window(
+        group_by="history_id", order_by=[_.is_feedback, _.days, _.sessions.desc(), _.text]
+    )
     rank = ibis.row_number().over(newest_first)
-    kept = entries.mutate(rank=rank).filter(_.is_said | (_["rank"] < HISTORY_LENGTH))
+    kept = entries.mutate(rank=rank).filter(_.is_feedback | (_["rank"] < HISTORY_LENGTH))
     coded = kept.join(texts, "text")
     codes = coded.group_by("history_id").aggregate(
         text_ids=_.text_id.collect(order_by=_["rank"]),
-        events=_.visits.cast("float32").collect(order_by=_["rank"]),
+        events=_.sessions.cast("float32").collect(order_by=_["rank"]),
         amounts=_.amount.cast("float32").collect(order_by=_["rank"]),
         days_ago=_.days.cast("float32").collect(order_by=_["rank"]),
         sentiments=_.sentiment.cast("float32").collect(order_by=_["rank"]),
@@ -72,25 +74,29 @@ def write_interaction_histories(
 def _topic_entries(histories: IbisTable) -> IbisTable:
     """What shoppers did, as entries of their histories."""
     entries = unnest_topics(histories).rename(text="topic")
-    return entries.mutate(sentiment=ibis.literal(0.0), is_said=ibis.literal(False))
+    return entries.mutate(sentiment=ibis.literal(0.0), is_feedback=ibis.literal(False))
 
 
-def _remark_entries(histories: IbisTable) -> IbisTable:
+def _feedback_entries(histories: IbisTable) -> IbisTable:
     """What shoppers said, as entries of their histories."""
     return histories.select(
         "history_id",
         text=_.feedback_texts.unnest(),
-        visits=_.feedback_counts.unnest(),
+        sessions=_.feedback_counts.unnest(),
         amount=ibis.literal(0.0),
         days=_.feedback_days_ago.unnest(),
         sentiment=_.feedback_sentiments.unnest(),
-        is_said=ibis.literal(True),
+        is_feedback=ibis.literal(True),
     )
 
 
-def write_next_interactions(connection: BaseBackend, later: IbisTable, texts: IbisTable, path: Path) -> int:
-    """One row per (shopper, earlier moment): the topics that followed, as text numbers."""
-    named = later.select("entity_row", EVENT_TIMESTAMP, text=_.next_topics.unnest()).join(texts, "text")
+def write_next_interactions(
+    connection: BaseBackend, next_windows: IbisTable, texts: IbisTable, path: Path
+) -> int:
+    """One row per (user_id, earlier event_timestamp): the topics that followed, as text numbers."""
+    named = next_windows.select("entity_row", EVENT_TIMESTAMP, text=_.next_topics.unnest()).join(
+        texts, "text"
+    )
     coded = named.group_by(["entity_row", EVENT_TIMESTAMP]).aggregate(
         text_ids=_.text_id.collect(order_by=_.text_id)
     )

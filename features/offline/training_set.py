@@ -1,7 +1,8 @@
 """Training examples: exposures joined, point in time, with everything known before them.
 
-Shopper and candidate features come from Feast for each distinct (shopper, moment) and (item, moment),
-so a shopper's history is fetched once for all that was shown at one moment. The cross features and
+User and candidate features come from Feast for each distinct (user_id, event_timestamp) and
+(item_id, event_timestamp),
+so a user's history is fetched once for all that was shown at once. The user–item features and
 the final join run in DuckDB.
 """
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 def build_examples(
     source: Source,
     checked: Mapping[str, Path],
-    snapshots: Path,
+    feature_rows: Path,
     dataset: Path,
     store: "FeatureStore",
     horizon: Any,
@@ -56,20 +57,20 @@ def build_examples(
     Args:
         source: the shop.
         checked: table name -> folder of the checked version.
-        snapshots: folder of the snapshots version that is applied to the store.
+        feature_rows: folder of the feature rows version that is applied to the store.
         dataset: where to land; a version is a folder of `expectations.contracts.examples`.
         store: the source's Feast store.
-        horizon: the moment up to which the data reach.
+        horizon: the time up to which the data reach.
 
     Returns:
-        The pointer (rows, positives, texts, histories) and whether anything was computed.
+        The pointer (rows, positives, texts, interaction histories) and whether anything was computed.
     """
     version = fingerprint(
-        "examples", CODE_VERSION, snapshots.name, str(source.test_from), source.validation_fraction
+        "examples", CODE_VERSION, feature_rows.name, str(source.test_from), source.validation_fraction
     )
 
     def write(folder: Path) -> dict[str, Any]:
-        return _write(source, checked, snapshots, folder, store, horizon, version)
+        return _write(source, checked, feature_rows, folder, store, horizon, version)
 
     return land(dataset, version, write)
 
@@ -77,7 +78,7 @@ def build_examples(
 def _write(
     source: Source,
     checked: Mapping[str, Path],
-    snapshots: Path,
+    feature_rows: Path,
     folder: Path,
     store: "FeatureStore",
     horizon: Any,
@@ -85,32 +86,34 @@ def _write(
 ) -> dict[str, Any]:
     connection = open_engine()
     shop = read_shop(connection, checked, source.contracts())
-    connection.create_table("asked", _asked(shop, source), temp=True)
-    asked = connection.table("asked")
-    shoppers = _retrieve(connection, store, feature_schema.SHOPPER, asked, "user_id")
-    candidates = _retrieve(connection, store, feature_schema.CANDIDATE, asked, "item_id")
-    connection.create_table("numbered", _number(asked, shoppers, candidates), temp=True)
+    connection.create_table("labelled_exposures", _labelled_exposures(shop, source), temp=True)
+    exposures = connection.table("labelled_exposures")
+    users = _retrieve_features(connection, store, feature_schema.USER_SERVICE, exposures, "user_id")
+    candidates = _retrieve_features(connection, store, feature_schema.CANDIDATE_SERVICE, exposures, "item_id")
+    connection.create_table("numbered", _number(exposures, users, candidates), temp=True)
     numbered = connection.table("numbered")
-    user_item = _user_item(connection, numbered, shoppers, snapshots)
-    catalogue = connection.read_parquet(str(snapshots / "catalogue.parquet"))
-    later = numbered_next_interactions(connection, shop, source, horizon)
-    past = ibis.union(
+    user_item = _user_item(connection, numbered, users, feature_rows)
+    catalogue = connection.read_parquet(str(feature_rows / "catalogue.parquet"))
+    next_windows = numbered_next_interactions(connection, shop, source, horizon)
+    interaction_texts = ibis.union(
         *(
-            table.select(text=_[lists].unnest())
-            for table in (shoppers, later)
-            for lists in ("topics", "feedback_texts")
+            table.select(text=_[column].unnest())
+            for table in (users, next_windows)
+            for column in ("topics", "feedback_texts")
         ),
-        later.select(text=_.next_topics.unnest()),
+        next_windows.select(text=_.next_topics.unnest()),
     )
-    texts = connection.create_table("texts", text_table(catalogue, numbered, past), temp=True)
-    features = feature_schema.describe(source, shoppers.schema(), candidates.schema())
-    rows = _rows(numbered, user_item, shoppers, candidates, catalogue, texts, features)
+    texts = connection.create_table("texts", text_table(catalogue, numbered, interaction_texts), temp=True)
+    features = feature_schema.describe(source, users.schema(), candidates.schema())
+    rows = _rows(numbered, user_item, users, candidates, catalogue, texts, features)
     counts = {
         "texts": write_table(connection, texts.order_by("text_id"), folder / TEXTS),
-        "histories": write_interaction_histories(
-            connection, shoppers, later, texts, folder / INTERACTION_HISTORIES
+        "interaction_histories": write_interaction_histories(
+            connection, users, next_windows, texts, folder / INTERACTION_HISTORIES
         ),
-        "next_interactions": write_next_interactions(connection, later, texts, folder / NEXT_INTERACTIONS),
+        "next_interactions": write_next_interactions(
+            connection, next_windows, texts, folder / NEXT_INTERACTIONS
+        ),
         "rows": write_table(connection, rows.order_by(EVENT_TIMESTAMP, "exposure_id"), folder / ROWS),
     }
     labels = pq.read_table(folder / ROWS, columns=["label"]).column("label")
@@ -118,7 +121,7 @@ def _write(
     ExampleSchema(
         source=source.name,
         fingerprint=version,
-        feature_service=f"{feature_schema.SHOPPER}+{feature_schema.CANDIDATE}",
+        feature_service=f"{feature_schema.USER_SERVICE}+{feature_schema.CANDIDATE_SERVICE}",
         numeric=features.numeric,
         categorical=features.categorical,
         popularity="item_popularity",
@@ -131,13 +134,15 @@ def _write(
     return counts
 
 
-def _asked(shop: Shop, source: Source) -> IbisTable:
-    """One row per exposure whose outcome is known, with its context and its words."""
+def _labelled_exposures(shop: Shop, source: Source) -> IbisTable:
+    """One row per exposure whose outcome is known, with its context and its query."""
     known = shop.exposures.filter(_.outcome.notnull())
     extras = source.contracts()["exposures"].extras
-    words = shop.users.select("user_id", words=feature_schema.words_of(source.contracts()["users"].extras))
+    user_text = shop.users.select(
+        "user_id", user_text=feature_schema.text_of_extras(source.contracts()["users"].extras)
+    )
     return (
-        known.left_join(words, "user_id")
+        known.left_join(user_text, "user_id")
         .drop("user_id_right")
         .mutate(query=query_text(extras))
         .select(
@@ -153,45 +158,47 @@ def _asked(shop: Shop, source: Source) -> IbisTable:
     )
 
 
-def _retrieve(
-    connection: BaseBackend, store: "FeatureStore", service: str, asked: IbisTable, key: str
+def _retrieve_features(
+    connection: BaseBackend, store: "FeatureStore", service: str, exposures: IbisTable, key: str
 ) -> IbisTable:
-    """The service's features for each distinct (entity, moment), numbered from 0."""
-    entities = asked.select(key, EVENT_TIMESTAMP).distinct().order_by(EVENT_TIMESTAMP, key).execute()
+    """The service's features for each distinct (entity, event_timestamp), numbered from 0."""
+    entities = exposures.select(key, EVENT_TIMESTAMP).distinct().order_by(EVENT_TIMESTAMP, key).execute()
     found = historical(store, service, entities)
-    moment = found.column(EVENT_TIMESTAMP).cast(pa.timestamp("us"))
+    timestamps = found.column(EVENT_TIMESTAMP).cast(pa.timestamp("us"))
     found = found.set_column(
-        found.schema.get_field_index(EVENT_TIMESTAMP), EVENT_TIMESTAMP, moment
-    ).drop_columns(["moment"])
+        found.schema.get_field_index(EVENT_TIMESTAMP), EVENT_TIMESTAMP, timestamps
+    ).drop_columns(["as_of"])
     found = found.sort_by([(EVENT_TIMESTAMP, "ascending"), (key, "ascending")])
     found = found.append_column("entity_row", pa.array(range(found.num_rows), pa.int32()))
     connection.con.register(f"retrieved_{service}", found)  # type: ignore[attr-defined]
     return connection.table(f"retrieved_{service}")
 
 
-def _number(asked: IbisTable, shoppers: IbisTable, candidates: IbisTable) -> IbisTable:
+def _number(exposures: IbisTable, users: IbisTable, candidates: IbisTable) -> IbisTable:
     """Exposures with the row numbers of their shopper's and their candidate's features."""
-    of_shopper = shoppers.select("user_id", EVENT_TIMESTAMP, history_id="entity_row")
+    of_user = users.select("user_id", EVENT_TIMESTAMP, history_id="entity_row")
     of_candidate = candidates.select("item_id", EVENT_TIMESTAMP, candidate_row="entity_row")
-    joined = asked.join(of_shopper, ["user_id", EVENT_TIMESTAMP]).join(
+    joined = exposures.join(of_user, ["user_id", EVENT_TIMESTAMP]).join(
         of_candidate, ["item_id", EVENT_TIMESTAMP]
     )
-    lists = ibis.window(order_by=["history_id", "scenario", "query"])
+    groups = ibis.window(order_by=["history_id", "scenario", "query"])
     order = ibis.window(order_by=[EVENT_TIMESTAMP, "exposure_id"])
     return joined.mutate(
-        query_group_id=ibis.dense_rank().over(lists).cast("int64"),
+        query_group_id=ibis.dense_rank().over(groups).cast("int64"),
         pair_id=ibis.row_number().over(order).cast("int64"),
     )
 
 
 def _user_item(
-    connection: BaseBackend, numbered: IbisTable, shoppers: IbisTable, snapshots: Path
+    connection: BaseBackend, numbered: IbisTable, users: IbisTable, feature_rows: Path
 ) -> IbisTable:
     items = connection.create_table(
-        "history_items", unnest_items(shoppers.mutate(history_id=_.entity_row)), temp=True
+        "history_items", unnest_items(users.mutate(history_id=_.entity_row)), temp=True
     )
-    covered = connection.read_parquet(str(snapshots / "item_keys.parquet"))
-    wanted = connection.read_parquet(str(snapshots / "levels.parquet")).semi_join(covered, ["level", "key"])
+    covered = connection.read_parquet(str(feature_rows / "item_keys.parquet"))
+    wanted = connection.read_parquet(str(feature_rows / "levels.parquet")).semi_join(
+        covered, ["level", "key"]
+    )
     expression = user_item_features(
         numbered.select("pair_id", "history_id", "item_id"),
         history_keys=connection.create_table("history_keys", history_keys(items, wanted), temp=True),
@@ -203,20 +210,20 @@ def _user_item(
 def _rows(
     numbered: IbisTable,
     user_item: IbisTable,
-    shoppers: IbisTable,
+    users: IbisTable,
     candidates: IbisTable,
     catalogue: IbisTable,
     texts: IbisTable,
     features: feature_schema.Features,
 ) -> IbisTable:
-    of_shopper = shoppers.select(history_id="entity_row", **_features(shoppers, features))
+    of_user = users.select(history_id="entity_row", **_features(users, features))
     of_candidate = candidates.select(candidate_row="entity_row", **_features(candidates, features))
     ids = texts.select("text", "text_id")
     of_item = catalogue.select("item_id", text=_.text.fill_null("")).join(ids, "text").drop("text")
     queries = ids.select(query="text", query_id="text_id")
     joined = (
         numbered.join(user_item, "pair_id")
-        .join(of_shopper, "history_id")
+        .join(of_user, "history_id")
         .join(of_candidate, "candidate_row")
         .join(of_item, "item_id")
         .left_join(queries, "query")

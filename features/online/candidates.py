@@ -48,14 +48,14 @@ class Catalogue:
     items: pd.DataFrame
 
     @classmethod
-    def load(cls, store: "FeatureStore", snapshots: Path) -> "Catalogue":
-        """Read the catalogue of a snapshots version and its features from the online store."""
-        catalogue = pd.read_parquet(snapshots / "catalogue.parquet").rename(columns={"item_type": "kind"})
+    def load(cls, store: "FeatureStore", feature_rows: Path) -> "Catalogue":
+        """Read the catalogue of a feature rows version and its features from the online store."""
+        catalogue = pd.read_parquet(feature_rows / "catalogue.parquet").rename(columns={"item_type": "kind"})
         ids = catalogue["item_id"].tolist()
-        service = store.get_feature_service(feature_schema.CANDIDATE)
+        service = store.get_feature_service(feature_schema.CANDIDATE_SERVICE)
         found: list[pd.DataFrame] = []
         for start in range(0, len(ids), _CHUNK):
-            entities = [{"item_id": item, "moment": 0.0} for item in ids[start : start + _CHUNK]]
+            entities = [{"item_id": item, "as_of": 0.0} for item in ids[start : start + _CHUNK]]
             found.append(pd.DataFrame(online(store, service, entities)))
         features = pd.concat(found) if found else pd.DataFrame({"item_id": [], "item_popularity": []})
         features = features.drop(columns=list(CALENDAR_FEATURES), errors="ignore")
@@ -66,15 +66,15 @@ class Catalogue:
                 items[name] = _typed(items[name])
         return cls(items=items.sort_values("item_popularity", ascending=False, kind="stable"))
 
-    def choose(
-        self, scenario: str, moment: datetime, wanted: Sequence[str] | None
+    def select(
+        self, scenario: str, as_of: datetime, requested: Sequence[str] | None
     ) -> tuple[pd.DataFrame, dict[str, str]]:
         """The candidates of a request.
 
         Args:
             scenario: one of the contract's scenarios.
-            moment: naive UTC; only items valid then are chosen.
-            wanted: item ids; None: all of the scenario's types, the MAX_CANDIDATES most popular.
+            as_of: naive UTC; only items valid then are chosen.
+            requested: item ids; None: all of the scenario's types, the MAX_CANDIDATES most popular.
 
         Returns:
             Rows of `items`, and why wanted items were left out.
@@ -84,17 +84,17 @@ class Catalogue:
         """
         if scenario not in SCENARIOS:
             raise RequestError(f"scenario is {scenario!r}; use one of {', '.join(SCENARIOS)}")
-        if wanted is None:
-            return self._all(scenario, moment), {}
-        unknown = [item for item in wanted if item not in self.items.index]
+        if requested is None:
+            return self._all_of_scenario(scenario, as_of), {}
+        unknown = [item for item in requested if item not in self.items.index]
         if unknown:
             raise RequestError(
-                f"{len(unknown)} of {len(wanted)} candidates are unknown, such as {unknown[0]!r}; "
+                f"{len(unknown)} of {len(requested)} candidates are unknown, such as {unknown[0]!r}; "
                 "use item ids of the items table, or leave candidates out"
             )
-        chosen = self.items.loc[list(dict.fromkeys(wanted))]
-        valid = self._valid(chosen, moment)
-        skipped = {str(item): _why(row, moment) for item, row in chosen[~valid].iterrows()}
+        chosen = self.items.loc[list(dict.fromkeys(requested))]
+        valid = self._valid(chosen, as_of)
+        skipped = {str(item): _skip_reason(row, as_of) for item, row in chosen[~valid].iterrows()}
         if not valid.any():
             item, reason = next(iter(skipped.items()), ("candidates", "the list is empty"))
             raise RequestError(
@@ -102,20 +102,20 @@ class Catalogue:
             )
         return chosen[valid], skipped
 
-    def _all(self, scenario: str, moment: datetime) -> pd.DataFrame:
+    def _all_of_scenario(self, scenario: str, as_of: datetime) -> pd.DataFrame:
         kinds = SCENARIO_TYPES[scenario]
-        chosen = self.items[self.items["kind"].isin(kinds) & self._valid(self.items, moment)]
+        chosen = self.items[self.items["kind"].isin(kinds) & self._valid(self.items, as_of)]
         if chosen.empty:
             raise RequestError(
-                f"nothing may be shown in scenario {scenario} at {moment:%Y-%m-%d %H:%M} UTC "
+                f"nothing may be shown in scenario {scenario} at {as_of:%Y-%m-%d %H:%M} UTC "
                 f"(no valid item of type {' or '.join(kinds)}); give context.time or candidates"
             )
         return chosen.head(MAX_CANDIDATES)
 
     @staticmethod
-    def _valid(items: pd.DataFrame, moment: datetime) -> pd.Series:
-        started = items["valid_from"].isna() | (items["valid_from"] <= moment)
-        return started & (items["valid_until"].isna() | (items["valid_until"] > moment))
+    def _valid(items: pd.DataFrame, as_of: datetime) -> pd.Series:
+        started = items["valid_from"].isna() | (items["valid_from"] <= as_of)
+        return started & (items["valid_until"].isna() | (items["valid_until"] > as_of))
 
 
 def _typed(column: pd.Series) -> pd.Series:
@@ -125,7 +125,7 @@ def _typed(column: pd.Series) -> pd.Series:
     return column.astype(object).where(column.notna(), None)
 
 
-def _why(item: pd.Series, moment: datetime) -> str:
-    if item["valid_until"] <= moment:
+def _skip_reason(item: pd.Series, as_of: datetime) -> str:
+    if item["valid_until"] <= as_of:
         return f"ended on {item['valid_until']:%Y-%m-%d %H:%M} UTC"
     return f"begins on {item['valid_from']:%Y-%m-%d %H:%M} UTC"

@@ -1,4 +1,4 @@
-"""Whether the online store says what the offline store says: the same shoppers, the same moment."""
+"""Whether the online store says what the offline store says: the same users, the same as-of time."""
 
 import math
 from collections.abc import Sequence
@@ -24,37 +24,41 @@ class Consistency:
     """The result of a comparison.
 
     Attributes:
-        num_shoppers, num_values: what was compared.
+        num_users, num_values: what was compared.
         differences: "shopper feature: online x, offline y", at most 20.
         num_differences: how many there are.
     """
 
-    num_shoppers: int
+    num_users: int
     num_values: int
     num_differences: int
     differences: Sequence[str]
 
 
 def compare_stores(
-    store: "FeatureStore", snapshots: Path, horizon: datetime, *, sample: int = 50
+    store: "FeatureStore", feature_rows: Path, horizon: datetime, *, sample: int = 50
 ) -> Consistency:
     """Compare online with offline features of evenly spread shoppers at the horizon.
 
     Args:
-        store: the source's store, materialized from the snapshots.
-        snapshots: folder of the snapshots version.
-        horizon: the moment online features are of (naive UTC).
+        store: the source's store, materialized from the feature rows.
+        feature_rows: folder of their version.
+        horizon: the as-of time of online features (naive UTC).
         sample: how many shoppers.
     """
     users = sorted(
-        set(pq.read_table(snapshots / "user_behaviour.parquet", columns=["user_id"])["user_id"].to_pylist())
+        set(
+            pq.read_table(feature_rows / "user_behaviour.parquet", columns=["user_id"])["user_id"].to_pylist()
+        )
     )
     chosen = users[:: max(1, len(users) // sample)][:sample]
     entities = pd.DataFrame({"user_id": chosen, "event_timestamp": pd.Timestamp(horizon)})
-    offline = {row["user_id"]: row for row in historical(store, feature_schema.SHOPPER, entities).to_pylist()}
-    moment = horizon.replace(tzinfo=UTC).timestamp()
-    service = store.get_feature_service(feature_schema.SHOPPER)
-    found = online(store, service, [{"user_id": user, "moment": moment} for user in chosen])
+    offline = {
+        row["user_id"]: row for row in historical(store, feature_schema.USER_SERVICE, entities).to_pylist()
+    }
+    as_of = horizon.replace(tzinfo=UTC).timestamp()
+    service = store.get_feature_service(feature_schema.USER_SERVICE)
+    found = online(store, service, [{"user_id": user, "as_of": as_of} for user in chosen])
     names = [name for name in found if name != "user_id"]
     differences = [
         f"{user} {name}: online {found[name][row]}, offline {offline[user][name]}"
@@ -63,7 +67,7 @@ def compare_stores(
         if not same(found[name][row], offline[user][name])
     ]
     return Consistency(
-        num_shoppers=len(chosen),
+        num_users=len(chosen),
         num_values=len(chosen) * len(names),
         num_differences=len(differences),
         differences=tuple(differences[:20]),

@@ -1,4 +1,4 @@
-"""The features of one request: the shopper from Feast, the candidates from memory, and where they meet."""
+"""The features of one request: the shopper from Feast, the candidates from memory, and the user–item features."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from features.store.client import online, stored
 from features.views import feature_schema
 from features.views.request_context import calendar_features, clock_features
 from features.views.shop import COLD_START_USER
-from features.views.user_behaviour import HISTORY_LENGTH
+from features.views.user_history import HISTORY_LENGTH
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -32,7 +32,7 @@ class DecisionRequest:
     Attributes:
         user_id: the shopper.
         scenario: where in the shop.
-        moment: naive UTC.
+        as_of: naive UTC.
         context: channel, place, device, occasion and the source's extra columns of exposures.
         query: the search query or utterance, if any.
         candidates: item ids to choose from; None: everything that may be shown in the scenario.
@@ -40,7 +40,7 @@ class DecisionRequest:
 
     user_id: str
     scenario: str
-    moment: datetime
+    as_of: datetime
     context: Mapping[str, Any]
     query: str | None = None
     candidates: Sequence[str] | None = None
@@ -54,8 +54,8 @@ class ScoringBatch:
         item_ids: (k,) the candidates.
         texts: (k,) what the model reads of each.
         rows: (k, features) numeric columns float32, categorical columns str or None.
-        query: the words of the moment, or None.
-        topics, visits, amounts, days: what the shopper did, newest first, at most 256 long.
+        query: query, exposure texts and user text as one, or None.
+        topics, sessions, amounts, days: what the shopper did, newest first, at most 256 long.
         known: whether anything is known of the shopper.
         skipped: candidates that were asked for and may not be shown, with the reason.
         feedback_texts, feedback_counts, feedback_sentiments, feedback_days_ago: what the shopper said, newest first.
@@ -66,7 +66,7 @@ class ScoringBatch:
     rows: pd.DataFrame
     query: str | None
     topics: Sequence[str]
-    visits: Sequence[float]
+    sessions: Sequence[float]
     amounts: Sequence[float]
     days: Sequence[float]
     known: bool
@@ -80,22 +80,22 @@ class ScoringBatch:
 class OnlineFeatures:
     """Reads the features of requests. Safe to share between threads."""
 
-    def __init__(self, store: "FeatureStore", snapshots: Path, source: Source) -> None:
-        """Load the candidates of one snapshots version.
+    def __init__(self, store: "FeatureStore", feature_rows: Path, source: Source) -> None:
+        """Load the candidates of one feature rows version.
 
         Args:
-            store: the source's Feast store, materialized from these snapshots.
-            snapshots: folder of the version.
+            store: the source's Feast store, materialized from these feature rows.
+            feature_rows: folder of the version.
             source: the shop's declaration.
         """
         self._store = store
-        self._stored = stored(store, feature_schema.SHOPPER)
+        self._stored = stored(store, feature_schema.USER_SERVICE)
         self._lock = threading.Lock()
         self._extras = {c.name: c for c in source.contracts()["exposures"].extras}
-        self.catalogue = Catalogue.load(store, snapshots)
-        self._words = _words(snapshots)
-        self._newcomer = self._fetch(COLD_START_USER)
-        self._user_item_arrays = UserItemArrays(snapshots)
+        self.catalogue = Catalogue.load(store, feature_rows)
+        self._user_texts = _user_texts(feature_rows)
+        self._cold_start_user = self._fetch(COLD_START_USER)
+        self._user_item_arrays = UserItemArrays(feature_rows)
 
     def scoring_batch(self, decision_request: DecisionRequest) -> ScoringBatch:
         """The features of a shopper and the candidates of a request.
@@ -104,42 +104,42 @@ class OnlineFeatures:
             RequestError: an unknown scenario, context or candidate, or nothing that may be shown.
         """
         self._check_context(decision_request.context)
-        seconds = decision_request.moment.replace(tzinfo=UTC).timestamp()
-        chosen, skipped = self.catalogue.choose(
-            decision_request.scenario, decision_request.moment, decision_request.candidates
+        seconds = decision_request.as_of.replace(tzinfo=UTC).timestamp()
+        chosen, skipped = self.catalogue.select(
+            decision_request.scenario, decision_request.as_of, decision_request.candidates
         )
-        shopper = self._fetch(decision_request.user_id)
-        known = shopper["user_num_events"] is not None
-        shopper = shopper if known else self._newcomer
+        user = self._fetch(decision_request.user_id)
+        known = user["user_num_events"] is not None
+        user = user if known else self._cold_start_user
         return ScoringBatch(
             item_ids=list(chosen.index),
             texts=chosen["text"].tolist(),
-            rows=self._rows(decision_request, shopper, chosen, seconds),
+            rows=self._rows(decision_request, user, chosen, seconds),
             query=self._query(decision_request),
-            topics=shopper["topics"][:HISTORY_LENGTH],
-            visits=shopper["topic_visits"][:HISTORY_LENGTH],
-            amounts=shopper["topic_amounts"][:HISTORY_LENGTH],
-            days=shopper["topic_days"][:HISTORY_LENGTH],
+            topics=user["topics"][:HISTORY_LENGTH],
+            sessions=user["topic_sessions"][:HISTORY_LENGTH],
+            amounts=user["topic_amounts"][:HISTORY_LENGTH],
+            days=user["topic_days"][:HISTORY_LENGTH],
             known=known,
             skipped=skipped,
-            feedback_texts=shopper["feedback_texts"],
-            feedback_counts=shopper["feedback_counts"],
-            feedback_sentiments=shopper["feedback_sentiments"],
-            feedback_days_ago=shopper["feedback_days_ago"],
+            feedback_texts=user["feedback_texts"],
+            feedback_counts=user["feedback_counts"],
+            feedback_sentiments=user["feedback_sentiments"],
+            feedback_days_ago=user["feedback_days_ago"],
         )
 
     def _rows(
         self,
         decision_request: DecisionRequest,
-        shopper: Mapping[str, Any],
+        user: Mapping[str, Any],
         chosen: pd.DataFrame,
         seconds: float,
     ) -> pd.DataFrame:
-        """One row per candidate, the columns of both sides and of where they meet."""
-        own = {n: value for n, value in shopper.items() if n.startswith("user_") and n != "user_id"}
+        """One row per candidate, the columns of both sides and of the pair."""
+        own = {n: value for n, value in user.items() if n.startswith("user_") and n != "user_id"}
         own |= {name: values[0] for name, values in clock_features([seconds]).items()}
         own["context_scenario"] = decision_request.scenario
-        for name in (*feature_schema.PLACES, *self._extras):
+        for name in (*feature_schema.CONTEXT_COLUMNS, *self._extras):
             own[f"context_{name}"] = decision_request.context.get(name)
         calendar = calendar_features(
             [seconds] * len(chosen), chosen["item_valid_from"].tolist(), chosen["item_valid_until"].tolist()
@@ -147,11 +147,11 @@ class OnlineFeatures:
         columns = {name: chosen[name].to_numpy() for name in chosen.columns if name.startswith("item_")}
         columns |= {name: np.array(values, np.float32) for name, values in calendar.items()}
         columns |= {name: _repeat(value, len(chosen)) for name, value in own.items()}
-        columns |= self._user_item_arrays.features(shopper, list(chosen.index))
+        columns |= self._user_item_arrays.features(user, list(chosen.index))
         return pd.DataFrame(columns, index=chosen.index)
 
     def _check_context(self, context: Mapping[str, Any]) -> None:
-        known = (*feature_schema.PLACES, *self._extras)
+        known = (*feature_schema.CONTEXT_COLUMNS, *self._extras)
         unknown = sorted(set(context) - set(known))
         if unknown:
             raise RequestError(f"context has an unknown key {unknown[0]!r}; known: time, {', '.join(known)}")
@@ -162,19 +162,19 @@ class OnlineFeatures:
         return {name: values[0] for name, values in found.items()}
 
     def _query(self, decision_request: DecisionRequest) -> str | None:
-        said = [decision_request.query]
-        said += [decision_request.context.get(n) for n, c in self._extras.items() if c.extra == "text"]
-        said.append(self._words.get(decision_request.user_id))
-        return " ".join(text.strip() for text in said if text and text.strip()) or None
+        texts = [decision_request.query]
+        texts += [decision_request.context.get(n) for n, c in self._extras.items() if c.extra == "text"]
+        texts.append(self._user_texts.get(decision_request.user_id))
+        return " ".join(text.strip() for text in texts if text and text.strip()) or None
 
 
-def _words(snapshots: Path) -> dict[str, str]:
-    table = pq.read_table(snapshots / "user_words.parquet").to_pydict()
-    return {user: words for user, words in zip(table["user_id"], table["words"], strict=True) if words}
+def _user_texts(feature_rows: Path) -> dict[str, str]:
+    table = pq.read_table(feature_rows / "user_texts.parquet").to_pydict()
+    return {user: text for user, text in zip(table["user_id"], table["user_text"], strict=True) if text}
 
 
 def _repeat(value: Any, count: int) -> np.ndarray:
-    """A value of the shopper or the moment, for each candidate; None is NaN among numbers."""
+    """A value of the user or the request, for each candidate; None is NaN among numbers."""
     if isinstance(value, str):
         return np.full(count, value, dtype=object)
     return np.full(count, np.nan if value is None else value, dtype=np.float32)

@@ -45,10 +45,10 @@ def write_table(con: duckdb.DuckDBPyConnection, contract: Table, folder: Path) -
     months = con.execute(
         f"SELECT DISTINCT {month} AS month FROM {STAGED} WHERE {REASON} IS NULL ORDER BY month"  # noqa: S608
     ).fetchall()
-    for (moment,) in months:
-        part = folder / f"month={moment:%Y-%m}"
+    for (timestamp,) in months:
+        part = folder / f"month={timestamp:%Y-%m}"
         part.mkdir()
-        of_month = con.sql(f"{rows} AND {month} = ? ORDER BY {order}, rowid", params=[moment])
+        of_month = con.sql(f"{rows} AND {month} = ? ORDER BY {order}, rowid", params=[timestamp])
         _write(of_month, contract, part)
 
 

@@ -71,12 +71,12 @@ def open_store(settings: StoreSettings) -> "FeatureStore":
         ) from error
 
 
-def apply_repo(store: "FeatureStore", snapshots: Path) -> list[str]:
-    """Register the feature views of a snapshots version.
+def apply_repo(store: "FeatureStore", feature_rows: Path) -> list[str]:
+    """Register the feature views of a feature rows version.
 
     Args:
         store: the source's store.
-        snapshots: folder of the version, one Parquet file per view.
+        feature_rows: folder of the version, one Parquet file per view.
 
     Returns:
         Names of the feature views.
@@ -86,18 +86,18 @@ def apply_repo(store: "FeatureStore", snapshots: Path) -> list[str]:
     """
     from features.store.definitions import ITEM_VIEWS, USER_VIEWS, feature_repo
 
-    sources = [_view_source(snapshots, name) for name in (*USER_VIEWS, *ITEM_VIEWS)]
+    sources = [_view_source(feature_rows, name) for name in (*USER_VIEWS, *ITEM_VIEWS)]
     with _without_advice():
         store.apply(feature_repo(sources, owner=OWNER))
     return [source.name for source in sources]
 
 
-def _view_source(snapshots: Path, name: str) -> Any:
+def _view_source(feature_rows: Path, name: str) -> Any:
     from features.store.definitions import ViewSource
 
-    path = snapshots / f"{name}.parquet"
+    path = feature_rows / f"{name}.parquet"
     if not path.exists():
-        raise SchemaError(f"{path} is missing; build the feature snapshots again")
+        raise SchemaError(f"{path} is missing; build the feature rows again")
     keys = {"user_id", "item_id", "event_timestamp"}
     columns = [(f.name, _kind(f.type)) for f in pq.read_schema(path) if f.name not in keys]
     return ViewSource(name=name, path=path, columns=columns)
@@ -120,12 +120,12 @@ def materialize(store: "FeatureStore", horizon: datetime) -> None:
 
 
 def historical(store: "FeatureStore", service: str, entities: pd.DataFrame) -> pa.Table:
-    """Features of a service as they were at each entity's moment (point-in-time join).
+    """Features of a service as they were at each entity row's event_timestamp (point-in-time join).
 
     Args:
         store: the source's store.
         service: name of the feature service.
-        entities: the entity's id and event_timestamp (naive UTC), one row per moment.
+        entities: the entity's id and event_timestamp (naive UTC), the entity rows.
 
     Returns:
         One row per row of `entities`, in any order: id, event_timestamp and the features.
@@ -133,14 +133,14 @@ def historical(store: "FeatureStore", service: str, entities: pd.DataFrame) -> p
     Raises:
         SchemaError: the join lost or doubled rows.
     """
-    frame = entities.assign(moment=_seconds(entities["event_timestamp"]))
+    frame = entities.assign(as_of=_seconds(entities["event_timestamp"]))
     with _without_advice():
         found = store.get_historical_features(entity_df=frame, features=store.get_feature_service(service))
         table = found.to_arrow()
     if table.num_rows != len(entities):
         raise SchemaError(
             f"the point-in-time join of {service} returned {table.num_rows:,} rows for {len(entities):,} "
-            "entities; build the feature snapshots again"
+            "entities; build the feature rows again"
         )
     return table
 
@@ -153,8 +153,8 @@ def _without_advice() -> Iterator[None]:
         yield
 
 
-def _seconds(moments: pd.Series) -> pd.Series:
-    return (moments - pd.Timestamp(0)).dt.total_seconds()
+def _seconds(timestamps: pd.Series) -> pd.Series:
+    return (timestamps - pd.Timestamp(0)).dt.total_seconds()
 
 
 def stored(store: "FeatureStore", service: str) -> list[str]:
@@ -179,7 +179,7 @@ def online(
         store: the source's store.
         features: the feature service, from `store.get_feature_service`, or what `stored` returned; keep it, it is
             slow to get.
-        entities: per row the entity's id and, for a service, "moment", seconds since 1970 of the request.
+        entities: per row the entity's id and, for a service, "as_of", seconds since 1970 of the request.
 
     Returns:
         Feature name -> one value per entity; None where nothing is known.

@@ -1,6 +1,6 @@
 """Entities, feature views and feature services of the Feast repo.
 
-Every view reads one Parquet file of feature rows (one row per entity and moment) that the feature
+Every view reads one Parquet file of feature rows (one row per entity and event_timestamp) that the feature
 modules have computed; Feast joins them to examples point in time, and serves the latest online.
 The views of attributes have the columns that a source declared, so the repo is built for a source.
 """
@@ -17,7 +17,7 @@ from feast.data_source import RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float64, String
 
-from features.views.feature_schema import CANDIDATE, SHOPPER
+from features.views.feature_schema import CANDIDATE_SERVICE, USER_SERVICE
 from features.views.request_context import CALENDAR_FEATURES, CONTEXT_FEATURES
 
 USER_VIEWS = ("user_behaviour", "user_outcomes", "user_attributes", "user_history")
@@ -61,15 +61,15 @@ def feature_repo(sources: Sequence[ViewSource], *, owner: str) -> list[Any]:
     calendar = _calendar_view(views["item_attributes"])
     services = [
         FeatureService(
-            name=SHOPPER,
+            name=USER_SERVICE,
             features=[*(views[name] for name in USER_VIEWS), clock],
-            description="everything known of a shopper at a moment",
+            description="everything known of a shopper at a time",
             owner=owner,
         ),
         FeatureService(
-            name=CANDIDATE,
+            name=CANDIDATE_SERVICE,
             features=[*(views[name] for name in ITEM_VIEWS), calendar],
-            description="everything known of a candidate at a moment",
+            description="everything known of a candidate at a time",
             owner=owner,
         ),
     ]
@@ -91,36 +91,36 @@ def _view(source: ViewSource, entity: Entity, owner: str) -> FeatureView:
 
 
 def _clock_view() -> Any:
-    moment = RequestSource(name="moment_of_request", schema=[Field(name="moment", dtype=Float64)])
+    as_of = RequestSource(name="clock_request", schema=[Field(name="as_of", dtype=Float64)])
 
     @on_demand_feature_view(
-        sources=[moment],
+        sources=[as_of],
         schema=[Field(name=name, dtype=Float64) for name in CONTEXT_FEATURES],
         mode="pandas",
-        description="what the clock says at the moment, in UTC",
+        description="what the clock says at as_of, in UTC",
     )
     def context_clock(inputs: pd.DataFrame) -> pd.DataFrame:
         from features.views.request_context import clock_features  # Feast runs this body on its own
 
-        return pd.DataFrame(clock_features(inputs["moment"].tolist()))
+        return pd.DataFrame(clock_features(inputs["as_of"].tolist()))
 
     return context_clock
 
 
 def _calendar_view(attributes: FeatureView) -> Any:
-    moment = RequestSource(name="moment_of_showing", schema=[Field(name="moment", dtype=Float64)])
+    as_of = RequestSource(name="calendar_request", schema=[Field(name="as_of", dtype=Float64)])
 
     @on_demand_feature_view(
-        sources=[moment, attributes],
+        sources=[as_of, attributes],
         schema=[Field(name=name, dtype=Float64) for name in CALENDAR_FEATURES],
         mode="pandas",
-        description="where the moment lies in the candidate's validity, in days",
+        description="where as_of lies in the candidate's validity, in days",
     )
     def item_calendar(inputs: pd.DataFrame) -> pd.DataFrame:
         from features.views.request_context import calendar_features
 
         found = calendar_features(
-            inputs["moment"].tolist(), inputs["item_valid_from"].tolist(), inputs["item_valid_until"].tolist()
+            inputs["as_of"].tolist(), inputs["item_valid_from"].tolist(), inputs["item_valid_until"].tolist()
         )
         return pd.DataFrame(found, dtype="float64")
 

@@ -9,14 +9,14 @@ from ibis import _
 from expectations.contracts.schema import Column
 from expectations.contracts.source import Source
 from features.views.request_context import CONTEXT_FEATURES
-from features.views.texts import join_words
+from features.views.texts import join_texts
 from features.views.user_item import USER_ITEM_FEATURES
 
-SHOPPER = "shopper_v1"
-CANDIDATE = "candidate_v1"
+USER_SERVICE = "user_v1"
+CANDIDATE_SERVICE = "candidate_v1"
 """The Feast feature services, as `features.store.definitions` registers them."""
 
-PLACES = ("channel", "place", "device", "occasion")
+CONTEXT_COLUMNS = ("channel", "place", "device", "occasion")
 """Columns of an exposure that say where and when in the shopper's life it was shown."""
 
 NOT_FEATURES = frozenset({"item_valid_from", "item_valid_until"})
@@ -32,23 +32,23 @@ class Features:
     slices: tuple[str, ...]
 
 
-def describe(source: Source, shopper: ibis.Schema, candidate: ibis.Schema) -> Features:
+def describe(source: Source, user: ibis.Schema, candidate: ibis.Schema) -> Features:
     """The features of a source.
 
     Args:
         source: the shop, for its extra columns of exposures.
-        shopper: columns that the shopper's feature service returns.
+        user: columns that the user's feature service returns.
         candidate: columns that the candidate's feature service returns.
     """
     extras = source.contracts()["exposures"].extras
     retrieved = {
         name: kind
-        for schema in (shopper, candidate)
+        for schema in (user, candidate)
         for name, kind in schema.items()
         if name.startswith(("user_", "item_")) and name not in ("user_id", "item_id") and not kind.is_array()
     }
     numbers = [n for n, kind in retrieved.items() if kind.is_numeric() and n not in NOT_FEATURES]
-    words = [n for n, kind in retrieved.items() if kind.is_string()]
+    strings = [n for n, kind in retrieved.items() if kind.is_string()]
     of_items = tuple(f"item_{c.name}" for c in source.contracts()["items"].extras if c.extra == "categorical")
     return Features(
         numeric=(
@@ -58,9 +58,9 @@ def describe(source: Source, shopper: ibis.Schema, candidate: ibis.Schema) -> Fe
             *(f"context_{c.name}" for c in extras if c.extra == "numeric"),
         ),
         categorical=(
-            *sorted(words),
+            *sorted(strings),
             "context_scenario",
-            *(f"context_{place}" for place in PLACES),
+            *(f"context_{name}" for name in CONTEXT_COLUMNS),
             *(f"context_{c.name}" for c in extras if c.extra == "categorical"),
         ),
         slices=(*of_items, "context_scenario"),
@@ -71,11 +71,11 @@ def context_columns(extras: tuple[Column, ...]) -> dict[str, Any]:
     """An exposure's own context as feature columns, from a table of exposures."""
     return {
         "context_scenario": _.scenario,
-        **{f"context_{place}": _[place] for place in PLACES},
+        **{f"context_{name}": _[name] for name in CONTEXT_COLUMNS},
         **{f"context_{c.name}": _[c.name] for c in extras if c.extra != "text"},
     }
 
 
-def words_of(extras: tuple[Column, ...]) -> Any:
+def text_of_extras(extras: tuple[Column, ...]) -> Any:
     """The text columns among a table's extras as one text."""
-    return join_words([_[c.name] for c in extras if c.extra == "text"])
+    return join_texts([_[c.name] for c in extras if c.extra == "text"])

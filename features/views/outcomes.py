@@ -1,4 +1,4 @@
-"""What exposures brought before a moment: the shopper's, the item's and its topics' past rates.
+"""Past outcome rates of the user, the item and its topics, strictly before an event_timestamp.
 
 An outcome counts from the moment it happened, not from the exposure's: on the day a campaign starts
 nobody knows yet who will redeem. Rates are smoothed towards what was known overall at that moment:
@@ -12,30 +12,32 @@ from ibis.expr.types import Table as IbisTable
 
 from features.views.shop import Shop, coverage, item_topics
 from features.views.user_behaviour import above_zero, days_between, ratio
-from features.views.windows import EVENT_TIMESTAMP, Measure, totals_before
+from features.views.windows import EVENT_TIMESTAMP, WindowAggregation, aggregate_before
 
 STRENGTH = 20.0
 OVERALL_PRIOR, OVERALL_STRENGTH = 0.01, 100.0
 
-_TALLY = (
-    Measure(name="num_exposures", column="exposed"),
-    Measure(name="num_outcomes", column="answered"),
+_RATE_AGGREGATIONS = (
+    WindowAggregation(name="num_exposures", column="exposures"),
+    WindowAggregation(name="num_outcomes", column="positives"),
 )
 
 
-def user_outcomes(shop: Shop, moments: IbisTable) -> IbisTable:
-    """How each shopper answered before, one row per (shopper, moment).
+def user_outcomes(shop: Shop, entity_rows: IbisTable) -> IbisTable:
+    """Past outcomes of each user, one row per (user_id, event_timestamp).
 
     Returns:
         user_id, event_timestamp, user_num_exposures, user_num_outcomes, user_outcome_rate
         (smoothed), user_days_since_exposure and user_days_since_outcome (null: never).
     """
     latest = (
-        Measure(name="last_exposure", column="exposed", how="last"),
-        Measure(name="last_outcome", column="answered", how="last"),
+        WindowAggregation(name="last_exposure", column="exposures", how="last"),
+        WindowAggregation(name="last_outcome", column="positives", how="last"),
     )
-    found = totals_before(_tallies(shop, "user_id"), moments, by="user_id", measures=_TALLY + latest)
-    return _with_rate(shop, found).select(
+    totals = aggregate_before(
+        _counts_by_time(shop, "user_id"), entity_rows, by="user_id", aggregations=_RATE_AGGREGATIONS + latest
+    )
+    return _with_rate(shop, totals).select(
         "user_id",
         EVENT_TIMESTAMP,
         user_num_exposures="num_exposures",
@@ -46,8 +48,8 @@ def user_outcomes(shop: Shop, moments: IbisTable) -> IbisTable:
     )
 
 
-def item_outcomes(shop: Shop, moments: IbisTable, history_days: int) -> IbisTable:
-    """How items and their topics were answered before, one row per (item, moment).
+def item_outcomes(shop: Shop, entity_rows: IbisTable, history_days: int) -> IbisTable:
+    """Past outcomes of items and their topics, one row per (item_id, event_timestamp).
 
     Returns:
         item_id, event_timestamp, item_num_exposures, item_num_outcomes, item_outcome_rate,
@@ -56,11 +58,16 @@ def item_outcomes(shop: Shop, moments: IbisTable, history_days: int) -> IbisTabl
         item_price, the mean amount; item_coupon_rate and item_discount_rate, the shares with a coupon and
         with a discount; item_coupon_amount, what coupons took off where there was one.
     """
-    own = _with_rate(shop, totals_before(_tallies(shop, "item_id"), moments, by="item_id", measures=_TALLY))
+    own = _with_rate(
+        shop,
+        aggregate_before(
+            _counts_by_time(shop, "item_id"), entity_rows, by="item_id", aggregations=_RATE_AGGREGATIONS
+        ),
+    )
     return (
-        own.left_join(_topic_rates(shop, moments), ["item_id", EVENT_TIMESTAMP])
+        own.left_join(_topic_rates(shop, entity_rows), ["item_id", EVENT_TIMESTAMP])
         .drop("item_id_right", f"{EVENT_TIMESTAMP}_right")
-        .left_join(_popularity(shop, moments, history_days), ["item_id", EVENT_TIMESTAMP])
+        .left_join(_popularity(shop, entity_rows, history_days), ["item_id", EVENT_TIMESTAMP])
         .select(
             "item_id",
             EVENT_TIMESTAMP,
@@ -77,68 +84,71 @@ def item_outcomes(shop: Shop, moments: IbisTable, history_days: int) -> IbisTabl
     )
 
 
-def _tallies(shop: Shop, by: str) -> IbisTable:
+def _counts_by_time(shop: Shop, by: str) -> IbisTable:
     """Exposures at their time and outcomes at theirs, counted per entity and instant.
 
     Returns:
-        Columns `by`, event_timestamp, exposed, answered.
+        Columns `by`, event_timestamp, exposures, positives.
     """
     known = shop.exposures.filter(_.outcome.notnull())
     nothing = ibis.literal(0.0)
     shown = known.group_by([by, EVENT_TIMESTAMP]).aggregate(
-        exposed=_.count().cast("float64"), answered=nothing
+        exposures=_.count().cast("float64"), positives=nothing
     )
-    answered = (
+    positives = (
         known.filter(_.outcome)
         .mutate(when=_.outcome_timestamp.coalesce(_[EVENT_TIMESTAMP]))
         .group_by([by, "when"])
-        .aggregate(exposed=nothing, answered=_.count().cast("float64"))
+        .aggregate(exposures=nothing, positives=_.count().cast("float64"))
         .rename({EVENT_TIMESTAMP: "when"})
     )
-    return ibis.union(shown, answered.select(shown.columns), distinct=False)
+    return ibis.union(shown, positives.select(shown.columns), distinct=False)
 
 
-def _with_rate(shop: Shop, found: IbisTable) -> IbisTable:
-    """Add the overall prior known at each moment, and the smoothed rate."""
+def _with_rate(shop: Shop, totals: IbisTable) -> IbisTable:
+    """Add the overall prior known at each event_timestamp, and the smoothed rate."""
     everyone = ibis.literal("all")
-    facts = _tallies(shop, "scenario").mutate(whole=everyone)
-    moments = found.select(EVENT_TIMESTAMP).distinct().mutate(whole=everyone)
-    overall = totals_before(facts, moments, by="whole", measures=_TALLY).select(
+    facts = _counts_by_time(shop, "scenario").mutate(whole=everyone)
+    entity_rows = totals.select(EVENT_TIMESTAMP).distinct().mutate(whole=everyone)
+    overall = aggregate_before(facts, entity_rows, by="whole", aggregations=_RATE_AGGREGATIONS).select(
         EVENT_TIMESTAMP,
         prior=(_.num_outcomes + OVERALL_PRIOR * OVERALL_STRENGTH) / (_.num_exposures + OVERALL_STRENGTH),
     )
-    return found.join(overall, EVENT_TIMESTAMP).mutate(
+    return totals.join(overall, EVENT_TIMESTAMP).mutate(
         rate=(_.num_outcomes + STRENGTH * _.prior) / (_.num_exposures + STRENGTH)
     )
 
 
-def _topic_rates(shop: Shop, moments: IbisTable) -> IbisTable:
-    """Mean smoothed outcome rate of the topics that an item covers, per (item, moment)."""
+def _topic_rates(shop: Shop, entity_rows: IbisTable) -> IbisTable:
+    """Mean smoothed outcome rate of the topics that an item covers, per (item_id, event_timestamp)."""
     of_item = item_topics(shop).select("item_id", "topic", "weight")
-    facts = _tallies(shop, "item_id").join(of_item, "item_id")
+    facts = _counts_by_time(shop, "item_id").join(of_item, "item_id")
     facts = facts.group_by(["topic", EVENT_TIMESTAMP]).aggregate(
-        exposed=_.exposed.sum(), answered=_.answered.sum()
+        exposures=_.exposures.sum(), positives=_.positives.sum()
     )
-    asked = moments.select("item_id", **{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp")}).join(
-        of_item, "item_id"
-    )
-    totals = totals_before(
-        facts, asked.select("topic", EVENT_TIMESTAMP).distinct(), by="topic", measures=_TALLY
+    covered_rows = entity_rows.select(
+        "item_id", **{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp")}
+    ).join(of_item, "item_id")
+    totals = aggregate_before(
+        facts,
+        covered_rows.select("topic", EVENT_TIMESTAMP).distinct(),
+        by="topic",
+        aggregations=_RATE_AGGREGATIONS,
     )
     rated = _with_rate(shop, totals).select("topic", EVENT_TIMESTAMP, "rate")
     return (
-        asked.join(rated, ["topic", EVENT_TIMESTAMP])
+        covered_rows.join(rated, ["topic", EVENT_TIMESTAMP])
         .group_by(["item_id", EVENT_TIMESTAMP])
         .aggregate(topic_rate=(_.rate * _.weight).sum() / _.weight.sum())
     )
 
 
-def _popularity(shop: Shop, moments: IbisTable, history_days: int) -> IbisTable:
-    """Events of all shoppers on what an item covers, per (item, moment)."""
+def _popularity(shop: Shop, entity_rows: IbisTable, history_days: int) -> IbisTable:
+    """Events of all shoppers on what an item covers, per (item_id, event_timestamp)."""
     covered = coverage(shop)
-    asked = moments.select("item_id", **{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp")}).join(
-        covered, "item_id"
-    )
+    covered_rows = entity_rows.select(
+        "item_id", **{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp")}
+    ).join(covered, "item_id")
     facts = shop.events.filter(_.item_id.notnull()).select(
         EVENT_TIMESTAMP,
         "amount",
@@ -154,14 +164,16 @@ def _popularity(shop: Shop, moments: IbisTable, history_days: int) -> IbisTable:
         "discounts": "with_discount",
         "coupon_amount": "coupon_discount",
     }
-    counted = totals_before(
+    counted = aggregate_before(
         facts,
-        asked.select("covered_id", EVENT_TIMESTAMP).distinct(),
+        covered_rows.select("covered_id", EVENT_TIMESTAMP).distinct(),
         by="covered_id",
-        measures=[Measure(name=n, column=column, days=history_days) for n, column in columns.items()],
+        aggregations=[
+            WindowAggregation(name=n, column=column, days=history_days) for n, column in columns.items()
+        ],
     )
     return (
-        asked.join(counted, ["covered_id", EVENT_TIMESTAMP])
+        covered_rows.join(counted, ["covered_id", EVENT_TIMESTAMP])
         .group_by(["item_id", EVENT_TIMESTAMP])
         .aggregate(**{name: _[name].sum() for name in columns})
     )

@@ -1,4 +1,4 @@
-"""The moment itself: what its clock, and the candidate's calendar, say.
+"""Request context: features of the clock and of the candidate's validity at the as-of time.
 
 Pure functions over sequences, so that Feast's on-demand view, the offline examples and a request
 all compute them with this code.
@@ -19,18 +19,18 @@ CALENDAR_FEATURES = ("item_days_to_end", "item_days_since_start", "item_days_val
 """Days; null where the item has no such date."""
 
 
-def clock_features(moments: Sequence[float]) -> dict[str, list[float]]:
-    """Features of moments.
+def clock_features(as_of: Sequence[float]) -> dict[str, list[float]]:
+    """Hour, weekday and season of as-of times.
 
     Args:
-        moments: seconds since 1970 in UTC.
+        as_of: seconds since 1970 in UTC.
 
     Returns:
         One list per name of CONTEXT_FEATURES.
     """
     found: dict[str, list[float]] = {name: [] for name in CONTEXT_FEATURES}
-    for moment in moments:
-        when = datetime.fromtimestamp(moment, UTC)
+    for seconds in as_of:
+        when = datetime.fromtimestamp(seconds, UTC)
         turn = 2 * math.pi * (when.timetuple().tm_yday - 1) / 365.25
         found["context_hour"].append(float(when.hour))
         found["context_weekday"].append(float(when.weekday()))
@@ -40,24 +40,24 @@ def clock_features(moments: Sequence[float]) -> dict[str, list[float]]:
 
 
 def calendar_features(
-    moments: Sequence[float],
+    as_of: Sequence[float],
     valid_from: Sequence[float | None],
     valid_until: Sequence[float | None],
 ) -> dict[str, list[float | None]]:
-    """Where moments lie in their items' validity.
+    """Where as-of times lie in their items' validity.
 
     Args:
-        moments: seconds since 1970 in UTC, one per item.
-        valid_from: the items' first moments in the same unit; None or NaN: no border.
+        as_of: seconds since 1970 in UTC, one per item.
+        valid_from: the items' beginnings in the same unit; None or NaN: no border.
         valid_until: the items' ends in the same way.
 
     Returns:
         One list per name of CALENDAR_FEATURES, in days.
     """
     found: dict[str, list[float | None]] = {name: [] for name in CALENDAR_FEATURES}
-    for moment, start, end in zip(moments, valid_from, valid_until, strict=True):
-        found["item_days_to_end"].append(_days(moment, end))
-        found["item_days_since_start"].append(_days(start, moment))
+    for seconds, start, end in zip(as_of, valid_from, valid_until, strict=True):
+        found["item_days_to_end"].append(_days(seconds, end))
+        found["item_days_since_start"].append(_days(start, seconds))
         found["item_days_valid"].append(_days(start, end))
     return found
 

@@ -79,12 +79,12 @@ def horizon(shop: Shop) -> datetime:
             (shop.feedback, EVENT_TIMESTAMP),
         )
     ]
-    last = max(moment.to_pydatetime() for moment in latest if not pd.isna(moment))
+    last = max(timestamp.to_pydatetime() for timestamp in latest if not pd.isna(timestamp))
     return datetime(last.year, last.month, last.day) + timedelta(days=1)
 
 
 def user_entity_rows(shop: Shop, now: datetime) -> IbisTable:
-    """One row per (shopper, moment) to know features of: each exposure's, and everyone's now.
+    """Entity rows of users: one per (user_id, event_timestamp) of an exposure, and everyone's now.
 
     Returns:
         Columns user_id, event_timestamp.
@@ -115,7 +115,7 @@ def candidates(shop: Shop) -> IbisTable:
 
 
 def item_entity_rows(shop: Shop, now: datetime) -> IbisTable:
-    """One row per (item, moment): each exposure's, and every candidate's now.
+    """Entity rows of items: one per (item_id, event_timestamp) of an exposure, and every candidate's now.
 
     Returns:
         Columns item_id, event_timestamp.

@@ -9,9 +9,9 @@ from ibis.expr.types import Table as IbisTable
 from expectations.contracts.schema import Column
 
 
-def join_words(words: list[Any]) -> Any:
+def join_texts(texts: list[Any]) -> Any:
     """Texts one after the other, nulls left out; empty where all are null."""
-    known = [text.strip().fill_null("") for text in words]
+    known = [text.strip().fill_null("") for text in texts]
     if not known:
         return ibis.literal("")
     joined = known[0]
@@ -22,22 +22,22 @@ def join_words(words: list[Any]) -> Any:
 
 
 def query_text(extras: tuple[Column, ...]) -> Any:
-    """What is said in words at the moment: the query, the exposure's text columns, the shopper's.
+    """The query, the exposure's text columns and the user's, as one text.
 
-    Expects columns query_text and words (of the shopper) beside the exposure's; null where all are empty.
+    Expects columns query_text and user_text beside the exposure's; null where all are empty.
     """
-    said = [_.query_text, *(_[c.name] for c in extras if c.extra == "text"), _.words]
-    return join_words(said).nullif("")
+    texts = [_.query_text, *(_[c.name] for c in extras if c.extra == "text"), _.user_text]
+    return join_texts(texts).nullif("")
 
 
-def text_table(catalogue: IbisTable, asked: IbisTable, topics: IbisTable) -> IbisTable:
+def text_table(catalogue: IbisTable, exposures: IbisTable, topics: IbisTable) -> IbisTable:
     """Each distinct text of shown candidates, queries and histories, numbered from 0.
 
     Returns:
         Columns text_id (int32), text.
     """
-    shown = catalogue.semi_join(asked, "item_id").select(text=_.text.fill_null(""))
-    queries = asked.filter(_["query"].notnull()).select(text=_["query"])
+    shown = catalogue.semi_join(exposures, "item_id").select(text=_.text.fill_null(""))
+    queries = exposures.filter(_["query"].notnull()).select(text=_["query"])
     every = ibis.union(shown, queries, topics.select("text"), distinct=True)
     number = ibis.row_number().over(ibis.window(order_by="text"))
     return every.select(text_id=number.cast("int32"), text="text")

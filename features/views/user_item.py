@@ -21,7 +21,7 @@ How = Literal["sum", "count", "min", "max"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
+class KeyAggregation:
     """One number out of the keys of a level that a candidate and a history share.
 
     Attributes:
@@ -37,62 +37,64 @@ class Measure:
     digits: int | None = None
 
     @property
-    def nothing(self) -> float:
+    def default(self) -> float:
         """Its value where no key is shared; NaN: none."""
         return float("nan") if self.how in ("min", "max") else 0.0
 
-    def where(self, here: ibis.Value) -> ibis.Value:
-        """The measure as an expression, over the rows where `here` holds; null where there is none."""
+    def where(self, condition: ibis.Value) -> ibis.Value:
+        """The measure as an expression, over the rows where `condition` holds; null where there is none."""
         value = _[self.of] * _.weight if self.weighted else _[self.of]
-        found = getattr(value, self.how)(where=here).cast("float64")
+        found = getattr(value, self.how)(where=condition).cast("float64")
         return found if self.digits is None else found.round(self.digits)
 
 
-MEASURES: Mapping[str, Measure] = MappingProxyType(
+AGGREGATIONS: Mapping[str, KeyAggregation] = MappingProxyType(
     {
-        "visits": Measure(of="visits"),
-        "recent": Measure(of="recents"),
-        "coupons": Measure(of="coupons"),
-        "amount": Measure(of="amount", digits=4),
-        "days": Measure(of="days", how="min"),
-        "first": Measure(of="firsts", how="max"),
-        "matches": Measure(of="visits", how="count"),
-        "affinity": Measure(of="visits", weighted=True, digits=6),
+        "sessions": KeyAggregation(of="sessions"),
+        "recent": KeyAggregation(of="recents"),
+        "coupons": KeyAggregation(of="coupons"),
+        "amount": KeyAggregation(of="amount", digits=4),
+        "days": KeyAggregation(of="days", how="min"),
+        "first": KeyAggregation(of="firsts", how="max"),
+        "matches": KeyAggregation(of="sessions", how="count"),
+        "affinity": KeyAggregation(of="sessions", weighted=True, digits=6),
     }
 )
-TOTALS: Mapping[str, How] = MappingProxyType(
-    {"visits": "sum", "recents": "sum", "coupons": "sum", "amount": "sum", "days": "min", "firsts": "max"}
+KEY_AGGREGATES: Mapping[str, How] = MappingProxyType(
+    {"sessions": "sum", "recents": "sum", "coupons": "sum", "amount": "sum", "days": "min", "firsts": "max"}
 )
 """What `history_keys` says of a key, and how it comes from the items of that key."""
 
-USER_ITEM_FEATURES = tuple(f"user_item_{level}_{measure}" for level in LEVELS for measure in MEASURES)
-"""visits: sessions in the history window, added up over the items of a key; recent: those of the last 30
-days; coupons: acts with a coupon; amount: shop currency; days, first: since the last and the first time,
-null if never; matches: distinct keys of the candidate in the history; affinity: visits weighted by the
+USER_ITEM_FEATURES = tuple(
+    f"user_item_{level}_{aggregation}" for level in LEVELS for aggregation in AGGREGATIONS
+)
+"""sessions: those in the history window, added up over the items of a key; recent: those of the last 30
+days; coupons: events with a coupon; amount: shop currency; days, first: since the last and the first time,
+null if never; matches: distinct keys of the candidate in the history; affinity: sessions weighted by the
 key's share of the candidate."""
 
 ITEM_LISTS = {
     "covered_id": "items",
-    "visits": "item_visits",
+    "sessions": "item_sessions",
     "recents": "item_recents",
     "coupons": "item_coupons",
     "amount": "item_amounts",
     "days": "item_days",
     "firsts": "item_firsts",
 }
-"""Column of `unnest_items` -> list of `features.views.user_behaviour.user_history`."""
+"""Column of `unnest_items` -> list of `features.views.user_history.user_history`."""
 
 
 def unnest_topics(histories: IbisTable) -> IbisTable:
-    """One row per (history, topic) from the parallel lists of `features.views.user_behaviour.user_history`.
+    """One row per (history, topic) from the parallel lists of `features.views.user_history.user_history`.
 
     Args:
-        histories: columns history_id, topics, topic_visits, topic_amounts, topic_days.
+        histories: columns history_id, topics, topic_sessions, topic_amounts, topic_days.
 
     Returns:
-        Columns history_id, topic, visits, amount, days.
+        Columns history_id, topic, sessions, amount, days.
     """
-    lists = {"topic": "topics", "visits": "topic_visits", "amount": "topic_amounts", "days": "topic_days"}
+    lists = {"topic": "topics", "sessions": "topic_sessions", "amount": "topic_amounts", "days": "topic_days"}
     return _unnest(histories, lists)
 
 
@@ -109,9 +111,9 @@ def history_keys(history_items: IbisTable, levels: IbisTable) -> IbisTable:
         levels: as `features.views.shop.levels` returns it.
 
     Returns:
-        Columns history_id, level, key, visits, recents, coupons, amount, days, firsts.
+        Columns history_id, level, key, sessions, recents, coupons, amount, days, firsts.
     """
-    totals = {name: getattr(_[name], how)() for name, how in TOTALS.items()}
+    totals = {name: getattr(_[name], how)() for name, how in KEY_AGGREGATES.items()}
     return (
         history_items.join(levels.rename(covered_id="item_id"), "covered_id")
         .group_by(["history_id", "level", "key"])
@@ -120,7 +122,7 @@ def history_keys(history_items: IbisTable, levels: IbisTable) -> IbisTable:
 
 
 def user_item_features(pairs: IbisTable, *, history_keys: IbisTable, item_keys: IbisTable) -> IbisTable:
-    """The cross features of (history, candidate) pairs.
+    """The user–item features of (history, candidate) pairs.
 
     Args:
         pairs: columns pair_id, history_id, item_id.
@@ -130,18 +132,18 @@ def user_item_features(pairs: IbisTable, *, history_keys: IbisTable, item_keys: 
     Returns:
         One row per pair: pair_id and USER_ITEM_FEATURES, float64.
     """
-    met = pairs.join(item_keys, "item_id").join(history_keys, ["history_id", "level", "key"])
-    measures = {
-        f"user_item_{level}_{name}": (measure, _.level == level)
+    shared = pairs.join(item_keys, "item_id").join(history_keys, ["history_id", "level", "key"])
+    aggregations = {
+        f"user_item_{level}_{name}": (aggregation, _.level == level)
         for level in LEVELS
-        for name, measure in MEASURES.items()
+        for name, aggregation in AGGREGATIONS.items()
     }
-    found = met.group_by("pair_id").aggregate(
-        **{n: measure.where(here) for n, (measure, here) in measures.items()}
+    found = shared.group_by("pair_id").aggregate(
+        **{n: aggregation.where(condition) for n, (aggregation, condition) in aggregations.items()}
     )
     known = {
-        name: _[name] if math.isnan(measure.nothing) else _[name].coalesce(measure.nothing)
-        for name, (measure, _here) in measures.items()
+        name: _[name] if math.isnan(aggregation.default) else _[name].coalesce(aggregation.default)
+        for name, (aggregation, _condition) in aggregations.items()
     }
     return pairs.select("pair_id").left_join(found, "pair_id").select("pair_id", **known)
 

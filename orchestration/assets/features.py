@@ -106,7 +106,7 @@ def online_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
                 passed=consistency.num_differences == 0,
                 check_name="online_equals_offline",
                 metadata={
-                    "shoppers": consistency.num_shoppers,
+                    "users": consistency.num_users,
                     "values": consistency.num_values,
                     "num_differences": consistency.num_differences,
                     "differences": list(consistency.differences),
@@ -137,7 +137,7 @@ def training_examples(workspace: WorkspaceResource) -> dg.MaterializeResult:
             "dagster/row_count": result.facts["rows"],
             "positives": result.facts["positives"],
             "distinct_texts": result.facts["texts"],
-            "interaction_histories": result.facts["histories"],
+            "interaction_histories": result.facts["interaction_histories"],
             "unchanged": not result.created,
             "folder": dg.MetadataValue.path(result.folder),
             "preview": metadata.preview(result.folder / "rows.parquet"),

@@ -63,12 +63,12 @@ def validate(workspace: Workspace) -> "dict[str, TableReport]":
 
 def build_features(workspace: Workspace) -> StepResult:
     """Compute the feature rows of every entity and event timestamp."""
-    from features.offline.feature_rows import build_snapshots
+    from features.offline.feature_rows import build_feature_rows
 
     source = workspace.source()
     dataset = workspace.home.features / source.name / "snapshots"
     checked = current_tables(workspace.home.checked / source.name)
-    facts, created = build_snapshots(source, checked, dataset)
+    facts, created = build_feature_rows(source, checked, dataset)
     return StepResult(folder=dataset / facts["version"], facts=facts, created=created)
 
 

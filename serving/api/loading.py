@@ -82,7 +82,7 @@ def _smoke_test(ranker: Ranker, pointer: DeploymentPointer) -> None:
     decision_request = DecisionRequest(
         user_id=COLD_START_USER,
         scenario=str(item["kind"]),
-        moment=as_of,
+        as_of=as_of,
         context={},
         candidates=[str(shown.index[0])],
     )

@@ -81,7 +81,7 @@ class RecommendRequest(BaseModel):
         return DecisionRequest(
             user_id=self.user_id,
             scenario=self.scenario,
-            moment=_naive_utc(self.context.time) if self.context.time else default_as_of,
+            as_of=_naive_utc(self.context.time) if self.context.time else default_as_of,
             context=given,
             query=self.query or None,
             candidates=self.candidates,

@@ -116,7 +116,7 @@ class Recommender:
             "user_id": request.user_id,
             "scenario": request.scenario,
             "bundle": loaded.pointer.bundle,
-            "as_of": decision_request.moment.replace(tzinfo=UTC).isoformat(),
+            "as_of": decision_request.as_of.replace(tzinfo=UTC).isoformat(),
             "cold_start": ranking.cold_start,
             "items": [asdict(item) for item in ranking.items],
             "skipped": dict(ranking.skipped),

@@ -212,7 +212,7 @@ def _entry(row: _CandidateRow, scoring_batch: ScoringBatch, entry: int) -> str:
     if place >= 0:
         days = Quantity(scoring_batch.feedback_days_ago[place])
         return f"said '{_short(scoring_batch.feedback_texts[place])}' {days:day} ago"
-    visits, days = Quantity(scoring_batch.visits[entry]), Quantity(scoring_batch.days[entry])
+    visits, days = Quantity(scoring_batch.sessions[entry]), Quantity(scoring_batch.days[entry])
     ago = f"last {days:day} ago" if visits > 1 else f"{days:day} ago"
     return f"{row.bought} '{_short(scoring_batch.topics[entry])}' on {visits:visit}, {ago}"
 

@@ -97,7 +97,7 @@ class Ranker:
 
         history = InteractionHistory(
             texts=[*scoring_batch.topics, *scoring_batch.feedback_texts],
-            events=[*scoring_batch.visits, *scoring_batch.feedback_counts],
+            events=[*scoring_batch.sessions, *scoring_batch.feedback_counts],
             amounts=[*scoring_batch.amounts, *(0.0 for _ in scoring_batch.feedback_texts)],
             days_ago=[*scoring_batch.days, *scoring_batch.feedback_days_ago],
             sentiments=[*(0.0 for _ in scoring_batch.topics), *scoring_batch.feedback_sentiments],

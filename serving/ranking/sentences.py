@@ -1,6 +1,6 @@
 """Features put into words: what is said of a value that spoke for an item.
 
-A sentence names its feature and others of the same row in braces: `{user_item_item_visits:visit}` is
+A sentence names its feature and others of the same row in braces: `{user_item_item_sessions:visit}` is
 "1 visit" or "7 visits", `{item_value:.2f}` is as usual, `{noun}` is "campaign", "product", …,
 `{bought}` is "turned to" where shoppers do more than buy, `{days}` is the history window. Features that
 say nearly the same share a theme, and a list of reasons has one of each.
@@ -73,7 +73,7 @@ def _cross_sentences() -> dict[str, Sentence]:
         name = f"user_item_{level}"
         never = f"has not {{bought}} {covered} {_WINDOW}: it may be new to this shopper"
         says = {
-            "visits": f"{{bought}} {covered} {{{name}_visits:time}} {_WINDOW}",
+            "sessions": f"{{bought}} {covered} {{{name}_sessions:time}} {_WINDOW}",
             "recent": f"{{bought}} {covered} {{{name}_recent:time}} in the last 30 days",
             "coupons": f"used a coupon on {covered} {{{name}_coupons:time}} {_WINDOW}",
             "amount": f"spent {{{name}_amount:.2f}} on {covered} {_WINDOW}",
@@ -83,7 +83,7 @@ def _cross_sentences() -> dict[str, Sentence]:
             "affinity": f"often {{bought}} the {_COUNTED[level]} that this {{noun}} has most of {_WINDOW}",
         }
         for measure, words in says.items():
-            zero = never if measure == "visits" else None
+            zero = never if measure == "sessions" else None
             found[f"{name}_{measure}"] = Sentence(theme=_THEMES[level], text=words, zero=zero)
     return found
 

@@ -76,17 +76,17 @@ def good_shop() -> Rows:
 
 
 def _exposure(number: int) -> dict[str, Any]:
-    moment = START + timedelta(days=number)
+    shown_at = START + timedelta(days=number)
     return {
         "exposure_id": f"x{number}",
         "user_id": f"u{number % 20}",
         "item_id": f"i{number % 10}",
         "scenario": "campaign",
-        "event_timestamp": moment,
+        "event_timestamp": shown_at,
         "position": 1 + number % 3,
         "propensity": 0.25,
         "outcome": number % 4 == 0,
-        "outcome_timestamp": moment + timedelta(hours=1) if number % 4 == 0 else None,
+        "outcome_timestamp": shown_at + timedelta(hours=1) if number % 4 == 0 else None,
     }
 
 
@@ -99,8 +99,8 @@ def write_table(folder: Path, contract: Table, rows: list[dict[str, Any]]) -> Pa
     """Write one table: one file, or one a month where it has an event time."""
     parts: dict[str, list[dict[str, Any]]] = {"": []} if not contract.event_time or not rows else {}
     for row in rows:
-        moment = row.get(contract.event_time) if contract.event_time else None
-        parts.setdefault(f"month={moment or START:%Y-%m}" if contract.event_time else "", []).append(row)
+        event_time = row.get(contract.event_time) if contract.event_time else None
+        parts.setdefault(f"month={event_time or START:%Y-%m}" if contract.event_time else "", []).append(row)
     for part, part_rows in parts.items():
         (folder / part).mkdir(parents=True, exist_ok=True)
         pq.write_table(

@@ -9,7 +9,7 @@ from pathlib import Path
 from expectations.contracts.source import Source
 from expectations.storage.atomic import read_json
 from expectations.storage.datasets import current_folder
-from features.offline.feature_rows import build_snapshots
+from features.offline.feature_rows import build_feature_rows
 from features.offline.training_set import build_examples
 from features.store.client import StoreSettings, apply_repo, materialize, open_store
 
@@ -59,7 +59,7 @@ def build(source: Source, checked: Mapping[str, Path], home: Path, *, online: bo
         home: where everything is made.
         online: whether the online store is filled.
     """
-    build_snapshots(source, checked, home / "snapshots")
+    build_feature_rows(source, checked, home / "snapshots")
     shop = BuiltShop.at(home, source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental

@@ -59,7 +59,7 @@ def frames(seed: int = 0, *, num_users: int = 12, num_events: int = 400) -> dict
         }
     )
     shown = [(user, n) for n in range(6) for user in users if rng.uniform() < 0.8]
-    answered = rng.uniform(size=len(shown)) < 0.3
+    positive = rng.uniform(size=len(shown)) < 0.3
     times = [starts[n] for _, n in shown]
     exposures = pd.DataFrame(
         {
@@ -70,10 +70,10 @@ def frames(seed: int = 0, *, num_users: int = 12, num_events: int = 400) -> dict
             "event_timestamp": times,
             "channel": rng.choice(["mail", "app"], len(shown)),
             "query_text": [None if n % 2 else "something with milk" for n in range(len(shown))],
-            "outcome": answered,
+            "outcome": positive,
             "outcome_timestamp": [
                 time + pd.Timedelta(days=int(day)) if yes else None
-                for time, yes, day in zip(times, answered, rng.integers(0, 28, len(shown)), strict=True)
+                for time, yes, day in zip(times, positive, rng.integers(0, 28, len(shown)), strict=True)
             ],
             "weather": rng.choice(["sun", "rain"], len(shown)),
             "basket": rng.uniform(0, 50, len(shown)),

@@ -171,5 +171,5 @@ def _brands(brands: Sequence[str]) -> str | None:
     return f"{brands[0]}s" if len(brands) == 1 else "national and store brands"
 
 
-def _day(moment: datetime) -> str:
-    return f"{moment.day} {moment:%B} {moment.year}"
+def _day(timestamp: datetime) -> str:
+    return f"{timestamp.day} {timestamp:%B} {timestamp.year}"

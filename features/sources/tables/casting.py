@@ -116,6 +116,6 @@ def _from_text(text: str, target: ColumnType) -> str:
     return text
 
 
-def _bounded(moment: str) -> str:
-    """A moment that calendars of other programs can hold; null for infinity and the far future."""
-    return f"CASE WHEN {moment} BETWEEN TIMESTAMP '1678-01-01' AND TIMESTAMP '2261-12-31' THEN {moment} END"
+def _bounded(timestamp: str) -> str:
+    """A timestamp that calendars of other programs can hold; null for infinity and the far future."""
+    return f"CASE WHEN {timestamp} BETWEEN TIMESTAMP '1678-01-01' AND TIMESTAMP '2261-12-31' THEN {timestamp} END"

@@ -200,7 +200,7 @@ def request(shop: BuiltShop, data: Examples, bundle: Path) -> Facts:
     decision_request = DecisionRequest(
         user_id=READER,
         scenario="content",
-        moment=shop.horizon,
+        as_of=shop.horizon,
         context={"channel": "web"},
         candidates=asked["item_id"].tolist(),
     )

@@ -56,7 +56,7 @@ def popularity(data: Examples) -> np.ndarray:
 
 def past_baskets(data: Examples) -> np.ndarray:
     """Visits on which the user bought what the candidate covers, (N,); of equal ones, the dearer."""
-    visits = data.rows["user_item_topic_visits"].to_numpy(np.float64)
+    visits = data.rows["user_item_topic_sessions"].to_numpy(np.float64)
     amount = np.log1p(data.rows["user_item_topic_amount"].to_numpy(np.float64).clip(0))
     return np.asarray(np.log1p(visits) + 1e-3 * amount)
 

@@ -33,7 +33,7 @@ from training.evaluation.metrics import auc
 NUMERIC = (
     "user_events",
     "item_popularity",
-    "user_item_topic_visits",
+    "user_item_topic_sessions",
     "user_item_topic_amount",
     "context_hour",
 )
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic examples with the columns that the past-baskets heuristic reads."""
     rows = make_rows(np.random.default_rng(0), 24, 12)
     visits = rows.pop("cross_visits").fillna(0)
-    rows.insert(rows.columns.get_loc("item_popularity") + 1, "user_item_topic_visits", visits)
+    rows.insert(rows.columns.get_loc("item_popularity") + 1, "user_item_topic_sessions", visits)
     rows["user_item_topic_amount"] = visits * 2
     return write_examples(tmp_path_factory.mktemp("examples"), rows=rows, numeric=NUMERIC)
 

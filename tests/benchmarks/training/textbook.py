@@ -26,10 +26,10 @@ BATCH, LENGTH, RATE, WARMUP, DECAY = 16, 128, 2e-5, 0.1, 0.01
 SHOWN = 16  # topics of a history that are written out; more do not fit
 # User and user-item features that are written out, beside the interactions.
 WRITTEN = (
-    "user_item_topic_visits",
+    "user_item_topic_sessions",
     "user_item_topic_days",
-    "user_item_item_visits",
-    "user_item_department_visits",
+    "user_item_item_sessions",
+    "user_item_department_sessions",
     "user_item_topic_coupons",
     "user_item_item_coupons",
     "user_num_outcomes",

@@ -1,4 +1,4 @@
-"""Nothing that happens at or after a moment changes a feature of that moment."""
+"""Nothing that happens at or after a moment changes a feature as of that moment."""
 
 import numpy as np
 import pandas as pd
@@ -20,29 +20,29 @@ def _features(folder, tables):
     return {name: connection.to_pandas(computed[name]) for name in VIEWS}
 
 
-def _at(frame, moment):
+def _at(frame, as_of):
     key = "user_id" if "user_id" in frame else "item_id"
-    rows = frame[frame["event_timestamp"] == moment].sort_values(key).reset_index(drop=True)
+    rows = frame[frame["event_timestamp"] == as_of].sort_values(key).reset_index(drop=True)
     return rows.map(lambda value: list(value) if isinstance(value, np.ndarray) else value)
 
 
-def _future_changed(tables, moment):
+def _future_changed(tables, as_of):
     """Everything from the moment on is shifted, doubled or turned into its opposite."""
     changed = {name: frame.copy() for name, frame in tables.items()}
     events, exposures = changed["events"], changed["exposures"]
-    later = events["event_timestamp"] >= moment
+    later = events["event_timestamp"] >= as_of
     events.loc[later, "event_timestamp"] += pd.Timedelta(hours=5)
     events.loc[later, "amount"] *= 7
     events.loc[later, "item_id"] = "p3"
     more = events[later].assign(event_id=lambda frame: "again " + frame["event_id"])
     changed["events"] = pd.concat([events, more])
-    answered = exposures["outcome"] & (exposures["outcome_timestamp"] >= moment)
-    exposures.loc[answered, "outcome_timestamp"] += pd.Timedelta(days=2)
-    flipped = exposures["event_timestamp"] >= moment
+    positive = exposures["outcome"] & (exposures["outcome_timestamp"] >= as_of)
+    exposures.loc[positive, "outcome_timestamp"] += pd.Timedelta(days=2)
+    flipped = exposures["event_timestamp"] >= as_of
     exposures.loc[flipped, "outcome"] = ~exposures.loc[flipped, "outcome"].astype(bool)
     exposures.loc[flipped & ~exposures["outcome"].astype(bool), "outcome_timestamp"] = pd.NaT
     feedback = changed["feedback"]
-    said_later = feedback["event_timestamp"] >= moment
+    said_later = feedback["event_timestamp"] >= as_of
     feedback.loc[said_later, "text"] = "something else"
     feedback.loc[said_later, "rating"] = 6 - feedback.loc[said_later, "rating"].astype(float)
     again = feedback[said_later].assign(feedback_id=lambda frame: "again " + frame["feedback_id"])
@@ -50,15 +50,15 @@ def _future_changed(tables, moment):
     return changed
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_no_feature_knows_the_future(tmp_path, moment):
+@pytest.mark.parametrize("as_of", MOMENTS)
+def test_no_feature_knows_the_future(tmp_path, as_of):
     tables = small_shop.frames()
     features = _features(tmp_path / "as_it_was", tables)
-    shifted = _features(tmp_path / "shifted", _future_changed(tables, moment))
+    shifted = _features(tmp_path / "shifted", _future_changed(tables, as_of))
     for name in VIEWS:
-        before = _at(features[name], moment)
+        before = _at(features[name], as_of)
         assert len(before) > 0
-        pd.testing.assert_frame_equal(before, _at(shifted[name], moment), obj=name)
+        pd.testing.assert_frame_equal(before, _at(shifted[name], as_of), obj=name)
 
 
 def test_the_past_does_change_features(tmp_path):

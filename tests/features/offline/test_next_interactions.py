@@ -9,14 +9,12 @@ UNTIL = small_shop.START + pd.Timedelta(days=100)
 
 
 def test_the_grid_has_a_whole_past_and_a_whole_future():
-    moments = grid(
-        pd.Timestamp("2024-01-01 09:00").to_pydatetime(), pd.Timestamp("2024-03-25").to_pydatetime()
-    )
-    assert [f"{moment:%m-%d}" for moment in moments] == ["01-29", "02-26"]
-    assert grid(moments[0], moments[0]) == []
+    times = grid(pd.Timestamp("2024-01-01 09:00").to_pydatetime(), pd.Timestamp("2024-03-25").to_pydatetime())
+    assert [f"{time:%m-%d}" for time in times] == ["01-29", "02-26"]
+    assert grid(times[0], times[0]) == []
 
 
-def test_past_and_future_of_a_moment_are_what_a_loop_finds(tmp_path):
+def test_history_and_next_interactions_are_what_a_loop_finds(tmp_path):
     tables = small_shop.frames()
     connection = open_engine()
     shop = read_shop(connection, small_shop.land(tmp_path, tables), small_shop.SOURCE.contracts())

@@ -14,7 +14,7 @@ from expectations.contracts.examples import (
     TEXT_SCHEMA,
     ExampleSchema,
 )
-from features.offline.feature_rows import build_snapshots
+from features.offline.feature_rows import build_feature_rows
 from features.offline.training_set import build_examples
 from features.store.client import StoreSettings, apply_repo, open_store
 from tests.features import small_shop
@@ -25,17 +25,17 @@ pytestmark = pytest.mark.slow
 def _build(folder, tables):
     source = small_shop.SOURCE
     checked = small_shop.land(folder / "checked", tables)
-    pointer, made = build_snapshots(source, checked, folder / "snapshots")
+    pointer, made = build_feature_rows(source, checked, folder / "feature_rows")
     assert made
-    snapshots = folder / "snapshots" / pointer["version"]
+    feature_rows = folder / "feature_rows" / pointer["version"]
     settings = StoreSettings(
         project=source.name, registry_url=f"sqlite:///{folder}/registry.db", online_path=folder / "online.db"
     )
     store = open_store(settings)
-    apply_repo(store, snapshots)
+    apply_repo(store, feature_rows)
     horizon = datetime.fromisoformat(pointer["horizon"])
-    facts, _ = build_examples(source, checked, snapshots, folder / "examples", store, horizon)
-    return folder / "examples" / facts["version"], snapshots
+    facts, _ = build_examples(source, checked, feature_rows, folder / "examples", store, horizon)
+    return folder / "examples" / facts["version"], feature_rows
 
 
 @pytest.fixture(scope="module", params=["every table", "items and exposures only"])
@@ -44,8 +44,8 @@ def shop(request, tmp_path_factory):
     tables["exposures"].loc[:1, ["outcome", "outcome_timestamp"]] = None
     if request.param != "every table":
         tables = {name: tables[name] for name in ("items", "exposures")}
-    examples, snapshots = _build(tmp_path_factory.mktemp("shop"), tables)
-    return tables, examples, snapshots
+    examples, feature_rows = _build(tmp_path_factory.mktemp("shop"), tables)
+    return tables, examples, feature_rows
 
 
 def test_each_known_exposure_is_one_row_in_order_of_time(shop):
@@ -64,7 +64,7 @@ def test_files_keep_their_contract(shop):
     rows = pq.read_schema(examples / "rows.parquet")
     assert rows.names == [*ROW_SCHEMA.names, *schema.numeric, *schema.categorical]
     for name, expected in (
-        ("histories", INTERACTION_HISTORY_SCHEMA),
+        ("interaction_histories", INTERACTION_HISTORY_SCHEMA),
         ("texts", TEXT_SCHEMA),
         ("next_interactions", NEXT_INTERACTION_SCHEMA),
     ):
@@ -75,15 +75,15 @@ def test_files_keep_their_contract(shop):
         ]
 
 
-def test_features_are_those_of_the_very_moment(shop):
-    _, examples, snapshots = shop
+def test_features_are_those_of_the_very_event_timestamp(shop):
+    _, examples, feature_rows = shop
     rows = pd.read_parquet(examples / "rows.parquet")
     for view, key in (
         ("user_behaviour", "user_id"),
         ("user_outcomes", "user_id"),
         ("item_outcomes", "item_id"),
     ):
-        direct = pd.read_parquet(snapshots / f"{view}.parquet")
+        direct = pd.read_parquet(feature_rows / f"{view}.parquet")
         joined = rows[[key, "event_timestamp"]].merge(direct, on=[key, "event_timestamp"], how="left")
         for name in direct.columns.difference([key, "event_timestamp"]):
             np.testing.assert_allclose(rows[name], joined[name].astype("float32"), rtol=1e-6, err_msg=name)
@@ -94,11 +94,13 @@ def test_lists_texts_and_histories_belong_together(shop):
     rows = pd.read_parquet(examples / "rows.parquet")
     texts = pd.read_parquet(examples / "texts.parquet")["text"]
     items = tables["items"].set_index("item_id")
-    said = items["text"] + " " + items["terms"].fillna("")
-    assert (texts[rows["text_id"]].tolist() == said[rows["item_id"]].str.strip()).all()
+    texts_of_items = items["text"] + " " + items["terms"].fillna("")
+    assert (texts[rows["text_id"]].tolist() == texts_of_items[rows["item_id"]].str.strip()).all()
     queries = rows["query_id"].map(lambda number: texts[number] if number >= 0 else "")
-    asked = tables["exposures"].set_index("exposure_id")["query_text"][rows["exposure_id"]].fillna("")
-    assert all(query.startswith(words) for query, words in zip(queries, asked, strict=True))
+    queries_of_exposures = (
+        tables["exposures"].set_index("exposure_id")["query_text"][rows["exposure_id"]].fillna("")
+    )
+    assert all(query.startswith(words) for query, words in zip(queries, queries_of_exposures, strict=True))
     assert rows.groupby("query_group_id")[["user_id", "event_timestamp"]].nunique().max().max() == 1
     histories = pd.read_parquet(examples / "interaction_histories.parquet")
     assert set(rows["history_id"]) <= set(histories["history_id"])

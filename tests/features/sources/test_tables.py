@@ -191,7 +191,7 @@ def test_mapping_constants_and_extras(shop: Shop) -> None:
 def test_parquet_types_are_kept_and_zones_converted(shop: Shop) -> None:
     shop.declare(DECLARED.replace("exposures.csv", "exposures"))
     (shop.folder / "exposures").mkdir()
-    moment = datetime(2024, 3, 1)
+    timestamp = datetime(2024, 3, 1)
     for name, zone in (("a", None), ("b", "Asia/Shanghai")):
         table = pa.table(
             {
@@ -199,14 +199,14 @@ def test_parquet_types_are_kept_and_zones_converted(shop: Shop) -> None:
                 "user_id": pa.array([b"u1"], pa.binary()),
                 "item_id": ["c1"],
                 "scenario": ["ad"],
-                "event_timestamp": pa.array([moment], pa.timestamp("ns")).cast(pa.timestamp("ns", zone)),
+                "event_timestamp": pa.array([timestamp], pa.timestamp("ns")).cast(pa.timestamp("ns", zone)),
                 "outcome": [True],
             }
         )
         pq.write_table(table, shop.folder / "exposures" / f"{name}.parquet")
     rows = shop.rows(shop.ingest()["exposures"])
     assert [(row["user_id"], row["event_timestamp"], row["outcome"]) for row in rows] == [
-        ("u1", moment, True)
+        ("u1", timestamp, True)
     ] * 2
 
 

@@ -1,4 +1,4 @@
-"""What shoppers said, by hand: words, polarities, order, and what a shop without feedback does not get."""
+"""What shoppers said, by hand: texts, sentiments, order, and what a shop without feedback does not get."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from expectations.errors import SettingError
 from features.offline.feature_rows import feature_tables, open_engine
 from features.views.feedback import feedback_summary, feedback_texts
 from features.views.shop import Shop, read_shop
-from features.views.user_behaviour import user_history
+from features.views.user_history import user_history
 from tests.features import small_shop
 
 NOW = datetime(2024, 3, 1)
@@ -36,14 +36,16 @@ def _shop(tmp_path) -> Shop:
     return read_shop(open_engine(), small_shop.land(tmp_path, tables), small_shop.SOURCE.contracts())
 
 
-def _moments(shop, *users):
+def _entity_rows(shop, *users):
     return shop.users.filter(shop.users.user_id.isin(users)).select(
         "user_id", event_timestamp=pd.Timestamp(NOW)
     )
 
 
-def test_a_history_holds_each_remark_once_before_the_moment_newest_first(shop):
-    found = user_history(shop, _moments(shop, "u0", "u2"), 60, (1.0, 5.0)).to_pandas().set_index("user_id")
+def test_a_history_holds_each_feedback_once_before_as_of_newest_first(shop):
+    found = (
+        user_history(shop, _entity_rows(shop, "u0", "u2"), 60, (1.0, 5.0)).to_pandas().set_index("user_id")
+    )
     topic = found.loc["u0", "feedback_texts"][1].removesuffix(": far too salty")
     assert list(found.loc["u0", "feedback_texts"]) == ["always friendly", f"{topic}: far too salty", topic]
     assert list(found.loc["u0", "feedback_days_ago"]) == [2.0, 5.0, 20.0]
@@ -52,12 +54,12 @@ def test_a_history_holds_each_remark_once_before_the_moment_newest_first(shop):
     assert list(found.loc["u2", "feedback_texts"]) == []
 
 
-def test_remarks_that_say_nothing_are_left_out(shop):
-    said = feedback_texts(shop, (1.0, 5.0)).to_pandas()
-    assert len(said) == len(SAID) - 1 and (said["feedback_text"] != "").all()
+def test_feedback_that_says_nothing_is_left_out(shop):
+    feedback = feedback_texts(shop, (1.0, 5.0)).to_pandas()
+    assert len(feedback) == len(SAID) - 1 and (feedback["feedback_text"] != "").all()
 
 
-def test_polarity_is_cut_at_the_range_and_spans_all_ratings_without_one(shop):
+def test_sentiment_is_cut_at_the_range_and_spans_all_ratings_without_one(shop):
     assert set(feedback_texts(shop, (2.0, 4.0)).to_pandas()["sentiment"].dropna()) == {-1.0, 1.0}
     assert set(feedback_texts(shop, None).to_pandas()["sentiment"].dropna()) == {-1.0, -0.5, 1.0}
     alike = shop.feedback.mutate(rating=3.0)
@@ -78,16 +80,16 @@ def test_the_range_of_ratings_is_declared_and_bounds_them(tmp_path):
             read_source(declared)
 
 
-def test_opinions_count_what_a_shopper_said_and_what_was_said_of_an_item(shop):
-    by_user = feedback_summary(shop, _moments(shop, "u0", "u2"), "user_id", 60, (1.0, 5.0)).to_pandas()
+def test_summaries_count_what_a_user_said_and_what_was_said_of_an_item(shop):
+    by_user = feedback_summary(shop, _entity_rows(shop, "u0", "u2"), "user_id", 60, (1.0, 5.0)).to_pandas()
     by_user = by_user.set_index("user_id")
     assert by_user.loc["u0", ["user_num_feedback", "user_sentiment"]].tolist() == [4.0, -0.125]
     assert by_user.loc["u2", ["user_num_feedback", "user_sentiment"]].tolist() == [0.0, 0.0]
     covering = shop.relations.filter(shop.relations.target_id == "p0").source_id.execute()[0]
-    asked = shop.items.filter(shop.items.item_id == covering).select(
+    entity_rows = shop.items.filter(shop.items.item_id == covering).select(
         "item_id", event_timestamp=pd.Timestamp(NOW)
     )
-    of_item = feedback_summary(shop, asked, "item_id", 60, (1.0, 5.0)).to_pandas().iloc[0]
+    of_item = feedback_summary(shop, entity_rows, "item_id", 60, (1.0, 5.0)).to_pandas().iloc[0]
     assert of_item["item_num_feedback"] >= 4 and of_item["item_sentiment"] != 0
 
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from features.views.request_context import calendar_features, clock_features
 
 
-def _seconds(*moment):
-    return datetime(*moment, tzinfo=UTC).timestamp()
+def _seconds(*as_of):
+    return datetime(*as_of, tzinfo=UTC).timestamp()
 
 
 def test_clock_of_a_monday_evening_in_january():

@@ -11,7 +11,7 @@ INTERACTION_HISTORIES = pd.DataFrame(
     {
         "history_id": [0, 1],
         "items": [["p1", "p2", "p9"], []],
-        "item_visits": [[2.0, 1.0, 1.0], []],
+        "item_sessions": [[2.0, 1.0, 1.0], []],
         "item_recents": [[1.0, 0.0, 0.0], []],
         "item_coupons": [[0.0, 1.0, 0.0], []],
         "item_amounts": [[6.0, 3.0, 5.0], []],
@@ -64,14 +64,17 @@ def found():
 @pytest.mark.parametrize(
     ("level", "expected"),
     [
-        ("item", {"visits": 2, "recent": 1, "coupons": 0, "amount": 6, "days": 4, "first": 60, "matches": 1}),
+        (
+            "item",
+            {"sessions": 2, "recent": 1, "coupons": 0, "amount": 6, "days": 4, "first": 60, "matches": 1},
+        ),
         (
             "topic",
-            {"visits": 3, "recent": 1, "coupons": 1, "amount": 9, "days": 4, "first": 60, "matches": 1},
+            {"sessions": 3, "recent": 1, "coupons": 1, "amount": 9, "days": 4, "first": 60, "matches": 1},
         ),
         (
             "department",
-            {"visits": 4, "recent": 1, "coupons": 1, "amount": 14, "days": 4, "first": 60, "matches": 1},
+            {"sessions": 4, "recent": 1, "coupons": 1, "amount": 14, "days": 4, "first": 60, "matches": 1},
         ),
     ],
 )
@@ -81,7 +84,7 @@ def test_a_candidate_whose_products_were_bought(found, level, expected):
     )
 
 
-def test_affinity_weighs_visits_by_what_the_candidate_is_mostly_about(found):
+def test_affinity_weighs_sessions_by_what_the_candidate_is_mostly_about(found):
     assert found.loc[0, ["user_item_item_affinity", "user_item_topic_affinity"]].tolist() == [1.0, 0.75]
 
 

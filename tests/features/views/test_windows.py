@@ -5,52 +5,55 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.views.windows import Measure, totals_before
+from features.views.windows import WindowAggregation, aggregate_before
 
 START = pd.Timestamp("2024-01-01")
-MEASURES = (
-    Measure(name="number"),
-    Measure(name="total", column="x"),
-    Measure(name="recent", column="x", days=3),
-    Measure(name="last", column="x", how="last"),
+AGGREGATIONS = (
+    WindowAggregation(name="number"),
+    WindowAggregation(name="total", column="x"),
+    WindowAggregation(name="recent", column="x", days=3),
+    WindowAggregation(name="last", column="x", how="last"),
 )
 entity_and_hour = st.tuples(st.sampled_from("ab"), st.integers(0, 24 * 10))
 facts = st.lists(st.tuples(entity_and_hour, st.integers(0, 5)), min_size=1, max_size=30)
-moments = st.lists(entity_and_hour, min_size=1, max_size=10, unique=True)
+entity_rows = st.lists(entity_and_hour, min_size=1, max_size=10, unique=True)
 
 
-def _expected(facts, entity, moment):
+def _expected(facts, entity, as_of):
     before = [(START + timedelta(hours=hour), x) for (e, hour), x in facts if e == entity]
-    before = [(when, x) for when, x in before if when < moment]
-    recent = [x for when, x in before if when >= moment - timedelta(days=3)]
+    before = [(when, x) for when, x in before if when < as_of]
+    recent = [x for when, x in before if when >= as_of - timedelta(days=3)]
     last = [when for when, x in before if x]
     return len(before), sum(x for _, x in before), sum(recent), max(last, default=pd.NaT)
 
 
 @settings(max_examples=30, deadline=None)
-@given(facts=facts, moments=moments)
-def test_totals_are_those_of_a_loop_over_everything_strictly_before(facts, moments):
+@given(facts=facts, entity_rows=entity_rows)
+def test_totals_are_those_of_a_loop_over_everything_strictly_before(facts, entity_rows):
     fact_frame = pd.DataFrame(
         [(e, START + timedelta(hours=hour), float(x)) for (e, hour), x in facts],
         columns=["who", "event_timestamp", "x"],
     )
-    moment_frame = pd.DataFrame(
-        [(e, START + timedelta(hours=hour)) for e, hour in moments], columns=["who", "event_timestamp"]
+    entity_frame = pd.DataFrame(
+        [(e, START + timedelta(hours=hour)) for e, hour in entity_rows], columns=["who", "event_timestamp"]
     )
-    found = totals_before(
-        ibis.memtable(fact_frame), ibis.memtable(moment_frame), by="who", measures=MEASURES
+    found = aggregate_before(
+        ibis.memtable(fact_frame), ibis.memtable(entity_frame), by="who", aggregations=AGGREGATIONS
     ).execute()
-    assert len(found) == len(moments)
+    assert len(found) == len(entity_rows)
     for row in found.itertuples():
         count, total, recent, last = _expected(facts, row.who, row.event_timestamp)
         assert (row.number, row.total, row.recent) == (count, total, recent)
         assert (pd.isna(row.last) and pd.isna(last)) or row.last == last
 
 
-def test_what_happens_at_the_moment_is_not_known_at_the_moment():
+def test_what_happens_at_an_instant_is_not_known_at_it():
     fact = pd.DataFrame({"who": ["a"], "event_timestamp": [START], "x": [1.0]})
-    found = totals_before(
-        ibis.memtable(fact), ibis.memtable(fact[["who", "event_timestamp"]]), by="who", measures=MEASURES
+    found = aggregate_before(
+        ibis.memtable(fact),
+        ibis.memtable(fact[["who", "event_timestamp"]]),
+        by="who",
+        aggregations=AGGREGATIONS,
     )
     row = found.execute().iloc[0]
     assert row["number"] == row["total"] == row["recent"] == 0

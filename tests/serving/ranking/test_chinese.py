@@ -106,7 +106,7 @@ def test_a_request_is_answered_as_measured(shop: BuiltShop, predictor: Predictor
     decision_request = DecisionRequest(
         user_id=READER,
         scenario="content",
-        moment=tested["event_timestamp"].iloc[0].to_pydatetime(),
+        as_of=tested["event_timestamp"].iloc[0].to_pydatetime(),
         context={"channel": "web"},
         candidates=asked,
     )

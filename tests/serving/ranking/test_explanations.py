@@ -21,7 +21,7 @@ ROW = {
     "user_num_outcomes": 5.0,
     "user_num_exposures": 736.0,
     "user_outcome_rate": 0.01,
-    "user_item_item_visits": 4.0,
+    "user_item_item_sessions": 4.0,
     "user_item_item_days": np.nan,
     "context_weekday": 0.0,
 }
@@ -34,7 +34,7 @@ def scoring_batch(*, known: bool = True, **changes) -> ScoringBatch:
         rows=pd.DataFrame([{**ROW, **changes}], index=["c1"]),
         query=None,
         topics=["yogurt", "dog food"] if known else [],
-        visits=[7.0, 1.0] if known else [],
+        sessions=[7.0, 1.0] if known else [],
         amounts=[20.0, 2.0] if known else [],
         days=[3.2, 40.0] if known else [],
         known=known,
@@ -95,7 +95,7 @@ def test_strongest_first_one_of_each_theme() -> None:
         scoring_batch(),
         user_num_outcomes=0.3,
         user_outcome_rate=0.9,
-        user_item_item_visits=0.5,
+        user_item_item_sessions=0.5,
         item_popularity=0.001,
     )
     assert told == [
@@ -105,7 +105,7 @@ def test_strongest_first_one_of_each_theme() -> None:
 
 
 def test_shoppers_who_do_more_than_buy_turn_to_things() -> None:
-    told = reasons_of(scoring_batch(user_num_events=30.0), user_item_item_visits=0.5)
+    told = reasons_of(scoring_batch(user_num_events=30.0), user_item_item_sessions=0.5)
     assert told == ["turned to what this campaign covers 4 times in the last 180 days"]
 
 
@@ -125,7 +125,7 @@ def test_unknown_values_are_not_told() -> None:
 
 def test_stranger_gets_only_what_is_known_of_the_item() -> None:
     told = reasons_of(
-        scoring_batch(known=False), text_logit=2.0, user_num_outcomes=0.9, user_item_item_visits=0.9
+        scoring_batch(known=False), text_logit=2.0, user_num_outcomes=0.9, user_item_item_sessions=0.9
     )
     assert told == [
         "shoppers acted 1,234 times on what this campaign covers in the last 180 days",
@@ -135,7 +135,7 @@ def test_stranger_gets_only_what_is_known_of_the_item() -> None:
 
 
 def test_where_nothing_speaks_for_it_what_speaks_against_is_told() -> None:
-    assert reasons_of(scoring_batch(), user_num_outcomes=-0.3, user_item_item_visits=-0.1) == [
+    assert reasons_of(scoring_batch(), user_num_outcomes=-0.3, user_item_item_sessions=-0.1) == [
         "among what may be shown; against it: answered 5 of 736 earlier offers"
     ]
 

@@ -27,7 +27,7 @@ def _ranker(shop, bundles):
 
 
 def decision_request(**changes) -> DecisionRequest:
-    base = {"user_id": "u1", "scenario": "campaign", "moment": HORIZON}
+    base = {"user_id": "u1", "scenario": "campaign", "as_of": HORIZON}
     context = {"channel": "mail", "weather": "rain", "basket_value": 12.5}
     return DecisionRequest(**{**base, "context": context, **changes})
 
