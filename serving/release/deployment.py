@@ -90,17 +90,13 @@ class DeploymentContext:
         source: path of the shop's `source.toml`; its content is copied.
         feature_rows: folder of the feature rows' version that is materialized into the online store.
         online_store: Feast's SQLite file (`StoreSettings.online_path`).
-        project: name of the Feast project; None: the source's name.
         horizon: naive UTC: the time up to which the data reach.
-        clock: the time of a request that names none; None: as the source says.
     """
 
     source: Path
     feature_rows: Path
     online_store: Path
     horizon: datetime
-    project: str | None = None
-    clock: Literal["now", "data"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +117,7 @@ class Deployed:
 def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: DeploymentContext) -> Deployed:
     """Put an approved bundle into service. The stores are those of the environment's BENTOML_HOME.
 
-    Deploying what is deployed already only brings feature rows, horizon and clock up to date.
+    Deploying what is deployed already only brings feature rows, horizon and the source's declaration up to date.
 
     Args:
         bundle: the bundle's folder.
@@ -237,11 +233,11 @@ def _pointer(
         model_tag=model_tag,
         bento_tag=bento_tag,
         source=str(declared),
-        project=context.project or source.name,
+        project=source.name,
         online_store=str(context.online_store.absolute()),
         feature_rows=str(_link_feature_rows(context.feature_rows, deployment.absolute())),
         horizon=context.horizon.isoformat(),
-        clock=context.clock or source.clock,
+        clock=source.clock,
         deployed_at=_now(),
     )
 

@@ -18,7 +18,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 @pytest.fixture(scope="session")
 def later(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """The same shop a moment later: its coupons were sent once more, at the very end of the data."""
+    """The same shop a little later: its coupons were sent once more, at the very end of the data."""
     also = [
         exposure(f"last-{user}-{item}", f"u{user}", f"c{item}", HORIZON, outcome=user == item)
         for user in range(NUM_USERS)

@@ -123,7 +123,7 @@ def test_unknown_values_are_not_told() -> None:
     assert reasons_of(scoring_batch(), item_popularity=float("nan")) == []
 
 
-def test_stranger_gets_only_what_is_known_of_the_item() -> None:
+def test_cold_start_user_gets_only_what_is_known_of_the_item() -> None:
     told = reasons_of(
         scoring_batch(known=False), text_logit=2.0, user_num_outcomes=0.9, user_item_item_visits=0.9
     )

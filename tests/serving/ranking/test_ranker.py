@@ -42,7 +42,7 @@ def test_filling_the_online_store_prints_nothing(
 
 
 def test_served_probability_is_the_offline_one(ranker: Ranker, later: Shop) -> None:
-    """The same moment as an example (features joined point in time) and as a request (online store)."""
+    """The same time as an example (features joined point in time) and as a request (online store)."""
     data = read_examples(later.examples)
     mask = (data.rows["event_timestamp"] == HORIZON).to_numpy()
     scores = ranker.predictor.score_examples(data, mask)
@@ -83,7 +83,7 @@ def test_reasons_speak_of_this_shopper(ranker: Ranker) -> None:
     assert not any("nan" in reason or "{" in reason for reason in best.reasons)
 
 
-def test_stranger_gets_reasons_of_the_items(ranker: Ranker) -> None:
+def test_cold_start_user_gets_reasons_of_the_items(ranker: Ranker) -> None:
     ranking = ranker.recommend(decision_request(user_id="nobody knows"), 8)
     assert ranking.cold_start
     assert all(item.reasons for item in ranking.items)
