@@ -1,14 +1,17 @@
 """The ranker called directly, with a real model on real features."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from expectations.contracts.bundle import verify_bundle
 from expectations.errors import RequestError
 from features.online.reader import DecisionRequest, OnlineFeatures
 from features.store.client import materialize, open_store
 from serving.ranking.ranker import Ranker
+from serving.ranking.sentences import sentences
 from tests.serving.shop import HORIZON, SUBJECTS, Shop
 from training.data.dataset import read_examples
 from training.data.interaction_history import SENTIMENT
@@ -81,6 +84,10 @@ def test_reasons_speak_of_this_shopper(ranker: Ranker) -> None:
     assert SUBJECTS[1] in best.text  # u1 buys dog food
     assert 1 <= len(best.reasons) <= 3
     assert not any("nan" in reason or "{" in reason for reason in best.reasons)
+
+
+def test_each_feature_of_a_shop_can_be_said(bundles: tuple[Path, Path]) -> None:
+    assert set(verify_bundle(bundles[0])[0].numeric) - set(sentences()) == {"context_basket_value"}
 
 
 def test_cold_start_user_gets_reasons_of_the_items(ranker: Ranker) -> None:
