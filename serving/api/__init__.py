@@ -1,1 +1,1 @@
-"""HTTP requests in, answers out: the BentoML service, its schema and errors, and the model that serves now."""
+"""HTTP requests in, replies out: the BentoML service, its schema and errors, and the model that serves now."""

@@ -1,72 +1,64 @@
 """One shape for every error: {"error": "what is wrong and what to do"}.
 
 BentoML answers a request that does not fit the schema with pydantic's list of details, and some of its own
-errors inside a list. This middleware puts them into one sentence; other replies pass untouched.
+errors inside a list, and lets no handler take its place. This middleware puts them into one sentence; other
+replies pass untouched. Plain ASGI: starlette's BaseHTTPMiddleware costs every request 0.3 ms more.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FIRST_ERROR = 400
 
 
 class ErrorMiddleware:
-    """ASGI middleware.
+    """Rewrites the bodies of replies from status 400 on.
 
     Args:
         app: what it wraps.
         fields: names that a request may have, to name where another was given.
     """
 
-    def __init__(self, app: App, fields: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, fields: tuple[str, ...] = ()) -> None:
         self.app, self.fields = app, fields
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and its reply back."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        held: list[Message] = []
+        start, body = None, b""
 
-        async def pass_on(message: Message) -> None:
+        async def rewrite(message: Message) -> None:
+            nonlocal start, body
             if message["type"] == "http.response.start" and message["status"] >= FIRST_ERROR:
-                held.append(message)
-            elif not held:
+                start = message
+            elif start is None:
                 await send(message)
             else:
-                held.append(message)
+                body += message.get("body", b"")
                 if not message.get("more_body"):
-                    await self._reply(held, send)
+                    reply = JSONResponse(self._error(body), status_code=start["status"])
+                    kept = [h for h in start["headers"] if h[0] not in (b"content-length", b"content-type")]
+                    reply.raw_headers += kept
+                    await reply(scope, receive, send)
 
-        await self.app(scope, receive, pass_on)
+        await self.app(scope, receive, rewrite)
 
-    async def _reply(self, held: list[Message], send: Send) -> None:
-        start, body = held[0], b"".join(message.get("body", b"") for message in held[1:])
-        body = self._error_body(body)
-        headers = [(k, v) for k, v in start["headers"] if k not in (b"content-length", b"content-type")]
-        headers += [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
-        await send({**start, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    def _error_body(self, body: bytes) -> bytes:
+    def _error(self, body: bytes) -> dict[str, Any]:
         try:
             found = json.loads(body)
         except ValueError:
-            found = {"error": body.decode(errors="replace").strip()}
+            return {"error": body.decode(errors="replace").strip()}
         if isinstance(found, list) and found:
             found = found[0]
         if not isinstance(found, dict):
-            found = {"error": str(found)}
-        detail = found.get("detail")
-        if isinstance(detail, list) and detail:
-            found = {"error": "; ".join(self._detail_text(part) for part in detail)}
-        return json.dumps(found, ensure_ascii=False).encode()
+            return {"error": str(found)}
+        details = found.get("detail")
+        if isinstance(details, list) and details:
+            return {"error": "; ".join(map(self._detail_text, details))}
+        return found
 
     def _detail_text(self, detail: Mapping[str, Any]) -> str:
         where = ".".join(str(part) for part in detail.get("loc", ()))
@@ -77,6 +69,4 @@ class ErrorMiddleware:
             return f"field {where!r} is missing; give it"
         if kind == "json_invalid":
             return f"the body is not JSON: {message.removeprefix('Invalid JSON: ')}"
-        if not where:
-            return f"the body: {message}; send a JSON object"
-        return f"{where}: {message}"
+        return f"{where}: {message}" if where else f"the body: {message}; send a JSON object"

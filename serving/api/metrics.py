@@ -4,12 +4,11 @@ Made when a worker starts, not at import: in BentoML's workers `prometheus_clien
 the folder that the workers share is set.
 """
 
+from functools import cache
 from typing import Any
 
 BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 5.0)
 _LABELS = ("scenario", "cold_start")
-
-_metrics: list["Metrics"] = []
 
 
 class Metrics:
@@ -49,8 +48,7 @@ class Metrics:
         self.requests.labels(scenario=scenario, cold_start="", status=str(status)).inc()
 
 
+@cache
 def metrics() -> Metrics:
     """The process's metrics: Prometheus allows each name once."""
-    if not _metrics:
-        _metrics.append(Metrics())
-    return _metrics[0]
+    return Metrics()

@@ -116,11 +116,5 @@ class RecommendReply(BaseModel):
     skipped: dict[str, str] = Field(description="candidates that may not be shown at that time, and why")
 
 
-class ErrorReply(BaseModel):
-    """What went wrong and what to do."""
-
-    error: str
-
-
 def _naive_utc(as_of: datetime) -> datetime:
     return as_of.astimezone(UTC).replace(tzinfo=None) if as_of.tzinfo else as_of

@@ -20,11 +20,10 @@ from starlette.responses import JSONResponse
 
 from expectations.errors import RecommenderError, RequestError, SettingError
 from serving.api.errors import ErrorMiddleware
-from serving.api.hot_swap import HotSwap, LoadedDeployment
-from serving.api.loading import default_as_of, freeze_loaded, load_ranker
+from serving.api.hot_swap import HotSwap, LoadedDeployment, default_as_of, freeze_loaded, load_ranker
 from serving.api.metrics import metrics
 from serving.api.schema import RecommendReply, RecommendRequest
-from serving.release.pointer import CURRENT
+from serving.release.deployment import CURRENT
 
 TIMEOUT_SECONDS = 30
 THREADS = 4
@@ -74,9 +73,8 @@ class Recommender:
         import torch
 
         settings = ServiceSettings.from_environment(os.environ)
-        torch.set_num_threads(
-            1
-        )  # a list is small: on a busy machine a second thread makes it 10 times slower
+        # a list is small: on a busy machine a second thread makes it 10 times slower
+        torch.set_num_threads(1)
         self._metrics = metrics()
         self._swap = HotSwap(settings.pointer, lambda p: load_ranker(p, settings.registry_url), self._on_load)
         self._swap.start()

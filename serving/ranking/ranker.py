@@ -66,11 +66,6 @@ class Ranker:
         self.predictor, self.features, self.history_days = predictor, features, source.history_days
         self._numbers = {c.name for c in source.contracts()["exposures"].extras if c.extra == "numeric"}
 
-    @property
-    def bundle(self) -> str:
-        """Hash of the model."""
-        return self.predictor.hash
-
     def recommend(self, decision_request: DecisionRequest, k: int) -> Ranking:
         """The k candidates with the highest probability, best first; ties by item id.
 

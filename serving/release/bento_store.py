@@ -1,7 +1,12 @@
-"""BentoML's two stores: the bundle as a model, and the service with its code and requirements as a Bento."""
+"""BentoML's two stores: the bundle as a model, and the service with its code and requirements as a Bento.
+
+By hand: which files a Bento takes (BentoML's own patterns search the whole project, `.venv` and `.recommender`
+too), and which old entries go, for BentoML keeps all.
+"""
 
 import shutil
 import tempfile
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,14 +55,12 @@ def store_model(bundle: Path, digest: str, manifest: Manifest) -> tuple[str, Pat
     from bentoml.exceptions import NotFound
 
     tag = f"{NAME}:{digest[:16]}"
-    try:
+    # altered or half there: the bundle itself was verified, so copy it again
+    with suppress(NotFound, BundleError):
         stored = Path(bentoml.models.get(tag).path_of(FOLDER))
         if verify_bundle(stored)[1] == digest:
             return tag, stored
-        bentoml.models.delete(tag)
-    except NotFound:
-        pass
-    except BundleError:  # altered or half there: the bundle itself was verified, so copy it again
+    with suppress(NotFound):
         bentoml.models.delete(tag)
     labels = {"source": manifest.source, "bundle": digest[:16]}
     with bentoml.models.create(tag, labels=labels, metadata={"bundle": digest}) as model:
@@ -76,17 +79,16 @@ def build_bento(digest: str, model_tag: str) -> str:
     import bentoml
     from bentoml.exceptions import NotFound
 
-    pins = [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
-    tag = f"{NAME}:{digest[:16]}-{code_fingerprint(pins)[:8]}"
-    try:
+    pins, code = [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS], _code()
+    content = fingerprint({name: file_hash(path) for name, path in code.items()}, pins)
+    tag = f"{NAME}:{digest[:16]}-{content[:8]}"
+    with suppress(NotFound):
         return str(bentoml.bentos.get(tag).tag)
-    except NotFound:
-        pass
     with tempfile.TemporaryDirectory(prefix="bento-") as context:
-        for file in _code():
-            copy = Path(context) / file.relative_to(_project())
+        for name, path in code.items():
+            copy = Path(context) / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
+            shutil.copyfile(path, copy)
         built = bentoml.build(
             SERVICE,
             name=NAME,
@@ -101,11 +103,6 @@ def build_bento(digest: str, model_tag: str) -> str:
     return str(built.tag)
 
 
-def code_fingerprint(pins: list[str]) -> str:
-    """A hash of the code and the requirements that a Bento is made of."""
-    return fingerprint([(file.relative_to(_project()).as_posix(), file_hash(file)) for file in _code()], pins)
-
-
 def remove_unused(models: set[str], bentos: set[str]) -> None:
     """Remove stored models and Bentos of ours but those named and the NUM_RETAINED newest others.
 
@@ -115,25 +112,15 @@ def remove_unused(models: set[str], bentos: set[str]) -> None:
     """
     import bentoml
 
-    for found, named, delete in (
-        (bentoml.bentos.list(NAME), bentos, bentoml.bentos.delete),
-        (bentoml.models.list(NAME), models, bentoml.models.delete),
-    ):
-        others = [entry for entry in found if str(entry.tag) not in named]
+    for store, named in ((bentoml.bentos, bentos), (bentoml.models, models)):
+        others = [entry for entry in store.list(NAME) if str(entry.tag) not in named]
         for old in sorted(others, key=lambda entry: entry.creation_time, reverse=True)[NUM_RETAINED:]:
-            delete(old.tag)
+            store.delete(old.tag)
 
 
-def _code() -> list[Path]:
-    """The files of our packages that the service needs."""
-    return [
-        path
-        for package in PACKAGES
-        for suffix in CODE
-        for path in sorted((_project() / package).rglob(f"*{suffix}"))
-        if not any(part.startswith(".") for part in path.relative_to(_project()).parts)
-    ]
-
-
-def _project() -> Path:
-    return Path(__file__).resolve().parents[2]
+def _code() -> dict[str, Path]:
+    """The files of our packages that the service needs, by their paths inside the project."""
+    project = Path(__file__).resolve().parents[2]
+    found = (path for package in PACKAGES for path in (project / package).rglob("*") if path.suffix in CODE)
+    named = {path.relative_to(project).as_posix(): path for path in sorted(found)}
+    return {name: path for name, path in named.items() if "/." not in name}

@@ -1,24 +1,85 @@
 """Deploying an approved bundle: verified, stored, built into a Bento, and only then pointed at.
 
-Any failure leaves the pointer, and so the model that serves, as it was.
+deployment/
+├── current.json             the DeploymentPointer that every worker of the service follows
+├── previous.json            the one before, for `rollback`
+├── sources/<hash>.toml      the source declarations that pointers name
+└── feature_rows/<version>/  the feature rows that serving reads, linked so that they stay
+
+The pointer is replaced atomically, after everything that it names is in place: any failure leaves it, and so
+the model that serves, as it was. By hand: BentoML's stores have tags, but none that moves and is followed.
 """
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from expectations.contracts.bundle import Manifest, verify_bundle
 from expectations.contracts.gate_decision import require_approval
 from expectations.contracts.source import read_source
-from expectations.errors import BundleError, RejectedError, SettingError
-from expectations.storage.atomic import write_text
+from expectations.errors import BundleError, RecommenderError, RejectedError, SettingError
+from expectations.storage.atomic import read_json, write_json, write_text
 from expectations.storage.hashes import file_hash
 from serving.release.bento_store import build_bento, remove_unused, store_model
-from serving.release.pointer import CURRENT, PREVIOUS, DeploymentPointer
+
+CURRENT, PREVIOUS = "current.json", "previous.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentPointer:
+    """Which model serves.
+
+    Attributes:
+        bundle: hash of the bundle.
+        model: absolute path of the bundle inside BentoML's model store.
+        model_tag, bento_tag: their tags in BentoML's stores.
+        source: absolute path of the copy of the source's declaration.
+        project: name of the Feast project.
+        online_store: absolute path of Feast's SQLite online store.
+        feature_rows: absolute path of the links to the feature rows' files.
+        horizon: naive UTC, ISO 8601: the time up to which the data reach.
+        clock: the time of a request that names none: "now", or "data" for the horizon.
+        deployed_at: ISO 8601, UTC.
+    """
+
+    bundle: str
+    model: str
+    model_tag: str
+    bento_tag: str
+    source: str
+    project: str
+    online_store: str
+    feature_rows: str
+    horizon: str
+    clock: Literal["now", "data"]
+    deployed_at: str
+
+    @classmethod
+    def read(cls, path: Path) -> "DeploymentPointer | None":
+        """Read a pointer file; None where there is none.
+
+        Raises:
+            SettingError: the file is not a pointer.
+        """
+        if not path.exists():
+            return None
+        try:
+            values: Mapping[str, Any] = read_json(path)
+            pointer = cls(**values)
+            datetime.fromisoformat(pointer.horizon)
+        except (TypeError, ValueError, RecommenderError) as error:
+            raise SettingError(f"{path} is not a deployment pointer ({error}); deploy again") from error
+        return pointer
+
+    def write(self, path: Path) -> None:
+        """Write it atomically."""
+        write_json(path, asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +90,13 @@ class DeploymentContext:
         source: path of the shop's `source.toml`; its content is copied.
         feature_rows: folder of the feature rows' version that is materialized into the online store.
         online_store: Feast's SQLite file (`StoreSettings.online_path`).
-        project: name of the Feast project; None: the source's name.
         horizon: naive UTC: the time up to which the data reach.
-        clock: the time of a request that names none; None: as the source says.
     """
 
     source: Path
     feature_rows: Path
     online_store: Path
     horizon: datetime
-    project: str | None = None
-    clock: Literal["now", "data"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +117,7 @@ class Deployed:
 def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: DeploymentContext) -> Deployed:
     """Put an approved bundle into service. The stores are those of the environment's BENTOML_HOME.
 
-    Deploying what is deployed already only brings feature rows, horizon and clock up to date.
+    Deploying what is deployed already only brings feature rows, horizon and the source's declaration up to date.
 
     Args:
         bundle: the bundle's folder.
@@ -73,15 +130,15 @@ def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: Dep
         RejectedError: the gate has not approved this very bundle.
         SettingError: BENTOML_HOME is not set, or something of the context is not there.
     """
-    laps = _Laps()
+    laps = {"": time.perf_counter()}
     manifest, digest = verify_bundle(bundle)
     require_approval(gate_decisions, digest)
     _check(manifest, context)
-    laps.lap("verify")
+    laps["verify"] = time.perf_counter()
     model_tag, model = store_model(bundle, digest, manifest)
-    laps.lap("store")
+    laps["store"] = time.perf_counter()
     bento_tag = build_bento(digest, model_tag)
-    laps.lap("bento")
+    laps["bento"] = time.perf_counter()
     # the approval may have been withdrawn while we worked, and what serves is the stored copy
     if verify_bundle(model)[1] != digest:
         raise BundleError(f"{model} is not bundle {digest[:12]} any more; deploy again")
@@ -89,9 +146,9 @@ def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: Dep
     before = _read_or_none(deployment / CURRENT)
     pointer = _pointer(digest, model, model_tag, bento_tag, deployment, context)
     _activate(deployment, pointer)
-    laps.lap("point")
-    changed = before is None or before.bundle != digest
-    return Deployed(pointer=pointer, changed=changed, seconds=laps.seconds)
+    laps["point"] = time.perf_counter()
+    seconds = {name: round(end - begin, 2) for (_, begin), (name, end) in pairwise(laps.items())}
+    return Deployed(pointer=pointer, changed=before is None or before.bundle != digest, seconds=seconds)
 
 
 def refresh(deployment: Path, context: DeploymentContext) -> DeploymentPointer | None:
@@ -121,22 +178,18 @@ def rollback(deployment: Path) -> DeploymentPointer:
         RejectedError: there is no model before.
         BundleError: the model before is altered or gone; the current one goes on.
     """
-    current, previous = (
-        DeploymentPointer.read(deployment / CURRENT),
-        DeploymentPointer.read(deployment / PREVIOUS),
-    )
+    current, previous = (DeploymentPointer.read(deployment / name) for name in (CURRENT, PREVIOUS))
     if current is None or previous is None:
         raise RejectedError(f"{deployment} has no model before the current one; deploy one first")
     if verify_bundle(Path(previous.model))[1] != previous.bundle:
         raise BundleError(f"{previous.model} is not bundle {previous.bundle[:12]} any more; deploy it again")
     features = current if current.project == previous.project else previous
     restored = replace(
-        previous,
-        online_store=features.online_store,
-        feature_rows=features.feature_rows,
-        source=features.source,
-        horizon=features.horizon,
-        clock=features.clock,
+        features,
+        bundle=previous.bundle,
+        model=previous.model,
+        model_tag=previous.model_tag,
+        bento_tag=previous.bento_tag,
         deployed_at=_now(),
     )
     _activate(deployment, restored)
@@ -180,11 +233,11 @@ def _pointer(
         model_tag=model_tag,
         bento_tag=bento_tag,
         source=str(declared),
-        project=context.project or source.name,
+        project=source.name,
         online_store=str(context.online_store.absolute()),
         feature_rows=str(_link_feature_rows(context.feature_rows, deployment.absolute())),
         horizon=context.horizon.isoformat(),
-        clock=context.clock or source.clock,
+        clock=source.clock,
         deployed_at=_now(),
     )
 
@@ -230,17 +283,3 @@ def _read_or_none(path: Path) -> DeploymentPointer | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-class _Laps:
-    """Wall time by step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._begun = datetime.now(UTC)
-
-    def lap(self, name: str) -> None:
-        """End a step."""
-        now = datetime.now(UTC)
-        self.seconds[name] = round((now - self._begun).total_seconds(), 2)
-        self._begun = now

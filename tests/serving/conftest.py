@@ -6,6 +6,7 @@ import pytest
 
 from expectations.contracts.bundle import bundle_hash
 from expectations.contracts.gate_decision import GateDecision, RuleResult, write_gate_decision
+from serving.release.deployment import Deployed, DeploymentPointer, deploy
 from tests.serving.shop import HORIZON, NUM_USERS, Shop, build, exposure
 from tests.training.synthetic import write_encoder
 
@@ -17,7 +18,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 @pytest.fixture(scope="session")
 def later(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """The same shop a moment later: its coupons were sent once more, at the very end of the data."""
+    """The same shop a little later: its coupons were sent once more, at the very end of the data."""
     also = [
         exposure(f"last-{user}-{item}", f"u{user}", f"c{item}", HORIZON, outcome=user == item)
         for user in range(NUM_USERS)
@@ -65,3 +66,15 @@ def write_decision(home: Path, bundle: Path, *, approved: bool = True) -> None:
         bundle=bundle_hash(bundle), approved=approved, created_at="2020-03-01", rules=(rule,)
     )
     write_gate_decision(home / "gate_decisions", decision)
+
+
+def deploy_approved(home: Path, shop: Shop, bundle: Path) -> Deployed:
+    """Deploy a bundle for which a decision was written."""
+    folders = {"gate_decisions": home / "gate_decisions", "deployment": home / "deployment"}
+    return deploy(bundle, **folders, context=shop.context)
+
+
+def put(home: Path, shop: Shop, bundle: Path) -> DeploymentPointer:
+    """Approve a bundle and deploy it."""
+    write_decision(home, bundle)
+    return deploy_approved(home, shop, bundle).pointer

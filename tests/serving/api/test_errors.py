@@ -5,21 +5,14 @@ import pytest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from serving.api.errors import ErrorMiddleware
 
 
-async def get(reply) -> httpx.Response:
-    app = ErrorMiddleware(Starlette(routes=[Route("/", lambda _: reply)]), fields=("user_id", "k"))
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
-        return await client.get("/")
-
-
 def ask(reply) -> httpx.Response:
-    import asyncio
-
-    return asyncio.run(get(reply))
+    app = ErrorMiddleware(Starlette(routes=[Route("/", lambda _: reply)]), fields=("user_id", "k"))
+    return TestClient(app).get("/")
 
 
 @pytest.mark.parametrize(

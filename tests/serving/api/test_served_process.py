@@ -15,20 +15,13 @@ import pytest
 
 from expectations.contracts.bundle import bundle_hash
 from serving.api.schema import RecommendReply
-from serving.release.deployment import deploy
-from tests.serving.conftest import write_decision
+from tests.serving.conftest import put
 
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).resolve().parents[3]
 NUM_REQUESTS = 300
 WAIT_SECONDS = 120
-
-
-def put(home: Path, shop, bundle: Path) -> None:
-    write_decision(home, bundle)
-    folders = {"gate_decisions": home / "gate_decisions", "deployment": home / "deployment"}
-    deploy(bundle, **folders, context=shop.context)
 
 
 def until(what, process: subprocess.Popen) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from features.online.reader import ScoringBatch
 from features.views.user_item import USER_ITEM_FEATURES
-from serving.ranking.explanations import Quantity, reasons
-from serving.ranking.sentences import SENTENCES
+from serving.ranking.explanations import reasons
+from serving.ranking.sentences import Quantity, sentences
 
 ROW = {
     "item_type": "campaign",
@@ -123,7 +123,7 @@ def test_unknown_values_are_not_told() -> None:
     assert reasons_of(scoring_batch(), item_popularity=float("nan")) == []
 
 
-def test_stranger_gets_only_what_is_known_of_the_item() -> None:
+def test_cold_start_user_gets_only_what_is_known_of_the_item() -> None:
     told = reasons_of(
         scoring_batch(known=False), text_logit=2.0, user_num_outcomes=0.9, user_item_item_sessions=0.9
     )
@@ -141,15 +141,15 @@ def test_where_nothing_speaks_for_it_what_speaks_against_is_told() -> None:
 
 
 def test_every_sentence_can_be_said() -> None:
-    values = {name: Quantity(3.0) for name in SENTENCES} | {
+    values = {name: Quantity(3.0) for name in sentences()} | {
         "noun": "campaign",
         "bought": "bought",
-        "days": 180,
+        "days": "180",
     }
-    for sentence in SENTENCES.values():
-        for words in filter(None, (sentence.text, sentence.zero, sentence.unknown)):
-            assert "{" not in words.format_map(values)
-    assert set(USER_ITEM_FEATURES) <= set(SENTENCES)
+    for sentence in sentences().values():
+        for template in filter(None, (sentence.text, sentence.zero, sentence.unknown)):
+            assert "{" not in template.format_map(values)
+    assert set(USER_ITEM_FEATURES) <= set(sentences())
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,6 @@ def test_amounts(number: float, spec: str, said: str) -> None:
 
 def test_no_two_themes_say_the_same() -> None:
     themes: dict[str, set[str]] = {}
-    for sentence in SENTENCES.values():
+    for sentence in sentences().values():
         themes.setdefault(sentence.text, set()).add(sentence.theme)
     assert [says for says, of in themes.items() if len(of) > 1] == []

@@ -1,14 +1,17 @@
 """The ranker called directly, with a real model on real features."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from expectations.contracts.bundle import verify_bundle
 from expectations.errors import RequestError
 from features.online.reader import DecisionRequest, OnlineFeatures
 from features.store.client import materialize, open_store
 from serving.ranking.ranker import Ranker
+from serving.ranking.sentences import sentences
 from tests.serving.shop import HORIZON, SUBJECTS, Shop
 from training.data.dataset import read_examples
 from training.data.interaction_history import SENTIMENT
@@ -42,7 +45,7 @@ def test_filling_the_online_store_prints_nothing(
 
 
 def test_served_probability_is_the_offline_one(ranker: Ranker, later: Shop) -> None:
-    """The same moment as an example (features joined point in time) and as a request (online store)."""
+    """The same time as an example (features joined point in time) and as a request (online store)."""
     data = read_examples(later.examples)
     mask = (data.rows["event_timestamp"] == HORIZON).to_numpy()
     scores = ranker.predictor.score_examples(data, mask)
@@ -83,7 +86,11 @@ def test_reasons_speak_of_this_shopper(ranker: Ranker) -> None:
     assert not any("nan" in reason or "{" in reason for reason in best.reasons)
 
 
-def test_stranger_gets_reasons_of_the_items(ranker: Ranker) -> None:
+def test_each_feature_of_a_shop_can_be_said(bundles: tuple[Path, Path]) -> None:
+    assert set(verify_bundle(bundles[0])[0].numeric) - set(sentences()) == {"context_basket_value"}
+
+
+def test_cold_start_user_gets_reasons_of_the_items(ranker: Ranker) -> None:
     ranking = ranker.recommend(decision_request(user_id="nobody knows"), 8)
     assert ranking.cold_start
     assert all(item.reasons for item in ranking.items)

@@ -8,24 +8,19 @@ import pytest
 
 from expectations.contracts.bundle import bundle_hash, verify_bundle
 from expectations.errors import BundleError, RejectedError, SettingError
-from serving.release.deployment import deploy, deployed_bundle, refresh, rollback
-from serving.release.pointer import DeploymentPointer
-from tests.serving.conftest import write_decision
+from serving.release.bento_store import PACKAGES
+from serving.release.deployment import DeploymentPointer, deploy, deployed_bundle, refresh, rollback
+from tests.serving.conftest import deploy_approved, put, write_decision
 
 pytestmark = pytest.mark.slow
-
-
-def put(home, shop, bundle):
-    return deploy(
-        bundle, gate_decisions=home / "gate_decisions", deployment=home / "deployment", context=shop.context
-    )
 
 
 def test_approved_bundle_is_stored_built_and_pointed_at(home, shop, bundles, bento_home) -> None:
     import bentoml
 
     write_decision(home, bundles[0])
-    deployed = put(home, shop, bundles[0])
+    deployed = deploy_approved(home, shop, bundles[0])
+    assert list(deployed.seconds) == ["verify", "store", "bento", "point"]
     pointer = DeploymentPointer.read(home / "deployment" / "current.json")
     assert deployed.changed
     assert pointer == deployed.pointer
@@ -38,17 +33,13 @@ def test_approved_bundle_is_stored_built_and_pointed_at(home, shop, bundles, ben
     assert (code / "serving" / "api" / "service.py").exists()
     assert not list(code.rglob("*.pyc"))
     assert "torch==2.13.0" in Path(bento.path_of("env/python/requirements.txt")).read_text()
-    assert {path.name for path in code.iterdir() if path.is_dir()} == {
-        "expectations",
-        "features",
-        "serving",
-        "training",
-    }
+    assert {path.name for path in code.iterdir() if path.is_dir()} == set(PACKAGES)
+    assert (code / "serving" / "ranking" / "sentences.toml").exists()
 
 
 def test_deploying_again_changes_nothing_but_the_time(home, shop, bundles) -> None:
     write_decision(home, bundles[0])
-    first, second = put(home, shop, bundles[0]), put(home, shop, bundles[0])
+    first, second = (deploy_approved(home, shop, bundles[0]) for _ in range(2))
     assert not second.changed
     assert second.pointer.bento_tag == first.pointer.bento_tag
     assert second.pointer.model == first.pointer.model
@@ -56,14 +47,13 @@ def test_deploying_again_changes_nothing_but_the_time(home, shop, bundles) -> No
 
 
 def test_rejected_unevaluated_and_altered_bundles_are_refused(home, shop, bundles, tmp_path) -> None:
-    write_decision(home, bundles[0])
     put(home, shop, bundles[0])
     before = (home / "deployment" / "current.json").read_bytes()
     with pytest.raises(RejectedError, match=r"bundle \w+ has no"):
-        put(home, shop, bundles[1])
+        deploy_approved(home, shop, bundles[1])
     write_decision(home, bundles[1], approved=False)
     with pytest.raises(RejectedError, match=r"AUC 0\.40 is below"):
-        put(home, shop, bundles[1])
+        deploy_approved(home, shop, bundles[1])
     altered = tmp_path / "altered"
     shutil.copytree(bundles[0], altered)
     weights = altered / "model.safetensors"
@@ -71,24 +61,23 @@ def test_rejected_unevaluated_and_altered_bundles_are_refused(home, shop, bundle
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(BundleError, match="altered"):
-        put(home, shop, altered)
+        deploy_approved(home, shop, altered)
     manifest = json.loads((bundles[0] / "manifest.json").read_text())
     shutil.copyfile(bundles[0] / "model.safetensors", weights)
     (altered / "manifest.json").write_text(json.dumps({**manifest, "created_at": "another day"}))
     # a gate decision is not lent to another manifest
     with pytest.raises(RejectedError, match=r"bundle \w+ has no"):
-        put(home, shop, altered)
+        deploy_approved(home, shop, altered)
     assert (home / "deployment" / "current.json").read_bytes() == before
 
 
 def test_altered_copy_in_the_store_is_replaced(home, shop, bundles) -> None:
-    write_decision(home, bundles[0])
-    stored = Path(put(home, shop, bundles[0]).pointer.model)
+    stored = Path(put(home, shop, bundles[0]).model)
     (stored / "transforms.json").write_text("{}")
     with pytest.raises(BundleError, match=r"transforms\.json was altered"):
         refresh(home / "deployment", shop.context)
     again = put(home, shop, bundles[0])
-    assert verify_bundle(Path(again.pointer.model))[1] == again.pointer.bundle
+    assert verify_bundle(Path(again.model))[1] == again.bundle
 
 
 def test_rollback_goes_to_the_model_before_and_back(home, shop, bundles) -> None:
@@ -97,7 +86,6 @@ def test_rollback_goes_to_the_model_before_and_back(home, shop, bundles) -> None
     with pytest.raises(RejectedError, match="no model before"):
         rollback(folder)
     for bundle in bundles:
-        write_decision(home, bundle)
         put(home, shop, bundle)
     first, second = map(bundle_hash, bundles)
     assert deployed_bundle(folder) == second
@@ -106,8 +94,7 @@ def test_rollback_goes_to_the_model_before_and_back(home, shop, bundles) -> None
 
 
 def test_newer_features_serve_without_a_new_model(home, shop, later, bundles) -> None:
-    write_decision(home, bundles[0])
-    deployed = put(home, shop, bundles[0]).pointer
+    deployed = put(home, shop, bundles[0])
     assert refresh(home / "nothing", later.context) is None
     newer = refresh(home / "deployment", later.context)
     assert newer.bundle == deployed.bundle
