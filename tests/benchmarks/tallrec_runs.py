@@ -92,7 +92,7 @@ class Readers:
         if self._reading is None:
             self._reading = EncodedCorpus(examples.texts, recipe, None, first_device())
         run = FitContext(examples, recipe, reading=self._reading)
-        state, watch = TrainingState(stage=""), Watch(recipe.early_stopping.metric, lambda *_: None)
+        state, watch = TrainingState(phase=""), Watch(recipe.early_stopping.metric, lambda *_: None)
         with SummaryWriter(str(out)) as log:
             Phases(
                 run,

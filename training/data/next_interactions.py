@@ -1,4 +1,4 @@
-"""Futures: what a shopper turned to after a moment, for learning without labels."""
+"""Next interactions: what users did in the window after a timestamp, for pretraining without labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,34 +13,36 @@ from expectations.errors import DataError, SchemaError
 
 @dataclass(frozen=True, kw_only=True)
 class NextInteractions:
-    """One future for each (shopper, moment).
+    """The next interactions of each (user, timestamp): n windows.
 
     Attributes:
-        history_id: (futures,) what the shopper did before the moment.
-        moment: (futures,) datetime64[us].
-        starts: (futures + 1,) where each future's texts begin in `text_ids`.
-        text_ids: texts of all futures, one after the other.
+        history_id: (n,) interactions before the timestamp.
+        event_timestamp: (n,) datetime64[us], when each window begins.
+        starts: (n + 1,) where each window's texts begin in `text_ids`.
+        text_ids: texts of all windows, one after the other.
     """
 
     history_id: np.ndarray
-    moment: np.ndarray
+    event_timestamp: np.ndarray
     starts: np.ndarray
     text_ids: np.ndarray
 
-    def over_by(self, end: np.datetime64) -> np.ndarray:
-        """Numbers of the futures that were over by then: none of their days lies at or after `end`."""
-        return np.flatnonzero(self.moment + np.timedelta64(NEXT_WINDOW_DAYS, "D") <= end)
+    def ended_by(self, end: np.datetime64) -> np.ndarray:
+        """Numbers of the windows that had ended by then: none of their days lies at or after `end`."""
+        return np.flatnonzero(self.event_timestamp + np.timedelta64(NEXT_WINDOW_DAYS, "D") <= end)
 
     def texts_of(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Texts of the chosen futures and which of them (0 to len - 1) each belongs to."""
+        """Texts of the chosen windows and which of them (0 to len - 1) each belongs to."""
         lengths = np.diff(self.starts)[chosen]
         of = np.repeat(np.arange(len(chosen)), lengths)
         within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
         return self.text_ids[self.starts[chosen][of] + within], of
 
 
-def read_next_interactions(path: Path, *, num_texts: int, num_histories: int) -> NextInteractions | None:
-    """Read futures, or None where the examples have none.
+def read_next_interactions(
+    path: Path, *, num_texts: int, num_interaction_histories: int
+) -> NextInteractions | None:
+    """Read next interactions, or None where the examples have none.
 
     Raises:
         SchemaError: the file is unreadable or lacks a column.
@@ -56,12 +58,12 @@ def read_next_interactions(path: Path, *, num_texts: int, num_histories: int) ->
     lengths = np.nan_to_num(lists.value_lengths().to_numpy(zero_copy_only=False).astype(float))
     next_interactions = NextInteractions(
         history_id=table.column("history_id").to_numpy().astype(np.int64),
-        moment=table.column("event_timestamp").to_numpy().astype("datetime64[us]"),
+        event_timestamp=table.column("event_timestamp").to_numpy().astype("datetime64[us]"),
         starts=np.r_[0, lengths.cumsum()].astype(np.int64),
         text_ids=lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64),
     )
     for name, ids, limit in (
-        ("history_id", next_interactions.history_id, num_histories),
+        ("history_id", next_interactions.history_id, num_interaction_histories),
         ("text_ids", next_interactions.text_ids, num_texts),
     ):
         if len(ids) and (ids.min() < 0 or ids.max() >= limit):

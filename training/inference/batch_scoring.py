@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.data.collate import Collator, tabular_batches
+from training.data.collate import Collator
+from training.data.sampling import tabular_batches
 from training.models.additive import AdditiveModel
 from training.runtime import distributed
-from training.runtime.memory import in_parts
+from training.runtime.memory import in_microbatches
 
 PAST_CHUNK = 1024  # rows whose encoded features stay in the processor's cache
 
@@ -68,7 +69,7 @@ def score_rows(
     device = str(vectors_TE.device)
     f = np.zeros(len(rows), dtype=np.float32)
     g = np.zeros_like(f)
-    width = max(1, collator.histories.longest) if with_attention else 0
+    width = max(1, collator.interaction_histories.longest) if with_attention else 0
     attention = np.zeros((len(f), width), dtype=np.float32)
     at_once: dict[str, int] = {}
 
@@ -85,6 +86,6 @@ def score_rows(
             attention[chunk, : parts.attention.shape[1]] = parts.attention.cpu().numpy()
 
     chunks = tabular_batches(np.arange(len(rows)), PAST_CHUNK) if past_only else collator.chunks(rows)
-    for chunk in distributed.turns(chunks):
-        in_parts(past if past_only else both, chunk, name="rows to score", at_once=at_once)
-    return scores_of(distributed.summed(f), distributed.summed(g), distributed.summed(attention))
+    for chunk in distributed.interleaved_shard(chunks):
+        in_microbatches(past if past_only else both, chunk, name="rows to score", sizes=at_once)
+    return scores_of(distributed.all_reduce(f), distributed.all_reduce(g), distributed.all_reduce(attention))

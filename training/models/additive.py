@@ -55,7 +55,7 @@ class AdditiveModel(nn.Module):
     def forward(self, batch: Batch, vectors_VE: Tensor) -> tuple[Tensor, Tensor]:
         """For training: f (N,) and each member's g (N, K), not calibrated."""
         f_N, _ = self.text_model(batch, vectors_VE)
-        return f_N, self.tabular(batch.numbers, batch.codes)
+        return f_N, self.tabular(batch.numeric_features, batch.categorical_features)
 
     def parts(
         self,
@@ -76,7 +76,7 @@ class AdditiveModel(nn.Module):
         f_N, attention_NH = self.text_model(
             batch, vectors_VE, with_attention=with_attention, apart_P2=apart_P2
         )
-        g_N = self.past(batch.numbers, batch.codes)
+        g_N = self.past(batch.numeric_features, batch.categorical_features)
         return Parts(text_logit=self.slope * f_N, tabular_logit=g_N, attention=attention_NH)
 
     def past(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:

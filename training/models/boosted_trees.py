@@ -198,7 +198,7 @@ class Trees(nn.Module):
         tables = (self.column, self.threshold, self.kept, self.value)
         for table in tables:
             table.zero_()
-        for model in distributed.turns(range(self.models)):
+        for model in distributed.interleaved_shard(range(self.models)):
             features_ND, labels_N = draw(model)
             booster = boosted(features_ND, labels_N, settings, num_trees=self.num_trees, seed=seed + model)
             first, num_features = model * self.num_trees, features_ND.shape[1]
@@ -208,7 +208,7 @@ class Trees(nn.Module):
                 self._take(first + number, tree["tree_structure"], num_features)
             self.value[first] += float(np.log(share))
         for table in tables:
-            distributed.fill(table, torch.arange(len(table), device=table.device))
+            distributed.all_reduce_rows(table, torch.arange(len(table), device=table.device))
         self.value /= self.models
         self.grown.fill_(1)
         return True

@@ -131,22 +131,22 @@ class TextMatch(nn.Module):
         Returns:
             f (N,) and, if asked, what share of all that was seen each entry is, (N, H).
         """
-        query_PE = vectors_VE[batch.pair_query.clamp_min(0)] * (batch.pair_query >= 0).float()[:, None]
-        pairs = self._pairs(vectors_VE[batch.pair_text], query_PE)
+        query_PE = vectors_VE[batch.query_text.clamp_min(0)] * (batch.query_text >= 0).float()[:, None]
+        pairs = self._pairs(vectors_VE[batch.candidate_text], query_PE)
         inputs = MatchInputs(
             history=batch.history,
             features=batch.history_features,
             topics=self.topic(vectors_VE),
-            person=batch.person,
-            pair=batch.pair,
+            person=batch.user,
+            pair=batch.candidate_query,
             greatest=None if apart_P2 is None else apart_P2[:, 0],
             **pairs,
         )
-        setting = self.context(batch.numbers, batch.codes) @ self.setting
+        setting = self.context(batch.numeric_features, batch.categorical_features) @ self.setting
         logit_N, attention = self.logits(inputs, setting, with_attention=with_attention)
         if self.centred:
             appeal_P = self._appeal(pairs) if apart_P2 is None else apart_P2[:, 1]
-            appeal_N = appeal_P[batch.pair]
+            appeal_N = appeal_P[batch.candidate_query]
             return self.personalised_scale * (
                 logit_N - appeal_N
             ) + self.popularity_scale * appeal_N, attention

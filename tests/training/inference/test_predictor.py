@@ -30,7 +30,7 @@ def _data(examples: Path) -> Examples:
 def ask(predictor: Predictor, data: Examples, chosen: pd.DataFrame) -> Scores:
     """Score the rows of one list as serving would."""
     place = int(chosen["history_id"].iloc[0])
-    text_ids, features = (padded[0] for padded in data.histories.padded(np.array([place])))
+    text_ids, features = (padded[0] for padded in data.interaction_histories.padded(np.array([place])))
     features = features[text_ids >= 0]
     history = InteractionHistory(
         texts=[data.texts[text] for text in text_ids[text_ids >= 0]],
@@ -143,7 +143,7 @@ def test_explaining_g_is_occlusion_one_feature_at_a_time(predictor: Predictor, d
     rows, transforms = data.rows.head(6).drop(columns="label"), predictor.transforms
     names, contributions = predictor.explain_g(rows)
     assert names == [*data.schema.numeric, *data.schema.categorical] and contributions.shape == (6, 6)
-    usual = {name: words[0] if words else None for name, words in transforms.vocabularies.items()}
+    usual = {name: words[0] if words else None for name, words in transforms.category_vocabularies.items()}
     typical = dict(zip(transforms.numeric, transforms.typical, strict=True)) | usual
     texts = ["dog food"] * 6
     for place, name in enumerate(names):
