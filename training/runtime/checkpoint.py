@@ -5,8 +5,6 @@ pickled.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from expectations.errors import TransientError
+from expectations.storage.atomic import replacing
 
 FILE = "checkpoint.safetensors"
 
@@ -64,27 +63,17 @@ class Checkpoints:
         Raises:
             TransientError: it could not be written (disk full); the former one is intact.
         """
-        temporary: Path | None = None
+        header = {"key": self.key, "state": json.dumps(asdict(state))}
+        every = {**tensors, **with_prefix("pretrained", self.pretrained)}
+        flat = {key: tensor.detach().cpu().contiguous() for key, tensor in every.items()}
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{FILE}.")
-            os.close(handle)
-            temporary = Path(name)
-            header = {"key": self.key, "state": json.dumps(asdict(state))}
-            every = {**tensors, **with_prefix("pretrained", self.pretrained)}
-            flat = {key: tensor.detach().cpu().contiguous() for key, tensor in every.items()}
-            save_file(flat, temporary, metadata=header)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            with replacing(self.path) as temporary:
+                save_file(flat, temporary, metadata=header)
         except (OSError, SafetensorError) as error:
             raise TransientError(
                 f"checkpoint {self.path} cannot be written ({error}); free disk space and run again: "
                 "training goes on from the last checkpoint"
             ) from error
-        finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
 
     def load(self) -> tuple[dict[str, Tensor], TrainingState] | None:
         """The checkpoint of this fit, or None where there is none that can be read."""
