@@ -6,7 +6,7 @@ fills a whole bin is set apart and the quantiles are those of the rest.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pandas as pd
 from expectations.errors import BundleError, SettingError
 from expectations.storage.atomic import read_json, write_json
 
-UNKNOWN = 0  # code of a category not seen in the training part, or null
+ARRAYS = ("bin_edges", "centre", "scale", "typical")  # attributes of one row a numeric feature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,45 +86,29 @@ class Transforms:
         numeric = [place for place, name in enumerate(self.numeric) if name.startswith(prefix)]
         categorical = [place for place, name in enumerate(self.categorical) if name.startswith(prefix)]
         names = tuple(self.categorical[place] for place in categorical)
-        part = Transforms(
+        part = replace(
+            self,
             numeric=tuple(self.numeric[place] for place in numeric),
-            bin_edges=self.bin_edges[numeric],
-            centre=self.centre[numeric],
-            scale=self.scale[numeric],
-            typical=self.typical[numeric],
             categorical=names,
             category_vocabularies={name: self.category_vocabularies[name] for name in names},
+            **{name: getattr(self, name)[numeric] for name in ARRAYS},
         )
         return part, numeric, categorical
 
     def category_codes(self, name: str, categories: pd.Series | np.ndarray) -> np.ndarray:
         """Codes of categories of a categorical feature, int64."""
-        code_by_category = self._code_by_category[name]
-        return np.array(
-            [code_by_category.get(category, UNKNOWN) for category in categories.tolist()], dtype=np.int64
-        )
+        return self._vocabularies[name].get_indexer(pd.Index(categories, dtype=object)) + 1
 
     @cached_property
-    def _code_by_category(self) -> dict[str, dict[str, int]]:
+    def _vocabularies(self) -> dict[str, "pd.Index[str]"]:
         return {
-            name: {category: place + 1 for place, category in enumerate(categories)}
-            for name, categories in self.category_vocabularies.items()
+            name: pd.Index(list(found), dtype=object) for name, found in self.category_vocabularies.items()
         }
 
     def write(self, path: Path) -> None:
         """Write as JSON; NaN as null."""
-        values = {
-            "numeric": list(self.numeric),
-            "bin_edges": _plain(self.bin_edges),
-            "centre": _plain(self.centre),
-            "scale": _plain(self.scale),
-            "typical": _plain(self.typical),
-            "categorical": list(self.categorical),
-            "category_vocabularies": {
-                name: list(categories) for name, categories in self.category_vocabularies.items()
-            },
-        }
-        write_json(path, values)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        write_json(path, values | {name: _plain(values[name]) for name in ARRAYS})
 
     @classmethod
     def read(cls, path: Path) -> "Transforms":
@@ -135,18 +119,14 @@ class Transforms:
         """
         values = read_json(path)
         try:
-            arrays = {
-                name: np.array(values[name], dtype=np.float32)
-                for name in ("bin_edges", "centre", "scale", "typical")
-            }
+            arrays = {name: np.array(values[name], dtype=np.float32) for name in ARRAYS}
             arrays["bin_edges"] = arrays["bin_edges"].reshape(len(values["numeric"]), -1)
-            category_vocabularies = {
-                name: tuple(categories) for name, categories in values["category_vocabularies"].items()
-            }
             return cls(
                 numeric=tuple(values["numeric"]),
                 categorical=tuple(values["categorical"]),
-                category_vocabularies=category_vocabularies,
+                category_vocabularies={
+                    key: tuple(found) for key, found in values["category_vocabularies"].items()
+                },
                 **arrays,
             )
         except (KeyError, TypeError, ValueError) as error:
