@@ -87,12 +87,8 @@ def _downsample_block(
 ) -> np.ndarray:
     positives = rows[labels[rows] > 0]
     negatives = rows[labels[rows] == 0]
-    drawn = (
-        rng.choice(negatives, size=max(1, round(len(negatives) * sampling_rate)), replace=False)
-        if len(negatives)
-        else negatives
-    )
-    return np.concatenate([positives, drawn])
+    size = min(max(1, round(len(negatives) * sampling_rate)), len(negatives))
+    return np.concatenate([positives, rng.choice(negatives, size=size, replace=False)])
 
 
 def tabular_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
