@@ -62,24 +62,25 @@ class Columns:
         pa.default_memory_pool().release_unused()
 
     def _append(self, block: pa.RecordBatch) -> None:
-        numbers = np.empty((block.num_rows, len(self.numeric)), dtype=np.float32)
-        for place, name in enumerate(self.numeric):
-            numbers[:, place] = self._cast(block, name, pa.float32()).to_numpy(zero_copy_only=False)
+        numbers = self._stacked(block, self.numeric, pa.float32())
         infinite = np.isinf(numbers)
         self.num_infinite += infinite.sum(0)
         numbers[infinite] = np.nan
         self._numeric.append(numbers)
-        codes = np.empty((block.num_rows, len(self.categorical)), dtype=np.int32)
-        for place, name in enumerate(self.categorical):
-            codes[:, place] = self._categories[name].encode(self._cast(block, name, pa.string()))
-        self._categorical.append(codes)
+        self._categorical.append(self._stacked(block, self.categorical, pa.string()))
         for name, array in self._others.items():
-            column = self._cast(block, name, ROW_SCHEMA.field(name).type)
-            if name in self._categories:
-                array.append(self._categories[name].encode(column))
-            else:
-                known = column if array.dtype.kind == "M" else column.fill_null(-1)
-                array.append(known.to_numpy(zero_copy_only=False))
+            array.append(self._values(block, name, ROW_SCHEMA.field(name).type))
+
+    def _stacked(self, block: pa.RecordBatch, names: Sequence[str], kind: pa.DataType) -> np.ndarray:
+        found = [self._values(block, name, kind) for name in names]
+        return np.array(found).reshape(len(names), block.num_rows).T
+
+    def _values(self, block: pa.RecordBatch, name: str, kind: pa.DataType) -> np.ndarray:
+        column = self._cast(block, name, kind)
+        if pa.types.is_string(kind):
+            return self._categories[name].encode(column)
+        known = column.fill_null(-1) if pa.types.is_integer(kind) else column
+        return known.to_numpy(zero_copy_only=False)
 
     def _cast(self, block: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
         column = block.column(name)
@@ -143,7 +144,7 @@ class Columns:
         else:
             array, place = self._others[name], None
         if isinstance(rows, slice):
-            values = array.values[rows] if place is None else array.values[rows, place]
+            values = (array.values if place is None else array.values[:, place])[rows]
             array.release()
         else:
             values = array.take(rows, place)

@@ -92,13 +92,11 @@ class InteractionHistories:
         """
         chosen = np.asarray(history_ids, dtype=np.int64)
         lengths = self.starts[chosen + 1] - self.starts[chosen]
-        row = np.repeat(np.arange(len(lengths)), lengths)
-        place = np.arange(len(row)) - np.repeat(lengths.cumsum() - lengths, lengths)
-        shape = (len(lengths), max(1, int(lengths.max(initial=0))))
-        text_ids, features = np.full(shape, -1), np.zeros((*shape, len(HISTORY_FEATURES)), dtype=np.float32)
-        entries = self.starts[chosen][row] + place
-        text_ids[row, place] = self._text_ids.take(entries)
-        features[row, place] = self._features.take(entries)
+        steps = np.arange(max(1, int(lengths.max(initial=0))))
+        there = steps < lengths[:, None]
+        entries = (self.starts[chosen][:, None] + steps)[there]
+        text_ids, features = np.full(there.shape, -1), np.zeros((*there.shape, 4), dtype=np.float32)
+        text_ids[there], features[there] = self._text_ids.take(entries), self._features.take(entries)
         return text_ids, features
 
     def interactions(self, history_ids: np.ndarray) -> np.ndarray:

@@ -3,6 +3,9 @@
 Each process (a rank) has the whole model and takes its shard of every batch, of the texts to read and of the rows
 to score; what they found is summed. The draws are the same everywhere, so the batches are those of one process,
 and so are the figures, up to rounding and dropout. Rank 0 alone writes.
+
+By hand, as DDP averages over ranks that all run the same number of micro-batches, where here each rank halves its
+own until they fit; and accelerate's wrappers of the same calls name neither the lost process nor the remedy.
 """
 
 import os

@@ -1,4 +1,8 @@
-"""Where memory is short: the same work in micro-batches."""
+"""Where memory is short: the same work in micro-batches.
+
+By hand, as accelerate's `find_executable_batch_size` empties caches at every call, knows no NumPy `MemoryError` and
+remembers no size from one call to the next.
+"""
 
 import gc
 import warnings
