@@ -27,7 +27,7 @@ def _fit(options: argparse.Namespace) -> int:
     from training.runtime import distributed
 
     work = options.work or options.out / ".training"
-    with distributed.together():
+    with distributed.process_group():
         result = fit(
             options.examples,
             read_recipe(options.recipe),

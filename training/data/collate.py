@@ -1,11 +1,7 @@
-"""Batches: which rows an epoch sees, and their tensors.
+"""Collation: rows to tensors; users, candidate-query pairs and texts once a batch, rows by their positions.
 
-Rows with an answer are all seen; of the others a share is drawn, anew each epoch. A model trained on such
-rows sees odds 1/share too high; subtracting log(1/share) from the logit is exact (King & Zeng 2001, section
-4.1), so the loss adds it and the model's own logit stays honest.
-
-Shapes: N rows, U distinct histories, P distinct (candidate, query) pairs, V distinct texts, H history,
-F numeric, C categorical.
+Shapes: N rows, U users (distinct interaction histories), P distinct candidate-query pairs, V distinct texts,
+H history, F numeric, C categorical features.
 """
 
 from collections.abc import Iterator
@@ -15,34 +11,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.data.columns import Columns
 from training.data.dataset import Examples
-from training.data.sampling import blocks
+from training.data.sampling import positions, tabular_batches
 from training.data.transforms import Transforms
 
-TABLE_ROWS = 1 << 16  # whose features are made at once
+MATRIX_ROWS = 1 << 16  # whose features are made at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows as tensors; texts by their place among the batch's distinct texts.
+    """Rows as tensors; texts by their positions among the batch's distinct texts.
 
     Attributes:
-        numbers: (N, F) float32, NaN where unknown.
-        codes: (N, C) int64.
-        pair: (N,) each row's (candidate, query) pair.
-        pair_text, pair_query: (P,) places of texts; -1: no query.
-        person: (N,) each row's history.
-        history: (U, H) places of texts; -1: nothing.
-        history_features: (U, H, 4) events, amount, days ago, polarity.
+        numeric_features: (N, F) float32, NaN where unknown.
+        categorical_features: (N, C) int64 codes.
+        candidate_query: (N,) each row's candidate-query pair.
+        candidate_text, query_text: (P,) positions of texts; -1: no query.
+        user: (N,) each row's interaction history.
+        history: (U, H) positions of texts; -1: padding.
+        history_features: (U, H, 4) events, amount, days ago, sentiment.
     """
 
-    numbers: Tensor
-    codes: Tensor
-    pair: Tensor
-    pair_text: Tensor
-    pair_query: Tensor
-    person: Tensor
+    numeric_features: Tensor
+    categorical_features: Tensor
+    candidate_query: Tensor
+    candidate_text: Tensor
+    query_text: Tensor
+    user: Tensor
     history: Tensor
     history_features: Tensor
 
@@ -66,71 +61,75 @@ class Collator:
         self.columns = columns = examples.columns
         self.transforms = transforms
         self.text_id, self.query_id = columns["text_id"], columns["query_id"]
-        self.history_id, self.histories = columns["history_id"], examples.histories
+        self.history_id, self.interaction_histories = columns["history_id"], examples.interaction_histories
         transforms.require(columns.names)
         self._num_texts = len(examples.texts)
         self._numeric = [columns.numeric.index(name) for name in transforms.numeric]
         self._categorical = [columns.categorical.index(name) for name in transforms.categorical]
-        # Of each category that the rows hold, its code; at place -1 that of an unknown one.
-        self._code_of = [transforms.code(name, columns.words(name)) for name in transforms.categorical]
+        # The code of each category that the rows hold; at position -1 that of an unknown one.
+        self._code_by_category = [
+            transforms.category_codes(name, columns.categories(name)) for name in transforms.categorical
+        ]
 
     def features(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Numbers (k, F) float32 and codes (k, C) int64 of some rows, as the transforms make them."""
-        numbers = self.transforms.clipped(self.columns.numbers(rows)[:, self._numeric])
-        found = self.columns.codes(rows)[:, self._categorical].T
-        codes = np.zeros((len(rows), len(found)), dtype=np.int64)
-        for place, (code_of, column) in enumerate(zip(self._code_of, found, strict=True)):
-            codes[:, place] = code_of[column]
-        return torch.from_numpy(numbers), torch.from_numpy(codes)
+        """Numeric (k, F) float32 and categorical (k, C) int64 features of some rows, as the transforms make them."""
+        numeric = self.transforms.clipped(self.columns.numeric_features(rows)[:, self._numeric])
+        found = self.columns.categorical_features(rows)[:, self._categorical].T
+        categorical = np.zeros((len(rows), len(found)), dtype=np.int64)
+        for place, (code_by_category, column) in enumerate(zip(self._code_by_category, found, strict=True)):
+            categorical[:, place] = code_by_category[column]
+        return torch.from_numpy(numeric), torch.from_numpy(categorical)
 
-    def table(self, rows: np.ndarray) -> np.ndarray:
-        """All features of some rows, numbers, then codes, (N, D) float32, made by blocks."""
+    def feature_matrix(self, rows: np.ndarray) -> np.ndarray:
+        """All features of some rows, numeric, then categorical, (N, D) float32, made by blocks."""
         transforms = self.transforms
-        table = np.empty((len(rows), len(transforms.numeric) + len(transforms.categorical)), dtype=np.float32)
+        matrix = np.empty(
+            (len(rows), len(transforms.numeric) + len(transforms.categorical)), dtype=np.float32
+        )
         for part, block in zip(
-            tabular_batches(table, TABLE_ROWS), tabular_batches(rows, TABLE_ROWS), strict=True
+            tabular_batches(matrix, MATRIX_ROWS), tabular_batches(rows, MATRIX_ROWS), strict=True
         ):
             np.concatenate([values.numpy() for values in self.features(block)], axis=1, out=part)
-        return table
+        return matrix
 
     def batch(self, rows: np.ndarray) -> tuple[Batch, np.ndarray]:
-        """The batch of some rows, and the (V,) text ids that its places stand for, ascending.
+        """The batch of some rows, and the (V,) text ids that its positions stand for, ascending.
 
         Args:
             rows: (N,) row numbers.
         """
-        histories, person = np.unique(self.history_id[rows], return_inverse=True)
-        history, features = self.histories.padded(histories)
+        history_ids, user = np.unique(self.history_id[rows], return_inverse=True)
+        history, features = self.interaction_histories.padded(history_ids)
         key = np.stack([self.text_id[rows], self.query_id[rows]], axis=1)
-        pairs, pair = np.unique(key, axis=0, return_inverse=True)
-        text_ids = self._distinct(history, pairs)
-        numbers, codes = self.features(rows)
+        pairs, candidate_query = np.unique(key, axis=0, return_inverse=True)
+        text_ids = self._distinct_texts(history, pairs)
+        numeric, categorical = self.features(rows)
         self.columns.release()
         batch = Batch(
-            numbers=numbers,
-            codes=codes,
-            pair=torch.from_numpy(pair.reshape(-1)),
-            pair_text=torch.from_numpy(places(text_ids, pairs[:, 0])),
-            pair_query=torch.from_numpy(places(text_ids, pairs[:, 1])),
-            person=torch.from_numpy(person.reshape(-1)),
-            history=torch.from_numpy(places(text_ids, history)),
+            numeric_features=numeric,
+            categorical_features=categorical,
+            candidate_query=torch.from_numpy(candidate_query.reshape(-1)),
+            candidate_text=torch.from_numpy(positions(text_ids, pairs[:, 0])),
+            query_text=torch.from_numpy(positions(text_ids, pairs[:, 1])),
+            user=torch.from_numpy(user.reshape(-1)),
+            history=torch.from_numpy(positions(text_ids, history)),
             history_features=torch.from_numpy(features),
         )
         return batch, text_ids
 
     def text_ids(self, rows: np.ndarray) -> np.ndarray:
         """Text ids of the batch of some rows, ascending."""
-        history, _ = self.histories.padded(np.unique(self.history_id[rows]))
-        return self._distinct(history, self.text_id[rows], self.query_id[rows])
+        history, _ = self.interaction_histories.padded(np.unique(self.history_id[rows]))
+        return self._distinct_texts(history, self.text_id[rows], self.query_id[rows])
 
-    def _distinct(self, *text_ids: np.ndarray) -> np.ndarray:
+    def _distinct_texts(self, *text_ids: np.ndarray) -> np.ndarray:
         there = np.zeros(self._num_texts + 1, dtype=bool)  # the last for -1: nothing
         for ids in text_ids:
             there[ids] = True
         return np.flatnonzero(there[:-1])
 
     def chunks(self, rows: np.ndarray, *, size: int = 16384, num_pairs: int = 64) -> Iterator[np.ndarray]:
-        """Cut rows into chunks of at most `size` rows and `num_pairs` distinct pairs: places in `rows`, each once."""
+        """Positions in `rows`, each once, in chunks of at most `size` rows and `num_pairs` candidate-query pairs."""
         text, query = self.text_id[rows], self.query_id[rows]
         self.columns.release()
         order = np.lexsort((query, text))
@@ -138,59 +137,3 @@ class Collator:
         new = np.r_[True, (text[1:] != text[:-1]) | (query[1:] != query[:-1])][: len(order)]
         for group in np.split(order, np.flatnonzero(new)[num_pairs::num_pairs]):
             yield from (group[start : start + size] for start in range(0, len(group), size))
-
-
-def places(text_ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Places of text ids among ascending distinct ones; -1 stays."""
-    return np.where(wanted >= 0, np.searchsorted(text_ids, wanted), -1)
-
-
-def distinct(columns: Columns, name: str, rows: np.ndarray) -> np.ndarray:
-    """Distinct values of a column of `ROW_SCHEMA` in some rows, ascending."""
-    return np.unique(np.concatenate([np.unique(columns.at(name, block)) for block in blocks(rows)]))
-
-
-def drawn_rows(labels: np.ndarray, rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """All rows with an answer and a drawn share of the others, shuffled; of many rows, of each block a share."""
-    return rng.permutation(np.concatenate([_drawn(labels, block, share, rng) for block in blocks(rows)]))
-
-
-def _drawn(labels: np.ndarray, rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    answered = rows[labels[rows] > 0]
-    others = rows[labels[rows] == 0]
-    drawn = (
-        rng.choice(others, size=max(1, round(len(others) * share)), replace=False) if len(others) else others
-    )
-    return np.concatenate([answered, drawn])
-
-
-def tabular_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Nearly equal batches of at most `size` rows."""
-    return np.array_split(rows, max(1, -(-len(rows) // size)))
-
-
-def text_batches(
-    rows: np.ndarray, text_id: np.ndarray, *, num_texts: int, size: int, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """Batches of few distinct candidate texts: each text's rows stay together, texts are shuffled.
-
-    Args:
-        rows: (N,) row numbers.
-        text_id: candidate text of every row of the data.
-        num_texts: most distinct texts in a batch.
-        size: rows after which a batch is full; a text with more rows is cut.
-        rng: source of the shuffle.
-    """
-    distinct, of_text = np.unique(text_id[rows], return_inverse=True)
-    turn = rng.permutation(len(distinct))[of_text]
-    order = np.argsort(turn, kind="stable")
-    counts = np.bincount(turn, minlength=len(distinct))
-    batches: list[np.ndarray] = []
-    start = texts = filled = 0
-    for count in counts:
-        if texts and (texts == num_texts or filled + count > size):
-            batches.append(rows[order[start : start + filled]])
-            start, texts, filled = start + filled, 0, 0
-        texts, filled = texts + 1, filled + int(count)
-    batches.append(rows[order[start : start + filled]])
-    return [part for batch in batches for part in tabular_batches(batch, size)]

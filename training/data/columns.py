@@ -1,7 +1,7 @@
 """The columns of rows.parquet, read once by row groups and kept compact on disk.
 
-Numbers are float32 and lie row by row, as the networks read them; strings are kept as places among the distinct
-ones. So memory holds distinct strings and one block of rows, however many rows there are.
+Numbers are float32 and lie row by row, as the networks read them; strings are dictionary-encoded. So
+memory holds distinct strings and one block of rows, however many rows there are.
 
 Shapes: N rows, k of them chosen, F numeric features, C categorical features.
 """
@@ -21,7 +21,7 @@ from expectations.errors import SchemaError
 from training.data.disk_arrays import DiskArray
 
 BLOCK = 1 << 17  # rows read at once
-LEFT_OUT = "exposure_id"  # another string in every row, which nothing asks for
+UNUSED = "exposure_id"  # another string in every row, which nothing asks for
 
 
 class Columns:
@@ -43,15 +43,15 @@ class Columns:
     ) -> None:
         self.path, self.numeric, self.categorical = path, tuple(numeric), tuple(categorical)
         self.num_infinite = np.zeros(len(self.numeric), dtype=np.int64)
-        self._numbers = DiskArray(folder, np.float32, (len(self.numeric),))
-        self._codes = DiskArray(folder, np.int32, (len(self.categorical),))
+        self._numeric = DiskArray(folder, np.float32, (len(self.numeric),))
+        self._categorical = DiskArray(folder, np.int32, (len(self.categorical),))
         self._others: dict[str, DiskArray] = {}
-        self._words = {name: _Words() for name in self.categorical}
+        self._categories = {name: _Categories() for name in self.categorical}
         for field in ROW_SCHEMA:
-            if field.name != LEFT_OUT:
+            if field.name != UNUSED:
                 text = pa.types.is_string(field.type)
                 self._others[field.name] = DiskArray(folder, np.int32 if text else _dtype(field.type))
-                self._words |= {field.name: _Words()} if text else {}
+                self._categories |= {field.name: _Categories()} if text else {}
         with pq.ParquetFile(path, pre_buffer=False) as file:  # a buffer would hold all that was read
             self.names = (*self._others, *self.numeric, *self.categorical)
             missing = [name for name in self.names if name not in file.schema_arrow.names]
@@ -62,28 +62,29 @@ class Columns:
         pa.default_memory_pool().release_unused()
 
     def _append(self, block: pa.RecordBatch) -> None:
-        numbers = np.empty((block.num_rows, len(self.numeric)), dtype=np.float32)
-        for place, name in enumerate(self.numeric):
-            numbers[:, place] = self._cast(block, name, pa.float32()).to_numpy(zero_copy_only=False)
+        numbers = self._stacked(block, self.numeric, pa.float32())
         infinite = np.isinf(numbers)
         self.num_infinite += infinite.sum(0)
         numbers[infinite] = np.nan
-        self._numbers.append(numbers)
-        codes = np.empty((block.num_rows, len(self.categorical)), dtype=np.int32)
-        for place, name in enumerate(self.categorical):
-            codes[:, place] = self._words[name].places(self._cast(block, name, pa.string()))
-        self._codes.append(codes)
+        self._numeric.append(numbers)
+        self._categorical.append(self._stacked(block, self.categorical, pa.string()))
         for name, array in self._others.items():
-            column = self._cast(block, name, ROW_SCHEMA.field(name).type)
-            if name in self._words:
-                array.append(self._words[name].places(column))
-            else:
-                known = column if array.dtype.kind == "M" else column.fill_null(-1)
-                array.append(known.to_numpy(zero_copy_only=False))
+            array.append(self._values(block, name, ROW_SCHEMA.field(name).type))
+
+    def _stacked(self, block: pa.RecordBatch, names: Sequence[str], kind: pa.DataType) -> np.ndarray:
+        found = [self._values(block, name, kind) for name in names]
+        return np.array(found).reshape(len(names), block.num_rows).T
+
+    def _values(self, block: pa.RecordBatch, name: str, kind: pa.DataType) -> np.ndarray:
+        column = self._cast(block, name, kind)
+        if pa.types.is_string(kind):
+            return self._categories[name].encode(column)
+        known = column.fill_null(-1) if pa.types.is_integer(kind) else column
+        return known.to_numpy(zero_copy_only=False)
 
     def _cast(self, block: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
         column = block.column(name)
-        # Numbers and words are not read as one another, though Arrow could parse them.
+        # Numbers and strings are not read as one another, though Arrow could parse them.
         text = pa.types.is_string(kind)
         if text or not _is_text(column.type):
             try:
@@ -96,22 +97,22 @@ class Columns:
         )
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._numeric)
 
-    def numbers(self, rows: np.ndarray) -> np.ndarray:
+    def numeric_features(self, rows: np.ndarray) -> np.ndarray:
         """Numeric features of some rows, (k, F) float32, NaN where unknown."""
-        return self._numbers.take(rows)
+        return self._numeric.take(rows)
 
-    def codes(self, rows: np.ndarray) -> np.ndarray:
-        """Categorical features of some rows, (k, C) int32: places among `words`, -1 where unknown."""
-        return self._codes.take(rows)
+    def categorical_features(self, rows: np.ndarray) -> np.ndarray:
+        """Categorical features of some rows, (k, C) int32: codes among `categories`, -1 where unknown."""
+        return self._categorical.take(rows)
 
-    def words(self, name: str) -> np.ndarray:
-        """Distinct strings of a column in order of first appearance, and None at the end, at place -1."""
-        return self._words[name].all()
+    def categories(self, name: str) -> np.ndarray:
+        """Distinct strings of a column in order of first appearance, and None at the end, at code -1."""
+        return self._categories[name].all()
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """All of a column of `ROW_SCHEMA`, (N,), read-only and on disk; of strings, places among `words`."""
+        """All of a column of `ROW_SCHEMA`, (N,), read-only and on disk; of strings, codes among `categories`."""
         return self._others[name].values
 
     def at(self, name: str, rows: np.ndarray) -> np.ndarray:
@@ -126,7 +127,7 @@ class Columns:
     def only(self, rows: np.ndarray) -> "Columns":
         """Some rows' columns, on disk as well."""
         other = copy.copy(self)
-        other._numbers, other._codes = self._numbers.only(rows), self._codes.only(rows)
+        other._numeric, other._categorical = self._numeric.only(rows), self._categorical.only(rows)
         other._others = {name: array.only(rows) for name, array in self._others.items()}
         return other
 
@@ -137,17 +138,17 @@ class Columns:
     def series(self, name: str, rows: np.ndarray | slice) -> pd.Series:
         """A column of some rows: float32, strings, or as `ROW_SCHEMA` says; a slice of numbers is not copied."""
         if name in self.numeric:
-            array, place = self._numbers, self.numeric.index(name)
+            array, place = self._numeric, self.numeric.index(name)
         elif name in self.categorical:
-            array, place = self._codes, self.categorical.index(name)
+            array, place = self._categorical, self.categorical.index(name)
         else:
             array, place = self._others[name], None
         if isinstance(rows, slice):
-            values = array.values[rows] if place is None else array.values[rows, place]
+            values = (array.values if place is None else array.values[:, place])[rows]
             array.release()
         else:
             values = array.take(rows, place)
-        return pd.Series(self.words(name)[values] if name in self._words else values, copy=False)
+        return pd.Series(self.categories(name)[values] if name in self._categories else values, copy=False)
 
 
 class SomeRows(Mapping[str, pd.Series]):
@@ -166,22 +167,22 @@ class SomeRows(Mapping[str, pd.Series]):
         return len(self.columns.names)
 
 
-class _Words:
-    """Distinct strings, each with its place."""
+class _Categories:
+    """Distinct strings, each with its code."""
 
     def __init__(self) -> None:
         self._known = pa.array([], pa.string())
 
-    def places(self, column: pa.Array) -> np.ndarray:
-        """Places of strings, new ones at the end; -1 for null."""
+    def encode(self, column: pa.Array) -> np.ndarray:
+        """Codes of strings, new ones at the end; -1 for null."""
         encoded = column.dictionary_encode()
         known = pc.index_in(encoded.dictionary, value_set=self._known)
         if known.null_count:
             new = encoded.dictionary.filter(known.is_null())
             self._known = pa.concat_arrays([self._known, new])
             known = pc.index_in(encoded.dictionary, value_set=self._known)
-        place = np.append(known.to_numpy(zero_copy_only=False).astype(np.int32), np.int32(-1))
-        return place[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+        code = np.append(known.to_numpy(zero_copy_only=False).astype(np.int32), np.int32(-1))
+        return code[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
 
     def all(self) -> np.ndarray:
         """The strings, and None at the end."""

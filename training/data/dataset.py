@@ -1,4 +1,4 @@
-"""An examples folder, opened: rows and histories on disk, by number; texts as a list."""
+"""An examples folder, opened: rows and interaction histories on disk; texts as a list."""
 
 import warnings
 from collections.abc import Callable
@@ -23,34 +23,34 @@ from expectations.errors import DataError, SchemaError
 from training.data.columns import Columns
 from training.data.interaction_history import InteractionHistories
 from training.data.next_interactions import NextInteractions, read_next_interactions
-from training.data.split import parts
+from training.data.split import temporal_split
 
 Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """Rows, histories and texts of one examples folder.
+    """Rows, interaction histories and texts of one examples folder.
 
     Attributes:
         schema: the folder's schema.
         columns: of the rows, one row per exposure; on disk.
         part: (rows,) "train", "validation" or "test".
-        histories: by `history_id`; on disk.
+        interaction_histories: by `history_id`; on disk.
         texts: by `text_id`.
-        next_interactions: for learning without labels; None where the folder has none.
+        next_interactions: for pretraining without labels; None where the folder has none.
     """
 
     schema: ExampleSchema
     columns: Columns
     part: "pd.Categorical[str]"
-    histories: InteractionHistories
+    interaction_histories: InteractionHistories
     texts: list[str]
     next_interactions: NextInteractions | None = None
 
     @property
     def labels(self) -> np.ndarray:
-        """(rows,) float32: 1 where the shopper answered."""
+        """(rows,) float32: 1 for a positive."""
         return self.columns["label"].astype(np.float32)
 
     @cached_property
@@ -78,23 +78,23 @@ def read_examples(folder: Path, *, spool: Path | None = None) -> Examples:
         if column not in schema.numeric:
             raise SchemaError(f"{folder}: the {name} column {column} is no numeric feature; name one that is")
     texts = [text or "" for text in _tried(pq.read_table, folder / TEXTS).column("text").to_pylist()]
-    histories = _tried(
+    interaction_histories = _tried(
         InteractionHistories, folder / INTERACTION_HISTORIES, num_texts=len(texts), folder=spool
     )
     columns = _tried(
         Columns, folder / ROWS, numeric=schema.numeric, categorical=schema.categorical, folder=spool
     )
-    _check(folder / ROWS, columns, len(texts), len(histories))
-    part = parts(columns["event_timestamp"], schema)
+    _check(folder / ROWS, columns, len(texts), len(interaction_histories))
+    part = temporal_split(columns["event_timestamp"], schema)
     next_interactions = read_next_interactions(
-        folder / NEXT_INTERACTIONS, num_texts=len(texts), num_histories=len(histories)
+        folder / NEXT_INTERACTIONS, num_texts=len(texts), num_interaction_histories=len(interaction_histories)
     )
     columns.release()
     return Examples(
         schema=schema,
         columns=columns,
         part=part,
-        histories=histories,
+        interaction_histories=interaction_histories,
         texts=texts,
         next_interactions=next_interactions,
     )
@@ -109,13 +109,17 @@ def _tried(read: Callable[..., Made], path: Path, **named: Any) -> Made:
         raise SchemaError(f"{path} cannot be read ({error}); build the examples again") from error
 
 
-def _check(path: Path, columns: Columns, num_texts: int, num_histories: int) -> None:
+def _check(path: Path, columns: Columns, num_texts: int, num_interaction_histories: int) -> None:
     if not len(columns):
         raise DataError(f"{path}: no rows; land exposures with known outcomes first")
     num_bad = int(((columns["label"] != 0) & (columns["label"] != 1)).sum())
     if num_bad:
         raise DataError(f"{path}: {num_bad} rows have a label that is neither 0 nor 1; build them again")
-    limits = (("text_id", 0, num_texts), ("query_id", -1, num_texts), ("history_id", 0, num_histories))
+    limits = (
+        ("text_id", 0, num_texts),
+        ("query_id", -1, num_texts),
+        ("history_id", 0, num_interaction_histories),
+    )
     for name, low, high in limits:
         num_outside = int(((columns[name] < low) | (columns[name] >= high)).sum())
         columns.release()

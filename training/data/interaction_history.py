@@ -1,4 +1,4 @@
-"""What shoppers did and said before a moment: lists of their own lengths on disk, padded only for those in use.
+"""Interaction histories: ragged lists on disk, padded only for those in use.
 
 Shapes: k histories, H entries of the longest of them.
 """
@@ -62,7 +62,7 @@ class InteractionHistories:
                 raise DataError(
                     f"{self._path}: {name} and text_ids differ in length; build the examples again"
                 )
-            features[:, place] = known(values)
+            features[:, place] = finite_or_zero(values)
         self._text_ids.append(text_ids)
         self._features.append(features)
         return lengths
@@ -92,27 +92,25 @@ class InteractionHistories:
         """
         chosen = np.asarray(history_ids, dtype=np.int64)
         lengths = self.starts[chosen + 1] - self.starts[chosen]
-        row = np.repeat(np.arange(len(lengths)), lengths)
-        place = np.arange(len(row)) - np.repeat(lengths.cumsum() - lengths, lengths)
-        shape = (len(lengths), max(1, int(lengths.max(initial=0))))
-        text_ids, features = np.full(shape, -1), np.zeros((*shape, len(HISTORY_FEATURES)), dtype=np.float32)
-        entries = self.starts[chosen][row] + place
-        text_ids[row, place] = self._text_ids.take(entries)
-        features[row, place] = self._features.take(entries)
+        steps = np.arange(max(1, int(lengths.max(initial=0))))
+        there = steps < lengths[:, None]
+        entries = (self.starts[chosen][:, None] + steps)[there]
+        text_ids, features = np.full(there.shape, -1), np.zeros((*there.shape, 4), dtype=np.float32)
+        text_ids[there], features[there] = self._text_ids.take(entries), self._features.take(entries)
         return text_ids, features
 
     def interactions(self, history_ids: np.ndarray) -> np.ndarray:
-        """Text ids of what was neither liked nor disliked but done, (k, H); else -1."""
+        """Text ids of interactions, which unlike feedback have no sentiment, (k, H); else -1."""
         text_ids, features = self.padded(history_ids)
         return np.where(features[:, :, SENTIMENT] == 0, text_ids, -1)
 
     def texts(self, history_ids: np.ndarray) -> np.ndarray:
         """Text ids of these histories, ascending, each once."""
-        return _distinct(self.padded(ids)[0] for ids in _blocks(history_ids))
+        return _distinct_texts(self.padded(ids)[0] for ids in _blocks(history_ids))
 
     def interaction_texts(self, history_ids: np.ndarray) -> np.ndarray:
         """Text ids that `interactions` names, ascending, each once."""
-        return _distinct(self.interactions(ids) for ids in _blocks(history_ids))
+        return _distinct_texts(self.interactions(ids) for ids in _blocks(history_ids))
 
     @cached_property
     def text_ids(self) -> np.ndarray:
@@ -127,13 +125,13 @@ class InteractionHistories:
 
 @dataclass(frozen=True, kw_only=True)
 class InteractionHistory:
-    """What a shopper did and said before the moment; may be empty.
+    """One user's interactions and feedback before the request; may be empty.
 
     Attributes:
         texts: the texts.
         events: how often.
         amounts: shop currency.
-        days_ago: days between the last time and the moment.
+        days_ago: days between the last time and the request.
         sentiments: -1 the worst, 1 the best, 0 unknown; left out where nothing was said at all.
     """
 
@@ -150,7 +148,7 @@ class InteractionHistory:
         if len(lengths) != 1:
             raise RequestError(
                 f"history: {len(self.texts)} texts, {len(self.events)} events, {len(self.amounts)} amounts, "
-                f"{len(self.days_ago)} days_ago, {len(self.sentiments)} polarities; give each entry all"
+                f"{len(self.days_ago)} days_ago, {len(self.sentiments)} sentiments; give each entry all"
             )
 
     def _columns(self) -> tuple[Sequence[float], ...]:
@@ -159,10 +157,10 @@ class InteractionHistory:
     @property
     def features(self) -> np.ndarray:
         """(H, 4) float32, in the order of HISTORY_FEATURES; 0 where unknown."""
-        return known(np.array(self._columns(), dtype=np.float32).T)
+        return finite_or_zero(np.array(self._columns(), dtype=np.float32).T)
 
 
-def known(values: np.ndarray) -> np.ndarray:
+def finite_or_zero(values: np.ndarray) -> np.ndarray:
     """Values with 0 for those that are no finite number."""
     return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -171,7 +169,7 @@ def _blocks(history_ids: np.ndarray) -> Iterator[np.ndarray]:
     yield from (history_ids[start : start + BLOCK] for start in range(0, len(history_ids), BLOCK))
 
 
-def _distinct(found: Iterable[np.ndarray]) -> np.ndarray:
+def _distinct_texts(found: Iterable[np.ndarray]) -> np.ndarray:
     each = [np.zeros(0, dtype=np.int64), *(np.unique(text_ids) for text_ids in found)]
     text_ids = np.unique(np.concatenate(each))
     return text_ids[text_ids >= 0]

@@ -1,7 +1,11 @@
-"""Row numbers: those of a part, drawn ones, whole lists; by blocks, so that memory holds little beside them.
+"""Which rows: those of a part, samples, whole query groups, batches; by blocks, so that memory holds little more.
 
-What millions of rows are measured on or learn lists from is a sample of a fixed size, so it costs the same memory
-however many rows there are. Fewer rows than that are all taken.
+Positives are all seen; negatives are downsampled anew each epoch. A model trained on such rows sees odds
+1/sampling_rate too high; subtracting log(1/sampling_rate) from the logit is exact (King & Zeng 2001, section 4.1),
+so the loss adds it and the model's own logit stays calibrated.
+
+Of millions of rows, what validates and the query groups to learn from are samples of a fixed size, so they cost the
+same memory however many rows there are. Fewer rows than that are all taken.
 """
 
 import numpy as np
@@ -45,15 +49,75 @@ def sampled(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 def whole_query_groups(columns: Columns, rows: np.ndarray, most: int) -> np.ndarray:
-    """All of some rows, or where there are more than `most`, those of about so many rows' whole lists.
+    """All of some rows, or where there are more than `most`, about so many: whole query groups.
 
-    Which lists these are depends on their `query_group_id` alone.
+    Which query groups these are depends on their `query_group_id` alone.
     """
     if len(rows) <= most:
         return rows
-    share = most / len(rows)
-    kept = []
+    sampling_rate = most / len(rows)
+    chosen = []
     for block in blocks(rows):
         spread = columns.at("query_group_id", block).astype(np.uint64) * SPREAD
-        kept.append(block[(spread >> np.uint64(11)).astype(np.float64) < share * 2**53])
-    return np.concatenate(kept)
+        chosen.append(block[(spread >> np.uint64(11)).astype(np.float64) < sampling_rate * 2**53])
+    return np.concatenate(chosen)
+
+
+def positions(text_ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Positions of text ids among ascending distinct ones; -1 stays."""
+    return np.where(wanted >= 0, np.searchsorted(text_ids, wanted), -1)
+
+
+def distinct_values(columns: Columns, name: str, rows: np.ndarray) -> np.ndarray:
+    """Distinct values of a column of `ROW_SCHEMA` in some rows, ascending."""
+    return np.unique(np.concatenate([np.unique(columns.at(name, block)) for block in blocks(rows)]))
+
+
+def downsample_negatives(
+    labels: np.ndarray, rows: np.ndarray, sampling_rate: float, rng: np.random.Generator
+) -> np.ndarray:
+    """All positives and a sample of the negatives, shuffled; of many rows, block by block."""
+    return rng.permutation(
+        np.concatenate([_downsample_block(labels, block, sampling_rate, rng) for block in blocks(rows)])
+    )
+
+
+def _downsample_block(
+    labels: np.ndarray, rows: np.ndarray, sampling_rate: float, rng: np.random.Generator
+) -> np.ndarray:
+    positives = rows[labels[rows] > 0]
+    negatives = rows[labels[rows] == 0]
+    size = min(max(1, round(len(negatives) * sampling_rate)), len(negatives))
+    return np.concatenate([positives, rng.choice(negatives, size=size, replace=False)])
+
+
+def tabular_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Nearly equal batches of at most `size` rows."""
+    return np.array_split(rows, max(1, -(-len(rows) // size)))
+
+
+def text_batches(
+    rows: np.ndarray, text_id: np.ndarray, *, num_texts: int, size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Batches of few distinct candidate texts: each text's rows stay together, texts are shuffled.
+
+    Args:
+        rows: (N,) row numbers.
+        text_id: candidate text of every row of the data.
+        num_texts: most distinct texts in a batch.
+        size: rows after which a batch is full; a text with more rows is cut.
+        rng: source of the shuffle.
+    """
+    distinct, of_text = np.unique(text_id[rows], return_inverse=True)
+    turn = rng.permutation(len(distinct))[of_text]
+    order = np.argsort(turn, kind="stable")
+    counts = np.bincount(turn, minlength=len(distinct))
+    batches: list[np.ndarray] = []
+    start = texts = filled = 0
+    for count in counts:
+        if texts and (texts == num_texts or filled + count > size):
+            batches.append(rows[order[start : start + filled]])
+            start, texts, filled = start + filled, 0, 0
+        texts, filled = texts + 1, filled + int(count)
+    batches.append(rows[order[start : start + filled]])
+    return [part for batch in batches for part in tabular_batches(batch, size)]

@@ -6,7 +6,7 @@ fills a whole bin is set apart and the quantiles are those of the rest.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pandas as pd
 from expectations.errors import BundleError, SettingError
 from expectations.storage.atomic import read_json, write_json
 
-UNKNOWN = 0  # code of a category not seen in the training part, or null
+ARRAYS = ("bin_edges", "centre", "scale", "typical")  # attributes of one row a numeric feature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +26,22 @@ class Transforms:
 
     Attributes:
         numeric: names of the numeric features.
-        edges: (F, bins + 1) ascending borders of each feature's pieces; the first and last clip it.
+        bin_edges: (F, bins + 1) ascending edges of each feature's quantile bins; the first and last clip it.
         centre, scale: (F,) mean and deviation of sign(x)·log(1 + |x|).
         typical: (F,) median; NaN where most values are unknown.
         categorical: names of the categorical features.
-        vocabularies: categories of each, most frequent first; code 0 is "unknown".
+        category_vocabularies: categories of each, most frequent first; code 0 is "unknown".
     """
 
     numeric: tuple[str, ...]
-    edges: np.ndarray
+    bin_edges: np.ndarray
     centre: np.ndarray
     scale: np.ndarray
     typical: np.ndarray
     categorical: tuple[str, ...]
-    vocabularies: Mapping[str, tuple[str, ...]]
+    category_vocabularies: Mapping[str, tuple[str, ...]]
 
-    def numbers(self, rows: pd.DataFrame) -> np.ndarray:
+    def numeric_features(self, rows: pd.DataFrame) -> np.ndarray:
         """Numeric features, clipped to the range of the training part; NaN stays, infinite is NaN.
 
         Returns:
@@ -61,16 +61,16 @@ class Transforms:
 
     def clipped(self, numbers: np.ndarray) -> np.ndarray:
         """Numbers (k, F) in the order of `numeric`, clipped to the range of the training part."""
-        return np.clip(numbers, self.edges[:, 0], self.edges[:, -1]).astype(np.float32)
+        return np.clip(numbers, self.bin_edges[:, 0], self.bin_edges[:, -1]).astype(np.float32)
 
-    def codes(self, rows: pd.DataFrame) -> np.ndarray:
+    def categorical_features(self, rows: pd.DataFrame) -> np.ndarray:
         """Categories as (rows, C) int64 codes in the order of `categorical`; 0 is unknown.
 
         Raises:
             BundleError: a column is missing.
         """
         _require(rows.columns, self.categorical)
-        columns = [self.code(name, rows[name]) for name in self.categorical]
+        columns = [self.category_codes(name, rows[name]) for name in self.categorical]
         return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0), dtype=np.int64)
 
     def require(self, there: Collection[str]) -> None:
@@ -81,46 +81,34 @@ class Transforms:
         """
         _require(there, (*self.numeric, *self.categorical))
 
-    def named(self, prefix: str) -> tuple["Transforms", list[int], list[int]]:
+    def with_prefix(self, prefix: str) -> tuple["Transforms", list[int], list[int]]:
         """The part of the features whose names begin so, and their places among numeric and categorical."""
         numeric = [place for place, name in enumerate(self.numeric) if name.startswith(prefix)]
         categorical = [place for place, name in enumerate(self.categorical) if name.startswith(prefix)]
         names = tuple(self.categorical[place] for place in categorical)
-        part = Transforms(
+        part = replace(
+            self,
             numeric=tuple(self.numeric[place] for place in numeric),
-            edges=self.edges[numeric],
-            centre=self.centre[numeric],
-            scale=self.scale[numeric],
-            typical=self.typical[numeric],
             categorical=names,
-            vocabularies={name: self.vocabularies[name] for name in names},
+            category_vocabularies={name: self.category_vocabularies[name] for name in names},
+            **{name: getattr(self, name)[numeric] for name in ARRAYS},
         )
         return part, numeric, categorical
 
-    def code(self, name: str, words: pd.Series | np.ndarray) -> np.ndarray:
-        """Codes of words of a categorical feature, int64."""
-        of_word = self._code_of_word[name]
-        return np.array([of_word.get(word, UNKNOWN) for word in words.tolist()], dtype=np.int64)
+    def category_codes(self, name: str, categories: pd.Series | np.ndarray) -> np.ndarray:
+        """Codes of categories of a categorical feature, int64."""
+        return self._vocabularies[name].get_indexer(pd.Index(categories, dtype=object)) + 1
 
     @cached_property
-    def _code_of_word(self) -> dict[str, dict[str, int]]:
+    def _vocabularies(self) -> dict[str, "pd.Index[str]"]:
         return {
-            name: {word: place + 1 for place, word in enumerate(words)}
-            for name, words in self.vocabularies.items()
+            name: pd.Index(list(found), dtype=object) for name, found in self.category_vocabularies.items()
         }
 
     def write(self, path: Path) -> None:
         """Write as JSON; NaN as null."""
-        values = {
-            "numeric": list(self.numeric),
-            "edges": _plain(self.edges),
-            "centre": _plain(self.centre),
-            "scale": _plain(self.scale),
-            "typical": _plain(self.typical),
-            "categorical": list(self.categorical),
-            "vocabularies": {name: list(words) for name, words in self.vocabularies.items()},
-        }
-        write_json(path, values)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        write_json(path, values | {name: _plain(values[name]) for name in ARRAYS})
 
     @classmethod
     def read(cls, path: Path) -> "Transforms":
@@ -131,16 +119,14 @@ class Transforms:
         """
         values = read_json(path)
         try:
-            arrays = {
-                name: np.array(values[name], dtype=np.float32)
-                for name in ("edges", "centre", "scale", "typical")
-            }
-            arrays["edges"] = arrays["edges"].reshape(len(values["numeric"]), -1)
-            vocabularies = {name: tuple(words) for name, words in values["vocabularies"].items()}
+            arrays = {name: np.array(values[name], dtype=np.float32) for name in ARRAYS}
+            arrays["bin_edges"] = arrays["bin_edges"].reshape(len(values["numeric"]), -1)
             return cls(
                 numeric=tuple(values["numeric"]),
                 categorical=tuple(values["categorical"]),
-                vocabularies=vocabularies,
+                category_vocabularies={
+                    key: tuple(found) for key, found in values["category_vocabularies"].items()
+                },
                 **arrays,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -156,7 +142,7 @@ def fit_transforms(
 ) -> Transforms:
     """Fit transforms on the rows of the training part, one column after the other.
 
-    Edge cases: infinite values are unknown, an all-NaN column has no pieces and only its "unknown" flag speaks,
+    Edge cases: infinite values are unknown, an all-NaN column has no bins and only its "unknown" flag speaks,
     a constant column says nothing.
 
     Raises:
@@ -166,23 +152,23 @@ def fit_transforms(
         raise SettingError(
             "examples: the schema names no feature; declare at least one numeric or categorical"
         )
-    edges, others = [], []
+    bin_edges, others = [], []
     for name in numeric:
         column = finite(rows[name].to_numpy(np.float64))
-        edges.append(_edges(column, bins))
+        bin_edges.append(_quantile_bin_edges(column, bins))
         log = _signed_log(column[~np.isnan(column)])
         centre, scale = (log.mean(), max(log.std(), 1e-3)) if log.size else (0.0, 1.0)
         others.append((centre, scale, _typical(column)))
     centres, scales, typical = np.array(others, dtype=np.float32).reshape(-1, 3).T
     return Transforms(
         numeric=tuple(numeric),
-        edges=np.array(edges, dtype=np.float32).reshape(-1, bins + 1),
+        bin_edges=np.array(bin_edges, dtype=np.float32).reshape(-1, bins + 1),
         centre=centres,
         scale=scales,
         typical=typical,
         categorical=tuple(categorical),
-        vocabularies={
-            name: tuple(str(word) for word in rows[name].value_counts(sort=True).index)
+        category_vocabularies={
+            name: tuple(str(category) for category in rows[name].value_counts(sort=True).index)
             for name in categorical
         },
     )
@@ -193,20 +179,20 @@ def finite(column: np.ndarray) -> np.ndarray:
     return np.where(np.isinf(column), np.nan, column)
 
 
-def _edges(column: np.ndarray, bins: int) -> np.ndarray:
+def _quantile_bin_edges(column: np.ndarray, bins: int) -> np.ndarray:
     known = column[~np.isnan(column)]
     if not known.size:
         return np.zeros(bins + 1)
     values, counts = np.unique(known, return_counts=True)
     frequent = values[counts > len(known) / bins]
     rest = known[~np.isin(known, frequent)]
-    pieces = max(bins - len(frequent), 1)
-    quantiles = np.quantile(rest, np.linspace(0, 1, pieces + 1)) if rest.size else np.zeros(0)
-    borders = np.unique(np.concatenate([frequent, quantiles, values[[0, -1]]]))
-    if len(borders) > bins + 1:
-        borders = np.quantile(borders, np.linspace(0, 1, bins + 1), method="nearest")
-    # Pieces of no width, at the end, encode nothing.
-    return np.concatenate([borders, np.full(bins + 1 - len(borders), borders[-1])])
+    num_bins = max(bins - len(frequent), 1)
+    quantiles = np.quantile(rest, np.linspace(0, 1, num_bins + 1)) if rest.size else np.zeros(0)
+    edges = np.unique(np.concatenate([frequent, quantiles, values[[0, -1]]]))
+    if len(edges) > bins + 1:
+        edges = np.quantile(edges, np.linspace(0, 1, bins + 1), method="nearest")
+    # Bins of no width, at the end, encode nothing.
+    return np.concatenate([edges, np.full(bins + 1 - len(edges), edges[-1])])
 
 
 def _typical(column: np.ndarray) -> float:

@@ -72,15 +72,17 @@ def zero_shot_score(collator: Collator, vectors_TE: Tensor, rows: np.ndarray) ->
     for chunk in collator.chunks(rows):
         batch, text_ids = collator.batch(rows[chunk])
         vectors = vectors_TE[torch.from_numpy(text_ids)]
-        candidates = vectors[batch.pair_text]
+        candidates = vectors[batch.candidate_text]
         entries = entry_features(batch.history_features)
         weight_UH = entries[:, :, 0] * entries[:, :, 3] * (batch.history >= 0)
         weight_UH = weight_UH / weight_UH.sum(1, keepdim=True).clamp_min(1e-9)
         mean_UP = weighted_sums(batch.history.clamp_min(0), vectors @ candidates.T, weight_UH)
-        mean = mean_UP[batch.person, batch.pair]
-        asked = batch.pair_query >= 0
-        query_like = (candidates * vectors[batch.pair_query.clamp_min(0)]).sum(1)[batch.pair]
-        score[chunk] = torch.where(asked[batch.pair], (mean + query_like) / 2, mean).double().numpy()
+        mean = mean_UP[batch.user, batch.candidate_query]
+        asked = batch.query_text >= 0
+        query_like = (candidates * vectors[batch.query_text.clamp_min(0)]).sum(1)[batch.candidate_query]
+        score[chunk] = (
+            torch.where(asked[batch.candidate_query], (mean + query_like) / 2, mean).double().numpy()
+        )
     return score
 
 
@@ -121,7 +123,7 @@ def boosted_trees(
         None where LightGBM is not installed.
     """
     numbers = examples.rows[list(transforms.numeric)].to_numpy(np.float32)
-    features = np.hstack([numbers, transforms.codes(examples.rows).astype(np.float32)])
+    features = np.hstack([numbers, transforms.categorical_features(examples.rows).astype(np.float32)])
     before = examples.part != TEST
     settings = {"learning_rate": RATE, "num_leaves": LEAVES}
     # Codes are in order of frequency: as numbers they overfit less than LightGBM's categorical splits.

@@ -19,7 +19,7 @@ from training.pipeline.context import FitContext
 from training.pipeline.corpus import EncodedCorpus
 from training.pipeline.phases import LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING, Phases
 from training.pipeline.trainer import Phase, run_phase
-from training.runtime.checkpoint import Checkpoints, TrainingState, under
+from training.runtime.checkpoint import Checkpoints, TrainingState, select_prefix
 from training.runtime.device import first_device
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class Watch(Checkpoints):
         """Tell the figure of the epoch that ended."""
         value = progress.history[-1].get(self.metric)
         if value is not None:
-            self.told(progress.stage, progress.epoch, value)
+            self.told(progress.phase, progress.epoch, value)
 
     def load(self) -> None:
         """Nothing: a trial that was killed begins again."""
@@ -145,7 +145,7 @@ class Trials:
         run = NotedRun(
             self.data, recipe, self._reading.get(noted, {}, lambda: self._read(cast(Recipe, noted)))
         )
-        state, watch = TrainingState(stage=""), Watch(recipe.early_stopping.metric, told)
+        state, watch = TrainingState(phase=""), Watch(recipe.early_stopping.metric, told)
 
         def go(stage: Phase) -> None:
             def learn() -> dict[str, Tensor]:
@@ -158,7 +158,7 @@ class Trials:
                 learn()
 
         Phases(run, state, go, {}, tell=lambda _: None).run_all()
-        return cast(dict[str, Any], state.facts["metrics"])
+        return cast(dict[str, Any], state.results["metrics"])
 
     def _read(self, recipe: Recipe) -> EncodedCorpus:
         return EncodedCorpus(self.data.texts, recipe, None, first_device())
@@ -176,7 +176,7 @@ def _copy(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
 def _put(modules: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
     """Put back what `_copy` copied."""
     for name, module in modules.items():
-        module.load_state_dict(under(name, tensors))
+        module.load_state_dict(select_prefix(name, tensors))
 
 
 def _equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:

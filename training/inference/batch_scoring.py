@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.data.collate import Collator, tabular_batches
+from training.data.collate import Collator
+from training.data.sampling import tabular_batches
 from training.models.additive import AdditiveModel
 from training.runtime import distributed
-from training.runtime.memory import in_parts
+from training.runtime.memory import in_microbatches
 
 TABULAR_CHUNK = 1024  # rows whose encoded features stay in the processor's cache
 
@@ -68,7 +69,7 @@ def score_rows(
     device = str(vectors_TE.device)
     f = np.zeros(len(rows), dtype=np.float32)
     g = np.zeros_like(f)
-    width = max(1, collator.histories.longest) if with_attention else 0
+    width = max(1, collator.interaction_histories.longest) if with_attention else 0
     attention = np.zeros((len(f), width), dtype=np.float32)
     at_once: dict[str, int] = {}
 
@@ -85,6 +86,6 @@ def score_rows(
             attention[chunk, : logits.attention.shape[1]] = logits.attention.cpu().numpy()
 
     chunks = tabular_batches(np.arange(len(rows)), TABULAR_CHUNK) if tabular_only else collator.chunks(rows)
-    for chunk in distributed.turns(chunks):
-        in_parts(score_tabular if tabular_only else score_both, chunk, name="rows to score", at_once=at_once)
-    return combined_scores(distributed.summed(f), distributed.summed(g), distributed.summed(attention))
+    for chunk in distributed.interleaved_shard(chunks):
+        in_microbatches(score_tabular if tabular_only else score_both, chunk, name="rows to score", sizes=at_once)
+    return combined_scores(distributed.all_reduce(f), distributed.all_reduce(g), distributed.all_reduce(attention))

@@ -170,12 +170,12 @@ class Predictor:
         nothing = np.zeros((1, len(HISTORY_FEATURES)), np.float32)
         features = torch.from_numpy(history.features if history.texts else nothing)
         batch = Batch(
-            numbers=torch.from_numpy(self.transforms.numbers(rows)),
-            codes=torch.from_numpy(self.transforms.codes(rows)),
-            pair=torch.arange(len(texts)),
-            pair_text=torch.tensor([place[text] for text in texts]),
-            pair_query=torch.tensor([-1 if query is None else place[query] for query in queries]),
-            person=torch.zeros(len(texts), dtype=torch.long),
+            numeric_features=torch.from_numpy(self.transforms.numeric_features(rows)),
+            categorical_features=torch.from_numpy(self.transforms.categorical_features(rows)),
+            candidate_query=torch.arange(len(texts)),
+            candidate_text=torch.tensor([place[text] for text in texts]),
+            query_text=torch.tensor([-1 if query is None else place[query] for query in queries]),
+            user=torch.zeros(len(texts), dtype=torch.long),
             history=torch.tensor(entries)[None],
             history_features=features[None],
         )
@@ -203,11 +203,11 @@ class Predictor:
         names = [*self.transforms.numeric, *self.transforms.categorical]
         # Code 1 is the most frequent category; a column that was never known has none.
         most_frequent = [
-            int(bool(self.transforms.vocabularies[name])) for name in self.transforms.categorical
+            int(bool(self.transforms.category_vocabularies[name])) for name in self.transforms.categorical
         ]
         added = self.model.tabular_contributions(
-            torch.from_numpy(self.transforms.numbers(rows)).to(self.device),
-            torch.from_numpy(self.transforms.codes(rows)).to(self.device),
+            torch.from_numpy(self.transforms.numeric_features(rows)).to(self.device),
+            torch.from_numpy(self.transforms.categorical_features(rows)).to(self.device),
             torch.from_numpy(self.transforms.typical).to(self.device),
             torch.tensor(most_frequent, dtype=torch.long, device=self.device),
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training.language.encoder import TextEncoder
 from training.runtime import distributed
-from training.runtime.memory import in_parts
+from training.runtime.memory import in_microbatches
 
 TOGETHER = 24  # texts of nearly equal length that a step reads at once
 LOWER_BYTES = 2 << 30  # what the frozen layers said is kept up to this size
@@ -58,11 +58,11 @@ class TextEmbeddings:
             return
         lower = torch.zeros(len(self.tokens.ids), encoder.width)
         with torch.inference_mode():
-            for text_ids in distributed.turns(self._batches(np.arange(len(self.lengths)))):
+            for text_ids in distributed.interleaved_shard(self._batches(np.arange(len(self.lengths)))):
                 place_BL, mask_BL = self._places(text_ids)
                 hidden = encoder.lower(self._ids(place_BL), mask_BL.to(self.device)).float().cpu()
                 lower[place_BL[mask_BL.bool()]] = hidden[mask_BL.bool()]
-            distributed.fill(lower, torch.arange(len(lower)))
+            distributed.all_reduce_rows(lower, torch.arange(len(lower)))
         self._lower = lower.clone()
 
     def refresh(self, text_ids: np.ndarray | None = None) -> None:
@@ -73,10 +73,10 @@ class TextEmbeddings:
             places = torch.from_numpy(wanted).to(self.device)
             self.vectors[places] = 0
             at_once: dict[str, int] = {}
-            for ids in distributed.turns(self._batches(wanted)):
-                read = in_parts(self.read, ids, name="texts to read", at_once=at_once)
+            for ids in distributed.interleaved_shard(self._batches(wanted)):
+                read = in_microbatches(self.read, ids, name="texts to read", sizes=at_once)
                 self.vectors[torch.from_numpy(ids).to(self.device)] = torch.cat(read)
-            distributed.fill(self.vectors, places)
+            distributed.all_reduce_rows(self.vectors, places)
 
     def read(self, text_ids: np.ndarray) -> Tensor:
         """Vectors of some texts, read now, (V, E); with gradient where the model learns."""

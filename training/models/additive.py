@@ -55,7 +55,7 @@ class AdditiveModel(nn.Module):
     def forward(self, batch: Batch, text_vectors_VE: Tensor) -> tuple[Tensor, Tensor]:
         """For training: f (N,) and each member's g (N, K), not calibrated."""
         f_N, _ = self.text_model(batch, text_vectors_VE)
-        return f_N, self.tabular(batch.numbers, batch.codes)
+        return f_N, self.tabular(batch.numeric_features, batch.categorical_features)
 
     def calibrated_logits(
         self,
@@ -76,7 +76,7 @@ class AdditiveModel(nn.Module):
         f_N, attention_NH = self.text_model(
             batch, text_vectors_VE, with_attention=with_attention, user_independent_P2=user_independent_P2
         )
-        g_N = self.tabular_logit(batch.numbers, batch.codes)
+        g_N = self.tabular_logit(batch.numeric_features, batch.categorical_features)
         return CalibratedLogits(text_logit=self.slope * f_N, tabular_logit=g_N, attention=attention_NH)
 
     def tabular_logit(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:

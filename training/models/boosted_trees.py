@@ -208,7 +208,7 @@ class BoostedTrees(nn.Module):
         tables = (self.column, self.threshold, self.kept, self.value)
         for table in tables:
             table.zero_()
-        for model in distributed.turns(range(self.num_models)):
+        for model in distributed.interleaved_shard(range(self.num_models)):
             features_ND, labels_N = draw(model)
             booster = train_boosting(
                 features_ND, labels_N, params, num_trees=self.num_trees, seed=seed + model
@@ -220,7 +220,7 @@ class BoostedTrees(nn.Module):
                 self._take(first + number, tree["tree_structure"], num_features)
             self.value[first] += float(np.log(sampling_rate))
         for table in tables:
-            distributed.fill(table, torch.arange(len(table), device=table.device))
+            distributed.all_reduce_rows(table, torch.arange(len(table), device=table.device))
         self.value /= self.num_models
         self.fitted.fill_(1)
         return True

@@ -20,7 +20,7 @@ class ContextEncoding(nn.Module):
 
     def __init__(self, transforms: Transforms) -> None:
         super().__init__()
-        part, numeric, categorical = transforms.named(CONTEXT)
+        part, numeric, categorical = transforms.with_prefix(CONTEXT)
         self.numbers = NumericEncoding(part)
         self.categories = CategoryEncoding(part)
         self.register_buffer("numeric", torch.tensor(numeric, dtype=torch.long))

@@ -26,10 +26,10 @@ class NumericEncoding(nn.Module):
 
     def __init__(self, transforms: Transforms) -> None:
         super().__init__()
-        self.register_buffer("edges", torch.from_numpy(transforms.edges.copy()))
+        self.register_buffer("edges", torch.from_numpy(transforms.bin_edges.copy()))
         self.register_buffer("centre", torch.from_numpy(transforms.centre.copy()))
         self.register_buffer("scale", torch.from_numpy(transforms.scale.copy()))
-        num_features, num_edges = transforms.edges.shape
+        num_features, num_edges = transforms.bin_edges.shape
         self.width = num_features * (num_edges + 1)
 
     def forward(self, numbers_NF: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class CategoryEncoding(nn.Module):
 
     def __init__(self, transforms: Transforms) -> None:
         super().__init__()
-        sizes = [len(transforms.vocabularies[name]) + 1 for name in transforms.categorical]
+        sizes = [len(transforms.category_vocabularies[name]) + 1 for name in transforms.categorical]
         self.width = sum(sizes)
         self.register_buffer("starts", torch.tensor([sum(sizes[:i]) for i in range(len(sizes))]).long())
 

@@ -136,24 +136,24 @@ class TextMatch(nn.Module):
         Returns:
             f (N,) and, if asked, the attention to each entry of the history, (N, H).
         """
-        query_PE = text_vectors_VE[batch.pair_query.clamp_min(0)] * (batch.pair_query >= 0).float()[:, None]
-        pairs = self._candidate_inputs(text_vectors_VE[batch.pair_text], query_PE)
+        query_PE = text_vectors_VE[batch.query_text.clamp_min(0)] * (batch.query_text >= 0).float()[:, None]
+        pairs = self._candidate_inputs(text_vectors_VE[batch.candidate_text], query_PE)
         inputs = MatchInputs(
             history=batch.history,
             features=batch.history_features,
             topics=self.topic_vectors(text_vectors_VE),
-            user=batch.person,
-            candidate_query=batch.pair,
+            user=batch.user,
+            candidate_query=batch.candidate_query,
             max_similarity=None if user_independent_P2 is None else user_independent_P2[:, 0],
             **pairs,
         )
-        context_NW = self.context(batch.numbers, batch.codes) @ self.context_weight
+        context_NW = self.context(batch.numeric_features, batch.categorical_features) @ self.context_weight
         logit_N, attention = self.logits(inputs, context_NW, with_attention=with_attention)
         if self.centred:
             popularity_P = (
                 self._popularity_logit(pairs) if user_independent_P2 is None else user_independent_P2[:, 1]
             )
-            popularity_N = popularity_P[batch.pair]
+            popularity_N = popularity_P[batch.candidate_query]
             personalised_N = logit_N - popularity_N
             return self.personalised_scale * personalised_N + self.popularity_scale * popularity_N, attention
         return self.personalised_scale * logit_N, attention

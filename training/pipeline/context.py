@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from training.config.recipe import Recipe
-from training.data.collate import Collator, distinct, drawn_rows, places
+from training.data.collate import Collator
 from training.data.dataset import Examples
-from training.data.sampling import rows_of, sampled
+from training.data.sampling import distinct_values, downsample_negatives, positions, rows_of, sampled
 from training.data.split import TRAIN, VALIDATION
 from training.data.transforms import Transforms, fit_transforms
 from training.evaluation.validation import ValidationMetrics
@@ -54,8 +54,8 @@ class FitContext:
         self.reading = reading or EncodedCorpus(data.texts, recipe, champion, self.device)
         self.encoder, self.table = self.reading.encoder, self.reading.table
         self.pretrained_vectors = self.reading.before
-        self.candidate_ids = distinct(data.columns, "text_id", self.train)
-        known = distinct(data.columns, "history_id", self.train)
+        self.candidate_ids = distinct_values(data.columns, "text_id", self.train)
+        known = distinct_values(data.columns, "history_id", self.train)
         self.topic_ids = self._topics(known)
         self.reference_places, self.reference_features = self._references(known)
         self.model = self.fresh_model()
@@ -72,7 +72,7 @@ class FitContext:
 
     def _topics(self, known: np.ndarray) -> np.ndarray:
         """Topics that shoppers turned to before the validation part, ascending; `known` are its histories."""
-        histories, next_interactions = self.data.histories, self.data.next_interactions
+        histories, next_interactions = self.data.interaction_histories, self.data.next_interactions
         found = [histories.interaction_texts(known)]
         if next_interactions is not None:
             chosen = self.next_interactions_before(VALIDATION)
@@ -84,9 +84,9 @@ class FitContext:
         """Some of the known histories: places among the topics, (R, H), and features."""
         rng = np.random.default_rng(self.recipe.seed)
         drawn = np.sort(rng.choice(known, min(REFERENCES, len(known)), replace=False))
-        _, features = self.data.histories.padded(drawn)
-        text_ids = self.data.histories.interactions(drawn)[:, :REFERENCE_LENGTH]
-        return places(self.topic_ids, text_ids), features[:, :REFERENCE_LENGTH]
+        _, features = self.data.interaction_histories.padded(drawn)
+        text_ids = self.data.interaction_histories.interactions(drawn)[:, :REFERENCE_LENGTH]
+        return positions(self.topic_ids, text_ids), features[:, :REFERENCE_LENGTH]
 
     def next_interactions_before(self, part: str) -> np.ndarray:
         """Numbers of the futures that were over when a part began; all where it has no rows."""
@@ -95,8 +95,8 @@ class FitContext:
             return np.zeros(0, dtype=np.int64)
         moments = self.data.columns["event_timestamp"][self.data.part == part]
         if not len(moments):
-            return np.arange(len(next_interactions.moment))
-        return next_interactions.over_by(moments.min())
+            return np.arange(len(next_interactions.event_timestamp))
+        return next_interactions.ended_by(moments.min())
 
     def fresh_model(self) -> AdditiveModel:
         """New f and g and the pretrained language model, or all three as the champion's are."""
@@ -227,8 +227,8 @@ class FitContext:
 
         def draw(model: int) -> tuple[np.ndarray, np.ndarray]:
             rng = np.random.default_rng([recipe.seed, model])
-            drawn = np.sort(drawn_rows(self.labels, rows, share, rng))
-            return self.collator.table(drawn), self.answers(drawn)
+            drawn = np.sort(downsample_negatives(self.labels, rows, share, rng))
+            return self.collator.feature_matrix(drawn), self.answers(drawn)
 
         self.model.trees.fit(
             draw, sampling_rate=share, learning_rate=recipe.tabular_model.tree_learning_rate, seed=recipe.seed

@@ -9,7 +9,7 @@ from training.config.recipe import Recipe
 from training.language.adapters import NONE, Adapter
 from training.language.encoder import TextEncoder
 from training.language.text_embeddings import TextEmbeddings
-from training.runtime.checkpoint import learned, restore
+from training.runtime.checkpoint import restore, trainable_state
 
 if TYPE_CHECKING:
     from training.pipeline.warm_start import Champion
@@ -50,7 +50,7 @@ class EncodedCorpus:
             champion.fill(self.table, texts)
         else:
             self.table.refresh()
-        self._weights = learned({"encoder": self.encoder})
+        self._weights = trainable_state({"encoder": self.encoder})
         self._vectors = self.table.vectors.clone()
         self.before = champion.texts_before(texts, recipe).to(device) if champion else self._vectors
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from training.config.recipe import Recipe
-from training.data.collate import Collator, drawn_rows, text_batches
+from training.data.collate import Collator
+from training.data.sampling import downsample_negatives, text_batches
 from training.language.adapters import NONE
 from training.language.encoder import TextEncoder
 from training.language.text_embeddings import TextEmbeddings
@@ -53,7 +54,7 @@ class FinetuningObjective:
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An epoch's batches."""
         recipe = self.recipe
-        drawn = drawn_rows(self.labels, self.rows, recipe.finetuning.negative_sampling_rate, rng)
+        drawn = downsample_negatives(self.labels, self.rows, recipe.finetuning.negative_sampling_rate, rng)
         texts = recipe.finetuning.texts_per_step
         text_id, size = self.collator.text_id, recipe.finetuning.max_rows_per_step
         return text_batches(drawn, text_id, num_texts=texts, size=size, rng=rng)

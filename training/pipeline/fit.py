@@ -24,7 +24,7 @@ from training.pipeline.phases import Phases
 from training.pipeline.trainer import Phase, run_phase
 from training.pipeline.warm_start import Champion, shortened
 from training.runtime import distributed
-from training.runtime.checkpoint import Checkpoints, TrainingState, under
+from training.runtime.checkpoint import Checkpoints, TrainingState, select_prefix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +96,18 @@ def fit(
         work, fingerprint(recipe.as_dict(), hashes, torch.__version__, start and start.hash)
     )
     saved = checkpoints.load()
-    state = saved[1] if saved is not None else TrainingState(stage="")
-    checkpoints.kept.update(under("kept", saved[0]) if saved is not None else {})
+    state = saved[1] if saved is not None else TrainingState(phase="")
+    checkpoints.pretrained.update(select_prefix("pretrained", saved[0]) if saved is not None else {})
     with SummaryWriter(str(log_dir)) if distributed.rank() == 0 else nullcontext() as log:
 
         def go(stage: Phase) -> None:
             run_phase(stage, run.recipe, state, checkpoints, log=log, bar=progress)
             clock.lap(stage.name)
 
-        course = Phases(run, state, go, checkpoints.kept, tell=tell)
+        course = Phases(run, state, go, checkpoints.pretrained, tell=tell)
         course.run_all()
     warm_starts = start.warm_starts + 1 if start else 0
-    folder, digest = distributed.told(
+    folder, digest = distributed.broadcast_object(
         lambda: write_bundle(
             out,
             recipe=recipe,
@@ -116,7 +116,7 @@ def fit(
             table=run.table,
             transforms=run.transforms,
             pretrained_vectors=run.pretrained_vectors,
-            metrics=state.facts["metrics"],
+            metrics=state.results["metrics"],
             champion=start.hash if start else None,
             warm_starts=warm_starts,
         )
@@ -126,7 +126,7 @@ def fit(
     return FitResult(
         bundle=folder,
         hash=digest,
-        metrics=state.facts["metrics"],
+        metrics=state.results["metrics"],
         history=state.history,
         seconds=clock.laps,
         warm_starts=warm_starts,

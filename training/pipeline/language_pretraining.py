@@ -10,9 +10,8 @@ import torch
 
 from expectations.errors import DataError, SettingError
 from training.config.recipe import Recipe
-from training.data.collate import distinct
 from training.data.dataset import Examples
-from training.data.sampling import rows_of
+from training.data.sampling import distinct_values, rows_of
 from training.data.split import TRAIN
 from training.language.encoder import TextEncoder
 from training.language.pretraining import num_markers, objective_of
@@ -78,13 +77,13 @@ def known_text_ids(data: Examples) -> np.ndarray:
     tell of.
     """
     train, columns = rows_of(data.part, TRAIN), data.columns
-    histories, later = [distinct(columns, "history_id", train)], np.zeros(0, dtype=np.int64)
+    histories, later = [distinct_values(columns, "history_id", train)], np.zeros(0, dtype=np.int64)
     if data.next_interactions is not None:
-        over = data.next_interactions.over_by(columns["event_timestamp"][data.part != TRAIN].min())
+        over = data.next_interactions.ended_by(columns["event_timestamp"][data.part != TRAIN].min())
         histories.append(data.next_interactions.history_id[over])
         later, _ = data.next_interactions.texts_of(over)
-    before = data.histories.texts(np.unique(np.concatenate(histories)))
-    found = [distinct(columns, name, train) for name in ("text_id", "query_id")]
+    before = data.interaction_histories.texts(np.unique(np.concatenate(histories)))
+    found = [distinct_values(columns, name, train) for name in ("text_id", "query_id")]
     text_ids = np.unique(np.concatenate([*found, before, later])).astype(np.int64)
     return text_ids[text_ids >= 0]
 

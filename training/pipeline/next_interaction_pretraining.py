@@ -96,7 +96,7 @@ class NextInteractionObjective:
     def _meeting(self, words: TextMatch, rows: np.ndarray, candidates: Tensor) -> MatchInputs:
         device, count = candidates.device, len(candidates)
         history_ids = self.next_interactions.history_id[rows]
-        text_ids, features = self.data.histories.padded(history_ids)
+        text_ids, features = self.data.interaction_histories.padded(history_ids)
         slots = np.where(text_ids >= 0, self.slot[text_ids], -1)
         met = np.unique(slots[slots >= 0])
         met = met if len(met) else np.array([0])

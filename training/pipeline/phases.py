@@ -29,7 +29,7 @@ from training.models.calibration import fit_calibration
 from training.pipeline.context import FitContext
 from training.pipeline.language_pretraining import known_text_ids, language_pretraining_phase
 from training.pipeline.trainer import Phase
-from training.runtime.checkpoint import TrainingState, learned
+from training.runtime.checkpoint import TrainingState, trainable_state
 
 LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING = "language_pretraining", "next_interaction_pretraining"
 TABULAR, FINETUNING = "tabular", "finetuning"
@@ -66,7 +66,7 @@ class Phases:
         tell: Callable[[str], None],
     ) -> None:
         self.run, self.state, self.go, self.kept, self.tell = run, state, go, kept, tell
-        self.facts = state.facts
+        self.facts = state.results
 
     def run_all(self) -> None:
         """Run the stages that are left; leaves the model of the last in place."""
@@ -86,7 +86,7 @@ class Phases:
         run.model.intercept.fill_(shift)
 
     def _begun(self) -> int:
-        return ORDER.index(self.state.stage) if self.state.stage in ORDER else 0
+        return ORDER.index(self.state.phase) if self.state.phase in ORDER else 0
 
     def _domain(self) -> None:
         """Learn the language of the texts, or take what was learned of it. A champion has learned it already."""
@@ -98,7 +98,7 @@ class Phases:
             if stage is None:
                 return
             self.go(stage)
-            self.kept.update(learned({"encoder": run.encoder}))
+            self.kept.update(trainable_state({"encoder": run.encoder}))
         if self.kept:
             run.begin_with(dict(self.kept))
 

@@ -8,9 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from training.config.recipe import Recipe
-from training.data.collate import Collator, drawn_rows, tabular_batches
+from training.data.collate import Collator
 from training.data.columns import Columns
-from training.data.sampling import whole_query_groups
+from training.data.sampling import downsample_negatives, tabular_batches, whole_query_groups
 from training.models.losses import binary_loss, listwise_loss
 from training.models.tabular import TabularEnsemble
 
@@ -47,7 +47,9 @@ class TabularObjective:
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An epoch's batches."""
-        drawn = drawn_rows(self.labels, self.rows, self.recipe.tabular_model.negative_sampling_rate, rng)
+        drawn = downsample_negatives(
+            self.labels, self.rows, self.recipe.tabular_model.negative_sampling_rate, rng
+        )
         return tabular_batches(drawn, self.recipe.tabular_model.batch_size)
 
     def draw(self, _rows: np.ndarray, rng: np.random.Generator) -> None:

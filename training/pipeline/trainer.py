@@ -27,15 +27,15 @@ from training.runtime import distributed
 from training.runtime.checkpoint import (
     Checkpoints,
     TrainingState,
-    changing,
-    learned,
     optimizer_tensors,
-    prefixed,
     restore,
     restore_optimizer,
-    under,
+    select_prefix,
+    trainable_state,
+    trainable_tensors,
+    with_prefix,
 )
-from training.runtime.memory import in_parts
+from training.runtime.memory import in_microbatches
 
 SEED_NAMES = {
     "language_pretraining": "domain",
@@ -100,22 +100,24 @@ def run_phase(
     """
     optimizer = torch.optim.AdamW([dict(group) for group in stage.groups])  # AdamW changes what it is given
     best: dict[str, Tensor] = {}
-    at_once = progress.facts.setdefault("rows_at_once", {})
-    if progress.stage == stage.name:
+    at_once = progress.results.setdefault("rows_at_once", {})
+    if progress.phase == stage.name:
         saved = checkpoints.load()
         if saved is not None and progress.epoch > 0:
-            restore(stage.modules, under("model", saved[0]))
-            restore_optimizer(optimizer, under("optimizer", saved[0]))
-            best = under("best", saved[0])
+            restore(stage.modules, select_prefix("model", saved[0]))
+            restore_optimizer(optimizer, select_prefix("optimizer", saved[0]))
+            best = select_prefix("best", saved[0])
             stage.finish()
     else:
-        progress.stage, progress.epoch, progress.best_epoch, progress.best_value = stage.name, 0, 0, None
-    distributed.agree(tensor for module in stage.modules.values() for _, tensor in changing(module))
+        progress.phase, progress.epoch, progress.best_epoch, progress.best_value = stage.name, 0, 0, None
+    distributed.broadcast(
+        tensor for module in stage.modules.values() for _, tensor in trainable_tensors(module)
+    )
     while progress.epoch < stage.epochs and not _is_stale(stage, recipe, progress):
         entry = _run_epoch(stage, recipe, progress.epoch, optimizer, at_once, bar=bar)
         progress.epoch += 1
         if _note(stage, recipe, progress, entry):
-            best = learned(stage.modules)
+            best = trainable_state(stage.modules)
         _write_log(log, entry)
         if bar:
             figures = [
@@ -126,9 +128,9 @@ def run_phase(
             tqdm.write(f"{stage.name} {progress.epoch}/{stage.epochs}: {', '.join(figures)}", file=sys.stderr)
         if distributed.rank() == 0:
             tensors = {
-                **prefixed("model", learned(stage.modules)),
-                **prefixed("best", best),
-                **prefixed("optimizer", optimizer_tensors(optimizer)),
+                **with_prefix("model", trainable_state(stage.modules)),
+                **with_prefix("best", best),
+                **with_prefix("optimizer", optimizer_tensors(optimizer)),
             }
             checkpoints.save(tensors, progress)
     if best and progress.best_epoch != progress.epoch:
@@ -160,7 +162,7 @@ def _run_epoch(
         for group, planned in zip(optimizer.param_groups, stage.groups, strict=True):
             group["lr"] = planned["lr"] * rate
         loss, norm = take_step(
-            stage, optimizer, rows, rng, clip_norm=recipe.optimizer.clip_norm, at_once=at_once
+            stage, optimizer, rows, rng, clip_norm=recipe.optimizer.clip_norm, sizes=at_once
         )
         if stage.stepped is not None:
             stage.stepped(share)
@@ -208,7 +210,7 @@ def take_step(
     if stage.draw is not None:
         stage.draw(rows, rng)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    value = distributed.sum_gradients(parameters, _backward(stage, parameters, rows, rng, at_once))
+    value = distributed.all_reduce_gradients(parameters, _backward(stage, parameters, rows, rng, at_once))
     if not math.isfinite(value):
         raise SettingError(f"the loss of stage {stage.name} is {value}; lower the recipe's learning rates")
     norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
@@ -238,7 +240,7 @@ def _backward(
         return float(loss.detach())
 
     name = f"rows of stage {stage.name}"
-    return sum(in_parts(part, distributed.share(rows), name=name, at_once=at_once, begin=begin), 0.0)
+    return sum(in_microbatches(part, distributed.shard(rows), name=name, sizes=at_once, begin=begin), 0.0)
 
 
 def learning_rate(share: float, warmup_share: float) -> float:

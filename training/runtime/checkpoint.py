@@ -1,12 +1,10 @@
 """Checkpoints: one safetensors file, tensors and state together, replaced as a whole after every epoch.
 
-State is JSON in the file's header, so tensors and state can never be of two different epochs. Nothing is
+Training state is JSON in the file's header, so tensors and state can never be of two different epochs. Nothing is
 pickled.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,97 +16,88 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from expectations.errors import TransientError
+from expectations.storage.atomic import replacing
 
 FILE = "checkpoint.safetensors"
 
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """How far a run has come.
+    """How far a fit has come.
 
     Attributes:
-        stage: name of the stage under way.
+        phase: name of the phase under way.
         epoch: epochs of it that are done.
         best_epoch, best_value: its best epoch so far (0: none) and that epoch's metric.
-        facts: what finished stages found.
-        history: one entry for each epoch of every stage.
+        results: what finished phases found.
+        history: one entry for each epoch of every phase.
     """
 
-    stage: str
+    phase: str
     epoch: int = 0
     best_epoch: int = 0
     best_value: float | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Checkpoints:
-    """The checkpoint file of one run.
+    """The checkpoint file of one fit.
 
     Args:
         folder: where it lies.
-        key: fingerprint of recipe and data; the checkpoint of another run is not used.
+        key: fingerprint of recipe and data; the checkpoint of another fit is not used.
 
     Attributes:
-        kept: tensors that later stages begin with; they lie in every checkpoint, under "kept".
+        pretrained: tensors that later phases begin with; they lie in every checkpoint, under "pretrained".
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.path = folder / FILE
         self.key = key
-        self.kept: dict[str, Tensor] = {}
+        self.pretrained: dict[str, Tensor] = {}
 
-    def save(self, tensors: dict[str, Tensor], progress: TrainingState) -> None:
+    def save(self, tensors: dict[str, Tensor], state: TrainingState) -> None:
         """Replace the checkpoint.
 
         Raises:
             TransientError: it could not be written (disk full); the former one is intact.
         """
-        temporary: Path | None = None
+        header = {"key": self.key, "state": json.dumps(asdict(state))}
+        every = {**tensors, **with_prefix("pretrained", self.pretrained)}
+        flat = {key: tensor.detach().cpu().contiguous() for key, tensor in every.items()}
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{FILE}.")
-            os.close(handle)
-            temporary = Path(name)
-            header = {"key": self.key, "progress": json.dumps(asdict(progress))}
-            every = {**tensors, **prefixed("kept", self.kept)}
-            flat = {key: tensor.detach().cpu().contiguous() for key, tensor in every.items()}
-            save_file(flat, temporary, metadata=header)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            with replacing(self.path) as temporary:
+                save_file(flat, temporary, metadata=header)
         except (OSError, SafetensorError) as error:
             raise TransientError(
                 f"checkpoint {self.path} cannot be written ({error}); free disk space and run again: "
                 "training goes on from the last checkpoint"
             ) from error
-        finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
 
     def load(self) -> tuple[dict[str, Tensor], TrainingState] | None:
-        """The checkpoint of this run, or None where there is none that can be read."""
+        """The checkpoint of this fit, or None where there is none that can be read."""
         try:
             with safe_open(self.path, framework="pt") as file:
                 header = file.metadata() or {}
                 if header.get("key") != self.key:
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, TrainingState(**json.loads(header["progress"]))
+            return tensors, TrainingState(**json.loads(header["state"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
 
     def remove(self) -> None:
-        """Forget the run."""
+        """Forget the fit."""
         self.path.unlink(missing_ok=True)
 
 
-def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under `prefix.`."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def select_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under `prefix.`, without it."""
     return {
         name.removeprefix(f"{prefix}."): tensor
@@ -117,24 +106,24 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def learned(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+def trainable_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
     """Copies of the parameters that learn and of the buffers that are saved, by "module.parameter"."""
     return {
         f"{name}.{key}": tensor.detach().clone()
         for name, module in modules.items()
-        for key, tensor in changing(module)
+        for key, tensor in trainable_tensors(module)
     }
 
 
 def restore(modules: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
-    """Put back what `learned` copied."""
+    """Put back what `trainable_state` copied."""
     with torch.no_grad():
         for name, module in modules.items():
-            for key, tensor in changing(module):
+            for key, tensor in trainable_tensors(module):
                 tensor.copy_(tensors[f"{name}.{key}"])
 
 
-def changing(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def trainable_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The parameters that learn and the buffers that are saved, by name."""
     saved = module.state_dict().keys()
     yield from ((key, value) for key, value in module.named_parameters() if value.requires_grad)

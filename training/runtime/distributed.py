@@ -1,8 +1,11 @@
-"""Several processes that train one model together, as `torchrun` starts them; alone, every function is trivial.
+"""Distributed processes that train one model, as `torchrun` starts them; alone, every function is trivial.
 
-Each process (a rank) has the whole model and takes its share of every batch, of the texts to read and of the rows
+Each process (a rank) has the whole model and takes its shard of every batch, of the texts to read and of the rows
 to score; what they found is summed. The draws are the same everywhere, so the batches are those of one process,
 and so are the figures, up to rounding and dropout. Rank 0 alone writes.
+
+By hand, as DDP averages over ranks that all run the same number of micro-batches, where here each rank halves its
+own until they fit; and accelerate's wrappers of the same calls name neither the lost process nor the remedy.
 """
 
 import os
@@ -18,14 +21,14 @@ from torch import Tensor, distributed, nn
 
 from expectations.errors import SettingError, TransientError
 
-PATIENCE = timedelta(minutes=10)  # with a rank that does not answer
+TIMEOUT = timedelta(minutes=10)  # with a rank that does not answer
 BLOCK = 1 << 16  # rows of a table sent at once
 
 T = TypeVar("T")
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Join the processes that torchrun started with this one.
 
     Raises:
@@ -43,52 +46,52 @@ def together() -> Iterator[None]:
                 f"process {local + 1} has no GPU, there are {count}; set --nproc-per-node {count}"
             )
         torch.cuda.set_device(local)
-    _tried(distributed.init_process_group, "nccl" if cuda else "gloo", timeout=PATIENCE)
+    _collective(distributed.init_process_group, "nccl" if cuda else "gloo", timeout=TIMEOUT)
     yield
     distributed.destroy_process_group()  # not after an error: with a rank gone it may wait for ever
 
 
 def rank() -> int:
     """This process's number, from 0."""
-    return distributed.get_rank() if world() > 1 else 0
+    return distributed.get_rank() if world_size() > 1 else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes there are."""
     joined = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if joined else 1
 
 
-def share(rows: np.ndarray) -> np.ndarray:
-    """This rank's part of some rows, of nearly equal length in every rank; neighbours stay together."""
-    return np.array_split(rows, world())[rank()]
+def shard(rows: np.ndarray) -> np.ndarray:
+    """This rank's shard of some rows, of nearly equal length in every rank; neighbours stay together."""
+    return np.array_split(rows, world_size())[rank()]
 
 
-def turns(pieces: Iterable[T]) -> Iterator[T]:
-    """Every world-th piece, beginning with this rank's first."""
-    return islice(pieces, rank(), None, world())
+def interleaved_shard(items: Iterable[T]) -> Iterator[T]:
+    """Every world_size-th item, from this rank's on."""
+    return islice(items, rank(), None, world_size())
 
 
-def summed(values: np.ndarray) -> np.ndarray:
+def all_reduce(values: np.ndarray) -> np.ndarray:
     """Sum over the ranks, elementwise."""
-    if world() == 1:
+    if world_size() == 1:
         return values
     tensor = torch.from_numpy(np.ascontiguousarray(values)).to(_device())
-    _tried(distributed.all_reduce, tensor)
+    _collective(distributed.all_reduce, tensor)
     return tensor.cpu().numpy()
 
 
-def fill(table: Tensor, places: Tensor) -> None:
+def all_reduce_rows(table: Tensor, rows: Tensor) -> None:
     """Bring rows of a table to what the one rank says that has written them; the others hold 0 there."""
-    for block in places.split(BLOCK) if world() > 1 else ():
-        rows = table[block].to(_device())
-        _tried(distributed.all_reduce, rows)
-        table[block] = rows.to(table.device)
+    for block in rows.split(BLOCK) if world_size() > 1 else ():
+        values = table[block].to(_device())
+        _collective(distributed.all_reduce, values)
+        table[block] = values.to(table.device)
 
 
-def sum_gradients(parameters: Sequence[nn.Parameter], loss: float) -> float:
+def all_reduce_gradients(parameters: Sequence[nn.Parameter], loss: float) -> float:
     """Sum gradients and the loss over the ranks; a parameter that no rank has a gradient for has none after."""
-    if world() == 1:
+    if world_size() == 1:
         return loss
     device = parameters[0].device
     there = [float(parameter.grad is not None) for parameter in parameters]
@@ -99,29 +102,29 @@ def sum_gradients(parameters: Sequence[nn.Parameter], loss: float) -> float:
         for parameter in parameters
     ]
     flat = torch.cat([*gradients, torch.tensor([*there, loss], device=device)])
-    _tried(distributed.all_reduce, flat)
-    *pieces, there_sum, total = flat.split([*(parameter.numel() for parameter in parameters), len(there), 1])
-    for parameter, piece, ranks in zip(parameters, pieces, there_sum.tolist(), strict=True):
-        parameter.grad = piece.view_as(parameter).to(parameter.dtype) if ranks else None
+    _collective(distributed.all_reduce, flat)
+    *summed, there_sum, total = flat.split([*(parameter.numel() for parameter in parameters), len(there), 1])
+    for parameter, gradient, count in zip(parameters, summed, there_sum.tolist(), strict=True):
+        parameter.grad = gradient.view_as(parameter).to(parameter.dtype) if count else None
     return float(total)
 
 
-def agree(tensors: Iterable[Tensor]) -> None:
+def broadcast(tensors: Iterable[Tensor]) -> None:
     """Bring tensors to what rank 0 has."""
-    if world() > 1:
+    if world_size() > 1:
         for tensor in tensors:
             here = tensor.detach().to(_device()).contiguous()
-            _tried(distributed.broadcast, here, 0)
+            _collective(distributed.broadcast, here, 0)
             with torch.no_grad():
                 tensor.copy_(here)
 
 
-def told(make: Callable[[], T]) -> T:
+def broadcast_object(make: Callable[[], T]) -> T:
     """What rank 0 makes, in every rank."""
-    if world() == 1:
+    if world_size() == 1:
         return make()
     box: list[Any] = [make() if rank() == 0 else None]
-    _tried(distributed.broadcast_object_list, box, 0)
+    _collective(distributed.broadcast_object_list, box, 0)
     return box[0]
 
 
@@ -129,7 +132,7 @@ def _device() -> str:
     return "cuda" if distributed.get_backend() == "nccl" else "cpu"
 
 
-def _tried(act: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+def _collective(act: Callable[..., Any], *arguments: Any, **named: Any) -> None:
     try:
         act(*arguments, **named)
     except RuntimeError as error:

@@ -75,7 +75,7 @@ class Ease:
     def __init__(self, data: Examples, covers: pd.DataFrame) -> None:
         self.data = data
         self.as_of = _as_of(data)
-        self.topic_ids = np.unique(data.histories.text_ids[data.histories.text_ids >= 0])
+        self.topic_ids = np.unique(data.interaction_histories.text_ids[data.interaction_histories.text_ids >= 0])
         self.bought = _bought(data, self.topic_ids)
         items, self.item = np.unique(data.rows["item_id"].to_numpy(str), return_inverse=True)
         self.covered = _covered(data, covers, items, self.topic_ids)
@@ -129,16 +129,16 @@ class Ease:
 
 def _as_of(data: Examples) -> np.ndarray:
     """As of when each history is; those of no exposure and no next interactions are never known."""
-    as_of = np.full(len(data.histories.text_ids), np.datetime64("2262-01-01"), dtype="datetime64[us]")
+    as_of = np.full(len(data.interaction_histories.text_ids), np.datetime64("2262-01-01"), dtype="datetime64[us]")
     as_of[data.rows["history_id"].to_numpy()] = data.rows["event_timestamp"].to_numpy("datetime64[us]")
     if data.next_interactions is not None:
-        as_of[data.next_interactions.history_id] = data.next_interactions.moment
+        as_of[data.next_interactions.history_id] = data.next_interactions.event_timestamp
     return as_of
 
 
 def _bought(data: Examples, topic_ids: np.ndarray) -> sparse.csr_array:
     """1 where a history holds a topic, (U, K)."""
-    text_ids = data.histories.text_ids
+    text_ids = data.interaction_histories.text_ids
     history, _ = np.nonzero(text_ids >= 0)
     topic = np.searchsorted(topic_ids, text_ids[text_ids >= 0])
     ones = np.ones(len(topic), dtype=np.float32)

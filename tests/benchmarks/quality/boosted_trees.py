@@ -85,7 +85,7 @@ def features(data: Examples) -> Features:
         data.rows[data.part == TRAIN], numeric=schema.numeric, categorical=schema.categorical, bins=2
     )
     numbers = data.rows[list(schema.numeric)].to_numpy(np.float32)
-    values = np.hstack([numbers, transforms.codes(data.rows).astype(np.float32)])
+    values = np.hstack([numbers, transforms.categorical_features(data.rows).astype(np.float32)])
     return Features(values=values, names=(*schema.numeric, *schema.categorical))
 
 

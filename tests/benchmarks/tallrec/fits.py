@@ -92,7 +92,7 @@ class Readers:
         if self._corpus is None:
             self._corpus = EncodedCorpus(examples.texts, recipe, None, first_device())
         run = FitContext(examples, recipe, reading=self._corpus)
-        state, watch = TrainingState(stage=""), Watch(recipe.early_stopping.metric, lambda *_: None)
+        state, watch = TrainingState(phase=""), Watch(recipe.early_stopping.metric, lambda *_: None)
         with SummaryWriter(str(out)) as log:
             Phases(
                 run,

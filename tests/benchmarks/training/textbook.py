@@ -119,8 +119,8 @@ class WrittenRows(torch.utils.data.Dataset):  # type: ignore[type-arg]
     def _interactions(self, row: int) -> list[str]:
         """The narrowest category of each interaction, and how often."""
         history = int(self.columns["history_id"][row])
-        text_ids = self.data.histories.text_ids[history]
-        times = self.data.histories.features[history, :, 0] * (text_ids >= 0)
+        text_ids = self.data.interaction_histories.text_ids[history]
+        times = self.data.interaction_histories.features[history, :, 0] * (text_ids >= 0)
         often = np.argsort(-times, kind="stable")[:SHOWN]
         named = [(self.data.texts[text_ids[at]], times[at]) for at in often if text_ids[at] >= 0]
         return [f"{text.split(', ')[-1]} {count:.0f}" for text, count in named]

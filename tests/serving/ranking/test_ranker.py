@@ -51,7 +51,7 @@ def test_served_probability_is_the_offline_one(ranker: Ranker, later: Shop) -> N
     scores = ranker.predictor.score_examples(data, mask)
     rows = data.rows[mask].reset_index(drop=True)
     assert len(rows) == 24 * 8
-    sentiments = data.histories.features[rows["history_id"], :, SENTIMENT]
+    sentiments = data.interaction_histories.features[rows["history_id"], :, SENTIMENT]
     assert sentiments.max() == 1 and sentiments.min() == -1
     for user in ("u0", "u1", "u5", "u23"):
         served = ranker.recommend(decision_request(user_id=user), 100)

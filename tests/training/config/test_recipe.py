@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from expectations.errors import DataError, SettingError
 from tests.training.synthetic import SCHEMA
 from training.config.recipe import Recipe, read_recipe, recipe_from
-from training.data.split import parts
+from training.data.split import temporal_split
 
 
 def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
@@ -88,18 +88,18 @@ def days(*numbers: int) -> np.ndarray:
 
 def test_the_cut_is_the_moment_nearest_to_the_share() -> None:
     moments = days(1, 1, 1, 1, 2, 3, 3, 3, 9, 9)
-    found = parts(moments, replace(SCHEMA, validation_fraction=0.4))
+    found = temporal_split(moments, replace(SCHEMA, validation_fraction=0.4))
     # Day 3 holds 3 of 8 rows before the test part, days 2 and 3 hold 4.
     assert list(found) == ["train"] * 5 + ["validation"] * 3 + ["test"] * 2
 
 
 def test_one_moment_cannot_be_cut() -> None:
     with pytest.raises(DataError, match="validation"):
-        parts(days(1, 1, 9), SCHEMA)
+        temporal_split(days(1, 1, 9), SCHEMA)
     with pytest.raises(DataError, match="test_from"):
-        parts(days(9, 10), SCHEMA)
+        temporal_split(days(9, 10), SCHEMA)
     with pytest.raises(DataError, match="no rows"):
-        parts(days(), SCHEMA)
+        temporal_split(days(), SCHEMA)
 
 
 @given(
@@ -108,7 +108,7 @@ def test_one_moment_cannot_be_cut() -> None:
 )
 def test_parts_are_in_order_and_share_no_moment(numbers: list[int], share: float) -> None:
     moments = days(*numbers)
-    found = parts(moments, replace(SCHEMA, test_from=None, validation_fraction=share))
+    found = temporal_split(moments, replace(SCHEMA, test_from=None, validation_fraction=share))
     last = None
     for part in ("train", "validation", "test"):
         here = moments[found == part]

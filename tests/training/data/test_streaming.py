@@ -15,11 +15,8 @@ from expectations.contracts.examples import INTERACTION_HISTORIES, ROWS
 from tests.benchmarks.growth import examples as growth
 from tests.training.synthetic import make_rows, write_examples
 from training.config.recipe import Recipe
-from training.data import collate as batches
-from training.data import columns, split
-from training.data import interaction_history as histories
-from training.data import sampling as rows
-from training.data.collate import Collator, drawn_rows
+from training.data import columns, interaction_history, sampling, split
+from training.data.collate import Collator
 from training.data.dataset import Examples, read_examples
 from training.data.disk_arrays import DiskArray
 from training.data.transforms import fit_transforms
@@ -37,7 +34,7 @@ def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examples:
     table = pq.read_table(folder / ROWS)
     pq.write_table(table, folder / ROWS, row_group_size=700)
     monkeypatch.setattr(columns, "BLOCK", 333)
-    monkeypatch.setattr(histories, "BLOCK", 5)
+    monkeypatch.setattr(interaction_history, "BLOCK", 5)
     return read_examples(folder, spool=tmp_path / "spool")
 
 
@@ -57,10 +54,10 @@ def test_columns_are_what_was_written(data: Examples) -> None:
 
 
 def test_a_frame_s_numbers_stay_on_disk(data: Examples) -> None:
-    numbers = data.rows["cross_visits"].to_numpy()
-    assert np.shares_memory(numbers, data.columns._numbers.values)
+    numeric = data.rows["cross_visits"].to_numpy()
+    assert np.shares_memory(numeric, data.columns._numeric.values)
     with pytest.raises(ValueError, match="read-only"):
-        numbers[0] = 1
+        numeric[0] = 1
 
 
 def test_the_files_have_no_names(data: Examples, tmp_path: Path) -> None:
@@ -73,16 +70,16 @@ def test_batches_hold_what_the_transforms_make_of_the_rows(data: Examples) -> No
         data.columns.of(np.arange(900)), numeric=schema.numeric, categorical=schema.categorical, bins=4
     )
     chosen = np.random.default_rng(0).permutation(len(data.columns))[:200]
-    numbers, codes = Collator(data, transforms).features(chosen)
+    numeric, categorical = Collator(data, transforms).features(chosen)
     frame = data.rows.iloc[chosen]
-    np.testing.assert_array_equal(numbers.numpy(), transforms.numbers(frame))
-    np.testing.assert_array_equal(codes.numpy(), transforms.codes(frame))
+    np.testing.assert_array_equal(numeric.numpy(), transforms.numeric_features(frame))
+    np.testing.assert_array_equal(categorical.numpy(), transforms.categorical_features(frame))
 
 
 def test_histories_are_padded_to_the_longest_that_is_asked_for(data: Examples, tmp_path: Path) -> None:
     lists = pq.read_table(tmp_path / "examples" / INTERACTION_HISTORIES).to_pydict()
     for chosen in (np.array([3, 0, 2, 3]), np.array([4]), np.arange(24), np.array([], dtype=int)):
-        text_ids, features = data.histories.padded(chosen)
+        text_ids, features = data.interaction_histories.padded(chosen)
         longest = max((len(lists["text_ids"][at]) for at in chosen), default=0)
         assert text_ids.shape == (len(chosen), max(1, longest)) and features.shape == (*text_ids.shape, 4)
         for row, at in enumerate(chosen):
@@ -91,7 +88,7 @@ def test_histories_are_padded_to_the_longest_that_is_asked_for(data: Examples, t
             assert features[row][there][:, 2].tolist() == lists["days_ago"][at]
             assert not features[row][~there].any()
     every = {text for texts in lists["text_ids"] for text in texts}
-    assert data.histories.texts(np.arange(24)).tolist() == sorted(every)
+    assert data.interaction_histories.texts(np.arange(24)).tolist() == sorted(every)
 
 
 def test_an_array_on_disk_gives_back_what_it_took(tmp_path: Path) -> None:
@@ -105,46 +102,46 @@ def test_an_array_on_disk_gives_back_what_it_took(tmp_path: Path) -> None:
     assert DiskArray(tmp_path, np.int32).values.shape == (0,)
 
 
-def test_strings_of_many_blocks_keep_their_places() -> None:
-    words, found = columns._Words(), []
+def test_categories_of_many_blocks_keep_their_codes() -> None:
+    categories, found = columns._Categories(), []
     blocks = [["b", None, "a"], ["c", "a", "b"], [None, None, None], []]
     for block in blocks:
-        found += words.places(pa.array(block, pa.string())).tolist()
-    assert words.all()[found].tolist() == [word for block in blocks for word in block]
+        found += categories.encode(pa.array(block, pa.string())).tolist()
+    assert categories.all()[found].tolist() == [value for block in blocks for value in block]
 
 
 def test_blocks_change_nothing_but_the_draw(data: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
-    moments, labels = data.columns["event_timestamp"], data.labels
-    whole = split.parts(moments, data.schema)
+    timestamps, labels = data.columns["event_timestamp"], data.labels
+    whole = split.temporal_split(timestamps, data.schema)
     first = np.arange(2000)
-    texts = batches.distinct(data.columns, "text_id", first)
+    texts = sampling.distinct_values(data.columns, "text_id", first)
     monkeypatch.setattr(split, "BLOCK", 100)
-    monkeypatch.setattr(rows, "BLOCK", 300)
-    assert (split.parts(moments, data.schema) == whole).all()
-    assert batches.distinct(data.columns, "text_id", first).tolist() == texts.tolist()
-    drawn = drawn_rows(labels, first, 0.25, np.random.default_rng(0))
+    monkeypatch.setattr(sampling, "BLOCK", 300)
+    assert (split.temporal_split(timestamps, data.schema) == whole).all()
+    assert sampling.distinct_values(data.columns, "text_id", first).tolist() == texts.tolist()
+    drawn = sampling.downsample_negatives(labels, first, 0.25, np.random.default_rng(0))
     assert len(set(drawn)) == len(drawn) and set(np.flatnonzero(labels[:2000])) <= set(drawn)
-    others = (labels[:2000] == 0).sum()
-    assert (labels[drawn] == 0).sum() == pytest.approx(others / 4, abs=4)
+    negatives = (labels[:2000] == 0).sum()
+    assert (labels[drawn] == 0).sum() == pytest.approx(negatives / 4, abs=4)
 
 
 def test_transforms_of_many_rows_are_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     all_rows = np.arange(50, 1050)
-    assert rows.sampled(all_rows, 1000, 0) is all_rows
-    monkeypatch.setattr(rows, "BLOCK", 300)
-    sample = rows.sampled(all_rows, 100, 0)
+    assert sampling.sampled(all_rows, 1000, 0) is all_rows
+    monkeypatch.setattr(sampling, "BLOCK", 300)
+    sample = sampling.sampled(all_rows, 100, 0)
     assert len(sample) == 100 and (np.diff(sample) > 0).all() and set(sample) <= set(all_rows)
-    assert rows.sampled(all_rows, 100, 0).tolist() == sample.tolist()
+    assert sampling.sampled(all_rows, 100, 0).tolist() == sample.tolist()
 
 
-def test_of_many_rows_whole_lists_are_kept(data: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "BLOCK", 300)
-    train = rows.rows_of(data.part, split.TRAIN)
+def test_of_many_rows_whole_query_groups_are_kept(data: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "BLOCK", 300)
+    train = sampling.rows_of(data.part, split.TRAIN)
     assert train.tolist() == np.flatnonzero(data.part == split.TRAIN).tolist() and train.dtype == np.int32
-    assert rows.whole_query_groups(data.columns, train, len(train)) is train
-    kept = rows.whole_query_groups(data.columns, train, len(train) // 2)
-    lists = data.columns["query_group_id"]
-    assert kept.tolist() == train[np.isin(lists[train], lists[kept])].tolist()
+    assert sampling.whole_query_groups(data.columns, train, len(train)) is train
+    kept = sampling.whole_query_groups(data.columns, train, len(train) // 2)
+    groups = data.columns["query_group_id"]
+    assert kept.tolist() == train[np.isin(groups[train], groups[kept])].tolist()
     assert len(kept) == pytest.approx(len(train) / 2, rel=0.2)
 
 
@@ -159,13 +156,13 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
         monkeypatch.setattr(module, name, most)
     monkeypatch.setattr(past, "GROUPED_ROWS", 300)
     made = run.FitContext(data, recipe.updated(tabular_model={"boosting_models": 1}))
-    lists = data.columns["query_group_id"]
+    groups = data.columns["query_group_id"]
     assert set(made.validation_metrics.rows) < set(made.validation)
-    assert not set(lists[made.validation_metrics.rows]) & set(
-        lists[np.setdiff1d(made.validation, made.validation_metrics.rows)]
+    assert not set(groups[made.validation_metrics.rows]) & set(
+        groups[np.setdiff1d(made.validation, made.validation_metrics.rows)]
     )
-    stage = made.tabular_phase("past", made.train, epochs=1, validate=True)
-    assert stage.validate is not None and stage.validate()["ndcg_at_10"] is not None
+    phase = made.tabular_phase("tabular", made.train, epochs=1, validate=True)
+    assert phase.validate is not None and phase.validate()["ndcg_at_10"] is not None
     made.grow_trees(made.train)
     assert made.model.trees.fitted
     found = made.model.trees(*made.collator.features(made.train)).sigmoid().mean()
@@ -177,12 +174,12 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from training.data.dataset import read_examples
-from training.data.collate import Assembler
+from training.data.collate import Collator
 from training.data.transforms import fit_transforms
 data = read_examples(Path(sys.argv[1]), spool=Path(sys.argv[2]))
 schema = data.schema
 few = data.columns.of(np.arange(10_000))
-made = Assembler(data, fit_transforms(few, numeric=schema.numeric, categorical=schema.categorical, bins=8))
+made = Collator(data, fit_transforms(few, numeric=schema.numeric, categorical=schema.categorical, bins=8))
 rng = np.random.default_rng(0)
 for _ in range(30):
     made.batch(rng.integers(0, len(data.columns), 4096))

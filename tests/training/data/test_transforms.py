@@ -30,52 +30,52 @@ def _fitted() -> Transforms:
 
 def test_values_out_of_range_are_clipped_and_nan_stays(fitted: Transforms) -> None:
     new = ROWS.head(3).assign(count=[-5, 1e9, np.nan], endless=[np.inf, 9, 4])
-    numbers = fitted.numbers(new)
+    numbers = fitted.numeric_features(new)
     assert numbers[0, 0] == 0 and numbers[1, 0] == 10 and np.isnan(numbers[2, 0])
     assert np.isnan(numbers[0, 2]) and list(numbers[1:, 2]) == [8, 4]
 
 
 def test_the_networks_see_only_finite_numbers(fitted: Transforms) -> None:
-    numbers = torch.from_numpy(fitted.numbers(ROWS))
+    numbers = torch.from_numpy(fitted.numeric_features(ROWS))
     encoded = NumericEncoding(fitted)(numbers)
     assert encoded.shape == (10, 4 * 6) and torch.isfinite(encoded).all()
     net = TabularEnsemble(fitted, members=3, width=4, dropout=0.0, base_rate=0.1)
-    assert torch.isfinite(net(numbers, torch.from_numpy(fitted.codes(ROWS)))).all()
+    assert torch.isfinite(net(numbers, torch.from_numpy(fitted.categorical_features(ROWS)))).all()
 
 
-def test_pieces_grow_one_after_the_other(fitted: Transforms) -> None:
+def test_quantile_bins_fill_one_after_the_other(fitted: Transforms) -> None:
     encoding = NumericEncoding(fitted)
     rows = ROWS.assign(count=np.linspace(0, 10, 10, dtype=np.float32))
-    pieces = encoding(torch.from_numpy(fitted.numbers(rows)))[:, :4]
-    assert (pieces[1:] >= pieces[:-1]).all() and pieces[-1].sum() >= 1
-    assert ((pieces[:, 1:] == 0) | (pieces[:, :-1] == 1)).all()
+    filled = encoding(torch.from_numpy(fitted.numeric_features(rows)))[:, :4]
+    assert (filled[1:] >= filled[:-1]).all() and filled[-1].sum() >= 1
+    assert ((filled[:, 1:] == 0) | (filled[:, :-1] == 1)).all()
 
 
 def test_columns_may_come_in_any_order_but_must_come(fitted: Transforms) -> None:
     turned = ROWS[ROWS.columns[::-1]]
-    np.testing.assert_array_equal(fitted.numbers(turned), fitted.numbers(ROWS))
+    np.testing.assert_array_equal(fitted.numeric_features(turned), fitted.numeric_features(ROWS))
     with pytest.raises(BundleError, match="endless"):
-        fitted.numbers(ROWS.drop(columns="endless"))
+        fitted.numeric_features(ROWS.drop(columns="endless"))
     with pytest.raises(BundleError, match="kind"):
-        fitted.codes(ROWS.drop(columns="kind"))
+        fitted.categorical_features(ROWS.drop(columns="kind"))
 
 
 def test_text_in_a_numeric_column_is_refused(fitted: Transforms) -> None:
     with pytest.raises(BundleError, match="numeric"):
-        fitted.numbers(ROWS.assign(count="many"))
+        fitted.numeric_features(ROWS.assign(count="many"))
 
 
-def test_unknown_categories_share_code_0(fitted: Transforms) -> None:
-    codes = fitted.codes(pd.DataFrame({"kind": ["a", "b", "new", None]}))
+def test_unknown_categories_have_code_0(fitted: Transforms) -> None:
+    codes = fitted.categorical_features(pd.DataFrame({"kind": ["a", "b", "new", None]}))
     assert list(codes[:, 0]) == [1, 2, 0, 0]
 
 
 def test_they_survive_writing(fitted: Transforms, tmp_path: Path) -> None:
     fitted.write(tmp_path / "transforms.json")
     again = Transforms.read(tmp_path / "transforms.json")
-    np.testing.assert_array_equal(again.numbers(ROWS), fitted.numbers(ROWS))
+    np.testing.assert_array_equal(again.numeric_features(ROWS), fitted.numeric_features(ROWS))
     np.testing.assert_array_equal(again.typical, fitted.typical)
-    assert again.vocabularies == fitted.vocabularies
+    assert again.category_vocabularies == fitted.category_vocabularies
 
 
 def test_no_feature_at_all_is_refused() -> None:
@@ -86,5 +86,5 @@ def test_no_feature_at_all_is_refused() -> None:
 def test_categorical_alone_is_enough() -> None:
     fitted = fit_transforms(ROWS, numeric=(), categorical=("kind",), bins=4)
     net = TabularEnsemble(fitted, members=2, width=4, dropout=0.0, base_rate=0.5)
-    codes = torch.from_numpy(fitted.codes(ROWS))
-    assert net(torch.from_numpy(fitted.numbers(ROWS)), codes).shape == (10, 2)
+    codes = torch.from_numpy(fitted.categorical_features(ROWS))
+    assert net(torch.from_numpy(fitted.numeric_features(ROWS)), codes).shape == (10, 2)

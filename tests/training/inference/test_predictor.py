@@ -30,7 +30,7 @@ def _data(examples: Path) -> Examples:
 def ask(predictor: Predictor, data: Examples, chosen: pd.DataFrame) -> Scores:
     """Score the rows of one query group as serving would."""
     place = int(chosen["history_id"].iloc[0])
-    text_ids, features = (padded[0] for padded in data.histories.padded(np.array([place])))
+    text_ids, features = (padded[0] for padded in data.interaction_histories.padded(np.array([place])))
     features = features[text_ids >= 0]
     history = InteractionHistory(
         texts=[data.texts[text] for text in text_ids[text_ids >= 0]],
@@ -146,7 +146,7 @@ def test_contributions_to_g_are_the_ablation_of_one_feature_at_a_time(
     names, contributions = predictor.tabular_contributions(rows)
     assert names == [*data.schema.numeric, *data.schema.categorical] and contributions.shape == (6, 6)
     usual = {
-        name: categories[0] if categories else None for name, categories in transforms.vocabularies.items()
+        name: categories[0] if categories else None for name, categories in transforms.category_vocabularies.items()
     }
     typical = dict(zip(transforms.numeric, transforms.typical, strict=True)) | usual
     texts = ["dog food"] * 6

@@ -19,7 +19,7 @@ from training.language.encoder import TextEncoder, load_saved
 from training.language.text_embeddings import TextEmbeddings
 from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult, fit
-from training.runtime.checkpoint import learned, restore
+from training.runtime.checkpoint import restore, trainable_state
 
 KINDS = ("lora", "adalora", "ia3", "prefix")
 TEXTS = ["coupon for dog food", "a", "", "frozen pizza and garden flowers, 3 for 2", "tea"]
@@ -185,12 +185,14 @@ def test_adaloras_choice_of_ranks_goes_on_from_a_checkpoint(stop: int, models: d
     through, begun, other = (load(models["bert"], "adalora") for _ in range(3))
     for encoder in (through, begun):
         teach(encoder, last=stop)
-    restore({"encoder": other}, learned({"encoder": begun}))
+    restore({"encoder": other}, trainable_state({"encoder": begun}))
     for encoder in (through, other):
         teach(encoder, first=stop)
     assert all(
         torch.equal(value, same)
-        for value, same in zip(learned({"": through}).values(), learned({"": other}).values(), strict=True)
+        for value, same in zip(
+            trainable_state({"": through}).values(), trainable_state({"": other}).values(), strict=True
+        )
     )
 
 

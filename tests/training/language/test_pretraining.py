@@ -22,7 +22,7 @@ from training.language.text_embeddings import TextEmbeddings
 from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult, fit
 from training.pipeline.language_pretraining import known_text_ids, language_pretraining_phase, length_batches
-from training.runtime.checkpoint import learned
+from training.runtime.checkpoint import trainable_state
 
 CHINESE = ["房间很干净，服务也不错", "苹果坏了，差评！", "手机 iPhone14 很好👍", "ＡＢＣ wifi 太慢 😡", ""]
 ODD = ["", "   ", "👍👍👍", "好" * 10_000, "Ａ wifi 信号 ، مرحبا", "e\u0301\u200d"]
@@ -188,7 +188,7 @@ def test_what_cannot_be_learned_from_is_said(recipe: Recipe, tmp_path: Path, enc
 def test_later_stages_and_the_refit_begin_with_what_the_stage_left(examples: Path, known: Recipe) -> None:
     data = read_examples(examples)
     fitted = FitContext(data, known)
-    weights = {name: value + 0.1 for name, value in learned({"encoder": fitted.encoder}).items()}
+    weights = {name: value + 0.1 for name, value in trainable_state({"encoder": fitted.encoder}).items()}
     before = fitted.table.vectors.clone()
     fitted.begin_with(weights)
     assert not torch.allclose(fitted.table.vectors, before)

@@ -77,7 +77,7 @@ def test_numbers_beyond_float32_are_infinite(tmp_path: Path) -> None:
     folder = write_examples(tmp_path)
     _rewrite(folder / ROWS, lambda table: _with(table, "user_events", pa.array([1e300] * table.num_rows)))
     with pytest.warns(UserWarning, match="user_events"):
-        assert np.isnan(read_examples(folder).columns.numbers(np.arange(3))[:, 0]).all()
+        assert np.isnan(read_examples(folder).columns.numeric_features(np.arange(3))[:, 0]).all()
 
 
 def test_a_feature_that_is_never_known_teaches_nothing(short: Recipe, tmp_path: Path) -> None:
@@ -174,11 +174,11 @@ def test_one_class_only_is_refused_before_anything_is_learned(
 WRITE = """
 import resource, sys, torch
 from pathlib import Path
-from training.runtime.checkpoint import Checkpoints, Progress
+from training.runtime.checkpoint import Checkpoints, TrainingState
 checkpoints = Checkpoints(Path(sys.argv[1]), "key")
-checkpoints.save({"x": torch.ones(1000)}, Progress(stage="tabular", epoch=1))
+checkpoints.save({"x": torch.ones(1000)}, TrainingState(phase="tabular", epoch=1))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-checkpoints.save({"x": torch.ones(1_000_000)}, Progress(stage="tabular", epoch=2))
+checkpoints.save({"x": torch.ones(1_000_000)}, TrainingState(phase="tabular", epoch=2))
 """
 
 
@@ -374,4 +374,4 @@ def test_a_fit_in_too_little_memory_says_so_and_ends_well(recipe: Recipe, tmp_pa
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "rows of stage past: " in done.stderr and "do not fit into memory; going on with" in done.stderr
+    assert "rows of stage tabular: " in done.stderr and "do not fit into memory; going on with" in done.stderr

@@ -97,14 +97,14 @@ def test_a_full_disk_leaves_the_former_checkpoint(tmp_path: Path, monkeypatch: p
     from training.runtime import checkpoint
 
     checkpoints = Checkpoints(tmp_path, "key")
-    checkpoints.save({"x": torch.ones(3)}, checkpoint.TrainingState(stage="tabular", epoch=1))
+    checkpoints.save({"x": torch.ones(3)}, checkpoint.TrainingState(phase="tabular", epoch=1))
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(TransientError, match="No space left"):
-        checkpoints.save({"x": torch.zeros(3)}, checkpoint.TrainingState(stage="tabular", epoch=2))
+        checkpoints.save({"x": torch.zeros(3)}, checkpoint.TrainingState(phase="tabular", epoch=2))
     tensors, progress = checkpoints.load() or ({}, None)
     assert progress is not None and progress.epoch == 1 and tensors["x"].sum() == 3
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.FILE]

@@ -30,13 +30,12 @@ def days(*numbers: int) -> np.ndarray:
 def test_a_future_that_is_not_over_is_left_out() -> None:
     next_interactions = NextInteractions(
         history_id=np.arange(4),
-        moment=days(0, 1, 2, 3),
-        starts=np.array([0, 2, 2, 3, 4]),
-        text_ids=np.array([5, 6, 7, 8]),
+        event_timestamp=days(0, 1, 2, 3),
+        text_ids=pa.array([[5, 6], [], [7], [8]]),
     )
     end = np.datetime64("2020-01-01", "us") + np.timedelta64(29, "D")
     # Day 1 is over exactly when the part begins: its last day lies before.
-    assert next_interactions.over_by(end).tolist() == [0, 1]
+    assert next_interactions.ended_by(end).tolist() == [0, 1]
     text_ids, of = next_interactions.texts_of(np.array([3, 0, 1]))
     assert text_ids.tolist() == [8, 5, 6] and of.tolist() == [0, 1, 1]
 
@@ -54,11 +53,13 @@ def test_no_stage_learns_from_what_it_is_measured_on(run: FitContext) -> None:
         stage = run.next_interaction_phase("next_interaction_pretraining", before=part)
         assert stage is not None
         drawn = np.concatenate(stage.batches(np.random.default_rng(0)))
-        ends = next_interactions.moment[drawn] + np.timedelta64(28, "D")
+        ends = next_interactions.event_timestamp[drawn] + np.timedelta64(28, "D")
         assert ends.max() <= begins
         assert len(run.next_interactions_before(part)) == num_moments * 24
     late = next_interactions.texts_of(
-        np.setdiff1d(np.arange(len(next_interactions.moment)), run.next_interactions_before(VALIDATION))
+        np.setdiff1d(
+            np.arange(len(next_interactions.event_timestamp)), run.next_interactions_before(VALIDATION)
+        )
     )[0]
     early = next_interactions.texts_of(run.next_interactions_before(VALIDATION))[0]
     assert not set(late) - set(early) & set(run.topic_ids)
@@ -114,8 +115,8 @@ def test_f_is_match_and_appeal_and_appeal_is_the_same_for_everybody(
     whole, match, appeal = said(1.0, 0.0, centred=0.0), said(1.0, 0.0), said(0.0, 1.0)
     torch.testing.assert_close(match + appeal, whole)
     assert match.std() > 0 and appeal.std() > 0
-    for pair in batch.pair.unique():
-        assert appeal[batch.pair == pair].std(correction=0) < 1e-6
+    for pair in batch.candidate_query.unique():
+        assert appeal[batch.candidate_query == pair].std(correction=0) < 1e-6
 
 
 def test_the_scales_of_match_and_appeal_are_the_best_by_turns(examples: Path, recipe: Recipe) -> None:

@@ -131,34 +131,37 @@ def _wait_for(path: Path, process: "subprocess.Popen[Any]") -> None:
     raise AssertionError(f"{path} did not appear")
 
 
-def test_shares_and_turns_are_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, pieces = np.arange(11), list("abcde")
-    assert distributed.share(rows).tolist() == rows.tolist() and list(distributed.turns(pieces)) == pieces
-    monkeypatch.setattr(distributed, "world", lambda: 3)
-    shares, turns = [], []
+def test_shards_are_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, items = np.arange(11), list("abcde")
+    assert (
+        distributed.shard(rows).tolist() == rows.tolist()
+        and list(distributed.interleaved_shard(items)) == items
+    )
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    shards, interleaved = [], []
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append(distributed.share(rows))
-        turns += distributed.turns(pieces)
-    assert [len(share) for share in shares] == [4, 4, 3]
-    assert np.concatenate(shares).tolist() == rows.tolist() and sorted(turns) == pieces
+        shards.append(distributed.shard(rows))
+        interleaved += distributed.interleaved_shard(items)
+    assert [len(shard) for shard in shards] == [4, 4, 3]
+    assert np.concatenate(shards).tolist() == rows.tolist() and sorted(interleaved) == items
 
 
 def _gradients(rank: int, port: int, results: Any) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with distributed.together():
+    with distributed.process_group():
         both, one, none = (nn.Parameter(torch.ones(2)) for _ in range(3))
         both.grad = torch.full((2,), 1.0 + rank)
         if rank == 1:
             one.grad = torch.full((2,), 5.0)
-        loss = distributed.sum_gradients([both, one, none], 0.5 * rank)
+        loss = distributed.all_reduce_gradients([both, one, none], 0.5 * rank)
         table = torch.zeros(4, 2)
         table[rank] = rank + 1.0
-        distributed.fill(table, torch.tensor([0, 1]))
-        distributed.agree([both])
+        distributed.all_reduce_rows(table, torch.tensor([0, 1]))
+        distributed.broadcast([both])
         results.put(
             (rank, loss, both.grad.tolist(), one.grad.tolist(), none.grad, table[:2, 0].tolist(),
-             distributed.told(lambda: f"rank {rank}"), distributed.summed(np.arange(2.0)).tolist())
+             distributed.broadcast_object(lambda: f"rank {rank}"), distributed.all_reduce(np.arange(2.0)).tolist())
         )  # fmt: skip
 
 
