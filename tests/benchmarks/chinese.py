@@ -31,19 +31,19 @@ from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.evaluation.metrics import auc
 from training.inference.predictor import Predictor
-from training.language.new_encoder import write_encoder
+from training.language.new_encoder import write_new_encoder
 from training.pipeline.fit import fit
 from training.pipeline.language_pretraining import known_text_ids
 
 HERE = Path(__file__).parent
 SIZES: dict[str, Any] = {
-    "tokenizer": "pieces",
+    "tokenizer": "bpe",
     "vocabulary": 16000,
     "layers": 1,
     "width": 96,
     "max_tokens": 192,
     "seed": 7,
-    "meanings": True,
+    "semantic_embeddings": True,
 }
 TF_IDF, PLAIN, TAUGHT = "TF-IDF", "from nothing", "from nothing, masked tokens first"
 PENALTIES = (1.0, 4.0, 16.0)
@@ -104,7 +104,7 @@ def _shop(options: argparse.Namespace) -> tuple[ReviewShop, Examples]:
 def _encoder(options: argparse.Namespace, data: Examples) -> Path:
     place: Path = options.work / "encoder"
     if not (place / "model.safetensors").exists():
-        write_encoder(place, [data.texts[number] for number in known_text_ids(data)], **SIZES)
+        write_new_encoder(place, [data.texts[number] for number in known_text_ids(data)], **SIZES)
     return place
 
 

@@ -64,7 +64,7 @@ class Readers:
         self.split = np.array([name[0] for name in names])
         self.number = np.array([int(name[1]) for name in names])
         self.again = np.array([len(name) > 2 for name in names])
-        self._reading: EncodedCorpus | None = None
+        self._corpus: EncodedCorpus | None = None
 
     @property
     def num_known(self) -> int:
@@ -89,9 +89,9 @@ class Readers:
         recipe = self.recipe.updated(
             seed=seed, finetuning={"epochs": self.recipe.finetuning.epochs if setting.words else 0}
         )
-        if self._reading is None:
-            self._reading = EncodedCorpus(examples.texts, recipe, None, first_device())
-        run = FitContext(examples, recipe, reading=self._reading)
+        if self._corpus is None:
+            self._corpus = EncodedCorpus(examples.texts, recipe, None, first_device())
+        run = FitContext(examples, recipe, corpus=self._corpus)
         state, watch = TrainingState(stage=""), Watch(recipe.early_stopping.metric, lambda *_: None)
         with SummaryWriter(str(out)) as log:
             Phases(

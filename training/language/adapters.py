@@ -25,10 +25,14 @@ from expectations.errors import SettingError
 LORA, ADALORA, PREFIX, IA3 = "lora", "adalora", "prefix", "ia3"
 NONE = "none"
 NAME = "default"
-STRENGTH = 2.0  # what LoRA's product counts beside the layer's own
-SPARE = 1.5  # AdaLoRA begins with as many times the rank it ends with
-FIRST_PREFIX = 0.02  # deviation of a new prefix: it hardly changes what the model says
-TICKS, BEGIN, SETTLED = 1000, 100, 700  # AdaLoRA: all steps; where ranks begin to fall, where they are final
+ALPHA_PER_RANK = 2.0  # what LoRA's product counts beside the layer's own
+INITIAL_RANK_FACTOR = 1.5  # AdaLoRA begins with as many times the rank it ends with
+PREFIX_INIT_STD = 0.02  # deviation of a new prefix: it hardly changes what the model says
+TOTAL_STEP, T_INIT, LAST_ALLOCATION = (
+    1000,
+    100,
+    700,
+)  # AdaLoRA: all steps; where ranks begin to fall, where they are final
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class Adapter:
     seed: int
 
 
-def check_setting(adapter: Adapter | None, trainable_layers: int, prefix: Path | None) -> None:
+def check_adapter_setting(adapter: Adapter | None, trainable_layers: int, prefix: Path | None) -> None:
     """Whether an adapter fits the layers that learn, and the model that it is put into.
 
     Args:
@@ -76,7 +80,7 @@ def check_setting(adapter: Adapter | None, trainable_layers: int, prefix: Path |
         )
 
 
-def attach(model: Any, layers: Sequence[nn.Module], adapter: Adapter) -> Any:
+def add_adapter(model: Any, layers: Sequence[nn.Module], adapter: Adapter) -> Any:
     """Put a new adapter into some layers of a model; a prefix goes before all of them.
 
     Args:
@@ -101,7 +105,7 @@ def attach(model: Any, layers: Sequence[nn.Module], adapter: Adapter) -> Any:
             ) from error
     if adapter.kind == PREFIX:
         with torch.no_grad():
-            adapted.prompt_encoder[NAME].embedding.weight.mul_(FIRST_PREFIX)
+            adapted.prompt_encoder[NAME].embedding.weight.mul_(PREFIX_INIT_STD)
     return adapted
 
 
@@ -110,19 +114,19 @@ def _config(peft: Any, model: Any, layers: Sequence[nn.Module], adapter: Adapter
     if adapter.kind == PREFIX:
         return peft.PrefixTuningConfig(num_virtual_tokens=adapter.rank, **common)
     linear = _linear_names(model, layers)
-    common["fan_in_fan_out"] = any(_is_turned(module) for module in _modules(layers))
+    common["fan_in_fan_out"] = any(_is_conv1d(module) for module in _modules(layers))
     if adapter.kind == LORA:
-        alpha = STRENGTH * adapter.rank
+        alpha = ALPHA_PER_RANK * adapter.rank
         return peft.LoraConfig(r=adapter.rank, lora_alpha=alpha, target_modules=linear, **common)
     if adapter.kind == ADALORA:
-        first = max(round(SPARE * adapter.rank), adapter.rank + 1)
+        first = max(round(INITIAL_RANK_FACTOR * adapter.rank), adapter.rank + 1)
         return peft.AdaLoraConfig(
             init_r=first,
             target_r=adapter.rank,
-            lora_alpha=STRENGTH * first,
-            total_step=TICKS,
-            tinit=BEGIN,
-            tfinal=TICKS - SETTLED,
+            lora_alpha=ALPHA_PER_RANK * first,
+            total_step=TOTAL_STEP,
+            tinit=T_INIT,
+            tfinal=TOTAL_STEP - LAST_ALLOCATION,
             deltaT=1,
             target_modules=linear,
             **common,
@@ -135,7 +139,7 @@ def _modules(layers: Sequence[nn.Module]) -> list[nn.Module]:
     return [module for layer in layers for module in layer.modules()]
 
 
-def _is_turned(module: nn.Module) -> bool:
+def _is_conv1d(module: nn.Module) -> bool:
     """GPT-2's linear layers hold their weights the other way round."""
     return type(module).__name__ == "Conv1D"
 
@@ -145,7 +149,7 @@ def _linear_names(model: nn.Module, layers: Sequence[nn.Module]) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if id(module) in inside and (isinstance(module, nn.Linear) or _is_turned(module))
+        if id(module) in inside and (isinstance(module, nn.Linear) or _is_conv1d(module))
     ]
 
 
@@ -167,19 +171,19 @@ def _ia3_names(model: Any, linear: Sequence[str]) -> tuple[list[str], list[str]]
     return named(scaled[family]), named(inner[family])
 
 
-def merged(adapted: Any) -> Any:
+def merge_adapter(adapted: Any) -> Any:
     """A copy of the model with the adapter's weights added to its own."""
     return copy.deepcopy(adapted).merge_and_unload()
 
 
-class RankAllocation(nn.Module):
+class AdaLoraRankAllocator(nn.Module):
     """AdaLoRA's choice of ranks, the state of which is kept in buffers: a checkpoint holds it.
 
     Args:
         adapted: a model with an AdaLoRA adapter.
     """
 
-    settled: Tensor
+    is_final: Tensor
 
     def __init__(self, adapted: Any) -> None:
         super().__init__()
@@ -187,36 +191,36 @@ class RankAllocation(nn.Module):
         self._allocator = tuner.rankallocator
         self._config = adapted.peft_config[NAME]
         self._values = {name: value for name, value in tuner.model.named_parameters() if "lora_" in name}
-        self._held = [tuner.model]  # in a list: its parameters are not this module's
-        self.register_buffer("settled", torch.tensor(False))
+        self._model = [tuner.model]  # in a list: its parameters are not this module's
+        self.register_buffer("is_final", torch.tensor(False))
         for name, value in self._values.items():
             for kind in ("importance", "uncertainty"):
                 self.register_buffer(_buffer(kind, name), torch.zeros_like(value))
             if "lora_E" in name:
-                self.register_buffer(_buffer("kept", name), torch.ones_like(value))
+                self.register_buffer(_buffer("retained", name), torch.ones_like(value))
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
+    def step(self, fraction: float) -> None:
         """After an optimizer's step, its gradients still in place: weigh the ranks, drop the least important.
 
         Args:
-            share: share of all planned steps that are over.
+            fraction: fraction of all planned steps that are over.
         """
-        if self.settled:
+        if self.is_final:
             for name, value in self._values.items():
                 if "lora_E" in name:
-                    value.mul_(self.get_buffer(_buffer("kept", name)))
+                    value.mul_(self.get_buffer(_buffer("retained", name)))
             return
         self._allocator.ipt = {name: torch.zeros_like(value) for name, value in self._values.items()}
         self._allocator.exp_avg_ipt = self._state("importance")
         self._allocator.exp_avg_unc = self._state("uncertainty")
-        over = share * TICKS >= SETTLED
-        tick = SETTLED if over else int(share * TICKS)
-        _, pattern = self._allocator.update_and_allocate(self._held[0], tick, force_mask=over)
-        if over:
-            self.settled.fill_(True)
-            for name, kept in pattern.items():
-                self.get_buffer(_buffer("kept", name)).copy_(torch.tensor(kept)[:, None])
+        final = fraction * TOTAL_STEP >= LAST_ALLOCATION
+        step = LAST_ALLOCATION if final else int(fraction * TOTAL_STEP)
+        _, rank_pattern = self._allocator.update_and_allocate(self._model[0], step, force_mask=final)
+        if final:
+            self.is_final.fill_(True)
+            for name, retained in rank_pattern.items():
+                self.get_buffer(_buffer("retained", name)).copy_(torch.tensor(retained)[:, None])
         for kind in ("exp_avg_ipt", "exp_avg_unc"):
             buffers = self._state("importance" if kind == "exp_avg_ipt" else "uncertainty")
             for name, value in getattr(self._allocator, kind).items():
@@ -225,14 +229,14 @@ class RankAllocation(nn.Module):
     def _state(self, kind: str) -> dict[str, Tensor]:
         return {name: self.get_buffer(_buffer(kind, name)) for name in self._values}
 
-    def penalty(self) -> Tensor:
+    def orthogonal_penalty(self) -> Tensor:
         """How far the thin matrices are from orthogonal (Zhang et al. 2023, equation 4), times its weight."""
-        far = []
+        deviations = []
         for name, value in self._values.items():
             if "lora_E" not in name:
                 gram = value @ value.T if "lora_A" in name else value.T @ value
-                far.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device)))
-        return self._config.orth_reg_weight * torch.stack(far).mean()
+                deviations.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device)))
+        return self._config.orth_reg_weight * torch.stack(deviations).mean()
 
 
 def _buffer(kind: str, name: str) -> str:

@@ -16,13 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from expectations.errors import BundleError, SettingError
-from training.language.adapters import ADALORA, Adapter, RankAllocation, attach, check_setting, merged
-from training.language.layers import instead, layers_of, unchanged
+from training.language.adapters import (
+    ADALORA,
+    AdaLoraRankAllocator,
+    Adapter,
+    add_adapter,
+    check_adapter_setting,
+    merge_adapter,
+)
+from training.language.layers import identity, layers_of, replaced_forwards
 from training.language.pooling import MEAN, pool
 from training.language.prefix import FOLDER, load_prefix, prefix_length, save_prefix
 from training.language.pretrained import read_pretrained
 
-CHARACTERS = 20  # a token has fewer in any language; what lies beyond would be tokenised to be cut off
+MAX_CHARACTERS_PER_TOKEN = (
+    20  # a token has fewer in any language; what lies beyond would be tokenised to be cut off
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +40,16 @@ class Tokens:
 
     Attributes:
         ids: (all tokens,) int64.
-        starts: (texts + 1,) where each text begins.
+        offsets: (texts + 1,) where each text begins.
     """
 
     ids: Tensor
-    starts: Tensor
+    offsets: Tensor
 
     @property
     def lengths(self) -> Tensor:
         """(texts,) number of tokens."""
-        return self.starts[1:] - self.starts[:-1]
+        return self.offsets[1:] - self.offsets[:-1]
 
 
 class TextEncoder(nn.Module):
@@ -71,10 +80,10 @@ class TextEncoder(nn.Module):
         prefix: Path | None = None,
     ) -> None:
         super().__init__()
-        check_setting(adapter, trainable_layers, prefix)
+        check_adapter_setting(adapter, trainable_layers, prefix)
         self.model, self.tokenizer, self.pooling = model, tokenizer, pooling
         self.width = int(model.config.hidden_size)
-        self.learns = trainable_layers != 0
+        self.is_trainable = trainable_layers != 0
         self.layers = layers_of(model)
         if not self.layers and trainable_layers > 0:
             raise SettingError(
@@ -86,23 +95,27 @@ class TextEncoder(nn.Module):
         model.config.use_cache = False  # of decoders, for writing texts
         self.adapted = _adapted(model, self.layers[self.num_frozen :], adapter, prefix)
         if adapter is None:
-            self._let_learn(trainable_layers)
-        self.prefixed = self.adapted is not None and prefix_length(self.adapted) > 0
+            self._set_trainable(trainable_layers)
+        self.has_prefix = self.adapted is not None and prefix_length(self.adapted) > 0
         # Read in one piece, never in two: a prefix, and models whose layers cannot be run apart.
-        self.whole = self.prefixed or not (0 < self.num_frozen < self.num_layers and self._comes_apart())
-        self.ranks = RankAllocation(self.adapted) if adapter and adapter.kind == ADALORA else None
-        self.max_tokens = min(max_tokens, self._most_tokens())
+        self.reads_in_one_piece = self.has_prefix or not (
+            0 < self.num_frozen < self.num_layers and self._can_be_split()
+        )
+        self.rank_allocator = (
+            AdaLoraRankAllocator(self.adapted) if adapter and adapter.kind == ADALORA else None
+        )
+        self.max_tokens = min(max_tokens, self._max_positions())
 
-    def _let_learn(self, trainable_layers: int) -> None:
+    def _set_trainable(self, trainable_layers: int) -> None:
         self.model.requires_grad_(trainable_layers == -1)
         if getattr(self.model, "pooler", None) is not None:
             self.model.pooler.requires_grad_(False)  # not read
         for layer in self.layers[self.num_frozen :] if trainable_layers > 0 else []:
             layer.requires_grad_(True)
 
-    def _most_tokens(self) -> int:
+    def _max_positions(self) -> int:
         most = int(getattr(self.model.config, "max_position_embeddings", 0) or 10**9)
-        before = prefix_length(self.adapted) if self.prefixed else 0
+        before = prefix_length(self.adapted) if self.has_prefix else 0
         if before >= most:
             raise SettingError(
                 f"adapter_rank is {before}, but the model has {most} positions; choose a shorter prefix"
@@ -137,9 +150,9 @@ class TextEncoder(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write config, safetensors weights and tokenizer: an adapter's weights merged, a prefix beside them."""
-        if self.prefixed:
+        if self.has_prefix:
             save_prefix(self.adapted, folder)
-        model = self.model if self.adapted is None or self.prefixed else merged(self.adapted)
+        model = self.model if self.adapted is None or self.has_prefix else merge_adapter(self.adapted)
         model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
 
@@ -147,7 +160,8 @@ class TextEncoder(nn.Module):
         """Token ids, each text cut to `max_tokens`; an empty text has the model's marker tokens alone."""
         # Halves of surrogate pairs, which some JSON holds, are no characters.
         short = [
-            text[: self.max_tokens * CHARACTERS].encode("utf-8", "replace").decode("utf-8") for text in texts
+            text[: self.max_tokens * MAX_CHARACTERS_PER_TOKEN].encode("utf-8", "replace").decode("utf-8")
+            for text in texts
         ]
         lists = (
             self.tokenizer(short, truncation=True, max_length=self.max_tokens)["input_ids"] if short else []
@@ -157,18 +171,18 @@ class TextEncoder(nn.Module):
         lists = [ids or [nothing] for ids in lists]
         lengths = torch.tensor([0, *(len(ids) for ids in lists)])
         flat = torch.tensor([token for ids in lists for token in ids], dtype=torch.long)
-        return Tokens(ids=flat, starts=lengths.cumsum(0))
+        return Tokens(ids=flat, offsets=lengths.cumsum(0))
 
     def train(self, mode: bool = True) -> "TextEncoder":
         """As in any module, but what is frozen below the layers that learn stays in reading mode."""
         super().train(mode)
-        if mode and not self.whole:
+        if mode and not self.reads_in_one_piece:
             self.model.eval()
             for layer in self.layers[self.num_frozen :]:
                 layer.train()
         return self
 
-    def lower(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+    def forward_frozen(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """What the frozen layers make of tokens, (B, L, E)."""
         seen: list[Tensor] = []
 
@@ -177,17 +191,17 @@ class TextEncoder(nn.Module):
             return hidden
 
         rest = self.num_layers - self.num_frozen - 1
-        with instead(self.layers[self.num_frozen :], [note, *[unchanged] * rest]):
+        with replaced_forwards(self.layers[self.num_frozen :], [note, *[identity] * rest]):
             self.model(input_ids=ids_BL, attention_mask=mask_BL)
         return seen[0]
 
-    def upper(self, hidden_BLE: Tensor, mask_BL: Tensor) -> Tensor:
+    def forward_trainable(self, hidden_BLE: Tensor, mask_BL: Tensor) -> Tensor:
         """From the frozen layers' output to vectors of length 1, (B, E)."""
 
         def begin(*_: Any, **__: Any) -> Tensor:
             return hidden_BLE
 
-        with instead(self.layers[: self.num_frozen], [begin, *[unchanged] * (self.num_frozen - 1)]):
+        with replaced_forwards(self.layers[: self.num_frozen], [begin, *[identity] * (self.num_frozen - 1)]):
             output = self.model(inputs_embeds=hidden_BLE, attention_mask=mask_BL)
         return pool(output.last_hidden_state, mask_BL, self.pooling)
 
@@ -197,19 +211,19 @@ class TextEncoder(nn.Module):
 
     def hidden(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """What the last layer makes of tokens, (B, L, E)."""
-        model = self.adapted if self.prefixed else self.model
+        model = self.adapted if self.has_prefix else self.model
         return model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
 
-    def step(self, share: float) -> None:
+    def allocate_ranks(self, fraction: float) -> None:
         """After an optimizer's step, gradients in place; `share`: share of all planned steps that are over."""
-        if self.ranks is not None:
-            self.ranks.step(share)
+        if self.rank_allocator is not None:
+            self.rank_allocator.step(fraction)
 
-    def penalty(self) -> Tensor | float:
+    def orthogonal_penalty(self) -> Tensor | float:
         """What the adapter adds to the loss."""
-        return self.ranks.penalty() if self.ranks is not None else 0.0
+        return self.rank_allocator.orthogonal_penalty() if self.rank_allocator is not None else 0.0
 
-    def by_depth(self, decay: float) -> dict[float, list[nn.Parameter]]:
+    def parameters_by_depth(self, decay: float) -> dict[float, list[nn.Parameter]]:
         """The parameters that learn, by their share of the learning rate: decay^(layers above).
 
         Raises:
@@ -237,13 +251,15 @@ class TextEncoder(nn.Module):
         return found
 
     @torch.no_grad()
-    def _comes_apart(self) -> bool:
+    def _can_be_split(self) -> bool:
         """Whether lower and upper layers, run one after the other, give what the whole model gives."""
         was_training = self.training
         self.eval()
         ids, mask = torch.tensor([[1, 2, 3], [3, 2, 1]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
         try:
-            same = torch.allclose(self(ids, mask), self.upper(self.lower(ids, mask), mask), atol=1e-4)
+            same = torch.allclose(
+                self(ids, mask), self.forward_trainable(self.forward_frozen(ids, mask), mask), atol=1e-4
+            )
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
             same = False  # layers that are called in another way: read the model in one piece
         super().train(was_training)
@@ -254,7 +270,7 @@ def _adapted(model: Any, layers: Sequence[nn.Module], adapter: Adapter | None, p
     """The model with its adapter, new or from its folder; None without any."""
     if prefix is not None:
         return load_prefix(model, prefix, learns=adapter is not None)
-    return attach(model, layers, adapter) if adapter is not None else None
+    return add_adapter(model, layers, adapter) if adapter is not None else None
 
 
 def load_saved(folder: Path, *, max_tokens: int, pooling: str) -> TextEncoder:

@@ -17,7 +17,9 @@ def layers_of(model: Any) -> list[nn.Module]:
 
 
 @contextmanager
-def instead(layers: Sequence[nn.Module], forwards: Sequence[Callable[..., Tensor]]) -> Iterator[None]:
+def replaced_forwards(
+    layers: Sequence[nn.Module], forwards: Sequence[Callable[..., Tensor]]
+) -> Iterator[None]:
     """For a while, layers do something else. All that the model does around them stays its own."""
     try:
         for layer, forward in zip(layers, forwards, strict=True):
@@ -28,6 +30,6 @@ def instead(layers: Sequence[nn.Module], forwards: Sequence[Callable[..., Tensor
             vars(layer).pop("forward", None)
 
 
-def unchanged(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+def identity(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
     """In place of a layer that is left out."""
     return hidden

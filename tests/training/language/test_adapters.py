@@ -47,11 +47,11 @@ def teach(encoder: TextEncoder, *, first: int = 0, last: int = 20, planned: int 
     optimizer = torch.optim.AdamW([value for value in encoder.parameters() if value.requires_grad], lr=1e-2)
     tokens = encoder.tokenize(TEXTS[3:4]).ids[None]
     for step in range(first, last):
-        loss = encoder.penalty() - encoder(tokens, torch.ones_like(tokens))[:, 0].sum()
+        loss = encoder.orthogonal_penalty() - encoder(tokens, torch.ones_like(tokens))[:, 0].sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        encoder.step(step / planned)
+        encoder.allocate_ranks(step / planned)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,7 +76,7 @@ def test_only_the_adapter_learns_and_what_is_saved_reads_the_same(
     torch.testing.assert_close(read(encoder), tuned, atol=0, rtol=0)  # saving changes nothing
     saved = load_saved(tmp_path, max_tokens=32, pooling="mean")
     torch.testing.assert_close(read(saved), tuned, atol=1e-5, rtol=0)
-    assert saved.prefixed == (kind == "prefix") == (tmp_path / "adapter").is_dir()
+    assert saved.has_prefix == (kind == "prefix") == (tmp_path / "adapter").is_dir()
     assert {path.suffix for path in tmp_path.rglob("*.*")} <= {".json", ".safetensors"}
 
 
@@ -85,13 +85,13 @@ def test_an_adapter_of_the_top_layers_leaves_the_lower_ones_to_be_kept(
     kind: str, models: dict[str, str]
 ) -> None:
     encoder = load(models["bert"], kind, 1)
-    assert not encoder.whole and encoder.num_frozen == 2
+    assert not encoder.reads_in_one_piece and encoder.num_frozen == 2
     learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
     assert learning and all(".layer.2." in name for name in learning)
-    assert sorted(encoder.by_depth(0.5)) == [1.0]
+    assert sorted(encoder.parameters_by_depth(0.5)) == [1.0]
     teach(encoder)
     table = TextEmbeddings(encoder, TEXTS, batch=16)
-    table.prepare()
+    table.cache_frozen_layers()
     table.refresh()
     torch.testing.assert_close(table.vectors, read(encoder), atol=1e-5, rtol=0)
 
@@ -150,7 +150,7 @@ def test_a_saved_prefix_goes_on_learning_or_is_read_under_other_layers(
     teach(again)
     assert (read(again) - read(encoder)).abs().max() > 1e-3
     layers = load(str(tmp_path), None, 1)
-    assert layers.whole and all(
+    assert layers.reads_in_one_piece and all(
         ".layer.2." in name for name, value in layers.named_parameters() if value.requires_grad
     )
     with pytest.raises(SettingError, match="has a prefix"):

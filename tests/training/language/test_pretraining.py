@@ -1,4 +1,4 @@
-"""The stage `domain`: what it reads, what it learns, how it goes on after a kill; and new encoders."""
+"""Pretraining on texts alone: what it reads, what it learns, how it goes on after a kill; and new encoders."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from training.data.split import TRAIN
 from training.inference.predictor import Predictor
 from training.language.adapters import Adapter
 from training.language.encoder import TextEncoder
-from training.language.new_encoder import write_encoder
-from training.language.pretraining import Hiding
+from training.language.new_encoder import write_new_encoder
+from training.language.pretraining import TokenMasking
 from training.language.text_embeddings import TextEmbeddings
 from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult, fit
@@ -28,9 +28,9 @@ CHINESE = ["房间很干净，服务也不错", "苹果坏了，差评！", "手
 ODD = ["", "   ", "👍👍👍", "好" * 10_000, "Ａ wifi 信号 ، مرحبا", "e\u0301\u200d"]
 
 
-def new_encoder(folder: Path, kind: str = "pieces", texts: list[str] | None = None, **sizes: int) -> Path:
+def new_encoder(folder: Path, kind: str = "bpe", texts: list[str] | None = None, **sizes: int) -> Path:
     chosen = {"vocabulary": 300, "layers": 2, "width": 32, "max_tokens": 48, "seed": 1, **sizes}
-    return write_encoder(folder, texts or CHINESE * 3, tokenizer=kind, **chosen)
+    return write_new_encoder(folder, texts or CHINESE * 3, tokenizer=kind, **chosen)
 
 
 @pytest.fixture(name="known", scope="module")
@@ -48,15 +48,15 @@ def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
     )
 
 
-def stage_losses(recipe: Recipe, encoder: TextEncoder, texts: list[str], epochs: int) -> list[float]:
+def phase_losses(recipe: Recipe, encoder: TextEncoder, texts: list[str], epochs: int) -> list[float]:
     table = TextEmbeddings(encoder, texts, batch=8)
-    stage = language_pretraining_phase("language_pretraining", recipe, encoder, table, np.arange(len(texts)))
-    assert stage is not None
-    optimizer = torch.optim.AdamW([dict(group) for group in stage.groups])
+    phase = language_pretraining_phase("language_pretraining", recipe, encoder, table, np.arange(len(texts)))
+    assert phase is not None
+    optimizer = torch.optim.AdamW([dict(group) for group in phase.groups])
     losses, rng = [], np.random.default_rng(0)
     for _ in range(epochs):
-        for chosen in stage.batches(rng):
-            loss = stage.loss(chosen, rng)
+        for chosen in phase.batches(rng):
+            loss = phase.loss(chosen, rng)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -92,7 +92,7 @@ def test_what_is_hidden_is_asked_and_nothing_else() -> None:
     ids[:, 0], ids[:, -1] = 2, 3
     mask = torch.ones_like(ids)
     ids[::2, 8:], mask[::2, 8:] = 0, 0
-    shown, wanted = Hiding(markers, mask=4, num_tokens=50)(ids, mask, np.random.default_rng(0))
+    shown, wanted = TokenMasking(markers, mask=4, num_tokens=50)(ids, mask, np.random.default_rng(0))
     asked = wanted >= 0
     assert (wanted[asked] == 9).all() and asked.any(1).all()
     assert not (asked & ((mask == 0) | (ids == 2) | (ids == 3))).any()
@@ -124,7 +124,7 @@ def test_an_encoder_learns_the_language_of_the_texts(objective: str, recipe: Rec
     chosen = recipe.updated(
         pretraining={"language_epochs": 1, "language_objective": objective, "language_learning_rate": 3e-3}
     )
-    losses = stage_losses(chosen, encoder, texts, epochs=40)
+    losses = phase_losses(chosen, encoder, texts, epochs=40)
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
 
 
@@ -143,13 +143,13 @@ def test_a_decoder_learns_what_comes_next_and_cannot_be_masked(recipe: Recipe, t
     causal = recipe.updated(
         pretraining={"language_epochs": 1, "language_objective": "causal", "language_learning_rate": 3e-3}
     )
-    losses = stage_losses(causal, gpt, CHINESE[:4], epochs=30)
+    losses = phase_losses(causal, gpt, CHINESE[:4], epochs=30)
     assert losses[-1] < 0.75 * losses[0]
     with pytest.raises(SettingError, match="reads forward only; choose 'causal' or 'contrastive'"):
-        stage_losses(causal.updated(pretraining={"language_objective": "masked"}), gpt, CHINESE, epochs=1)
+        phase_losses(causal.updated(pretraining={"language_objective": "masked"}), gpt, CHINESE, epochs=1)
     bert = TextEncoder.load(str(new_encoder(tmp_path / "bert")), max_tokens=24, trainable_layers=-1)
     with pytest.raises(SettingError, match="both directions; choose 'masked' or 'contrastive'"):
-        stage_losses(causal, bert, CHINESE, epochs=1)
+        phase_losses(causal, bert, CHINESE, epochs=1)
 
 
 @pytest.mark.parametrize("kind", ["lora", "prefix"])
@@ -161,7 +161,7 @@ def test_an_adapter_learns_in_place_of_the_model(kind: str, recipe: Recipe, tmp_
         adapter=Adapter(kind=kind, rank=2, seed=0),
     )
     before = {name: value.detach().clone() for name, value in encoder.named_parameters()}
-    stage_losses(
+    phase_losses(
         recipe.updated(pretraining={"language_epochs": 1, "language_learning_rate": 1e-2}),
         encoder,
         CHINESE,
@@ -176,13 +176,13 @@ def test_what_cannot_be_learned_from_is_said(recipe: Recipe, tmp_path: Path, enc
     on = recipe.updated(pretraining={"language_epochs": 1})
     bert = TextEncoder.load(str(new_encoder(tmp_path / "bert")), max_tokens=24, trainable_layers=-1)
     with pytest.raises(DataError, match="none of the 2 texts"):
-        stage_losses(on, bert, ["", " "], epochs=1)
+        phase_losses(on, bert, ["", " "], epochs=1)
     frozen = TextEncoder.load(str(tmp_path / "bert"), max_tokens=24, trainable_layers=0)
     with pytest.raises(SettingError, match="nothing of the language model learns"):
-        stage_losses(on.updated(encoder={"trainable_layers": 0}), frozen, CHINESE, epochs=1)
+        phase_losses(on.updated(encoder={"trainable_layers": 0}), frozen, CHINESE, epochs=1)
     without_mask = TextEncoder.load(str(encoder), max_tokens=24, trainable_layers=-1)
     with pytest.raises(SettingError, match="no mask token"):
-        stage_losses(on, without_mask, CHINESE, epochs=1)
+        phase_losses(on, without_mask, CHINESE, epochs=1)
 
 
 def test_later_stages_and_the_refit_begin_with_what_the_stage_left(examples: Path, known: Recipe) -> None:
@@ -226,7 +226,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert weights_of(result) == weights_of(learned_first)
 
 
-@pytest.mark.parametrize("kind", ["characters", "pieces"])
+@pytest.mark.parametrize("kind", ["characters", "bpe"])
 def test_odd_texts_are_read_by_a_new_encoder(kind: str, tmp_path: Path) -> None:
     place = str(new_encoder(tmp_path / kind, kind))
     encoder = TextEncoder.load(place, max_tokens=64, trainable_layers=0)
@@ -246,7 +246,7 @@ def test_pieces_are_fewer_than_characters(tmp_path: Path) -> None:
         TextEncoder.load(str(new_encoder(tmp_path / kind, kind, texts)), max_tokens=48, trainable_layers=0)
         .tokenize(texts)
         .lengths.sum()
-        for kind in ("pieces", "characters")
+        for kind in ("bpe", "characters")
     ]
     assert lengths[0] < 0.6 * lengths[1]
 
@@ -303,7 +303,7 @@ def test_the_command_makes_an_encoder_that_a_fit_reads(
 
 def test_tokens_of_the_same_texts_are_alike_before_anything_is_learned(tmp_path: Path) -> None:
     texts = ["苹果甜，香", "苹果香，甜", "手机快，新", "手机新，快"] * 3
-    folder = write_encoder(
+    folder = write_new_encoder(
         tmp_path / "encoder",
         texts,
         tokenizer="characters",
@@ -312,7 +312,7 @@ def test_tokens_of_the_same_texts_are_alike_before_anything_is_learned(tmp_path:
         width=64,
         max_tokens=16,
         seed=1,
-        meanings=True,
+        semantic_embeddings=True,
     )
     encoder = TextEncoder.load(str(folder), max_tokens=16, trainable_layers=0)
     vectors = encoder.model.get_input_embeddings().weight.detach()
