@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from expectations.errors import BundleError, SettingError
 from tests.training.language_models import CHINESE, DECODERS, FAMILIES, write_chinese_bert, write_model
-from training.language.encoder import TextEncoder, load_saved
-from training.language.pooling import pool
+from training.language.encoder import TextEncoder, load_saved, pool
 from training.language.text_embeddings import TextEmbeddings, drop_tokens
 
 TEXTS = ["coupon for dog food", "a", "", "frozen pizza and garden flowers, 3 for 2", "tea"]
