@@ -1,8 +1,8 @@
 """Every distinct text of the data, tokenised once, with its current vector.
 
 Vectors are of two kinds: fresh ones, read in this very step, through which the loss reaches the language
-model, and kept ones, from the last `refresh`. A step reads its own candidates and a sample of its history
-texts fresh.
+model, and cached ones, from the last `refresh`. A step encodes its own candidates and a sample of its history
+texts anew.
 
 Shapes: T texts, V of them in a batch, L tokens, E width of the language model.
 """
@@ -18,7 +18,7 @@ from training.runtime import distributed
 from training.runtime.memory import in_parts
 
 TEXTS_PER_FORWARD = 24  # texts of nearly equal length that a step reads at once
-MAX_CACHE_BYTES = 2 << 30  # what the frozen layers said is kept up to this size
+MAX_CACHE_BYTES = 2 << 30  # of the frozen layers' output that is cached
 
 
 class TextEmbeddings:
@@ -29,7 +29,7 @@ class TextEmbeddings:
         texts: distinct texts, by `text_id`.
         batch: texts read at once.
         device: where the model runs.
-        token_dropout: share of a text's tokens left out where it is read to learn.
+        token_dropout: fraction of a text's tokens left out where it is read to learn.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TextEmbeddings:
         self._frozen_output: Tensor | None = None
 
     def cache_frozen_layers(self) -> None:
-        """Compute what the frozen layers say of every text, if they are worth keeping."""
+        """Compute the frozen layers' output of every text, where it is worth caching."""
         encoder = self.encoder
         size = len(self.tokens.ids) * encoder.width * 4
         if (
@@ -61,14 +61,14 @@ class TextEmbeddings:
             or size > MAX_CACHE_BYTES
         ):
             return
-        lower = torch.zeros(len(self.tokens.ids), encoder.width)
+        output = torch.zeros(len(self.tokens.ids), encoder.width)
         with torch.inference_mode():
             for text_ids in distributed.turns(self._batches(np.arange(len(self.lengths)))):
                 position_BL, mask_BL = self._token_positions(text_ids)
                 hidden = encoder.forward_frozen(self._ids(position_BL), mask_BL.to(self.device)).float().cpu()
-                lower[position_BL[mask_BL.bool()]] = hidden[mask_BL.bool()]
-            distributed.fill(lower, torch.arange(len(lower)))
-        self._frozen_output = lower.clone()
+                output[position_BL[mask_BL.bool()]] = hidden[mask_BL.bool()]
+            distributed.fill(output, torch.arange(len(output)))
+        self._frozen_output = output.clone()
 
     def refresh(self, text_ids: np.ndarray | None = None) -> None:
         """Read texts (all without `text_ids`) with the model as it is now and keep their vectors."""
@@ -99,7 +99,7 @@ class TextEmbeddings:
         return self._ids(position_BL), mask_BL.to(self.device)
 
     def gather(self, text_ids: np.ndarray, with_gradient: np.ndarray) -> Tensor:
-        """Vectors of `text_ids`, (V, E): those also in `with_gradient` read now with gradient, the rest kept.
+        """Vectors of `text_ids`, (V, E): those also in `with_gradient` encoded now with gradient, the rest cached.
 
         Args:
             text_ids: (V,) distinct, ascending.
@@ -133,20 +133,20 @@ class TextEmbeddings:
         return self.tokens.ids[position_BL].to(self.device)
 
 
-def drop_tokens(position_BL: Tensor, mask_BL: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def drop_tokens(position_BL: Tensor, mask_BL: Tensor, rate: float) -> tuple[Tensor, Tensor]:
     """Texts without some of their tokens: what is left moves together, so a step pays for that alone.
 
     Args:
         position_BL: places of tokens, those of each text first.
         mask_BL: 1 where there is one.
-        share: chance of a token to go; a text's first and last stay, which mark its ends in most models.
+        rate: chance of a token to go; a text's first and last stay, which mark its ends in most models.
 
     Returns:
         Places and mask, both (B, the longest that is left).
     """
     inner_BL = torch.zeros_like(mask_BL)
     inner_BL[:, 1:-1] = mask_BL[:, 2:]
-    gone_BL = (torch.rand(mask_BL.shape) < share) & (inner_BL > 0)
+    gone_BL = (torch.rand(mask_BL.shape) < rate) & (inner_BL > 0)
     left_BL = mask_BL * ~gone_BL
     order_BL = torch.argsort(left_BL, dim=1, descending=True, stable=True)[:, : int(left_BL.sum(1).max())]
     left_BL = left_BL.gather(1, order_BL)

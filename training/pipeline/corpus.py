@@ -1,4 +1,4 @@
-"""Every text of a run, read by the language model that it begins with; what it began with can be had again."""
+"""Every text of a fit, encoded by the language model that it begins with; that beginning can be restored."""
 
 import copy
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EncodedCorpus:
-    """A language model, and what it says of every text.
+    """A language model, and its vectors of every text.
 
     Args:
         texts: distinct texts, by `text_id`.
@@ -65,7 +65,7 @@ class EncodedCorpus:
         return other
 
     def reset(self) -> None:
-        """Put weights and vectors back to what they were at the beginning."""
+        """Put weights and vectors back to the initial ones."""
         restore({"encoder": self.encoder}, self._initial_weights)
         self.encoder.eval()
         self.embeddings.vectors.copy_(self._vectors)
