@@ -65,7 +65,7 @@ def language_pretraining_phase(
         batches=lambda rng: length_batches(
             non_empty, table.lengths, recipe.pretraining.language_batch_size, rng
         ),
-        loss=lambda chosen, rng: objective.loss(encoder, *table.padded(chosen), rng),
+        loss=lambda chosen, _rng: objective.loss(encoder, *table.padded(chosen)),
         finish=lambda: None,
         validate=None,
     )
@@ -74,8 +74,8 @@ def language_pretraining_phase(
 def known_text_ids(data: Examples) -> np.ndarray:
     """Numbers of the texts known before the validation part, ascending.
 
-    They are the training part's candidates, queries and histories, and what the futures that were over by then
-    tell of.
+    They are the training part's candidates, queries and histories, and the next interactions that
+    were over by then.
     """
     train, columns = rows_of(data.part, TRAIN), data.columns
     histories, later = [distinct(columns, "history_id", train)], np.zeros(0, dtype=np.int64)

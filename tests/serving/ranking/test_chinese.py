@@ -50,7 +50,7 @@ def _scorer(shop: ReviewShop) -> Predictor:
     encoder = write_new_encoder(
         shop.home / "encoder",
         [data.texts[number] for number in known_text_ids(data)],
-        tokenizer="characters",
+        tokenizer="wordpiece",
         vocabulary=500,
         layers=1,
         width=32,

@@ -17,7 +17,7 @@ from training.inference.predictor import Predictor
 from training.language.adapters import Adapter
 from training.language.encoder import TextEncoder
 from training.language.new_encoder import write_new_encoder
-from training.language.pretraining import TokenMasking
+from training.language.pretraining import IGNORED, pretraining_objective, token_masking
 from training.language.text_embeddings import TextEmbeddings
 from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult, fit
@@ -86,20 +86,30 @@ def write_rows_with_late_texts(folder: Path) -> Path:
     return write_examples(folder / "examples", rows=rows, texts=texts)
 
 
-def test_what_is_hidden_is_asked_and_nothing_else() -> None:
-    markers = torch.tensor([0, 2, 3])
+def test_what_is_masked_is_a_label_and_nothing_else(tmp_path: Path) -> None:
+    encoder = TextEncoder.load(str(new_encoder(tmp_path)), max_tokens=24, trainable_layers=-1)
+    torch.manual_seed(0)
     ids = torch.full((400, 12), 9)
-    ids[:, 0], ids[:, -1] = 2, 3
+    ids[:, 0], ids[:, -1] = encoder.tokenizer.cls_token_id, encoder.tokenizer.sep_token_id
     mask = torch.ones_like(ids)
-    ids[::2, 8:], mask[::2, 8:] = 0, 0
-    shown, wanted = TokenMasking(markers, mask=4, num_tokens=50)(ids, mask, np.random.default_rng(0))
-    asked = wanted >= 0
-    assert (wanted[asked] == 9).all() and asked.any(1).all()
-    assert not (asked & ((mask == 0) | (ids == 2) | (ids == 3))).any()
-    assert (shown[~asked] == ids[~asked]).all()
-    as_mask, as_is = (shown[asked] == 4).float().mean(), (shown[asked] == 9).float().mean()
-    assert 0.76 < as_mask < 0.84 and 0.07 < as_is < 0.14
-    assert (shown[asked] >= 0).all() and shown.max() < 50
+    ids[::2, 8:], mask[::2, 8:] = 9, 0
+    inputs, labels = token_masking(encoder.tokenizer)(ids, mask)
+    masked = labels != IGNORED
+    assert (labels[masked] == 9).all() and 0.13 < masked[(mask > 0) & (ids == 9)].float().mean() < 0.17
+    assert not (masked & ((mask == 0) | (ids != 9))).any()
+    assert (inputs[~masked] == ids[~masked]).all()
+    as_mask = (inputs[masked] == encoder.tokenizer.mask_token_id).float().mean()
+    assert 0.76 < as_mask < 0.84
+
+
+def test_a_batch_without_a_masked_token_has_no_loss(recipe: Recipe, tmp_path: Path) -> None:
+    encoder = TextEncoder.load(str(new_encoder(tmp_path)), max_tokens=24, trainable_layers=-1)
+    objective = pretraining_objective("masked", encoder)
+    objective.corrupt = lambda ids, _mask: (ids, torch.full_like(ids, IGNORED))
+    ids = torch.tensor([[2, 9, 3]])
+    loss = objective.loss(encoder, ids, torch.ones_like(ids))
+    loss.backward()
+    assert float(loss.detach()) == 0
 
 
 def test_batches_are_of_one_length_and_hold_every_text_once() -> None:
@@ -117,7 +127,7 @@ def test_an_encoder_learns_the_language_of_the_texts(objective: str, recipe: Rec
         f"{place}的{thing}很{kind}" for place in "京沪广深" for thing in "房店货书" for kind in "好坏大小"
     ]
     encoder = TextEncoder.load(
-        str(new_encoder(tmp_path / "encoder", "characters", texts)), max_tokens=24, trainable_layers=-1
+        str(new_encoder(tmp_path / "encoder", "wordpiece", texts)), max_tokens=24, trainable_layers=-1
     )
     encoder.train()
     torch.manual_seed(0)
@@ -132,7 +142,7 @@ def decoder(folder: Path, num_tokens: int) -> TextEncoder:
     from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
     config = GPT2Config(vocab_size=num_tokens, n_embd=32, n_layer=2, n_head=2, n_positions=48)
-    texts = new_encoder(folder / "texts", "characters")
+    texts = new_encoder(folder / "texts", "wordpiece")
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(texts / "tokenizer.json"), pad_token="[PAD]")
     torch.manual_seed(0)
     return TextEncoder(GPT2Model(config), tokenizer, max_tokens=24, trainable_layers=-1)
@@ -226,7 +236,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert weights_of(result) == weights_of(learned_first)
 
 
-@pytest.mark.parametrize("kind", ["characters", "bpe"])
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
 def test_odd_texts_are_read_by_a_new_encoder(kind: str, tmp_path: Path) -> None:
     place = str(new_encoder(tmp_path / kind, kind))
     encoder = TextEncoder.load(place, max_tokens=64, trainable_layers=0)
@@ -240,25 +250,15 @@ def test_odd_texts_are_read_by_a_new_encoder(kind: str, tmp_path: Path) -> None:
     assert "👍" in "".join(known) and "[UNK]" not in known
 
 
-def test_pieces_are_fewer_than_characters(tmp_path: Path) -> None:
+def test_byte_pairs_are_fewer_than_word_pieces(tmp_path: Path) -> None:
     texts = ["房间很干净服务也不错", "房间很干净", "服务也不错"] * 5
     lengths = [
         TextEncoder.load(str(new_encoder(tmp_path / kind, kind, texts)), max_tokens=48, trainable_layers=0)
         .tokenize(texts)
         .lengths.sum()
-        for kind in ("bpe", "characters")
+        for kind in ("bpe", "wordpiece")
     ]
     assert lengths[0] < 0.6 * lengths[1]
-
-
-def test_a_folder_as_bert_base_chinese_has_it_is_loaded(tmp_path: Path) -> None:
-    """config.json, vocab.txt and weights alone: one token a Chinese character."""
-    folder = new_encoder(tmp_path / "encoder", "characters")
-    for path in folder.glob("tokenizer*"):
-        path.unlink()
-    encoder = TextEncoder.load(str(folder), max_tokens=48, trainable_layers=1)
-    tokens = encoder.tokenizer.convert_ids_to_tokens(encoder.tokenizer("房间 很好wi")["input_ids"])
-    assert tokens == ["[CLS]", "房", "间", "很", "好", "w", "##i", "[SEP]"]
 
 
 def test_a_new_encoder_is_the_same_for_the_same_seed_alone(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_tokens_of_the_same_texts_are_alike_before_anything_is_learned(tmp_path:
     folder = write_new_encoder(
         tmp_path / "encoder",
         texts,
-        tokenizer="characters",
+        tokenizer="wordpiece",
         vocabulary=300,
         layers=1,
         width=64,
