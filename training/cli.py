@@ -99,11 +99,11 @@ def _gate(options: argparse.Namespace) -> int:
 
 def _new_encoder(options: argparse.Namespace) -> int:
     from training.data.dataset import read_examples
-    from training.language.new_encoder import write_encoder
+    from training.language.new_encoder import write_new_encoder
     from training.pipeline.language_pretraining import known_text_ids
 
     data = read_examples(options.examples)
-    place = write_encoder(
+    place = write_new_encoder(
         options.out,
         [data.texts[number] for number in known_text_ids(data)],
         tokenizer=options.tokenizer,
@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     new.add_argument("--examples", type=Path, required=True, help="examples folder whose texts it is to read")
     new.add_argument("--out", type=Path, required=True, help="folder to write; a recipe names it as encoder")
-    new.add_argument("--tokenizer", default="pieces", help="pieces (frequent strings, default) or characters")
+    new.add_argument("--tokenizer", default="bpe", help="bpe (frequent strings, default) or wordpiece")
     new.add_argument("--vocabulary", type=int, default=16000, help="most tokens (default: 16000)")
     new.add_argument("--layers", type=int, default=2, help="number of layers (default: 2)")
     new.add_argument("--width", type=int, default=192, help="of a token's vector (default: 192)")

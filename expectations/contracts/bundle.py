@@ -3,7 +3,7 @@
 bundle/
 ├── manifest.json         Manifest; the bundle's hash is the SHA-256 of this file
 ├── model.safetensors     the additive model's own weights
-├── encoder/              the language model: config, safetensors, tokenizer; a prefix in its folder adapter/
+├── encoder/              the language model: config, safetensors, tokenizer; a prefix or bottleneck in adapter/
 ├── transforms.json       statistics fitted on the training part
 └── …                     whatever else the manifest lists
 """

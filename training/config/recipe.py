@@ -37,7 +37,7 @@ class EncoderSettings:
     max_tokens: int
     trainable_layers: int = _between(-1)
     pooling: str = _choice("mean", "first", "last")
-    adapter: str = _choice("none", "lora", "adalora", "prefix", "ia3")
+    adapter: str = _choice("none", "lora", "adalora", "prefix", "ia3", "bottleneck")
     adapter_rank: int
     batch_size: int
     token_dropout: float = _dropout(default=0.0)  # bundles that were made before it name none

@@ -100,11 +100,11 @@ class NotedRun(FitContext):
     Args:
         data: the examples.
         recipe: the settings.
-        reading: the texts.
+        corpus: the texts.
     """
 
-    def __init__(self, data: Examples, recipe: Recipe, reading: EncodedCorpus) -> None:
-        super().__init__(data, recipe, reading=reading)
+    def __init__(self, data: Examples, recipe: Recipe, corpus: EncodedCorpus) -> None:
+        super().__init__(data, recipe, corpus=corpus)
         self.noted = Noted(recipe)
         self.recipe = cast(Recipe, self.noted)
 
@@ -123,7 +123,7 @@ class Trials:
 
     def __init__(self, data: Examples) -> None:
         self.data = before_test(data)
-        self._reading: Once[EncodedCorpus] = Once()
+        self._corpus: Once[EncodedCorpus] = Once()
         self._stages: dict[str, Once[dict[str, Tensor]]] = {
             LANGUAGE_PRETRAINING: Once(),
             NEXT_INTERACTION_PRETRAINING: Once(),
@@ -143,7 +143,7 @@ class Trials:
         recipe = recipe.updated(early_stopping={"refit": False})
         noted = Noted(recipe)
         run = NotedRun(
-            self.data, recipe, self._reading.get(noted, {}, lambda: self._read(cast(Recipe, noted)))
+            self.data, recipe, self._corpus.get(noted, {}, lambda: self._read(cast(Recipe, noted)))
         )
         state, watch = TrainingState(phase=""), Watch(recipe.early_stopping.metric, told)
 

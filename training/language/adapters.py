@@ -6,29 +6,34 @@
 | adalora | the same with singular values; the least important fall away (Zhang et al. 2023) | merged |
 | ia3 | a factor for each key, value and inner feed-forward unit (Liu et al. 2022) | merged |
 | prefix | keys and values that every layer sees before the text (Li & Liang 2021) | beside the model |
+| bottleneck | a narrow network after every layer (Houlsby et al. 2019; Pfeiffer et al. 2021) | beside the model |
 
-How a prefix is saved and read is the matter of `training.language.prefix`.
+By hand: the bottleneck, which `peft` has not, and AdaLoRA's orthogonality penalty, which `peft` adds to the loss of
+models that return one. What lies beside the model is in the folder `adapter` of its folder and is read with it.
 """
 
-import copy
 import importlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from expectations.errors import SettingError
 
-LORA, ADALORA, PREFIX, IA3 = "lora", "adalora", "prefix", "ia3"
+LORA, ADALORA, PREFIX, IA3, BOTTLENECK = "lora", "adalora", "prefix", "ia3", "bottleneck"
 NONE = "none"
-NAME = "default"
-STRENGTH = 2.0  # what LoRA's product counts beside the layer's own
-SPARE = 1.5  # AdaLoRA begins with as many times the rank it ends with
-FIRST_PREFIX = 0.02  # deviation of a new prefix: it hardly changes what the model says
-TICKS, BEGIN, SETTLED = 1000, 100, 700  # AdaLoRA: all steps; where ranks begin to fall, where they are final
+NAME = "default"  # peft's name of the one adapter
+ALPHA_PER_RANK = 2.0  # what LoRA's product counts beside the layer's own
+INITIAL_RANK_FACTOR = 1.5  # AdaLoRA begins with as many times the rank it ends with
+PREFIX_INIT_STD = 0.02  # deviation of a new prefix: it hardly changes what the model says
+TOTAL_STEP, T_INIT, LAST_ALLOCATION = 1000, 100, 700  # AdaLoRA: a fit; ranks begin to fall; are final
+FOLDER, BOTTLENECK_FILE = "adapter", "bottleneck.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +41,8 @@ class Adapter:
     """Which adapter, and how large.
 
     Attributes:
-        kind: "lora", "adalora", "prefix" or "ia3".
-        rank: of LoRA and AdaLoRA; number of tokens of a prefix.
+        kind: "lora", "adalora", "prefix", "ia3" or "bottleneck".
+        rank: of LoRA and AdaLoRA; number of tokens of a prefix; width of a bottleneck.
         seed: of its first weights.
     """
 
@@ -46,13 +51,20 @@ class Adapter:
     seed: int
 
 
-def check_setting(adapter: Adapter | None, trainable_layers: int, prefix: Path | None) -> None:
+def saved_kind(folder: Path) -> str | None:
+    """The kind of adapter that lies beside the model in `folder`; None without any."""
+    if (folder / FOLDER / BOTTLENECK_FILE).is_file():
+        return BOTTLENECK
+    return PREFIX if (folder / FOLDER).is_dir() else None
+
+
+def check_adapter_setting(adapter: Adapter | None, trainable_layers: int, saved: Path | None) -> None:
     """Whether an adapter fits the layers that learn, and the model that it is put into.
 
     Args:
         adapter: what is to learn; None: the layers' own weights.
         trainable_layers: top layers that learn; -1: everything; 0: nothing.
-        prefix: folder of the model, where it was saved with a prefix.
+        saved: folder of the model, where an adapter lies beside it.
 
     Raises:
         SettingError: it does not.
@@ -69,14 +81,14 @@ def check_setting(adapter: Adapter | None, trainable_layers: int, prefix: Path |
             f"adapter is 'prefix', which goes before all layers, but trainable_layers is {trainable_layers}; "
             "set it to -1"
         )
-    if adapter.kind != PREFIX and prefix is not None:
+    if saved is not None and adapter.kind != saved_kind(saved):
         raise SettingError(
-            f"the encoder in {prefix} has a prefix, and adapter is {adapter.kind!r}; "
-            "choose prefix or none, or another encoder"
+            f"the encoder in {saved} has a {saved_kind(saved)}, and adapter is {adapter.kind!r}; "
+            f"choose {saved_kind(saved)} or none, or another encoder"
         )
 
 
-def attach(model: Any, layers: Sequence[nn.Module], adapter: Adapter) -> Any:
+def add_adapter(model: Any, layers: Sequence[nn.Module], adapter: Adapter) -> Any:
     """Put a new adapter into some layers of a model; a prefix goes before all of them.
 
     Args:
@@ -85,7 +97,7 @@ def attach(model: Any, layers: Sequence[nn.Module], adapter: Adapter) -> Any:
         adapter: what to put in.
 
     Returns:
-        The model wrapped by `peft`.
+        The model wrapped by `peft`; with a bottleneck the model itself.
 
     Raises:
         SettingError: the adapter is not known for this family of models.
@@ -93,6 +105,8 @@ def attach(model: Any, layers: Sequence[nn.Module], adapter: Adapter) -> Any:
     peft = importlib.import_module("peft")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(adapter.seed)
+        if adapter.kind == BOTTLENECK:
+            return _add_bottlenecks(model, layers, adapter.rank)
         try:
             adapted = peft.get_peft_model(model, _config(peft, model, layers, adapter), adapter_name=NAME)
         except (ValueError, TypeError, AttributeError) as error:
@@ -101,7 +115,7 @@ def attach(model: Any, layers: Sequence[nn.Module], adapter: Adapter) -> Any:
             ) from error
     if adapter.kind == PREFIX:
         with torch.no_grad():
-            adapted.prompt_encoder[NAME].embedding.weight.mul_(FIRST_PREFIX)
+            adapted.prompt_encoder[NAME].embedding.weight.mul_(PREFIX_INIT_STD)
     return adapted
 
 
@@ -109,131 +123,151 @@ def _config(peft: Any, model: Any, layers: Sequence[nn.Module], adapter: Adapter
     common: dict[str, Any] = {"task_type": "FEATURE_EXTRACTION"}
     if adapter.kind == PREFIX:
         return peft.PrefixTuningConfig(num_virtual_tokens=adapter.rank, **common)
-    linear = _linear_names(model, layers)
-    common["fan_in_fan_out"] = any(_is_turned(module) for module in _modules(layers))
-    if adapter.kind == LORA:
-        alpha = STRENGTH * adapter.rank
-        return peft.LoraConfig(r=adapter.rank, lora_alpha=alpha, target_modules=linear, **common)
-    if adapter.kind == ADALORA:
-        first = max(round(SPARE * adapter.rank), adapter.rank + 1)
-        return peft.AdaLoraConfig(
-            init_r=first,
-            target_r=adapter.rank,
-            lora_alpha=STRENGTH * first,
-            total_step=TICKS,
-            tinit=BEGIN,
-            tfinal=TICKS - SETTLED,
-            deltaT=1,
-            target_modules=linear,
-            **common,
-        )
-    scaled, inner = _ia3_names(model, linear)
-    return peft.IA3Config(target_modules=scaled, feedforward_modules=inner, **common)
-
-
-def _modules(layers: Sequence[nn.Module]) -> list[nn.Module]:
-    return [module for layer in layers for module in layer.modules()]
-
-
-def _is_turned(module: nn.Module) -> bool:
-    """GPT-2's linear layers hold their weights the other way round."""
-    return type(module).__name__ == "Conv1D"
-
-
-def _linear_names(model: nn.Module, layers: Sequence[nn.Module]) -> list[str]:
-    inside = {id(module) for module in _modules(layers)}
-    return [
-        name
-        for name, module in model.named_modules()
-        if id(module) in inside and (isinstance(module, nn.Linear) or _is_turned(module))
+    names = [
+        re.escape(name) for name, module in model.named_modules() if any(module is one for one in layers)
     ]
+    common["exclude_modules"] = rf"(?!({'|'.join(names)})\.).*"
+    # GPT-2's linear layers hold their weights the other way round.
+    common["fan_in_fan_out"] = any(type(one).__name__ == "Conv1D" for one in model.modules())
+    if adapter.kind == IA3:
+        return peft.IA3Config(**common)
+    common["target_modules"] = "all-linear"
+    if adapter.kind == LORA:
+        return peft.LoraConfig(r=adapter.rank, lora_alpha=ALPHA_PER_RANK * adapter.rank, **common)
+    first = max(round(INITIAL_RANK_FACTOR * adapter.rank), adapter.rank + 1)
+    steps = {"total_step": TOTAL_STEP, "tinit": T_INIT, "tfinal": TOTAL_STEP - LAST_ALLOCATION}
+    return peft.AdaLoraConfig(
+        init_r=first, target_r=adapter.rank, lora_alpha=ALPHA_PER_RANK * first, **steps, **common
+    )
 
 
-def _ia3_names(model: Any, linear: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Which of some linear layers IA³ scales, and at which of them the input."""
-    constants = importlib.import_module("peft.utils.constants")
-    family = model.config.model_type
-    scaled: Mapping[str, list[str]] = constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
-    inner: Mapping[str, list[str]] = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
-    if family not in scaled or family not in inner:
+def save_adapter(adapted: Any, model: Any, folder: Path) -> dict[str, Tensor]:
+    """Write a prefix or bottleneck beside the model; returns the weights that are the model's own."""
+    place = folder / FOLDER
+    if adapted is model:
+        place.mkdir(parents=True, exist_ok=True)
+        weights = model.state_dict()
+        inside = {name: value.contiguous() for name, value in weights.items() if f".{BOTTLENECK}." in name}
+        save_file(inside, place / BOTTLENECK_FILE)
+        return {name: value for name, value in weights.items() if name not in inside}
+    adapted.peft_config[NAME].base_model_name_or_path = ".."  # the folder above
+    adapted.save_pretrained(place, save_embedding_layers=False)
+    (place / "README.md").unlink()  # an empty model card
+    return model.state_dict()
+
+
+def load_adapter(model: Any, folder: Path, layers: Sequence[nn.Module], adapter: Adapter | None) -> Any:
+    """The model with the adapter that lies beside it; nothing else needs gradients then.
+
+    Args:
+        model: as it lies in `folder`.
+        folder: the model's folder.
+        layers: layers that learn.
+        adapter: what learns in them; None: the saved adapter is only read.
+
+    Raises:
+        SettingError: the adapter cannot be read or is another model's.
+    """
+    peft = importlib.import_module("peft")
+    try:
+        if saved_kind(folder) == PREFIX:
+            adapted = peft.PeftModel.from_pretrained(model, folder / FOLDER, adapter_name=NAME)
+            adapted.prompt_encoder.requires_grad_(adapter is not None)
+            return adapted
+        weights = load_file(folder / FOLDER / BOTTLENECK_FILE)
+        for name, module in list(model.named_modules()):
+            down = weights.get(f"{name}.{BOTTLENECK}.down.weight")
+            if down is not None:
+                _add_bottlenecks(model, [module], len(down))
+        _, unexpected = model.load_state_dict(weights, strict=False)
+        if unexpected:
+            raise KeyError(unexpected[0])
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         raise SettingError(
-            f"adapter 'ia3' is not known for models of type {family!r}; choose lora, or one of "
-            f"{', '.join(sorted(set(scaled) & set(inner)))}"
+            f"the {saved_kind(folder)} in {folder / FOLDER} cannot be used with the model in {folder} "
+            f"({str(error).splitlines()[0]}); name another encoder"
+        ) from error
+    model.requires_grad_(False)
+    return add_adapter(model, layers, adapter) if adapter else model
+
+
+def prefix_length(adapted: Any) -> int:
+    """Tokens that an adapter puts before every text."""
+    config = getattr(adapted, "peft_config", {}).get(NAME)
+    return int(getattr(config, "num_virtual_tokens", None) or 0)
+
+
+class Bottleneck(nn.Module):
+    """What a layer says, plus a narrow network's correction of it; a new one corrects nothing.
+
+    Args:
+        width: of a token's vector.
+        rank: of the narrow network.
+    """
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(width, rank), nn.Linear(rank, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, hidden_BLE: Tensor) -> Tensor:
+        """The corrected vectors, (B, L, E)."""
+        return hidden_BLE + self.up(nn.functional.gelu(self.down(hidden_BLE)))
+
+
+def _add_bottlenecks(model: Any, layers: Sequence[nn.Module], rank: int) -> Any:
+    """A bottleneck after each layer that has none; those of `layers` alone need gradients."""
+    if not layers:
+        raise SettingError(
+            f"adapter is {BOTTLENECK!r}, but the layers of {type(model).__name__} cannot be found; choose another"
         )
-
-    def named(ends: Sequence[str]) -> list[str]:
-        return [name for name in linear if any(name.endswith(f".{end}") for end in ends)]
-
-    return named(scaled[family]), named(inner[family])
-
-
-def merged(adapted: Any) -> Any:
-    """A copy of the model with the adapter's weights added to its own."""
-    return copy.deepcopy(adapted).merge_and_unload()
+    model.requires_grad_(False)
+    for layer in layers:
+        if not hasattr(layer, BOTTLENECK):
+            layer.add_module(BOTTLENECK, Bottleneck(model.config.hidden_size, rank))
+            layer.register_forward_hook(_through_bottleneck)
+        getattr(layer, BOTTLENECK).requires_grad_(True)
+    return model
 
 
-class RankAllocation(nn.Module):
-    """AdaLoRA's choice of ranks, the state of which is kept in buffers: a checkpoint holds it.
+def _through_bottleneck(layer: Any, _inputs: Any, output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return layer.bottleneck(output)
+    return (layer.bottleneck(output[0]), *output[1:])
+
+
+@torch.no_grad()
+def allocate_ranks(adapted: Any, fraction: float) -> None:
+    """After an optimizer's step, its gradients in place: AdaLoRA weighs its ranks and drops the least important.
+
+    The importances are not in any checkpoint. After a resume they are those of the steps since (peft averages over
+    about seven), so other ranks may stay than in a fit without a break, but as many.
 
     Args:
         adapted: a model with an AdaLoRA adapter.
+        fraction: fraction of all planned steps that are over; at 0 it begins anew.
     """
-
-    settled: Tensor
-
-    def __init__(self, adapted: Any) -> None:
-        super().__init__()
-        tuner = adapted.base_model
-        self._allocator = tuner.rankallocator
-        self._config = adapted.peft_config[NAME]
-        self._values = {name: value for name, value in tuner.model.named_parameters() if "lora_" in name}
-        self._held = [tuner.model]  # in a list: its parameters are not this module's
-        self.register_buffer("settled", torch.tensor(False))
-        for name, value in self._values.items():
-            for kind in ("importance", "uncertainty"):
-                self.register_buffer(_buffer(kind, name), torch.zeros_like(value))
-            if "lora_E" in name:
-                self.register_buffer(_buffer("kept", name), torch.ones_like(value))
-
-    @torch.no_grad()
-    def step(self, share: float) -> None:
-        """After an optimizer's step, its gradients still in place: weigh the ranks, drop the least important.
-
-        Args:
-            share: share of all planned steps that are over.
-        """
-        if self.settled:
-            for name, value in self._values.items():
-                if "lora_E" in name:
-                    value.mul_(self.get_buffer(_buffer("kept", name)))
-            return
-        self._allocator.ipt = {name: torch.zeros_like(value) for name, value in self._values.items()}
-        self._allocator.exp_avg_ipt = self._state("importance")
-        self._allocator.exp_avg_unc = self._state("uncertainty")
-        over = share * TICKS >= SETTLED
-        tick = SETTLED if over else int(share * TICKS)
-        _, pattern = self._allocator.update_and_allocate(self._held[0], tick, force_mask=over)
-        if over:
-            self.settled.fill_(True)
-            for name, kept in pattern.items():
-                self.get_buffer(_buffer("kept", name)).copy_(torch.tensor(kept)[:, None])
-        for kind in ("exp_avg_ipt", "exp_avg_unc"):
-            buffers = self._state("importance" if kind == "exp_avg_ipt" else "uncertainty")
-            for name, value in getattr(self._allocator, kind).items():
-                buffers[name].copy_(value)
-
-    def _state(self, kind: str) -> dict[str, Tensor]:
-        return {name: self.get_buffer(_buffer(kind, name)) for name in self._values}
-
-    def penalty(self) -> Tensor:
-        """How far the thin matrices are from orthogonal (Zhang et al. 2023, equation 4), times its weight."""
-        far = []
-        for name, value in self._values.items():
-            if "lora_E" not in name:
-                gram = value @ value.T if "lora_A" in name else value.T @ value
-                far.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device)))
-        return self._config.orth_reg_weight * torch.stack(far).mean()
+    tuner, config = adapted.base_model, adapted.peft_config[NAME]
+    allocator, step = tuner.rankallocator, int(fraction * TOTAL_STEP)
+    if step == 0:
+        allocator.reset_ipt()
+        config.rank_pattern = None
+    elif step >= LAST_ALLOCATION:
+        is_final = (
+            config.rank_pattern is not None and not allocator.exp_avg_ipt
+        )  # peft forgets them at the last one
+        step = TOTAL_STEP if is_final else LAST_ALLOCATION
+        if not (is_final or allocator.exp_avg_ipt):
+            allocator.update_ipt(tuner.model)
+    tuner.update_and_allocate(step)
 
 
-def _buffer(kind: str, name: str) -> str:
-    return f"{kind}/{name.replace('.', '/')}"
+def orthogonal_penalty(adapted: Any) -> Tensor:
+    """How far AdaLoRA's thin matrices are from orthogonal (Zhang et al. 2023, equation 4), times its weight."""
+    deviations = []
+    for name, value in adapted.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            gram = value @ value.T if "lora_A" in name else value.T @ value
+            deviations.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device)))
+    return adapted.peft_config[NAME].orth_reg_weight * torch.stack(deviations).mean()

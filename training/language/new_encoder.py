@@ -4,31 +4,30 @@ For languages that no pretrained model at hand reads. What is written is what a 
 (config.json, model.safetensors, tokenizer), so a recipe names it as `encoder` and `language_epochs` teaches it
 the language from the same texts.
 
-Two vocabularies. `characters`: a vocab.txt as bert-base-chinese has, Chinese character by character, other
-scripts in pieces of one letter. `pieces`: frequent strings of up to MOST_CHARACTERS characters (byte-pair
-encoding, Sennrich et al. 2016), within a clause where nothing is put between words: half as many tokens a text.
+Two vocabularies, both trained by `transformers`. `wordpiece`: as BERT's, Chinese character by character. `bpe`:
+frequent strings of up to MAX_TOKEN_LENGTH characters (byte-pair encoding, Sennrich et al. 2016), within a clause
+where nothing is put between words: half as many tokens a Chinese text.
 
-Where `meanings` is set, only the layers are random: a token's vector says in which texts it occurs (latent
-semantic analysis, Deerwester et al. 1990), so tokens that go together are alike before anything is learned. It
-takes seconds, and few answers go further than from random vectors.
+Where `semantic_embeddings` is set, only the layers are random: a token's vector says in which texts it occurs
+(latent semantic analysis, Deerwester et al. 1990), so tokens that go together are similar before anything is
+learned. It takes seconds, and few labels go further than from random vectors.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from expectations.errors import DataError, SettingError, TransientError
 
-KINDS = ("characters", "pieces")
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BPE, WORDPIECE = "bpe", "wordpiece"
+SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 HEAD_WIDTH = 32  # of one attention head
-MOST_CHARACTERS = 6  # in a piece
-FEWEST = 2  # times a character or a piece occurs
-MEANING = 0.05  # root mean square of a token's vector where it has a meaning; random ones have 0.02
+MAX_TOKEN_LENGTH = 6  # characters
+MIN_FREQUENCY = 2  # of two tokens beside each other that become one
+SEMANTIC_RMS = 0.05  # root mean square of a token's vector where it has a meaning; random ones have 0.02
 
 
-def write_encoder(
+def write_new_encoder(
     out: Path,
     texts: Sequence[str],
     *,
@@ -38,20 +37,20 @@ def write_encoder(
     width: int,
     max_tokens: int,
     seed: int,
-    meanings: bool = False,
+    semantic_embeddings: bool = False,
 ) -> Path:
     """Write a BERT with random weights and the vocabulary of some texts.
 
     Args:
         out: folder to write, made if it is not there.
         texts: the texts that the vocabulary is taken from; none of them may be of a test part.
-        tokenizer: "characters" or "pieces".
+        tokenizer: "bpe" or "wordpiece".
         vocabulary: most entries of the vocabulary; the least frequent ones are left out.
         layers: number of layers.
         width: of a token's vector, a multiple of HEAD_WIDTH.
         max_tokens: of the longest text that it can read.
         seed: of the weights.
-        meanings: whether the tokens' vectors come from the texts in which they occur.
+        semantic_embeddings: whether the tokens' vectors come from the texts in which they occur.
 
     Returns:
         `out`.
@@ -61,42 +60,38 @@ def write_encoder(
         DataError: the texts hold no character.
         TransientError: the folder cannot be written.
     """
-    if tokenizer not in KINDS:
-        raise SettingError(f"tokenizer is {tokenizer!r}; choose one of {', '.join(KINDS)}")
+    if tokenizer not in (BPE, WORDPIECE):
+        raise SettingError(f"tokenizer is {tokenizer!r}; choose one of {BPE}, {WORDPIECE}")
     if width < HEAD_WIDTH or width % HEAD_WIDTH:
         raise SettingError(f"width is {width}; choose a multiple of {HEAD_WIDTH}")
-    if layers < 1 or max_tokens < len(SPECIAL) or vocabulary <= len(SPECIAL):
+    if layers < 1 or max_tokens < len(SPECIAL_TOKENS) or vocabulary <= len(SPECIAL_TOKENS):
         raise SettingError(
             f"layers {layers}, max_tokens {max_tokens}, vocabulary {vocabulary}: a model needs a layer, and "
-            f"at least {len(SPECIAL)} tokens and more entries than that"
+            f"at least {len(SPECIAL_TOKENS)} tokens and more entries than that"
         )
     if not any(text.strip() for text in texts):
         raise DataError(f"none of the {len(texts)} texts holds a character; bring texts of items")
-    make = _characters if tokenizer == "characters" else _pieces
     try:
         out.mkdir(parents=True, exist_ok=True)
-        read = make(texts, vocabulary)
-        read.save_pretrained(out)
-        if tokenizer == "characters":
-            entries = sorted(read.get_vocab().items(), key=lambda entry: entry[1])
-            words = "".join(f"{word}\n" for word, _ in entries)
-            (out / "vocab.txt").write_text(words, encoding="utf-8", newline="\n")
-        model = _model(len(read), layers, width, max_tokens, seed)
-        if meanings:
-            _give_meanings(model, read, texts, seed)
+        trained = _trained_tokenizer(tokenizer, texts, vocabulary)
+        trained.save_pretrained(out)
+        model = _random_model(trained, layers, width, max_tokens, seed)
+        if semantic_embeddings:
+            _set_semantic_embeddings(model, trained, texts, seed)
         model.save_pretrained(out)
     except OSError as error:
         raise TransientError(f"{out} cannot be written ({error}); free disk space or name another") from error
     return out
 
 
-def _model(num_tokens: int, layers: int, width: int, max_tokens: int, seed: int) -> Any:
+def _random_model(tokenizer: Any, layers: int, width: int, max_tokens: int, seed: int) -> Any:
     import torch
     from transformers import BertConfig, BertModel, logging
 
     logging.disable_progress_bar()
     config = BertConfig(
-        vocab_size=num_tokens,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=width // HEAD_WIDTH,
@@ -108,79 +103,58 @@ def _model(num_tokens: int, layers: int, width: int, max_tokens: int, seed: int)
         return BertModel(config)
 
 
-def _characters(texts: Sequence[str], vocabulary: int) -> Any:
-    """BERT's own tokenizer over single characters; those of scripts with words also as continuations."""
-    from tokenizers import normalizers, pre_tokenizers
-    from transformers import BertTokenizer
+def _trained_tokenizer(kind: str, texts: Sequence[str], vocabulary: int) -> Any:
+    """BERT's tokenizer; or byte pairs between spaces, punctuation and digits, wide and large characters made one."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-    clean, cut = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    counts: Counter[str] = Counter()
-    for text in texts:
-        for word, _ in cut.pre_tokenize_str(clean.normalize_str(text)):
-            counts[word[0]] += 1
-            counts.update(f"##{letter}" for letter in word[1:])
-    frequent = [entry for entry, count in counts.most_common() if count >= FEWEST]
-    kept = [*SPECIAL, *frequent][:vocabulary]
-    entries = {entry: number for number, entry in enumerate(kept)}
-    return BertTokenizer(vocab=entries)
-
-
-def _pieces(texts: Sequence[str], vocabulary: int) -> Any:
-    """Byte-pair encoding between spaces, punctuation and digits; wide and narrow, large and small are one."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    pieces = Tokenizer(models.BPE(unk_token="[UNK]"))  # noqa: S106
-    pieces.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    between = [
-        pre_tokenizers.WhitespaceSplit(),
-        pre_tokenizers.Punctuation(),
-        pre_tokenizers.Digits(individual_digits=True),
-    ]
-    pieces.pre_tokenizer = pre_tokenizers.Sequence(between)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        limit_alphabet=max(vocabulary // 2, 1),
-        min_frequency=FEWEST,
-        max_token_length=MOST_CHARACTERS,
-        special_tokens=list(SPECIAL),
-        show_progress=False,
-    )
-    pieces.train_from_iterator(texts, trainer)
-    pieces.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    return PreTrainedTokenizerFast(tokenizer_object=pieces, **dict(zip(names, SPECIAL, strict=True)))
+    base: Any = BertTokenizer()
+    settings = {"min_frequency": MIN_FREQUENCY, "limit_alphabet": vocabulary, "show_progress": False}
+    if kind == BPE:
+        pairs = Tokenizer(models.BPE(unk_token=SPECIAL_TOKENS["unk"]))
+        pairs.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+        between = [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.Digits(True),
+        ]
+        pairs.pre_tokenizer = pre_tokenizers.Sequence(between)
+        pairs.post_processor = base.backend_tokenizer.post_processor
+        names = {f"{name}_token": token for name, token in SPECIAL_TOKENS.items()}
+        base = PreTrainedTokenizerFast(tokenizer_object=pairs, **names)
+        settings |= {"limit_alphabet": max(vocabulary // 2, 1), "max_token_length": MAX_TOKEN_LENGTH}
+    return base.train_new_from_iterator(texts, vocabulary, **settings)
 
 
-def _give_meanings(model: Any, read: Any, texts: Sequence[str], seed: int) -> None:
+def _set_semantic_embeddings(model: Any, tokenizer: Any, texts: Sequence[str], seed: int) -> None:
     """Set the vectors of tokens that occur: left singular vectors of tokens by texts, all of one length."""
     import torch
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.utils.extmath import randomized_svd
 
-    counts = _occurrences(read, texts)
+    counts = _token_counts(tokenizer, texts)
     weights = model.get_input_embeddings().weight
     weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts).T
-    kept = min(weights.shape[1], *weighted.shape)
-    directions, sizes, _ = randomized_svd(weighted, kept, random_state=seed)
+    used = min(weights.shape[1], *weighted.shape)
+    directions, sizes, _ = randomized_svd(weighted, used, random_state=seed)
     vectors = torch.from_numpy(directions * sizes**0.5).to(weights.dtype)
     occurs = torch.from_numpy(counts.getnnz(axis=0) > 0)
     with torch.no_grad():
-        length = MEANING * weights.shape[1] ** 0.5
-        weights[occurs, :kept] = length * torch.nn.functional.normalize(vectors, dim=1)[occurs]
-        weights[occurs, kept:] = 0
+        length = SEMANTIC_RMS * weights.shape[1] ** 0.5
+        weights[occurs, :used] = length * torch.nn.functional.normalize(vectors, dim=1)[occurs]
+        weights[occurs, used:] = 0
 
 
-def _occurrences(read: Any, texts: Sequence[str]) -> Any:
+def _token_counts(tokenizer: Any, texts: Sequence[str]) -> Any:
     """How often each text holds each token that is no marker, a sparse matrix (texts, tokens)."""
     import numpy as np
     from scipy.sparse import csr_matrix
 
-    rows = read(list(texts), add_special_tokens=False)["input_ids"]
+    rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     columns = np.array([token for row in rows for token in row], dtype=np.int64)
     row = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-    told = columns >= len(SPECIAL)
-    shape = (len(rows), len(read))
-    found = csr_matrix((np.ones(int(told.sum())), (row[told], columns[told])), shape=shape)
+    counted = columns >= len(SPECIAL_TOKENS)
+    shape = (len(rows), len(tokenizer))
+    found = csr_matrix((np.ones(int(counted.sum())), (row[counted], columns[counted])), shape=shape)
     found.sum_duplicates()
     return found

@@ -6,13 +6,14 @@
 | causal | each next token | decoders |
 | contrastive | which of many texts is the same, read twice with dropout (Gao et al. 2021, "SimCSE") | both |
 
+What is masked is chosen by `transformers`' own collator.
+
 Shapes: B texts, L tokens, M tokens to guess, E width of the model, V vocabulary.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,121 +21,109 @@ from expectations.errors import SettingError
 from training.language.encoder import TextEncoder
 
 MASKED, CAUSAL, CONTRASTIVE = "masked", "causal", "contrastive"
-HIDDEN = 0.15  # share of the tokens to guess; of them
-AS_MASK, AS_OTHER = 0.8, 0.1  # … are shown as the mask, as any token; the rest as they are
+IGNORED = -100  # label of a token that is not to be guessed
 TEMPERATURE = 0.05  # of the cosines among which the same text is found
 
 
-class TokenLesson(nn.Module):
-    """Guessing tokens, with a head whose last matrix is the language model's own embedding.
+class LanguageModelingObjective(nn.Module):
+    """Masked or causal language modelling, with a head whose last matrix is the language model's own embedding.
 
     Args:
         encoder: the language model.
-        show: token ids (B, L), mask (B, L) and a generator -> the ids that the model is shown, and for each
-            place the token to guess there, or -1.
+        corrupt: token ids (B, L) and mask (B, L) -> the ids that the model is shown, and for each place the token
+            to guess there, or IGNORED.
     """
 
-    def __init__(self, encoder: TextEncoder, show: "Show") -> None:
+    def __init__(self, encoder: TextEncoder, corrupt: "Corruption") -> None:
         super().__init__()
         rows, width = encoder.model.get_input_embeddings().weight.shape
-        self.show = show
+        self.corrupt = corrupt
         self.dense = nn.Linear(encoder.width, width)
         self.norm = nn.LayerNorm(width)
         self.bias = nn.Parameter(torch.zeros(rows))
 
-    def loss(self, encoder: TextEncoder, ids_BL: Tensor, mask_BL: Tensor, rng: np.random.Generator) -> Tensor:
-        """Mean cross-entropy of the tokens to guess."""
-        shown_BL, wanted_BL = self.show(ids_BL, mask_BL, rng)
-        hidden_BLE = encoder.hidden(shown_BL, mask_BL)
-        guessed_BL = wanted_BL >= 0
-        words_VE = encoder.model.get_input_embeddings().weight
-        looked_ME = self.norm(nn.functional.gelu(self.dense(hidden_BLE[guessed_BL])))
-        return nn.functional.cross_entropy(looked_ME @ words_VE.T + self.bias, wanted_BL[guessed_BL])
+    def loss(self, encoder: TextEncoder, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Mean cross-entropy of the tokens to guess, 0 without any."""
+        input_BL, label_BL = self.corrupt(ids_BL, mask_BL)
+        hidden_BLE = encoder.hidden(input_BL, mask_BL)
+        is_target_BL = label_BL != IGNORED
+        embedding_VE = encoder.model.get_input_embeddings().weight
+        transformed_ME = self.norm(nn.functional.gelu(self.dense(hidden_BLE[is_target_BL])))
+        logits_MV = transformed_ME @ embedding_VE.T + self.bias
+        total = nn.functional.cross_entropy(logits_MV, label_BL[is_target_BL], reduction="sum")
+        return total / max(len(logits_MV), 1)
 
 
-class SameText(nn.Module):
-    """Finding a text among others, when dropout has changed how it reads; it has no weights of its own."""
+class ContrastiveObjective(nn.Module):
+    """Unsupervised SimCSE: finding a text among others, read twice with dropout; without weights of its own."""
 
-    def loss(
-        self, encoder: TextEncoder, ids_BL: Tensor, mask_BL: Tensor, _rng: np.random.Generator
-    ) -> Tensor:
+    def loss(self, encoder: TextEncoder, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Mean cross-entropy of the same text among the batch's."""
         first_BE, second_BE = encoder(ids_BL, mask_BL), encoder(ids_BL, mask_BL)
-        same = torch.arange(len(ids_BL), device=ids_BL.device)
-        return nn.functional.cross_entropy(first_BE @ second_BE.T / TEMPERATURE, same)
+        target_B = torch.arange(len(ids_BL), device=ids_BL.device)
+        return nn.functional.cross_entropy(first_BE @ second_BE.T / TEMPERATURE, target_B)
 
 
-Show = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
+Corruption = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def objective_of(objective: str, encoder: TextEncoder) -> Any:
+def pretraining_objective(objective: str, encoder: TextEncoder) -> Any:
     """The module that computes an objective's loss.
 
     Raises:
         SettingError: the objective does not fit the language model.
     """
     if objective == CONTRASTIVE:
-        return SameText()
-    decodes = _reads_forward(encoder.model)
-    fitting = CAUSAL if decodes else MASKED
+        return ContrastiveObjective()
+    causal = _is_causal(encoder.model)
+    fitting = CAUSAL if causal else MASKED
     if objective != fitting:
-        kind = "reads forward only" if decodes else "reads in both directions"
+        kind = "reads forward only" if causal else "reads in both directions"
         raise SettingError(
             f"language_objective is {objective!r}, but {type(encoder.model).__name__} {kind}; "
             f"choose {fitting!r} or {CONTRASTIVE!r}"
         )
     if objective == CAUSAL:
-        return TokenLesson(encoder, _next)
+        return LanguageModelingObjective(encoder, _next_token_labels)
     tokenizer = encoder.tokenizer
     if tokenizer.mask_token_id is None:
         raise SettingError(
             f"language_objective is {MASKED!r}, but the tokenizer of {type(encoder.model).__name__} has no mask "
             f"token; choose {CONTRASTIVE!r}"
         )
-    markers = torch.tensor(sorted(tokenizer.all_special_ids))
-    return TokenLesson(encoder, Hiding(markers, mask=tokenizer.mask_token_id, num_tokens=len(tokenizer)))
+    return LanguageModelingObjective(encoder, token_masking(tokenizer))
 
 
-class Hiding:
-    """Hides tokens that are no markers.
+def token_masking(tokenizer: Any) -> Corruption:
+    """15 % of the tokens that are not special: 80 % of them as the mask, 10 % as any token, the rest as they are."""
+    from transformers import DataCollatorForLanguageModeling
 
-    Args:
-        markers: ids of the markers.
-        mask: id of the mask.
-        num_tokens: of the vocabulary.
-    """
+    collator = DataCollatorForLanguageModeling(tokenizer)
+    special_ids = torch.tensor(tokenizer.all_special_ids)
 
-    def __init__(self, markers: Tensor, *, mask: int, num_tokens: int) -> None:
-        self.markers, self.mask, self.num_tokens = markers, mask, num_tokens
+    def corrupt(ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+        ids_BL, device = ids_BL.cpu(), ids_BL.device
+        fixed_BL = (mask_BL.cpu() == 0) | torch.isin(ids_BL, special_ids)
+        input_BL, label_BL = collator.torch_mask_tokens(ids_BL.clone(), special_tokens_mask=fixed_BL)
+        return input_BL.to(device), label_BL.to(device)
 
-    def __call__(self, ids_BL: Tensor, mask_BL: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """What is shown, and what is to be guessed (-1: nothing); of each text that has words, one at least."""
-        may_BL = (mask_BL > 0) & ~torch.isin(ids_BL, self.markers.to(ids_BL.device))
-        chance_BL = torch.from_numpy(rng.random(ids_BL.shape)).to(ids_BL.device).masked_fill(~may_BL, 2)
-        least_B1 = chance_BL.amin(1, keepdim=True)
-        hidden_BL = may_BL & ((chance_BL < HIDDEN) | (chance_BL == least_B1))
-        kind_BL = torch.from_numpy(rng.random(ids_BL.shape)).to(ids_BL.device)
-        others = torch.from_numpy(rng.integers(0, self.num_tokens, ids_BL.shape)).to(ids_BL.device)
-        shown_BL = torch.where(hidden_BL & (kind_BL < AS_MASK), self.mask, ids_BL)
-        as_other = hidden_BL & (kind_BL >= AS_MASK) & (kind_BL < AS_MASK + AS_OTHER)
-        shown_BL = torch.where(as_other, others, shown_BL)
-        return shown_BL, torch.where(hidden_BL, ids_BL, -1)
+    return corrupt
 
 
-def _next(ids_BL: Tensor, mask_BL: Tensor, _rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _next_token_labels(ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
     """All is shown, and each place is to guess what follows it."""
-    wanted_BL = torch.full_like(ids_BL, -1)
-    wanted_BL[:, :-1] = torch.where(mask_BL[:, 1:] > 0, ids_BL[:, 1:], -1)
-    return ids_BL, wanted_BL
+    label_BL = torch.full_like(ids_BL, IGNORED)
+    label_BL[:, :-1] = torch.where(mask_BL[:, 1:] > 0, ids_BL[:, 1:], IGNORED)
+    return ids_BL, label_BL
 
 
-def num_markers(encoder: TextEncoder) -> int:
+def num_special_tokens(encoder: TextEncoder) -> int:
     """Tokens of an empty text."""
     return int(encoder.tokenize([""]).lengths[0])
 
 
 @torch.no_grad()
-def _reads_forward(model: Any) -> bool:
+def _is_causal(model: Any) -> bool:
     """Whether what a model says of a token depends on none that follows."""
     was_training = model.training
     model.eval()

@@ -33,7 +33,7 @@ class FitContext:
         data: the examples.
         recipe: the settings.
         champion: the bundle whose weights and transforms it starts with; None: from scratch.
-        reading: the texts, where another run of the same recipe has read them.
+        corpus: the texts, where another run of the same recipe has read them.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FitContext:
         recipe: Recipe,
         champion: Champion | None = None,
         *,
-        reading: EncodedCorpus | None = None,
+        corpus: EncodedCorpus | None = None,
     ) -> None:
         self.data, self.recipe, self.champion = data, recipe, champion
         self.device = first_device()
@@ -51,9 +51,9 @@ class FitContext:
         self.validation_metrics = ValidationMetrics(data, self.validation, recipe.early_stopping.metric)
         self.transforms = champion.predictor.transforms if champion else self._fitted_transforms()
         self.collator = Collator(data, self.transforms)
-        self.reading = reading or EncodedCorpus(data.texts, recipe, champion, self.device)
-        self.encoder, self.table = self.reading.encoder, self.reading.table
-        self.pretrained_vectors = self.reading.before
+        self.corpus = corpus or EncodedCorpus(data.texts, recipe, champion, self.device)
+        self.encoder, self.table = self.corpus.encoder, self.corpus.embeddings
+        self.pretrained_vectors = self.corpus.pretrained_vectors
         self.candidate_ids = distinct_values(data.columns, "text_id", self.train)
         known = distinct_values(data.columns, "history_id", self.train)
         self.topic_ids = self._topics(known)
@@ -101,7 +101,7 @@ class FitContext:
     def fresh_model(self) -> AdditiveModel:
         """New f and g and the pretrained language model, or all three as the champion's are."""
         torch.manual_seed(self.recipe.seed)
-        self.reading.rewind()
+        self.corpus.reset()
         if self.champion:
             return self.champion.model().to(self.device)
         rate = float(np.float32(self.labels[self.train].sum() / len(self.train)))
@@ -123,7 +123,7 @@ class FitContext:
 
     def begin_with(self, weights: dict[str, Tensor]) -> None:
         """Every later stage, the refit's too, begins with these weights of the language model."""
-        self.reading = self.reading.beginning_with(weights)
+        self.corpus = self.corpus.starting_from(weights)
         self.model = self.fresh_model()
 
     def _ids(self, ids: np.ndarray) -> Tensor:
@@ -254,9 +254,9 @@ class FitContext:
             epochs=epochs,
             batches=tuning.batches,
             loss=tuning.loss,
-            finish=self.table.refresh if self.encoder.learns else (lambda: None),
+            finish=self.table.refresh if self.encoder.is_trainable else (lambda: None),
             validate=self.figures if validate else None,
-            stepped=self.encoder.step,
+            stepped=self.encoder.allocate_ranks,
             draw=tuning.draw,
         )
 

@@ -1,4 +1,4 @@
-"""Every text of a run, read by the language model that it begins with; what it began with can be had again."""
+"""Every text of a fit, encoded by the language model that it begins with; that beginning can be restored."""
 
 import copy
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EncodedCorpus:
-    """A language model, and what it says of every text.
+    """A language model, and its vectors of every text.
 
     Args:
         texts: distinct texts, by `text_id`.
@@ -26,8 +26,8 @@ class EncodedCorpus:
 
     Attributes:
         encoder: the language model.
-        table: the texts with their vectors as they are now.
-        before: (T, E) the texts' vectors before any fine-tuning.
+        embeddings: the texts with their vectors as they are now.
+        pretrained_vectors: (T, E) the texts' vectors before any fine-tuning.
     """
 
     def __init__(self, texts: list[str], recipe: Recipe, champion: "Champion | None", device: str) -> None:
@@ -38,35 +38,37 @@ class EncodedCorpus:
             pooling=recipe.encoder.pooling,
             adapter=_adapter(recipe),
         ).to(device)
-        self.table = TextEmbeddings(
+        self.embeddings = TextEmbeddings(
             self.encoder,
             texts,
             batch=recipe.encoder.batch_size,
             device=device,
             token_dropout=recipe.encoder.token_dropout,
         )
-        self.table.prepare()
+        self.embeddings.cache_frozen_layers()
         if champion:
-            champion.fill(self.table, texts)
+            champion.fill(self.embeddings, texts)
         else:
-            self.table.refresh()
-        self._weights = trainable_state({"encoder": self.encoder})
-        self._vectors = self.table.vectors.clone()
-        self.before = champion.texts_before(texts, recipe).to(device) if champion else self._vectors
+            self.embeddings.refresh()
+        self._initial_weights = trainable_state({"encoder": self.encoder})
+        self._vectors = self.embeddings.vectors.clone()
+        self.pretrained_vectors = (
+            champion.texts_before(texts, recipe).to(device) if champion else self._vectors
+        )
 
-    def beginning_with(self, weights: dict[str, Tensor]) -> "EncodedCorpus":
+    def starting_from(self, weights: dict[str, Tensor]) -> "EncodedCorpus":
         """The same language model and texts, but these weights are the beginning."""
         restore({"encoder": self.encoder}, weights)
-        self.table.refresh()
+        self.embeddings.refresh()
         other = copy.copy(self)
-        other._weights, other._vectors = weights, self.table.vectors.clone()
+        other._initial_weights, other._vectors = weights, self.embeddings.vectors.clone()
         return other
 
-    def rewind(self) -> None:
-        """Put weights and vectors back to what they were at the beginning."""
-        restore({"encoder": self.encoder}, self._weights)
+    def reset(self) -> None:
+        """Put weights and vectors back to the initial ones."""
+        restore({"encoder": self.encoder}, self._initial_weights)
         self.encoder.eval()
-        self.table.vectors.copy_(self._vectors)
+        self.embeddings.vectors.copy_(self._vectors)
 
 
 def _adapter(recipe: Recipe) -> Adapter | None:

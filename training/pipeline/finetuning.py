@@ -72,12 +72,12 @@ class FinetuningObjective:
         # The language model alone computes in bf16: f tells cosines apart by less than that can hold.
         cuda = torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
         with cuda:
-            vectors = self.table.mixed(text_ids, self._fresh[np.isin(self._fresh, text_ids)])
+            vectors = self.table.gather(text_ids, self._fresh[np.isin(self._fresh, text_ids)])
         f_N, g_NK = self.model(batch.to(self.device), vectors)
         loss = binary_loss(
             f_N[:, None] + g_NK, self.labels[rows], self.recipe.finetuning.negative_sampling_rate
         )
-        return loss + self.encoder.penalty()
+        return loss + self.encoder.orthogonal_penalty()
 
     def groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups: f, g, then the language model by depth, each with its own learning rate."""
@@ -100,6 +100,8 @@ class FinetuningObjective:
             },
             *(
                 {"params": values, "lr": share * rate, **decay}
-                for share, values in self.encoder.by_depth(recipe.finetuning.layerwise_decay).items()
+                for share, values in self.encoder.parameters_by_depth(
+                    recipe.finetuning.layerwise_decay
+                ).items()
             ),
         ]

@@ -14,7 +14,7 @@ from training.data.dataset import Examples
 from training.data.sampling import distinct_values, rows_of
 from training.data.split import TRAIN
 from training.language.encoder import TextEncoder
-from training.language.pretraining import num_markers, objective_of
+from training.language.pretraining import num_special_tokens, pretraining_objective
 from training.language.text_embeddings import TextEmbeddings
 from training.pipeline.trainer import Phase
 
@@ -22,12 +22,12 @@ from training.pipeline.trainer import Phase
 def language_pretraining_phase(
     name: str, recipe: Recipe, encoder: TextEncoder, table: TextEmbeddings, text_ids: np.ndarray
 ) -> Phase | None:
-    """The stage in which the language model learns from texts; None where the recipe leaves it out.
+    """The phase in which the language model learns from texts; None where the recipe leaves it out.
 
     Args:
-        name: the stage's name.
+        name: the phase's name.
         recipe: objective, epochs, learning rate, texts in a step.
-        encoder: the language model; changed as the stage goes on.
+        encoder: the language model; changed as the phase goes on.
         table: the tokens of all texts.
         text_ids: the texts to learn from, see `known_text_ids`.
 
@@ -37,24 +37,24 @@ def language_pretraining_phase(
     """
     if recipe.pretraining.language_epochs == 0:
         return None
-    if not encoder.learns:
+    if not encoder.is_trainable:
         raise SettingError(
             f"language_epochs is {recipe.pretraining.language_epochs}, but trainable_layers is "
             f"{recipe.encoder.trainable_layers}: nothing "
             "of the language model learns; set trainable_layers to -1 or above 0, or language_epochs to 0"
         )
-    worded = text_ids[table.lengths[text_ids] > num_markers(encoder)]
-    if not len(worded):
+    non_empty = text_ids[table.lengths[text_ids] > num_special_tokens(encoder)]
+    if not len(non_empty):
         raise DataError(f"none of the {len(text_ids)} texts known before the validation part holds a word")
     torch.manual_seed(recipe.seed)
-    lesson = objective_of(recipe.pretraining.language_objective, encoder).to(table.device)
+    objective = pretraining_objective(recipe.pretraining.language_objective, encoder).to(table.device)
     learning = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     return Phase(
         name=name,
-        modules={"encoder": encoder, "lesson": lesson},
+        modules={"encoder": encoder, "objective": objective},
         groups=[
             {
-                "params": [*learning, *lesson.parameters()],
+                "params": [*learning, *objective.parameters()],
                 "lr": recipe.pretraining.language_learning_rate,
                 "weight_decay": recipe.optimizer.weight_decay,
             }
@@ -62,9 +62,9 @@ def language_pretraining_phase(
         planned=recipe.pretraining.language_epochs,
         epochs=recipe.pretraining.language_epochs,
         batches=lambda rng: length_batches(
-            worded, table.lengths, recipe.pretraining.language_batch_size, rng
+            non_empty, table.lengths, recipe.pretraining.language_batch_size, rng
         ),
-        loss=lambda chosen, rng: lesson.loss(encoder, *table.padded(chosen), rng),
+        loss=lambda chosen, _rng: objective.loss(encoder, *table.padded(chosen)),
         finish=lambda: None,
         validate=None,
     )
@@ -73,8 +73,8 @@ def language_pretraining_phase(
 def known_text_ids(data: Examples) -> np.ndarray:
     """Numbers of the texts known before the validation part, ascending.
 
-    They are the training part's candidates, queries and histories, and what the futures that were over by then
-    tell of.
+    They are the training part's candidates, queries and histories, and the next interactions that
+    were over by then.
     """
     train, columns = rows_of(data.part, TRAIN), data.columns
     histories, later = [distinct_values(columns, "history_id", train)], np.zeros(0, dtype=np.int64)

@@ -35,19 +35,19 @@ from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.evaluation.metrics import auc
 from training.inference.predictor import Predictor
-from training.language.new_encoder import write_encoder
+from training.language.new_encoder import write_new_encoder
 from training.pipeline.fit import fit
 from training.pipeline.language_pretraining import known_text_ids
 from training.pipeline.phases import FINETUNING, LANGUAGE_PRETRAINING
 
 SIZES: Facts = {
-    "tokenizer": "pieces",
+    "tokenizer": "bpe",
     "vocabulary": 16000,
     "layers": 1,
     "width": 96,
     "max_tokens": 192,
     "seed": 7,
-    "meanings": True,
+    "semantic_embeddings": True,
 }
 PENALTIES = (1.0, 4.0, 16.0)
 DRAWS = 1000
@@ -62,7 +62,7 @@ def measure(options: argparse.Namespace) -> Facts:
     data = read_examples(shop.examples)
     encoder: Path = options.work / "encoder"
     if not (encoder / "model.safetensors").exists():
-        write_encoder(encoder, [data.texts[number] for number in known_text_ids(data)], **SIZES)
+        write_new_encoder(encoder, [data.texts[number] for number in known_text_ids(data)], **SIZES)
     recipe = read_recipe(Path(__file__).with_name("recipe.toml")).updated(encoder={"name": str(encoder)})
     scratch = recipe.updated(pretraining={"language_epochs": 0})
     store, key = Store(options.work), training_code()

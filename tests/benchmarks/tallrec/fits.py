@@ -91,7 +91,7 @@ class Readers:
         )
         if self._corpus is None:
             self._corpus = EncodedCorpus(examples.texts, recipe, None, first_device())
-        run = FitContext(examples, recipe, reading=self._corpus)
+        run = FitContext(examples, recipe, corpus=self._corpus)
         state, watch = TrainingState(phase=""), Watch(recipe.early_stopping.metric, lambda *_: None)
         with SummaryWriter(str(out)) as log:
             Phases(

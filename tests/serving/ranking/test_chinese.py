@@ -15,7 +15,7 @@ from training.config.recipe import read_recipe
 from training.data.dataset import read_examples
 from training.data.split import TEST
 from training.inference.predictor import Predictor
-from training.language.new_encoder import write_encoder
+from training.language.new_encoder import write_new_encoder
 from training.pipeline.fit import fit
 from training.pipeline.language_pretraining import known_text_ids
 
@@ -48,10 +48,10 @@ def _shop(tmp_path_factory: pytest.TempPathFactory) -> BuiltShop:
 @pytest.fixture(name="predictor", scope="module")
 def _scorer(shop: BuiltShop) -> Predictor:
     data = read_examples(shop.examples)
-    encoder = write_encoder(
+    encoder = write_new_encoder(
         shop.home / "encoder",
         [data.texts[number] for number in known_text_ids(data)],
-        tokenizer="characters",
+        tokenizer="wordpiece",
         vocabulary=500,
         layers=1,
         width=32,

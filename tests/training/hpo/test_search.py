@@ -223,7 +223,7 @@ def test_a_setting_that_matters_is_not_shared(
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts readings of all texts, and stages that were run."""
     calls: Counter[str] = Counter()
-    prepare, run_phase = TextEmbeddings.prepare, trial.run_phase
+    prepare, run_phase = TextEmbeddings.cache_frozen_layers, trial.run_phase
 
     def prepared(table: TextEmbeddings) -> None:
         calls["prepare"] += 1
@@ -233,7 +233,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         calls[stage.name] += 1
         run_phase(stage, *arguments, **named)
 
-    monkeypatch.setattr(TextEmbeddings, "prepare", prepared)
+    monkeypatch.setattr(TextEmbeddings, "cache_frozen_layers", prepared)
     monkeypatch.setattr(trial, "run_phase", run)
     return calls
 

@@ -10,9 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from expectations.errors import BundleError, SettingError
 from tests.training.language_models import CHINESE, DECODERS, FAMILIES, write_chinese_bert, write_model
-from training.language.encoder import TextEncoder, load_saved
-from training.language.pooling import pool
-from training.language.text_embeddings import TextEmbeddings, without_some
+from training.language.encoder import TextEncoder, load_saved, pool
+from training.language.text_embeddings import TextEmbeddings, drop_tokens
 
 TEXTS = ["coupon for dog food", "a", "", "frozen pizza and garden flowers, 3 for 2", "tea"]
 ODD = [
@@ -42,7 +41,7 @@ def load(name: str, trainable_layers: int = 0, **settings: Any) -> TextEncoder:
 def read(encoder: TextEncoder, texts: list[str], *, batch: int = 16, kept: bool = False) -> torch.Tensor:
     table = TextEmbeddings(encoder, texts, batch=batch)
     if kept:
-        table.prepare()
+        table.cache_frozen_layers()
     table.refresh()
     return table.vectors
 
@@ -83,14 +82,14 @@ def test_a_decoder_is_its_last_token_as_transformers_reads_it(family: str, model
 @pytest.mark.parametrize("family", FAMILIES)
 def test_layers_in_two_pieces_are_the_whole(family: str, models: dict[str, str]) -> None:
     encoder = load(models[family], 1, pooling="last")
-    assert not encoder.whole and encoder.num_frozen == 2
+    assert not encoder.reads_in_one_piece and encoder.num_frozen == 2
     torch.testing.assert_close(read(encoder, TEXTS, kept=True), read(encoder, TEXTS), atol=1e-5, rtol=0)
     learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
     assert learning and all(".2." in name for name in learning)
     table = TextEmbeddings(encoder, TEXTS, batch=16)
-    table.prepare()
+    table.cache_frozen_layers()
     encoder.train()
-    table.read(np.arange(len(TEXTS)))[:, 0].sum().backward()
+    table.encode(np.arange(len(TEXTS)))[:, 0].sum().backward()
     assert all(value.grad is not None for value in encoder.layers[2].parameters())
 
 
@@ -115,9 +114,11 @@ def test_all_layers_and_the_embeddings_learn(family: str, models: dict[str, str]
 def test_rates_fall_with_depth(family: str, models: dict[str, str]) -> None:
     encoder = load(models[family], -1)
     everything = [value for value in encoder.parameters() if value.requires_grad]
-    assert [*encoder.by_depth(1.0)] == [1.0]
-    assert [id(value) for value in encoder.by_depth(1.0)[1.0]] == [id(value) for value in everything]
-    groups = encoder.by_depth(0.5)
+    assert [*encoder.parameters_by_depth(1.0)] == [1.0]
+    assert [id(value) for value in encoder.parameters_by_depth(1.0)[1.0]] == [
+        id(value) for value in everything
+    ]
+    groups = encoder.parameters_by_depth(0.5)
     assert sorted(groups) == [0.125, 0.25, 0.5, 1.0]
     assert sum(len(values) for values in groups.values()) == len(everything)
     share = {id(value): number for number, values in groups.items() for value in values}
@@ -128,7 +129,7 @@ def test_rates_fall_with_depth(family: str, models: dict[str, str]) -> None:
 
 def test_a_decoders_last_norm_has_the_top_layers_rate(models: dict[str, str]) -> None:
     encoder = load(models["llama"], -1)
-    assert any(value is encoder.model.norm.weight for value in encoder.by_depth(0.5)[1.0])
+    assert any(value is encoder.model.norm.weight for value in encoder.parameters_by_depth(0.5)[1.0])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -191,9 +192,9 @@ def test_layers_that_cannot_be_found_are_not_trained_apart(tmp_path: Path) -> No
     with pytest.raises(SettingError, match="layers of AlbertModel cannot be found"):
         load(str(tmp_path), 1)
     whole = load(str(tmp_path), -1)
-    assert whole.whole and read(whole, TEXTS).isfinite().all()
+    assert whole.reads_in_one_piece and read(whole, TEXTS).isfinite().all()
     with pytest.raises(SettingError, match=r"layerwise_decay is 0\.9"):
-        whole.by_depth(0.9)
+        whole.parameters_by_depth(0.9)
 
 
 def test_files_like_those_of_bert_base_chinese(tmp_path: Path) -> None:
@@ -233,19 +234,19 @@ def test_a_share_of_the_tokens_is_left_out_and_the_ends_stay() -> None:
     lengths = torch.tensor([1, 2, 3, 400])
     steps = torch.arange(400)
     mask = (steps[None, :] < lengths[:, None]).long()
-    starts = torch.tensor([0, 1, 3, 6])
-    places = torch.where(mask > 0, starts[:, None] + steps, starts[:, None])
+    offsets = torch.tensor([0, 1, 3, 6])
+    places = torch.where(mask > 0, offsets[:, None] + steps, offsets[:, None])
     torch.manual_seed(0)
-    left, there = without_some(places, mask, 0.3)
+    left, there = drop_tokens(places, mask, 0.3)
     assert left.shape == there.shape == (4, int(there.sum(1).max())) and 250 < left.shape[1] < 310
     for row in range(4):
         kept = left[row][there[row] > 0]
         assert (
             (kept.diff() > 0).all()
             and kept[0] == places[row, 0]
-            and kept[-1] == starts[row] + lengths[row] - 1
+            and kept[-1] == offsets[row] + lengths[row] - 1
         )
-        assert (left[row][there[row] == 0] == starts[row]).all()
+        assert (left[row][there[row] == 0] == offsets[row]).all()
 
 
 @pytest.mark.parametrize("layers", [1, -1])
@@ -256,10 +257,10 @@ def test_tokens_are_left_out_only_where_the_model_learns(models: dict[str, str],
             module.p = 0.0
     texts = [*TEXTS, "frozen pizza " * 12]
     table = TextEmbeddings(encoder, texts, batch=3, token_dropout=0.5)
-    table.prepare()
+    table.cache_frozen_layers()
     table.refresh()
     torch.testing.assert_close(table.vectors, read(encoder, texts), atol=1e-5, rtol=0)
     encoder.train()
-    long = table.read(np.array([5])).detach()
+    long = table.encode(np.array([5])).detach()
     assert not torch.allclose(long, table.vectors[5:], atol=1e-4)
     torch.testing.assert_close(torch.linalg.norm(long), torch.tensor(1.0))

@@ -1,4 +1,4 @@
-"""The stage `domain`: what it reads, what it learns, how it goes on after a kill; and new encoders."""
+"""Pretraining on texts alone: what it reads, what it learns, how it goes on after a kill; and new encoders."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from training.data.split import TRAIN
 from training.inference.predictor import Predictor
 from training.language.adapters import Adapter
 from training.language.encoder import TextEncoder
-from training.language.new_encoder import write_encoder
-from training.language.pretraining import Hiding
+from training.language.new_encoder import write_new_encoder
+from training.language.pretraining import IGNORED, pretraining_objective, token_masking
 from training.language.text_embeddings import TextEmbeddings
 from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult, fit
@@ -28,9 +28,9 @@ CHINESE = ["房间很干净，服务也不错", "苹果坏了，差评！", "手
 ODD = ["", "   ", "👍👍👍", "好" * 10_000, "Ａ wifi 信号 ، مرحبا", "e\u0301\u200d"]
 
 
-def new_encoder(folder: Path, kind: str = "pieces", texts: list[str] | None = None, **sizes: int) -> Path:
+def new_encoder(folder: Path, kind: str = "bpe", texts: list[str] | None = None, **sizes: int) -> Path:
     chosen = {"vocabulary": 300, "layers": 2, "width": 32, "max_tokens": 48, "seed": 1, **sizes}
-    return write_encoder(folder, texts or CHINESE * 3, tokenizer=kind, **chosen)
+    return write_new_encoder(folder, texts or CHINESE * 3, tokenizer=kind, **chosen)
 
 
 @pytest.fixture(name="known", scope="module")
@@ -48,15 +48,15 @@ def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
     )
 
 
-def stage_losses(recipe: Recipe, encoder: TextEncoder, texts: list[str], epochs: int) -> list[float]:
+def phase_losses(recipe: Recipe, encoder: TextEncoder, texts: list[str], epochs: int) -> list[float]:
     table = TextEmbeddings(encoder, texts, batch=8)
-    stage = language_pretraining_phase("language_pretraining", recipe, encoder, table, np.arange(len(texts)))
-    assert stage is not None
-    optimizer = torch.optim.AdamW([dict(group) for group in stage.groups])
+    phase = language_pretraining_phase("language_pretraining", recipe, encoder, table, np.arange(len(texts)))
+    assert phase is not None
+    optimizer = torch.optim.AdamW([dict(group) for group in phase.groups])
     losses, rng = [], np.random.default_rng(0)
     for _ in range(epochs):
-        for chosen in stage.batches(rng):
-            loss = stage.loss(chosen, rng)
+        for chosen in phase.batches(rng):
+            loss = phase.loss(chosen, rng)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -86,20 +86,30 @@ def write_rows_with_late_texts(folder: Path) -> Path:
     return write_examples(folder / "examples", rows=rows, texts=texts)
 
 
-def test_what_is_hidden_is_asked_and_nothing_else() -> None:
-    markers = torch.tensor([0, 2, 3])
+def test_what_is_masked_is_a_label_and_nothing_else(tmp_path: Path) -> None:
+    encoder = TextEncoder.load(str(new_encoder(tmp_path)), max_tokens=24, trainable_layers=-1)
+    torch.manual_seed(0)
     ids = torch.full((400, 12), 9)
-    ids[:, 0], ids[:, -1] = 2, 3
+    ids[:, 0], ids[:, -1] = encoder.tokenizer.cls_token_id, encoder.tokenizer.sep_token_id
     mask = torch.ones_like(ids)
-    ids[::2, 8:], mask[::2, 8:] = 0, 0
-    shown, wanted = Hiding(markers, mask=4, num_tokens=50)(ids, mask, np.random.default_rng(0))
-    asked = wanted >= 0
-    assert (wanted[asked] == 9).all() and asked.any(1).all()
-    assert not (asked & ((mask == 0) | (ids == 2) | (ids == 3))).any()
-    assert (shown[~asked] == ids[~asked]).all()
-    as_mask, as_is = (shown[asked] == 4).float().mean(), (shown[asked] == 9).float().mean()
-    assert 0.76 < as_mask < 0.84 and 0.07 < as_is < 0.14
-    assert (shown[asked] >= 0).all() and shown.max() < 50
+    ids[::2, 8:], mask[::2, 8:] = 9, 0
+    inputs, labels = token_masking(encoder.tokenizer)(ids, mask)
+    masked = labels != IGNORED
+    assert (labels[masked] == 9).all() and 0.13 < masked[(mask > 0) & (ids == 9)].float().mean() < 0.17
+    assert not (masked & ((mask == 0) | (ids != 9))).any()
+    assert (inputs[~masked] == ids[~masked]).all()
+    as_mask = (inputs[masked] == encoder.tokenizer.mask_token_id).float().mean()
+    assert 0.76 < as_mask < 0.84
+
+
+def test_a_batch_without_a_masked_token_has_no_loss(recipe: Recipe, tmp_path: Path) -> None:
+    encoder = TextEncoder.load(str(new_encoder(tmp_path)), max_tokens=24, trainable_layers=-1)
+    objective = pretraining_objective("masked", encoder)
+    objective.corrupt = lambda ids, _mask: (ids, torch.full_like(ids, IGNORED))
+    ids = torch.tensor([[2, 9, 3]])
+    loss = objective.loss(encoder, ids, torch.ones_like(ids))
+    loss.backward()
+    assert float(loss.detach()) == 0
 
 
 def test_batches_are_of_one_length_and_hold_every_text_once() -> None:
@@ -117,14 +127,14 @@ def test_an_encoder_learns_the_language_of_the_texts(objective: str, recipe: Rec
         f"{place}的{thing}很{kind}" for place in "京沪广深" for thing in "房店货书" for kind in "好坏大小"
     ]
     encoder = TextEncoder.load(
-        str(new_encoder(tmp_path / "encoder", "characters", texts)), max_tokens=24, trainable_layers=-1
+        str(new_encoder(tmp_path / "encoder", "wordpiece", texts)), max_tokens=24, trainable_layers=-1
     )
     encoder.train()
     torch.manual_seed(0)
     chosen = recipe.updated(
         pretraining={"language_epochs": 1, "language_objective": objective, "language_learning_rate": 3e-3}
     )
-    losses = stage_losses(chosen, encoder, texts, epochs=40)
+    losses = phase_losses(chosen, encoder, texts, epochs=40)
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
 
 
@@ -132,7 +142,7 @@ def decoder(folder: Path, num_tokens: int) -> TextEncoder:
     from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
     config = GPT2Config(vocab_size=num_tokens, n_embd=32, n_layer=2, n_head=2, n_positions=48)
-    texts = new_encoder(folder / "texts", "characters")
+    texts = new_encoder(folder / "texts", "wordpiece")
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(texts / "tokenizer.json"), pad_token="[PAD]")
     torch.manual_seed(0)
     return TextEncoder(GPT2Model(config), tokenizer, max_tokens=24, trainable_layers=-1)
@@ -143,13 +153,13 @@ def test_a_decoder_learns_what_comes_next_and_cannot_be_masked(recipe: Recipe, t
     causal = recipe.updated(
         pretraining={"language_epochs": 1, "language_objective": "causal", "language_learning_rate": 3e-3}
     )
-    losses = stage_losses(causal, gpt, CHINESE[:4], epochs=30)
+    losses = phase_losses(causal, gpt, CHINESE[:4], epochs=30)
     assert losses[-1] < 0.75 * losses[0]
     with pytest.raises(SettingError, match="reads forward only; choose 'causal' or 'contrastive'"):
-        stage_losses(causal.updated(pretraining={"language_objective": "masked"}), gpt, CHINESE, epochs=1)
+        phase_losses(causal.updated(pretraining={"language_objective": "masked"}), gpt, CHINESE, epochs=1)
     bert = TextEncoder.load(str(new_encoder(tmp_path / "bert")), max_tokens=24, trainable_layers=-1)
     with pytest.raises(SettingError, match="both directions; choose 'masked' or 'contrastive'"):
-        stage_losses(causal, bert, CHINESE, epochs=1)
+        phase_losses(causal, bert, CHINESE, epochs=1)
 
 
 @pytest.mark.parametrize("kind", ["lora", "prefix"])
@@ -161,7 +171,7 @@ def test_an_adapter_learns_in_place_of_the_model(kind: str, recipe: Recipe, tmp_
         adapter=Adapter(kind=kind, rank=2, seed=0),
     )
     before = {name: value.detach().clone() for name, value in encoder.named_parameters()}
-    stage_losses(
+    phase_losses(
         recipe.updated(pretraining={"language_epochs": 1, "language_learning_rate": 1e-2}),
         encoder,
         CHINESE,
@@ -176,13 +186,13 @@ def test_what_cannot_be_learned_from_is_said(recipe: Recipe, tmp_path: Path, enc
     on = recipe.updated(pretraining={"language_epochs": 1})
     bert = TextEncoder.load(str(new_encoder(tmp_path / "bert")), max_tokens=24, trainable_layers=-1)
     with pytest.raises(DataError, match="none of the 2 texts"):
-        stage_losses(on, bert, ["", " "], epochs=1)
+        phase_losses(on, bert, ["", " "], epochs=1)
     frozen = TextEncoder.load(str(tmp_path / "bert"), max_tokens=24, trainable_layers=0)
     with pytest.raises(SettingError, match="nothing of the language model learns"):
-        stage_losses(on.updated(encoder={"trainable_layers": 0}), frozen, CHINESE, epochs=1)
+        phase_losses(on.updated(encoder={"trainable_layers": 0}), frozen, CHINESE, epochs=1)
     without_mask = TextEncoder.load(str(encoder), max_tokens=24, trainable_layers=-1)
     with pytest.raises(SettingError, match="no mask token"):
-        stage_losses(on, without_mask, CHINESE, epochs=1)
+        phase_losses(on, without_mask, CHINESE, epochs=1)
 
 
 def test_later_stages_and_the_refit_begin_with_what_the_stage_left(examples: Path, known: Recipe) -> None:
@@ -226,7 +236,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert weights_of(result) == weights_of(learned_first)
 
 
-@pytest.mark.parametrize("kind", ["characters", "pieces"])
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
 def test_odd_texts_are_read_by_a_new_encoder(kind: str, tmp_path: Path) -> None:
     place = str(new_encoder(tmp_path / kind, kind))
     encoder = TextEncoder.load(place, max_tokens=64, trainable_layers=0)
@@ -240,25 +250,15 @@ def test_odd_texts_are_read_by_a_new_encoder(kind: str, tmp_path: Path) -> None:
     assert "👍" in "".join(known) and "[UNK]" not in known
 
 
-def test_pieces_are_fewer_than_characters(tmp_path: Path) -> None:
+def test_byte_pairs_are_fewer_than_word_pieces(tmp_path: Path) -> None:
     texts = ["房间很干净服务也不错", "房间很干净", "服务也不错"] * 5
     lengths = [
         TextEncoder.load(str(new_encoder(tmp_path / kind, kind, texts)), max_tokens=48, trainable_layers=0)
         .tokenize(texts)
         .lengths.sum()
-        for kind in ("pieces", "characters")
+        for kind in ("bpe", "wordpiece")
     ]
     assert lengths[0] < 0.6 * lengths[1]
-
-
-def test_a_folder_as_bert_base_chinese_has_it_is_loaded(tmp_path: Path) -> None:
-    """config.json, vocab.txt and weights alone: one token a Chinese character."""
-    folder = new_encoder(tmp_path / "encoder", "characters")
-    for path in folder.glob("tokenizer*"):
-        path.unlink()
-    encoder = TextEncoder.load(str(folder), max_tokens=48, trainable_layers=1)
-    tokens = encoder.tokenizer.convert_ids_to_tokens(encoder.tokenizer("房间 很好wi")["input_ids"])
-    assert tokens == ["[CLS]", "房", "间", "很", "好", "w", "##i", "[SEP]"]
 
 
 def test_a_new_encoder_is_the_same_for_the_same_seed_alone(tmp_path: Path) -> None:
@@ -303,16 +303,16 @@ def test_the_command_makes_an_encoder_that_a_fit_reads(
 
 def test_tokens_of_the_same_texts_are_alike_before_anything_is_learned(tmp_path: Path) -> None:
     texts = ["苹果甜，香", "苹果香，甜", "手机快，新", "手机新，快"] * 3
-    folder = write_encoder(
+    folder = write_new_encoder(
         tmp_path / "encoder",
         texts,
-        tokenizer="characters",
+        tokenizer="wordpiece",
         vocabulary=300,
         layers=1,
         width=64,
         max_tokens=16,
         seed=1,
-        meanings=True,
+        semantic_embeddings=True,
     )
     encoder = TextEncoder.load(str(folder), max_tokens=16, trainable_layers=0)
     vectors = encoder.model.get_input_embeddings().weight.detach()

@@ -15,10 +15,10 @@ def test_vectors_read_in_bf16_are_float32_and_near(layers: int, recipe: Recipe) 
     encoder = TextEncoder.load(recipe.encoder.name, max_tokens=24, trainable_layers=layers)
     texts = ["", "dog food", "fresh coffee beans", "garden flowers " * 20]
     table = TextEmbeddings(encoder, texts, batch=2)
-    table.prepare()
+    table.cache_frozen_layers()
     table.refresh()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        vectors = table.mixed(np.arange(4), np.array([1, 3]))
+        vectors = table.gather(np.arange(4), np.array([1, 3]))
     assert vectors.dtype == torch.float32
     torch.testing.assert_close(vectors, table.vectors, atol=0.02, rtol=0)
     assert not torch.equal(vectors[1], table.vectors[1])  # it was read again, in bf16
