@@ -11,7 +11,7 @@ from orchestration.assets.failures import told_apart
 from orchestration.resources import WorkspaceResource
 
 NUM_TRIALS = 30
-SCORERS = ("test", "before", "baseline", "popularity", "champion")
+SCORERS = ("model", "zero_shot", "lightgbm", "popularity", "champion")
 
 
 class Training(dg.Config):
@@ -61,7 +61,7 @@ def model_bundle(
         metadata={
             "bundle": facts["bundle"],
             "unchanged": not made.made,
-            "start": facts["start"],
+            "initialization": facts["initialization"],
             "validation": metadata.table([_shown(facts["metrics"])]),
             "loss_curves": metadata.picture(loss_curves(facts["history"], facts["metric"]), "loss curves"),
             "seconds": metadata.table([facts["seconds"]]),
@@ -181,7 +181,7 @@ def run_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) 
 
     with told_apart():
         found = report(workspace.workspace(), step_seconds(context.instance, context.run_id))
-    figures = [{"scorer": name, **_shown(found[name])} for name in ("before", "test", "baseline")]
+    figures = [{"scorer": name, **_shown(found[name])} for name in ("zero_shot", "model", "lightgbm")]
     return dg.MaterializeResult(
         metadata={
             "report": dg.MetadataValue.path(workspace.workspace().home.report),

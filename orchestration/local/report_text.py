@@ -10,12 +10,12 @@ MEASURES = {
     "log_loss": "log loss",
     "calibration_error": "calibration error",
     "num_exposures": "exposures",
-    "num_positive": "answered",
+    "num_positive": "positives",
 }
 COLUMNS = {
-    "before": "before tuning",
-    "test": "tuned model",
-    "baseline": "baseline",
+    "zero_shot": "zero-shot",
+    "model": "model",
+    "lightgbm": "LightGBM",
     "popularity": "popularity",
 }
 

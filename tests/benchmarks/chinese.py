@@ -179,11 +179,11 @@ def summary(data: Examples, measured: dict[str, dict[str, Any]], recipe: Recipe)
             "taught minus TF-IDF": _difference(labels, scored[TAUGHT], scored[TF_IDF]),
         },
         "losses": {
-            "domain": [entry["train_loss"] for entry in history if entry["stage"] == "domain"],
+            "domain": [entry["train_loss"] for entry in history if entry["phase"] == "domain"],
             "words": [
                 {key: entry[key] for key in ("train_loss", "log_loss")}
                 for entry in history
-                if entry["stage"] == "words"
+                if entry["phase"] == "words"
             ],
         },
     }

@@ -91,15 +91,15 @@ class Readers:
         )
         if self._reading is None:
             self._reading = EncodedCorpus(examples.texts, recipe, None, first_device())
-        run = FitContext(examples, recipe, reading=self._reading)
-        state, watch = TrainingState(stage=""), Watch(recipe.early_stopping.metric, lambda *_: None)
+        run = FitContext(examples, recipe, corpus=self._reading)
+        state, watch = TrainingState(phase=""), Watch(recipe.early_stopping.metric, lambda *_: None)
         with SummaryWriter(str(out)) as log:
             Phases(
                 run,
                 state,
                 lambda stage: run_phase(stage, recipe, state, watch, log=log, bar=False),
                 {},
-                tell=lambda _: None,
+                report=lambda _: None,
             ).run_all()
         chosen = np.flatnonzero(np.asarray(examples.part) == TEST)
         scores = score_rows(run.model, run.collator, run.table.vectors, chosen)

@@ -31,7 +31,7 @@ from tests.benchmarks.machine import described, machine
 from training.config.recipe import read_recipe
 from training.data.dataset import read_examples
 from training.data.split import TEST
-from training.evaluation.bootstrap import draw_weights, interval, resampled_figures
+from training.evaluation.bootstrap import draw_weights, interval, resampled_metrics
 from training.evaluation.evaluate import DRAWS, TestRows
 from training.inference.predictor import Predictor
 from training.pipeline.fit import fit
@@ -107,7 +107,11 @@ class Fit:
             "stage_seconds": result.seconds,
             "steps": sum(entry["steps"] for entry in result.history),
         }
-        facts = {"bundle": str(result.bundle), "warm_starts": result.warm_starts, "history": result.history}
+        facts = {
+            "bundle": str(result.bundle),
+            "consecutive_warm_starts": result.consecutive_warm_starts,
+            "history": result.history,
+        }
         write_json(self.record, {**facts, **cost})
 
     def _examples(self) -> Path:
@@ -165,10 +169,10 @@ def _measured(options: argparse.Namespace, seed: int, arrival: int) -> dict[str,
         kind: Predictor.load(Path(record["bundle"])).score_examples(data).probability
         for kind, record in records.items()
     }
-    figures = {kind: test.figures(score, 0) for kind, score in scores.items()}
+    figures = {kind: test.metrics(score, 0) for kind, score in scores.items()}
     weights = draw_weights(int(test.user.max()) + 1, draws=DRAWS, seed=0)
     draws = {
-        kind: resampled_figures(test.label, scores[kind], test.query_group_id, test.user, weights)
+        kind: resampled_metrics(test.label, scores[kind], test.query_group_id, test.user, weights)
         for kind in (SCRATCH, WARM)
     }
     return {

@@ -21,7 +21,7 @@ def _between(low: float, high: float = math.inf, **default: Any) -> Any:
 
 
 def _rate() -> Any:
-    """A share of rows that is drawn, above 0."""
+    """A sampling rate or fraction, above 0."""
     return _between(1e-6, 1.0)
 
 

@@ -19,7 +19,7 @@ def curves(label: np.ndarray, probability: Mapping[str, np.ndarray]) -> dict[str
 
     Returns:
         Scorer's name -> {"roc": {"false_positive_rate", "true_positive_rate"}, "calibration": {"predicted",
-        "observed"} by 20 bins of equal numbers of rows, "lift": answer rate of each tenth of the rows, the
+        "observed"} by 20 bins of equal numbers of rows, "lift": positive rate of each tenth of the rows, the
         most probable first, over the rate of all}.
     """
     return {name: _curves(label, values) for name, values in probability.items()}
@@ -27,9 +27,9 @@ def curves(label: np.ndarray, probability: Mapping[str, np.ndarray]) -> dict[str
 
 def _curves(label: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
     hits = label[np.argsort(-probability, kind="stable")].astype(np.float64)
-    answered, others = max(hits.sum(), 1), max(len(hits) - hits.sum(), 1)
-    true_rate = np.r_[0, hits.cumsum()] / answered
-    false_rate = np.r_[0, (1 - hits).cumsum()] / others
+    positives, negatives = max(hits.sum(), 1), max(len(hits) - hits.sum(), 1)
+    true_rate = np.r_[0, hits.cumsum()] / positives
+    false_rate = np.r_[0, (1 - hits).cumsum()] / negatives
     grid = np.linspace(0, 1, POINTS)
     bin_of = calibration_bins(probability)
     sizes = np.maximum(np.bincount(bin_of, minlength=BINS), 1)

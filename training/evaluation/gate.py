@@ -1,4 +1,4 @@
-"""The gate: an evaluation against rules, a verdict on one bundle."""
+"""The gate: an evaluation against rules, a decision on one bundle."""
 
 import tomllib
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ class GateRules:
     champion_margin: float
     popularity_metric: str
     popularity_margin: float
-    calibration_share: float
-    slice_auc: float
-    slice_positives: int
+    max_relative_calibration_error: float
+    min_slice_auc: float
+    min_slice_positives: int
 
     def __post_init__(self) -> None:
         for name in ("champion_metric", "popularity_metric"):
@@ -57,8 +57,8 @@ def read_rules(path: Path | None) -> GateRules:
     return GateRules(**{**packaged, **given})
 
 
-def decide(evaluation: Mapping[str, Any], rules: GateRules, bundle: str) -> GateDecision:
-    """Judge a bundle by its evaluation. A figure that is missing fails its rule.
+def gate_decision(evaluation: Mapping[str, Any], rules: GateRules, bundle: str) -> GateDecision:
+    """Decide on a bundle by its evaluation. A metric that is missing fails its rule.
 
     Args:
         evaluation: what `training.evaluation.evaluate.evaluate` returned for this bundle.
@@ -114,11 +114,11 @@ def _against_popularity(evaluation: Mapping[str, Any], rules: GateRules) -> Rule
 
 
 def _calibration(evaluation: Mapping[str, Any], rules: GateRules) -> RuleResult:
-    test = evaluation["test"]
-    if not test["num_exposures"] or test["calibration_error"] is None:
+    model = evaluation["model"]
+    if not model["num_exposures"] or model["calibration_error"] is None:
         return _undefined("calibration_error", None, "there are no test rows")
-    bound = rules.calibration_share * test["num_positive"] / test["num_exposures"]
-    error = test["calibration_error"]
+    bound = rules.max_relative_calibration_error * model["num_positive"] / model["num_exposures"]
+    error = model["calibration_error"]
     reason = f"calibration error {error:.5f}, at most {bound:.5f} allowed"
     return RuleResult(
         rule="calibration_error", value=error, bound=bound, passed=error <= bound, reason=reason
@@ -127,11 +127,11 @@ def _calibration(evaluation: Mapping[str, Any], rules: GateRules) -> RuleResult:
 
 def _slices(evaluation: Mapping[str, Any], rules: GateRules) -> list[RuleResult]:
     results = []
-    for name, figures in evaluation["slices"].items():
-        if figures["num_positive"] < rules.slice_positives or figures["auc"] is None:
+    for name, metrics in evaluation["slices"].items():
+        if metrics["num_positive"] < rules.min_slice_positives or metrics["auc"] is None:
             continue
-        value, bound = figures["auc"], rules.slice_auc
-        reason = f"AUC {value:.4f} for {name} ({figures['num_positive']} answers), at least {bound} asked"
+        value, bound = metrics["auc"], rules.min_slice_auc
+        reason = f"AUC {value:.4f} for {name} ({metrics['num_positive']} positives), at least {bound} asked"
         results.append(
             RuleResult(rule=f"slice {name}", value=value, bound=bound, passed=value >= bound, reason=reason)
         )

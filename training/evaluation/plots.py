@@ -9,29 +9,29 @@ from expectations.errors import SettingError
 from training.evaluation.curves import DECILES
 
 NAMES = {
-    "test": "model",
-    "before": "before fine-tuning",
-    "baseline": "boosted trees",
+    "model": "model",
+    "zero_shot": "zero-shot language model",
+    "lightgbm": "LightGBM",
     "popularity": "popularity",
     "champion": "champion",
 }
 
 
 def loss_curves(history: Sequence[Mapping[str, Any]], metric: str) -> bytes:
-    """Training loss and a figure of the validation part by epoch, one line for each stage.
+    """Training loss and a metric of the validation part by epoch, one line for each phase.
 
     Args:
         history: `FitResult.history`.
-        metric: the figure to draw beside the loss.
+        metric: drawn below the loss.
     """
     figure, (upper, lower) = _figure(2)
-    for stage in dict.fromkeys(entry["stage"] for entry in history):
-        entries = [entry for entry in history if entry["stage"] == stage]
+    for phase in dict.fromkeys(entry["phase"] for entry in history):
+        entries = [entry for entry in history if entry["phase"] == phase]
         epochs = [entry["epoch"] for entry in entries]
-        (line,) = upper.plot(epochs, [entry["train_loss"] for entry in entries], marker="o", label=stage)
+        (line,) = upper.plot(epochs, [entry["train_loss"] for entry in entries], marker="o", label=phase)
         if metric in entries[0]:
             values = [entry[metric] for entry in entries]
-            lower.plot(epochs, values, marker="o", label=stage, color=line.get_color())
+            lower.plot(epochs, values, marker="o", label=phase, color=line.get_color())
     _label(upper, "Training loss", "epoch", "binary cross-entropy")
     _label(lower, f"Validation: {metric.replace('_', ' ')}", "epoch", metric.replace("_", " "))
     return _png(figure)
@@ -50,10 +50,10 @@ def roc(evaluation: Mapping[str, Any]) -> bytes:
 
 
 def calibration(evaluation: Mapping[str, Any]) -> bytes:
-    """Predicted against observed answer rates, 20 bins of equal numbers of rows, logarithmic axes."""
+    """Predicted against observed positive rates, 20 bins of equal numbers of rows, logarithmic axes."""
     figure, (axes,) = _figure(1)
-    highest, least = 1e-3, 1 / max(evaluation["test"]["num_exposures"], 1)
-    for name in ("test", "baseline"):
+    highest, least = 1e-3, 1 / max(evaluation["model"]["num_exposures"], 1)
+    for name in ("model", "lightgbm"):
         curves = evaluation["curves"].get(name)
         if curves is None:
             continue
@@ -61,15 +61,15 @@ def calibration(evaluation: Mapping[str, Any]) -> bytes:
         observed = [max(value, least) for value in curves["calibration"]["observed"]]
         axes.loglog(predicted, observed, marker="o", label=NAMES[name])
         highest = max(highest, *predicted, *observed)
-    axes.plot([least, highest], [least, highest], linestyle=":", color="grey", label="honest")
-    _label(axes, "Calibration, test part", "predicted answer rate", "observed answer rate")
+    axes.plot([least, highest], [least, highest], linestyle=":", color="grey", label="calibrated")
+    _label(axes, "Calibration, test part", "predicted positive rate", "observed positive rate")
     return _png(figure)
 
 
 def lift(evaluation: Mapping[str, Any]) -> bytes:
-    """Answer rate of each tenth of the test rows, the most probable first, over the rate of all."""
+    """Positive rate of each tenth of the test rows, the most probable first, over the rate of all."""
     figure, (axes,) = _figure(1)
-    shown = [name for name in ("test", "baseline", "popularity") if name in evaluation["curves"]]
+    shown = [name for name in ("model", "lightgbm", "popularity") if name in evaluation["curves"]]
     width = 0.8 / len(shown)
     for index, name in enumerate(shown):
         places = [tenth + 1 + (index - (len(shown) - 1) / 2) * width for tenth in range(DECILES)]

@@ -115,16 +115,16 @@ def _try(study: "Study", trial: "Trial", runs: Trials, recipe: Recipe, out: Path
     optuna, started = load_optuna(), time.perf_counter()
     tried = recipe.updated(**nested(trial.params))
 
-    def told(stage: str, epoch: int, value: float) -> None:
-        trial.report(value, epoch if stage == TABULAR else LATER + epoch)
-        over = stage != TABULAR and epoch == tried.finetuning.epochs  # nothing would be saved
+    def report(phase: str, epoch: int, value: float) -> None:
+        trial.report(value, epoch if phase == TABULAR else LATER + epoch)
+        over = phase != TABULAR and epoch == tried.finetuning.epochs  # nothing would be saved
         if not over and trial.should_prune():
             raise optuna.TrialPruned
 
     states, value, state = optuna.trial.TrialState, None, None
     try:
         with SummaryWriter(str(out / LOG / f"trial-{trial.number}")) as log:
-            value = runs.run(tried, log=log, told=told)[recipe.early_stopping.metric]
+            value = runs.run(tried, log=log, report=report)[recipe.early_stopping.metric]
     except optuna.TrialPruned:
         state = states.PRUNED
     except RecommenderError as error:  # a learning rate too high is a result, too

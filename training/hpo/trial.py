@@ -23,7 +23,7 @@ from training.runtime.checkpoint import Checkpoints, TrainingState, under
 from training.runtime.device import first_device
 
 T = TypeVar("T")
-Told = Callable[[str, int, float], None]
+Report = Callable[[str, int, float], None]
 """Called with stage, epoch and figure; what it raises ends the trial."""
 
 
@@ -81,30 +81,30 @@ class Once(Generic[T]):
 class Watch(Checkpoints):
     """In place of checkpoints, which no trial needs: tells each epoch's figure."""
 
-    def __init__(self, metric: str, told: Told) -> None:
-        self.metric, self.told = metric, told
+    def __init__(self, metric: str, report: Report) -> None:
+        self.metric, self.report = metric, report
 
-    def save(self, tensors: dict[str, Tensor], progress: TrainingState) -> None:  # noqa: ARG002
+    def save(self, tensors: dict[str, Tensor], state: TrainingState) -> None:  # noqa: ARG002
         """Tell the figure of the epoch that ended."""
-        value = progress.history[-1].get(self.metric)
+        value = state.history[-1].get(self.metric)
         if value is not None:
-            self.told(progress.stage, progress.epoch, value)
+            self.report(state.phase, state.epoch, value)
 
     def load(self) -> None:
         """Nothing: a trial that was killed begins again."""
 
 
-class NotedRun(FitContext):
+class NotedContext(FitContext):
     """A run that notes which settings the stages before any answer read; not those its modules were built from.
 
     Args:
         data: the examples.
         recipe: the settings.
-        reading: the texts.
+        corpus: the texts.
     """
 
-    def __init__(self, data: Examples, recipe: Recipe, reading: EncodedCorpus) -> None:
-        super().__init__(data, recipe, reading=reading)
+    def __init__(self, data: Examples, recipe: Recipe, corpus: EncodedCorpus) -> None:
+        super().__init__(data, recipe, corpus=corpus)
         self.noted = Noted(recipe)
         self.recipe = cast(Recipe, self.noted)
 
@@ -123,42 +123,42 @@ class Trials:
 
     def __init__(self, data: Examples) -> None:
         self.data = before_test(data)
-        self._reading: Once[EncodedCorpus] = Once()
-        self._stages: dict[str, Once[dict[str, Tensor]]] = {
+        self._corpus: Once[EncodedCorpus] = Once()
+        self._phases: dict[str, Once[dict[str, Tensor]]] = {
             LANGUAGE_PRETRAINING: Once(),
             NEXT_INTERACTION_PRETRAINING: Once(),
         }
 
-    def run(self, recipe: Recipe, *, log: Any, told: Told) -> dict[str, Any]:
+    def run(self, recipe: Recipe, *, log: Any, report: Report) -> dict[str, Any]:
         """Run one trial.
 
         Args:
             recipe: its settings; `refit` has no say.
             log: a TensorBoard `SummaryWriter`.
-            told: hears the recipe's metric after every epoch that is measured.
+            report: hears the recipe's metric after every epoch that is measured.
 
         Returns:
             Figures on the validation part, as `FitResult.metrics`.
         """
         recipe = recipe.updated(early_stopping={"refit": False})
         noted = Noted(recipe)
-        run = NotedRun(
-            self.data, recipe, self._reading.get(noted, {}, lambda: self._read(cast(Recipe, noted)))
+        run = NotedContext(
+            self.data, recipe, self._corpus.get(noted, {}, lambda: self._read(cast(Recipe, noted)))
         )
-        state, watch = TrainingState(stage=""), Watch(recipe.early_stopping.metric, told)
+        state, watch = TrainingState(phase=""), Watch(recipe.early_stopping.metric, report)
 
-        def go(stage: Phase) -> None:
+        def go(phase: Phase) -> None:
             def learn() -> dict[str, Tensor]:
-                run_phase(stage, run.recipe, state, watch, log=log, bar=False)
-                return _copy(stage.modules)
+                run_phase(phase, run.recipe, state, watch, log=log, bar=False)
+                return _copy(phase.modules)
 
-            if stage.name in self._stages:
-                _put(stage.modules, self._stages[stage.name].get(run.noted, _copy(stage.modules), learn))
+            if phase.name in self._phases:
+                _put(phase.modules, self._phases[phase.name].get(run.noted, _copy(phase.modules), learn))
             else:
                 learn()
 
-        Phases(run, state, go, {}, tell=lambda _: None).run_all()
-        return cast(dict[str, Any], state.facts["metrics"])
+        Phases(run, state, go, {}, report=lambda _: None).run_all()
+        return cast(dict[str, Any], state.results["metrics"])
 
     def _read(self, recipe: Recipe) -> EncodedCorpus:
         return EncodedCorpus(self.data.texts, recipe, None, first_device())

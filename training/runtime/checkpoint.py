@@ -27,18 +27,18 @@ class TrainingState:
     """How far a run has come.
 
     Attributes:
-        stage: name of the stage under way.
+        phase: name of the phase under way.
         epoch: epochs of it that are done.
         best_epoch, best_value: its best epoch so far (0: none) and that epoch's metric.
-        facts: what finished stages found.
-        history: one entry for each epoch of every stage.
+        results: what finished phases found.
+        history: one entry for each epoch of every phase.
     """
 
-    stage: str
+    phase: str
     epoch: int = 0
     best_epoch: int = 0
     best_value: float | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 

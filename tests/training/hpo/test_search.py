@@ -24,7 +24,7 @@ from training.hpo.space import read_space
 from training.hpo.study import open_study
 from training.hpo.trial import Trials, before_test
 from training.language.text_embeddings import TextEmbeddings
-from training.pipeline import trainer as staging
+from training.pipeline import trainer
 from training.pipeline.fit import fit
 from training.pipeline.trainer import Phase
 
@@ -117,19 +117,19 @@ def test_a_killed_search_goes_on_as_if_nothing_had_been(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, count = staging._run_epoch, 0
+    real, count = trainer._run_epoch, 0
 
     def killed(*arguments: Any, **named: Any) -> Any:
         nonlocal count
         count += 1
-        if count == 9:  # two epochs of purchases, three of every trial: in the third one
+        if count == 9:  # two of next_interaction_pretraining, three of every trial: in the third one
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr(staging, "_run_epoch", killed)
+    monkeypatch.setattr(trainer, "_run_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
         search(examples, quick, space=space, out=tmp_path, trials=4, progress=False)
-    monkeypatch.setattr(staging, "_run_epoch", real)
+    monkeypatch.setattr(trainer, "_run_epoch", real)
     kept = open_study(tmp_path, quick, read_space(space, quick), _key(tmp_path, quick))
     states = [one.state.name for one in kept.trials]
     assert states[2:] == ["FAIL", "WAITING"]
@@ -179,7 +179,7 @@ def test_only_the_validation_part_is_looked_at(
 def test_what_trials_share_is_done_once(
     examples: Path, quick: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Texts are read, and learned from without answers, once; nothing differs from trials on their own."""
+    """Texts are read, and learned from without labels, once; nothing differs from trials on their own."""
     learns = quick.updated(
         encoder={"trainable_layers": 1},
         pretraining={"language_epochs": 1, "language_objective": "contrastive"},
@@ -188,10 +188,10 @@ def test_what_trials_share_is_done_once(
         learns.updated(tabular_model={"ensemble_size": members, "dropout": 0.1 * members})
         for members in (1, 2, 3)
     ]
-    alone = [Trials(read_examples(examples)).run(one, log=Log(), told=nothing) for one in recipes]
+    alone = [Trials(read_examples(examples)).run(one, log=Log(), report=nothing) for one in recipes]
     calls = counted(monkeypatch)
     together = Trials(read_examples(examples))
-    assert [together.run(one, log=Log(), told=nothing) for one in recipes] == alone
+    assert [together.run(one, log=Log(), report=nothing) for one in recipes] == alone
     assert calls["prepare"] == calls["language_pretraining"] == calls["next_interaction_pretraining"] == 1
     assert calls["tabular"] == calls["finetuning"] == 3
 
@@ -215,13 +215,13 @@ def test_a_setting_that_matters_is_not_shared(
 ) -> None:
     calls, runs = counted(monkeypatch), Trials(read_examples(examples))
     for recipe in (quick, quick.updated(**nested(change))):
-        runs.run(recipe, log=Log(), told=nothing)
+        runs.run(recipe, log=Log(), report=nothing)
     assert calls["prepare"] == prepared
     assert calls["next_interaction_pretraining"] == learned
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts readings of all texts, and stages that were run."""
+    """Counts readings of all texts, and phases that were run."""
     calls: Counter[str] = Counter()
     prepare, run_phase = TextEmbeddings.prepare, trial.run_phase
 
@@ -229,9 +229,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         calls["prepare"] += 1
         prepare(table)
 
-    def run(stage: Phase, *arguments: Any, **named: Any) -> None:
-        calls[stage.name] += 1
-        run_phase(stage, *arguments, **named)
+    def run(phase: Phase, *arguments: Any, **named: Any) -> None:
+        calls[phase.name] += 1
+        run_phase(phase, *arguments, **named)
 
     monkeypatch.setattr(TextEmbeddings, "prepare", prepared)
     monkeypatch.setattr(trial, "run_phase", run)
@@ -270,7 +270,7 @@ def test_examples_that_cannot_be_learned_from_are_refused(quick: Recipe, space: 
     frame = make_rows(np.random.default_rng(0), 24, 12)
     frame.loc[frame["event_timestamp"] >= pd.Timestamp(2020, 1, 7), "label"] = 0
     broken = write_examples(tmp_path / "examples", rows=frame)
-    with pytest.raises(DataError, match="validation part, 0 have an answer"):
+    with pytest.raises(DataError, match="validation part, 0 are positive"):
         search(broken, quick, space=space, out=tmp_path / "out", trials=2, progress=False)
 
 
