@@ -37,16 +37,6 @@ from training.runtime.checkpoint import (
 )
 from training.runtime.memory import in_parts
 
-SEED_NAMES = {
-    "language_pretraining": "domain",
-    "next_interaction_pretraining": "purchases",
-    "tabular": "past",
-    "finetuning": "words",
-    "next_interaction_pretraining refit": "purchases again",
-    "tabular refit": "past again",
-    "finetuning refit": "words again",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
@@ -145,7 +135,7 @@ def _run_epoch(
     *,
     bar: bool,
 ) -> dict[str, Any]:
-    phase_number = zlib.crc32(SEED_NAMES.get(phase.name, phase.name).encode())
+    phase_number = zlib.crc32(phase.name.encode())
     rng = np.random.default_rng([recipe.seed, phase_number, epoch])
     torch.manual_seed(int(rng.integers(2**31)) + distributed.rank())  # processes drop out different units
     batches = phase.batches(rng)
