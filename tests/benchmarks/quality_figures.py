@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from training.data.dataset import Examples
 from training.evaluation.bootstrap import draw_weights, interval, resampled_metrics
 from training.evaluation.metrics import metrics_of_probabilities
-from training.evaluation.slices import slices
+from training.evaluation.evaluate import slices
 
 FIGURES = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10")
 DRAWS = 200

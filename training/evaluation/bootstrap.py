@@ -4,6 +4,9 @@ A user's rows are alike, so users are drawn, not rows. A draw is a weight for ea
 metric is computed from weights, after one sort of the rows. The same draws are used for all scorers:
 differences are paired.
 
+`scipy.stats.bootstrap` resamples single rows and computes each draw's statistic from copies of them: no clusters, and
+200 draws of 270,000 rows would be sorted 200 times a metric.
+
 Shapes: R draws, U users, N rows, G query groups.
 """
 

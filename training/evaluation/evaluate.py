@@ -31,7 +31,7 @@ from expectations.errors import BundleError, DataError
 from training.config.recipe import recipe_from
 from training.data.collate import Collator
 from training.data.dataset import Examples, read_examples
-from training.data.split import TEST
+from training.data.split import TEST, TRAIN
 from training.evaluation import metrics
 from training.evaluation.baselines import (
     boosted_trees,
@@ -42,11 +42,11 @@ from training.evaluation.baselines import (
     zero_shot_score,
 )
 from training.evaluation.bootstrap import draw_weights, interval, paired_differences, resampled_metrics
-from training.evaluation.curves import curves
-from training.evaluation.slices import slices
+from training.evaluation.plots import curves
 from training.inference.predictor import Predictor
 
 DRAWS = 200
+MOST_VALUES = 20  # of a slice column, the most frequent ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,3 +172,27 @@ def _test_rows(data: Examples, rows: np.ndarray) -> TestRows:
 def _known(values: np.ndarray | None) -> np.ndarray:
     assert values is not None
     return values
+
+
+def slices(data: Examples, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Masks over `rows` by name: cold-start, light, medium and heavy users, and each value of the slice columns.
+
+    A cold-start user has no past event. The others are parted at the terciles of the training part's activity,
+    so a group may be empty later.
+    """
+    every = slice(None)
+    activity = np.nan_to_num(data.columns.series(data.schema.activity, every).to_numpy(np.float64))
+    known = activity[(data.part == TRAIN) & (activity > 0)]
+    low, high = np.quantile(known, [1 / 3, 2 / 3]) if known.size else (0.0, 0.0)
+    here = activity[rows]
+    masks = {
+        "cold-start users": here <= 0,
+        "light users": (here > 0) & (here <= low),
+        "medium users": (here > low) & (here <= high),
+        "heavy users": (here > 0) & (here > high),
+    }
+    for column in data.schema.slices:
+        values = data.columns.series(column, rows)
+        for value in values.value_counts().index[:MOST_VALUES]:
+            masks[f"{column}={value}"] = (values == value).to_numpy(dtype=bool)
+    return masks

@@ -2,6 +2,11 @@
 
 Rows are given as arrays of equal length: `label` (0 or 1), `score` or `probability`, and `query_group_id`, which
 says which rows are ranked together. Where a metric is not defined (one class is missing), it is None.
+
+scikit-learn computes AUC and average precision. By hand, with equal results: NDCG@10 (`sklearn.metrics.ndcg_score`
+takes one query group at a time, 3,491 of them some fifty times as long), hit rate (SciPy's `hypergeom` takes 2.6
+times as long as the logarithms of binomials), log loss (scikit-learn's takes 6 times as long, and the scales of f's
+parts are chosen by dozens of them).
 """
 
 import numpy as np
