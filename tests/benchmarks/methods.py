@@ -163,7 +163,8 @@ def measure(method: str, rate: float, examples: Path) -> Measured:
     """One fit of one method in this process."""
     import torch
 
-    from training.config.recipe import nested, read_recipe
+    from training.config.recipe import read_recipe
+    from training.config.settings import nested
     from training.data.dataset import read_examples
     from training.data.split import TEST
     from training.evaluation.bootstrap import draw_weights, interval, resampled_metrics

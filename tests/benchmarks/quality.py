@@ -19,7 +19,8 @@ from tests.benchmarks.quality_ceilings import bought_later
 from tests.benchmarks.quality_facts import facts
 from tests.benchmarks.quality_page import page
 from tests.benchmarks.quality_rivals import covers_of
-from training.config.recipe import nested, read_recipe
+from training.config.recipe import read_recipe
+from training.config.settings import nested
 
 QUICK = Effort(
     seeds=(7,),

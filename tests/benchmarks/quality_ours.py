@@ -15,7 +15,8 @@ from expectations.contracts.examples import (
     ExampleSchema,
 )
 from tests.benchmarks.quality_rivals import Scored
-from training.config.recipe import Recipe, nested
+from training.config.recipe import Recipe
+from training.config.settings import nested
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, VALIDATION
 from training.inference.predictor import Predictor

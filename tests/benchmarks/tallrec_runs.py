@@ -16,7 +16,7 @@ from expectations.contracts.examples import INTERACTION_HISTORIES, ROWS, TEXTS, 
 from training.config.recipe import Recipe
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
-from training.hpo.trial import Watch
+from training.hpo.trial import EpochReports
 from training.inference.batch_scoring import score_rows
 from training.pipeline.context import FitContext
 from training.pipeline.corpus import EncodedCorpus
@@ -92,7 +92,7 @@ class Readers:
         if self._reading is None:
             self._reading = EncodedCorpus(examples.texts, recipe, None, first_device())
         run = FitContext(examples, recipe, corpus=self._reading)
-        state, watch = TrainingState(phase=""), Watch(recipe.early_stopping.metric, lambda *_: None)
+        state, watch = TrainingState(phase=""), EpochReports(recipe.early_stopping.metric, lambda *_: None)
         with SummaryWriter(str(out)) as log:
             Phases(
                 run,

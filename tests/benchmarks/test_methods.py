@@ -7,7 +7,8 @@ import pytest
 
 from tests.benchmarks import methods
 from tests.benchmarks.machine import machine
-from training.config.recipe import nested, read_recipe
+from training.config.recipe import read_recipe
+from training.config.settings import nested
 from training.data.split import TEST, TRAIN, VALIDATION
 
 

@@ -38,7 +38,8 @@ from tests.benchmarks.after_demo import SOURCE, command_line, tell, training_cod
 from tests.benchmarks.training_floor import floor
 from tests.benchmarks.training_page import page
 from tests.benchmarks.training_textbook import LENGTH, Drawn, Lesson, Textbook, as_if_all
-from training.config.recipe import Recipe, nested, read_recipe
+from training.config.recipe import Recipe, read_recipe
+from training.config.settings import nested
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN
 from training.evaluation.metrics import auc, average_precision

@@ -1,60 +1,45 @@
 """The gate: an evaluation against rules, a decision on one bundle."""
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from expectations.contracts.gate_decision import GateDecision, RuleResult
-from expectations.errors import RejectedError, SettingError
+from expectations.errors import RejectedError
+from training.config.settings import between, check, choice, read_settings
 
 METRICS = ("auc", "average_precision", "ndcg_at_10", "hit_rate_at_10")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateRules:
-    """The rules; what each means is written beside it in `recipes/gate.toml`."""
+    """The rules; what each means is written beside it in `recipes/gate.toml`.
 
-    champion_metric: str
-    champion_margin: float
-    popularity_metric: str
-    popularity_margin: float
-    max_relative_calibration_error: float
-    min_slice_auc: float
+    Raises:
+        SettingError: a value is outside its range.
+    """
+
+    champion_metric: str = choice(*METRICS)
+    champion_margin: float = between(-1.0, 1.0)
+    popularity_metric: str = choice(*METRICS)
+    popularity_margin: float = between(-1.0, 1.0)
+    max_relative_calibration_error: float = between(0.0)
+    min_slice_auc: float = between(0.0, 1.0)
     min_slice_positives: int
 
     def __post_init__(self) -> None:
-        for name in ("champion_metric", "popularity_metric"):
-            if getattr(self, name) not in METRICS:
-                raise SettingError(
-                    f"gate rules: {name} is {getattr(self, name)!r}; choose one of {', '.join(METRICS)}"
-                )
+        check("gate rules", self)
 
 
 def read_rules(path: Path | None) -> GateRules:
     """Read gate rules from TOML; what a file leaves out comes from the packaged rules.
 
     Raises:
-        SettingError: no such file, not TOML, an unknown rule or a value of a wrong type.
+        SettingError: no such file, not TOML, an unknown rule or a value of a wrong type or range.
     """
-    packaged = tomllib.loads(
-        files("training.config").joinpath("recipes/gate.toml").read_text(encoding="utf-8")
-    )
-    try:
-        given = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingError(f"gate rules {path} cannot be read ({error}); name a TOML file") from error
-    known = {field.name: field.type for field in fields(GateRules)}
-    for name, value in given.items():
-        if name not in known:
-            raise SettingError(f"{path}: unknown rule {name!r}; known rules: {', '.join(sorted(known))}")
-        wanted = (int, float) if known[name] is float else (known[name],)
-        if isinstance(value, bool) or not isinstance(value, wanted):  # type: ignore[arg-type]
-            raise SettingError(f"{path}: {name} is {value!r}; give a value like {packaged[name]!r}")
-    return GateRules(**{**packaged, **given})
+    return read_settings(GateRules, "gate.toml", path, what="gate rules")
 
 
 def gate_decision(evaluation: Mapping[str, Any], rules: GateRules, bundle: str) -> GateDecision:

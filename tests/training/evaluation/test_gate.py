@@ -106,7 +106,7 @@ def test_the_gate_approves_and_writes_a_decision(
         ("champion", {"champion_margin": -1.0}),
         ("popularity", {"popularity_margin": 0.9}),
         ("calibration_error", {"max_relative_calibration_error": 0.0}),
-        ("slice heavy users", {"min_slice_auc": 1.01, "min_slice_positives": 1}),
+        ("slice heavy users", {"min_slice_auc": 1.0, "min_slice_positives": 1}),
     ],
 )
 def test_each_rule_can_reject(

@@ -17,7 +17,8 @@ from expectations.contracts.bundle import verify_bundle, write_manifest
 from expectations.errors import BundleError
 from tests.training.killed import goes_on, weights_of
 from tests.training.synthetic import SUBJECTS, make_rows, write_examples
-from training.config.recipe import Recipe, nested
+from training.config.recipe import Recipe
+from training.config.settings import nested
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.inference.predictor import Predictor
