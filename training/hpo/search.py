@@ -30,15 +30,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from expectations.contracts.examples import INTERACTION_HISTORIES, NEXT_INTERACTIONS, ROWS, SCHEMA, TEXTS
 from expectations.errors import RecommenderError, SettingError, TransientError
 from expectations.storage.atomic import write_json, write_text
-from expectations.storage.hashes import file_hash, fingerprint
+from expectations.storage.hashes import fingerprint
 from training.config.recipe import Recipe, read_recipe
 from training.config.settings import nested
 from training.data.dataset import read_examples
 from training.evaluation.metrics import LOWER_IS_BETTER
-from training.pipeline.fit import check_learnable
+from training.pipeline.fit import check_learnable, example_hashes
 from training.pipeline.phases import TABULAR
 
 try:
@@ -234,9 +233,9 @@ def _line(row: dict[str, Any], metric: str) -> str:
 
 def _key(examples: Path, recipe: Recipe, space: Space) -> str:
     """What a study's trials have in common: trials of another one cannot be compared with them."""
-    names = (ROWS, INTERACTION_HISTORIES, TEXTS, SCHEMA, NEXT_INTERACTIONS)
-    hashes = [file_hash(examples / name) for name in names if (examples / name).exists()]
-    return fingerprint(hashes, recipe.as_dict(), {name: str(values) for name, values in space.items()})
+    return fingerprint(
+        example_hashes(examples), recipe.as_dict(), {name: str(values) for name, values in space.items()}
+    )
 
 
 @contextmanager

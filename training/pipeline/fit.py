@@ -90,10 +90,8 @@ def fit(
     clock.lap("read")
     context = FitContext(data, shortened(recipe) if start else recipe, start)
     clock.lap("texts")
-    files = [examples / name for name in (ROWS, INTERACTION_HISTORIES, TEXTS, SCHEMA, NEXT_INTERACTIONS)]
-    hashes = [file_hash(path) for path in files if path.exists()]
     checkpoints = Checkpoints(
-        work, fingerprint(recipe.as_dict(), hashes, torch.__version__, start and start.hash)
+        work, fingerprint(recipe.as_dict(), example_hashes(examples), torch.__version__, start and start.hash)
     )
     saved = checkpoints.load()
     state = saved[1] if saved is not None else TrainingState(phase="")
@@ -143,6 +141,12 @@ def _usable_champion(folder: Path | None, data: Examples, recipe: Recipe) -> tup
         return None, f"from scratch, not from champion {folder.name[:12]}: {problem}"
     number, most = found.consecutive_warm_starts + 1, recipe.warm_start.max_consecutive
     return found, f"from champion {found.hash[:12]}, warm start {number} of {most}"
+
+
+def example_hashes(examples: Path) -> list[str]:
+    """SHA-256 of each file of an examples folder: another one's checkpoint or search is not gone on with."""
+    files = [examples / name for name in (ROWS, INTERACTION_HISTORIES, TEXTS, SCHEMA, NEXT_INTERACTIONS)]
+    return [file_hash(path) for path in files if path.exists()]
 
 
 class Clock:
