@@ -1,4 +1,4 @@
-"""`python -m training`: fit, evaluate and judge a model on a machine that has only its packages."""
+"""`python -m training`: fit, evaluate and gate a model on a machine that has only its packages."""
 
 import argparse
 import json
@@ -39,14 +39,14 @@ def _fit(options: argparse.Namespace) -> int:
         )
         if distributed.rank() > 0:
             return 0
-    facts = {
+    result_json = {
         "bundle": str(result.bundle),
         "hash": result.hash,
         "metrics": result.metrics,
         "seconds": result.seconds,
-        "start": result.start,
+        "initialization": result.initialization,
     }
-    print(json.dumps(facts, indent=2))
+    print(json.dumps(result_json, indent=2))
     return 0
 
 
@@ -80,16 +80,16 @@ def _evaluate(options: argparse.Namespace) -> int:
         progress=not options.quiet,
     )
     write_json(options.out, found)
-    shown = {name: found[name] for name in ("test", "before", "baseline", "popularity", "champion")}
+    shown = {name: found[name] for name in ("model", "zero_shot", "lightgbm", "popularity", "champion")}
     print(json.dumps(shown, indent=2))
     return 0
 
 
 def _gate(options: argparse.Namespace) -> int:
-    from training.evaluation.gate import decide, read_rules
+    from training.evaluation.gate import gate_decision, read_rules
 
     _, digest = verify_bundle(options.bundle)
-    decision = decide(read_json(options.evaluation), read_rules(options.rules), digest)
+    decision = gate_decision(read_json(options.evaluation), read_rules(options.rules), digest)
     path = write_gate_decision(options.gate_decisions, decision)
     for rule in decision.rules:
         print(f"{'passed' if rule.passed else 'FAILED'}  {rule.rule}: {rule.reason}")
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--quiet", action="store_true", help="no progress bar")
     search.set_defaults(run=_search)
 
-    evaluate = commands.add_parser("evaluate", help="figures of a bundle on the test part")
+    evaluate = commands.add_parser("evaluate", help="metrics of a bundle on the test part")
     evaluate.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
     evaluate.add_argument("--examples", type=Path, required=True, help="examples folder")
     evaluate.add_argument("--out", type=Path, required=True, help="JSON file to write")
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
     gate.add_argument("--evaluation", type=Path, required=True, help="what evaluate wrote")
     gate.add_argument("--rules", type=Path, help="TOML file (default: the packaged rules)")
-    gate.add_argument("--gate-decisions", type=Path, required=True, help="folder for the verdict")
+    gate.add_argument("--gate-decisions", type=Path, required=True, help="folder for the decision")
     gate.set_defaults(run=_gate)
 
     new = commands.add_parser(

@@ -39,7 +39,7 @@ class Manifest:
         versions: versions of Python and of the packages that made it.
         files: relative path -> SHA-256 of every other file of the bundle.
         champion: hash of the bundle whose weights the fit started from; None: it started from scratch.
-        warm_starts: how many fits in a row, this one the last of them, started from a champion.
+        consecutive_warm_starts: how many fits in a row, this one the last of them, started from a champion.
     """
 
     format: int = FORMAT
@@ -54,7 +54,7 @@ class Manifest:
     versions: Mapping[str, str]
     files: Mapping[str, str]
     champion: str | None = None
-    warm_starts: int = 0
+    consecutive_warm_starts: int = 0
 
 
 def hash_files(folder: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ from orchestration.assets import metadata
 from orchestration.assets.failures import translate_errors
 from orchestration.resources import WorkspaceResource
 
-SCORERS = ("test", "before", "baseline", "popularity", "champion")
+SCORERS = ("model", "zero_shot", "lightgbm", "popularity", "champion")
 
 
 @dg.asset(
@@ -90,7 +90,7 @@ def run_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) 
 
     with translate_errors():
         found = report(workspace.workspace(), step_seconds(context.instance, context.run_id))
-    rows = [{"scorer": name, **metadata.scalars(found[name])} for name in ("before", "test", "baseline")]
+    rows = [{"scorer": name, **metadata.scalars(found[name])} for name in ("zero_shot", "model", "lightgbm")]
     return dg.MaterializeResult(
         metadata={
             "report": dg.MetadataValue.path(workspace.workspace().home.report),

@@ -13,9 +13,9 @@ MEASURES = {
     "num_positive": "positives",
 }
 COLUMNS = {
-    "before": "before tuning",
-    "test": "tuned model",
-    "baseline": "baseline",
+    "zero_shot": "zero-shot",
+    "model": "model",
+    "lightgbm": "LightGBM",
     "popularity": "popularity",
 }
 

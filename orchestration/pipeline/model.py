@@ -29,7 +29,7 @@ def train(workspace: Workspace, *, full: bool = False) -> StepResult:
     version = fingerprint(ExampleSchema.read(examples).fingerprint, recipe.as_dict(), _code("training"))
     pointer = folder / "current.json"
     known = read_json(pointer) if pointer.exists() else {}
-    wanted = known.get("version") == version and not (full and known.get("warm_starts"))
+    wanted = known.get("version") == version and not (full and known.get("consecutive_warm_starts"))
     if wanted and _is_whole(workspace.home.bundles / known["bundle"]):
         return StepResult(folder=workspace.home.bundles / known["bundle"], facts=known, created=False)
     result = fit(
@@ -46,8 +46,8 @@ def train(workspace: Workspace, *, full: bool = False) -> StepResult:
         "metrics": result.metrics,
         "history": result.history,
         "seconds": result.seconds,
-        "start": result.start,
-        "warm_starts": result.warm_starts,
+        "initialization": result.initialization,
+        "consecutive_warm_starts": result.consecutive_warm_starts,
         "metric": recipe.early_stopping.metric,
         "log_dir": str(folder / "tensorboard" / version),
     }
@@ -115,13 +115,12 @@ def evaluate(workspace: Workspace) -> tuple[dict[str, Any], bool]:
 
 def decide(workspace: Workspace) -> GateDecision:
     """The gate's decision on the trained bundle, written down for that very hash."""
-    from training.evaluation.gate import decide as apply_rules
-    from training.evaluation.gate import read_rules
+    from training.evaluation.gate import gate_decision, read_rules
 
     _, _, digest = trained_bundle(workspace)
     evaluation = read_json(workspace.home.evaluations / f"{digest}.json")
     rules = read_rules(workspace.gate_rules)
-    decision = apply_rules(evaluation, rules, digest)
+    decision = gate_decision(evaluation, rules, digest)
     write_gate_decision(workspace.home.gate_decisions, decision)
     return decision
 

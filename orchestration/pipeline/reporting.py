@@ -25,11 +25,7 @@ def report(workspace: Workspace, seconds: Mapping[str, float]) -> dict[str, Any]
         "source": source.name,
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "bundle": digest,
-        "before": evaluation["before"],
-        "test": evaluation["test"],
-        "baseline": evaluation["baseline"],
-        "popularity": evaluation["popularity"],
-        "intervals": evaluation["intervals"],
+        **{name: evaluation[name] for name in ("zero_shot", "model", "lightgbm", "popularity", "intervals")},
         "gate": {"approved": decision.approved, "rules": [vars(rule) for rule in decision.rules]},
         "tables": {
             name: {"rows": table.num_rows, "quarantined": _num_quarantined(workspace, name)}

@@ -35,7 +35,8 @@ from expectations.errors import RecommenderError
 from expectations.storage.atomic import read_json, write_json, write_text
 from expectations.storage.datasets import current_folder
 from expectations.storage.hashes import file_hash, fingerprint
-from training.config.recipe import Recipe, nested, read_recipe
+from training.config.recipe import Recipe, read_recipe
+from training.config.settings import nested
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -30,8 +30,8 @@ def evaluated() -> None:
         raise ValueError("table orders has 3 rows too many; remove them")
     report = Path(os.environ["RECOMMENDER_HOME"]) / "reports" / "latest.json"
     report.parent.mkdir(parents=True, exist_ok=True)
-    test = {"auc": 0.75, "num_exposures": 8}
-    report.write_text(json.dumps({"demo_users": ["1", "2", "3", "4"], "test": test}))
+    metrics = {"auc": 0.75, "num_exposures": 8}
+    report.write_text(json.dumps({"demo_users": ["1", "2", "3", "4"], "model": metrics}))
 
 
 defs = dg.Definitions(

@@ -26,7 +26,7 @@ from training.models.calibration import fit_calibration
 from training.models.match_inputs import entry_features, weighted_sums
 from training.runtime.device import first_device
 
-NEGATIVE_SHARE = 0.1  # of the rows without an answer that the two numbers are fitted on
+NEGATIVE_SAMPLING_RATE = 0.1  # of the negatives that the two numbers are fitted on
 TREES, RATE, LEAVES = 300, 0.03, 15
 
 
@@ -39,9 +39,9 @@ def pretrained_vectors(recipe: Recipe, texts: list[str], bundle: Path, known: Ma
         bundle: holds the vectors of known texts.
         known: place of each known text.
     """
-    kept = load_file(bundle / PRETRAINED_EMBEDDINGS)["vectors"]
+    saved = load_file(bundle / PRETRAINED_EMBEDDINGS)["vectors"]
     places = np.array([known.get(text, -1) for text in texts])
-    vectors = kept[torch.from_numpy(places).clamp_min(0)]
+    vectors = saved[torch.from_numpy(places).clamp_min(0)]
     unknown = np.flatnonzero(places < 0)
     if len(unknown):
         vectors[torch.from_numpy(unknown)] = _read(recipe, [texts[place] for place in unknown])
@@ -63,10 +63,10 @@ def _read(recipe: Recipe, texts: list[str]) -> Tensor:
 
 @torch.inference_mode()
 def zero_shot_score(collator: Collator, vectors_TE: Tensor, rows: np.ndarray) -> np.ndarray:
-    """Cosine of each candidate's text with the shopper's history, without any learning, (N,) float64.
+    """Cosine of each candidate's text with the user's interaction history, without any learning, (N,) float64.
 
     Mean over the history weighted by log(1 + events) · exp(-days ago / 90); where there is a query, the mean
-    of that and the cosine of candidate and query. A shopper without history and query scores 0.
+    of that and the cosine of candidate and query. A user without history and query scores 0.
     """
     score = np.zeros(len(rows))
     for chunk in collator.chunks(rows):
@@ -78,10 +78,10 @@ def zero_shot_score(collator: Collator, vectors_TE: Tensor, rows: np.ndarray) ->
         weight_UH = weight_UH / weight_UH.sum(1, keepdim=True).clamp_min(1e-9)
         mean_UP = weighted_sums(batch.history.clamp_min(0), vectors @ candidates.T, weight_UH)
         mean = mean_UP[batch.user, batch.candidate_query]
-        asked = batch.query_text >= 0
-        query_like = (candidates * vectors[batch.query_text.clamp_min(0)]).sum(1)[batch.candidate_query]
+        has_query = batch.query_text >= 0
+        query_similarity = (candidates * vectors[batch.query_text.clamp_min(0)]).sum(1)[batch.candidate_query]
         score[chunk] = (
-            torch.where(asked[batch.candidate_query], (mean + query_like) / 2, mean).double().numpy()
+            torch.where(has_query[batch.candidate_query], (mean + query_similarity) / 2, mean).double().numpy()
         )
     return score
 
@@ -96,21 +96,21 @@ def popularity_score(examples: Examples, rows: np.ndarray) -> np.ndarray:
 
 
 def fitting_rows(examples: Examples, seed: int) -> tuple[np.ndarray, float]:
-    """Rows before the test part to fit two numbers on: all answered ones and a share of the others."""
+    """Rows before the test part to fit two numbers on: all positives and a sample of the negatives; and its rate."""
     before = np.flatnonzero(examples.part != TEST)
     labels = examples.labels[before]
     rng = np.random.default_rng(seed)
-    kept = (labels > 0) | (rng.random(len(before)) < NEGATIVE_SHARE)
-    return before[kept], float((kept & (labels == 0)).sum() / max((labels == 0).sum(), 1))
+    drawn = (labels > 0) | (rng.random(len(before)) < NEGATIVE_SAMPLING_RATE)
+    return before[drawn], float((drawn & (labels == 0)).sum() / max((labels == 0).sum(), 1))
 
 
 def probabilities(
-    score: np.ndarray, fit_score: np.ndarray, fit_label: np.ndarray, negative_share: float
+    score: np.ndarray, fit_score: np.ndarray, fit_label: np.ndarray, negative_sampling_rate: float
 ) -> np.ndarray:
-    """Scores as probabilities, by a logistic fit on rows whose negatives were drawn at that share."""
+    """Scores as probabilities, by a logistic fit on rows whose negatives were drawn at that rate."""
     mean, deviation = float(fit_score.mean()), float(max(fit_score.std(), 1e-9))
     slope, shift = fit_calibration((fit_score - mean) / deviation, fit_label)
-    logit = slope * (score - mean) / deviation + shift + np.log(negative_share)
+    logit = slope * (score - mean) / deviation + shift + np.log(negative_sampling_rate)
     return np.asarray(1 / (1 + np.exp(-np.clip(logit, -50, 50))))
 
 

@@ -3,19 +3,19 @@
 The result is JSON-able:
 
     bundle            hash of the bundle
-    test              figures of the model
-    before            of the language model before any fine-tuning: likeness of candidate and history
-    baseline          of boosted trees on the same features; null where LightGBM is not installed
+    model             metrics of the model
+    zero_shot         of the language model before any fine-tuning: cosine similarity of candidate and history
+    lightgbm          of boosted trees on the same features; null where LightGBM is not installed
     popularity        of a ranking by popularity
     champion          of the model that serves now; null where there is none
     champion_problem  why the champion could not score these rows, or null
-    intervals         figure -> [low, high] of the model, 95 %, shoppers resampled
-    paired            "baseline" and "champion" -> figure -> {difference, interval}: model minus the other
-    slices            name -> figures of the model
+    intervals         metric -> [low, high] of the model, 95 %, users resampled
+    paired            "lightgbm" and "champion" -> metric -> {difference, interval}: model minus the other
+    slices            name -> metrics of the model
     curves            what the plots of the test part are drawn from
 
-Figures: auc, average_precision, log_loss, calibration_error, ndcg_at_10, hit_rate_at_10, coverage,
-num_exposures, num_positive. A figure that is not defined is null.
+Metrics: auc, average_precision, log_loss, calibration_error, ndcg_at_10, hit_rate_at_10, coverage,
+num_exposures, num_positive. A metric that is not defined is null.
 """
 
 import sys
@@ -31,7 +31,7 @@ from expectations.errors import BundleError, DataError
 from training.config.recipe import recipe_from
 from training.data.collate import Collator
 from training.data.dataset import Examples, read_examples
-from training.data.split import TEST
+from training.data.split import TEST, TRAIN
 from training.evaluation import metrics
 from training.evaluation.baselines import (
     boosted_trees,
@@ -41,30 +41,30 @@ from training.evaluation.baselines import (
     probabilities,
     zero_shot_score,
 )
-from training.evaluation.bootstrap import draw_weights, interval, paired, resampled_figures
-from training.evaluation.curves import curves
-from training.evaluation.slices import slices
+from training.evaluation.bootstrap import draw_weights, interval, paired_differences, resampled_metrics
+from training.evaluation.plots import curves
 from training.inference.predictor import Predictor
 
 DRAWS = 200
+MOST_VALUES = 20  # of a slice column, the most frequent ones
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestRows:
-    """The columns of the test part that figures are made from."""
+    """The columns of the test part that metrics are computed from."""
 
     label: np.ndarray
     query_group_id: np.ndarray
     item_id: np.ndarray
     user: np.ndarray
 
-    def figures(self, probability: np.ndarray, seed: int, chosen: np.ndarray | None = None) -> dict[str, Any]:
-        """All figures of a scorer on these rows, or on the chosen ones."""
+    def metrics(self, probability: np.ndarray, seed: int, chosen: np.ndarray | None = None) -> dict[str, Any]:
+        """All metrics of a scorer on these rows, or on the chosen ones."""
         keep = np.ones(len(self.label), dtype=bool) if chosen is None else chosen
-        label, score, lists = self.label[keep], probability[keep], self.query_group_id[keep]
+        label, score, groups = self.label[keep], probability[keep], self.query_group_id[keep]
         return {
-            **metrics.metrics_of_probabilities(label, score, lists),
-            "coverage": metrics.coverage(self.item_id[keep], score, lists, seed=seed),
+            **metrics.metrics_of_probabilities(label, score, groups),
+            "coverage": metrics.coverage(self.item_id[keep], score, groups, seed=seed),
             "num_exposures": len(label),
             "num_positive": int(label.sum()),
         }
@@ -94,29 +94,29 @@ def evaluate(
     bar = tqdm(total=5, desc="evaluate", disable=not progress or not sys.stderr.isatty(), leave=False)
     found = _score_all(predictor, bundle, data, rows, seed, bar)
     found["champion"], problem = _champion(champion, data)
-    figures = {name: None if p is None else test.figures(p, seed) for name, p in found.items()}
+    measured = {name: None if p is None else test.metrics(p, seed) for name, p in found.items()}
     weights = draw_weights(int(test.user.max()) + 1, draws=DRAWS, seed=seed)
     draws = {
-        name: resampled_figures(test.label, p, test.query_group_id, test.user, weights)
-        for name in ("test", "baseline", "champion")
+        name: resampled_metrics(test.label, p, test.query_group_id, test.user, weights)
+        for name in ("model", "lightgbm", "champion")
         if (p := found[name]) is not None
     }
     bar.update()
     bar.close()
-    groups = slices(data, rows)
+    masks = slices(data, rows)
     return {
         "bundle": predictor.hash,
         "champion_bundle": None if champion is None or problem else champion.name,
-        **{name: figures[name] for name in ("before", "test", "baseline", "popularity", "champion")},
+        **{name: measured[name] for name in ("zero_shot", "model", "lightgbm", "popularity", "champion")},
         "champion_problem": problem,
-        "intervals": {name: interval(values) for name, values in draws["test"].items()},
+        "intervals": {name: interval(values) for name, values in draws["model"].items()},
         "paired": {
-            name: paired(figures["test"], figures[name], draws["test"], draws[name])  # type: ignore[arg-type]
+            name: paired_differences(measured["model"], measured[name], draws["model"], draws[name])  # type: ignore[arg-type]
             if name in draws
             else None
-            for name in ("baseline", "champion")
+            for name in ("lightgbm", "champion")
         },
-        "slices": {name: test.figures(_known(found["test"]), seed, mask) for name, mask in groups.items()},
+        "slices": {name: test.metrics(_known(found["model"]), seed, mask) for name, mask in masks.items()},
         "curves": curves(test.label, {name: p for name, p in found.items() if p is not None}),
         "seed": seed,
         "draws": DRAWS,
@@ -130,20 +130,20 @@ def _score_all(
     found: dict[str, np.ndarray | None] = {}
     mask = np.zeros(len(data.part), dtype=bool)
     mask[rows] = True
-    found["test"] = predictor.score_examples(data, mask).probability
+    found["model"] = predictor.score_examples(data, mask).probability
     bar.update()
     recipe = recipe_from(dict(predictor.manifest.recipe), where="manifest.json")
-    fit_on, share = fitting_rows(data, seed)
+    fit_on, sampling_rate = fitting_rows(data, seed)
     labels = data.labels[fit_on]
     collator = Collator(data, predictor.transforms)
     vectors = pretrained_vectors(recipe, data.texts, bundle, predictor.texts.known)
     both = zero_shot_score(collator, vectors, np.concatenate([rows, fit_on]))
-    found["before"] = probabilities(both[: len(rows)], both[len(rows) :], labels, share)
+    found["zero_shot"] = probabilities(both[: len(rows)], both[len(rows) :], labels, sampling_rate)
     bar.update()
     popular = popularity_score(data, fit_on)
-    found["popularity"] = probabilities(popularity_score(data, rows), popular, labels, share)
+    found["popularity"] = probabilities(popularity_score(data, rows), popular, labels, sampling_rate)
     bar.update()
-    found["baseline"] = boosted_trees(data, predictor.transforms, rows, seed=seed)
+    found["lightgbm"] = boosted_trees(data, predictor.transforms, rows, seed=seed)
     bar.update()
     return found
 
@@ -172,3 +172,27 @@ def _test_rows(data: Examples, rows: np.ndarray) -> TestRows:
 def _known(values: np.ndarray | None) -> np.ndarray:
     assert values is not None
     return values
+
+
+def slices(data: Examples, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Masks over `rows` by name: cold-start, light, medium and heavy users, and each value of the slice columns.
+
+    A cold-start user has no past event. The others are parted at the terciles of the training part's activity,
+    so a group may be empty later.
+    """
+    every = slice(None)
+    activity = np.nan_to_num(data.columns.series(data.schema.activity, every).to_numpy(np.float64))
+    known = activity[(data.part == TRAIN) & (activity > 0)]
+    low, high = np.quantile(known, [1 / 3, 2 / 3]) if known.size else (0.0, 0.0)
+    here = activity[rows]
+    masks = {
+        "cold-start users": here <= 0,
+        "light users": (here > 0) & (here <= low),
+        "medium users": (here > low) & (here <= high),
+        "heavy users": (here > 0) & (here > high),
+    }
+    for column in data.schema.slices:
+        values = data.columns.series(column, rows)
+        for value in values.value_counts().index[:MOST_VALUES]:
+            masks[f"{column}={value}"] = (values == value).to_numpy(dtype=bool)
+    return masks

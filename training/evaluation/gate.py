@@ -1,64 +1,49 @@
-"""The gate: an evaluation against rules, a verdict on one bundle."""
+"""The gate: an evaluation against rules, a decision on one bundle."""
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from expectations.contracts.gate_decision import GateDecision, RuleResult
-from expectations.errors import RejectedError, SettingError
+from expectations.errors import RejectedError
+from training.config.settings import between, check, choice, read_settings
 
 METRICS = ("auc", "average_precision", "ndcg_at_10", "hit_rate_at_10")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateRules:
-    """The rules; what each means is written beside it in `recipes/gate.toml`."""
+    """The rules; what each means is written beside it in `recipes/gate.toml`.
 
-    champion_metric: str
-    champion_margin: float
-    popularity_metric: str
-    popularity_margin: float
-    calibration_share: float
-    slice_auc: float
-    slice_positives: int
+    Raises:
+        SettingError: a value is outside its range.
+    """
+
+    champion_metric: str = choice(*METRICS)
+    champion_margin: float = between(-1.0, 1.0)
+    popularity_metric: str = choice(*METRICS)
+    popularity_margin: float = between(-1.0, 1.0)
+    max_relative_calibration_error: float = between(0.0)
+    min_slice_auc: float = between(0.0, 1.0)
+    min_slice_positives: int
 
     def __post_init__(self) -> None:
-        for name in ("champion_metric", "popularity_metric"):
-            if getattr(self, name) not in METRICS:
-                raise SettingError(
-                    f"gate rules: {name} is {getattr(self, name)!r}; choose one of {', '.join(METRICS)}"
-                )
+        check("gate rules", self)
 
 
 def read_rules(path: Path | None) -> GateRules:
     """Read gate rules from TOML; what a file leaves out comes from the packaged rules.
 
     Raises:
-        SettingError: no such file, not TOML, an unknown rule or a value of a wrong type.
+        SettingError: no such file, not TOML, an unknown rule or a value of a wrong type or range.
     """
-    packaged = tomllib.loads(
-        files("training.config").joinpath("recipes/gate.toml").read_text(encoding="utf-8")
-    )
-    try:
-        given = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingError(f"gate rules {path} cannot be read ({error}); name a TOML file") from error
-    known = {field.name: field.type for field in fields(GateRules)}
-    for name, value in given.items():
-        if name not in known:
-            raise SettingError(f"{path}: unknown rule {name!r}; known rules: {', '.join(sorted(known))}")
-        wanted = (int, float) if known[name] is float else (known[name],)
-        if isinstance(value, bool) or not isinstance(value, wanted):  # type: ignore[arg-type]
-            raise SettingError(f"{path}: {name} is {value!r}; give a value like {packaged[name]!r}")
-    return GateRules(**{**packaged, **given})
+    return read_settings(GateRules, "gate.toml", path, what="gate rules")
 
 
-def decide(evaluation: Mapping[str, Any], rules: GateRules, bundle: str) -> GateDecision:
-    """Judge a bundle by its evaluation. A figure that is missing fails its rule.
+def gate_decision(evaluation: Mapping[str, Any], rules: GateRules, bundle: str) -> GateDecision:
+    """Decide on a bundle by its evaluation. A metric that is missing fails its rule.
 
     Args:
         evaluation: what `training.evaluation.evaluate.evaluate` returned for this bundle.
@@ -114,11 +99,11 @@ def _against_popularity(evaluation: Mapping[str, Any], rules: GateRules) -> Rule
 
 
 def _calibration(evaluation: Mapping[str, Any], rules: GateRules) -> RuleResult:
-    test = evaluation["test"]
-    if not test["num_exposures"] or test["calibration_error"] is None:
+    model = evaluation["model"]
+    if not model["num_exposures"] or model["calibration_error"] is None:
         return _undefined("calibration_error", None, "there are no test rows")
-    bound = rules.calibration_share * test["num_positive"] / test["num_exposures"]
-    error = test["calibration_error"]
+    bound = rules.max_relative_calibration_error * model["num_positive"] / model["num_exposures"]
+    error = model["calibration_error"]
     reason = f"calibration error {error:.5f}, at most {bound:.5f} allowed"
     return RuleResult(
         rule="calibration_error", value=error, bound=bound, passed=error <= bound, reason=reason
@@ -127,11 +112,11 @@ def _calibration(evaluation: Mapping[str, Any], rules: GateRules) -> RuleResult:
 
 def _slices(evaluation: Mapping[str, Any], rules: GateRules) -> list[RuleResult]:
     results = []
-    for name, figures in evaluation["slices"].items():
-        if figures["num_positive"] < rules.slice_positives or figures["auc"] is None:
+    for name, metrics in evaluation["slices"].items():
+        if metrics["num_positive"] < rules.min_slice_positives or metrics["auc"] is None:
             continue
-        value, bound = figures["auc"], rules.slice_auc
-        reason = f"AUC {value:.4f} for {name} ({figures['num_positive']} answers), at least {bound} asked"
+        value, bound = metrics["auc"], rules.min_slice_auc
+        reason = f"AUC {value:.4f} for {name} ({metrics['num_positive']} positives), at least {bound} asked"
         results.append(
             RuleResult(rule=f"slice {name}", value=value, bound=bound, passed=value >= bound, reason=reason)
         )

@@ -1,37 +1,86 @@
-"""Pictures of training and of the test part, as PNG bytes. Matplotlib is imported when one is drawn."""
+"""Curves of the test part as short lists of numbers, and pictures of them and of training, as PNG bytes.
+
+Matplotlib is imported when a picture is drawn. ROC and calibration are computed here and not by scikit-learn: the
+curve's bins are those of the calibration error, whatever the ties, and a part with one label has curves, too.
+"""
 
 import importlib
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from expectations.errors import SettingError
-from training.evaluation.curves import DECILES
+import numpy as np
 
+from expectations.errors import SettingError
+from training.evaluation.metrics import BINS, calibration_bins
+
+POINTS, DECILES = 101, 10
 NAMES = {
-    "test": "model",
-    "before": "before fine-tuning",
-    "baseline": "boosted trees",
+    "model": "model",
+    "zero_shot": "zero-shot language model",
+    "lightgbm": "LightGBM",
     "popularity": "popularity",
     "champion": "champion",
 }
 
 
+def curves(label: np.ndarray, probability: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """ROC, calibration and lift of every scorer.
+
+    Args:
+        label: (rows,) 0 or 1.
+        probability: scorer's name -> (rows,).
+
+    Returns:
+        Scorer's name -> {"roc": {"false_positive_rate", "true_positive_rate"}, "calibration": {"predicted",
+        "observed"} by 20 bins of equal numbers of rows, "lift": positive rate of each tenth of the rows, the
+        most probable first, over the rate of all}.
+    """
+    return {name: _curves(label, values) for name, values in probability.items()}
+
+
+def _curves(label: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
+    hits = label[np.argsort(-probability, kind="stable")].astype(np.float64)
+    positives, negatives = max(hits.sum(), 1), max(len(hits) - hits.sum(), 1)
+    true_rate = np.r_[0, hits.cumsum()] / positives
+    false_rate = np.r_[0, (1 - hits).cumsum()] / negatives
+    grid = np.linspace(0, 1, POINTS)
+    bin_of = calibration_bins(probability)
+    sizes = np.maximum(np.bincount(bin_of, minlength=BINS), 1)
+    tenths = [float(tenth.mean()) if len(tenth) else 0.0 for tenth in np.array_split(hits, DECILES)]
+    rate = max(float(hits.mean()), 1e-12)
+    return {
+        "roc": {
+            "false_positive_rate": _rounded(grid),
+            "true_positive_rate": _rounded(np.interp(grid, false_rate, true_rate)),
+        },
+        "calibration": {
+            "predicted": _rounded(np.bincount(bin_of, weights=probability, minlength=BINS) / sizes),
+            "observed": _rounded(np.bincount(bin_of, weights=label, minlength=BINS) / sizes),
+        },
+        "lift": _rounded(np.array(tenths) / rate),
+    }
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 6) for value in values]
+
+
 def loss_curves(history: Sequence[Mapping[str, Any]], metric: str) -> bytes:
-    """Training loss and a figure of the validation part by epoch, one line for each stage.
+    """Training loss and a metric of the validation part by epoch, one line for each phase.
 
     Args:
         history: `FitResult.history`.
-        metric: the figure to draw beside the loss.
+        metric: drawn below the loss.
     """
     figure, (upper, lower) = _figure(2)
-    for stage in dict.fromkeys(entry["stage"] for entry in history):
-        entries = [entry for entry in history if entry["stage"] == stage]
+    for phase in dict.fromkeys(entry["phase"] for entry in history):
+        entries = [entry for entry in history if entry["phase"] == phase]
         epochs = [entry["epoch"] for entry in entries]
-        (line,) = upper.plot(epochs, [entry["train_loss"] for entry in entries], marker="o", label=stage)
+        (line,) = upper.plot(epochs, [entry["train_loss"] for entry in entries], marker="o", label=phase)
         if metric in entries[0]:
             values = [entry[metric] for entry in entries]
-            lower.plot(epochs, values, marker="o", label=stage, color=line.get_color())
+            lower.plot(epochs, values, marker="o", label=phase, color=line.get_color())
     _label(upper, "Training loss", "epoch", "binary cross-entropy")
     _label(lower, f"Validation: {metric.replace('_', ' ')}", "epoch", metric.replace("_", " "))
     return _png(figure)
@@ -50,10 +99,10 @@ def roc(evaluation: Mapping[str, Any]) -> bytes:
 
 
 def calibration(evaluation: Mapping[str, Any]) -> bytes:
-    """Predicted against observed answer rates, 20 bins of equal numbers of rows, logarithmic axes."""
+    """Predicted against observed positive rates, 20 bins of equal numbers of rows, logarithmic axes."""
     figure, (axes,) = _figure(1)
-    highest, least = 1e-3, 1 / max(evaluation["test"]["num_exposures"], 1)
-    for name in ("test", "baseline"):
+    highest, least = 1e-3, 1 / max(evaluation["model"]["num_exposures"], 1)
+    for name in ("model", "lightgbm"):
         curves = evaluation["curves"].get(name)
         if curves is None:
             continue
@@ -61,15 +110,15 @@ def calibration(evaluation: Mapping[str, Any]) -> bytes:
         observed = [max(value, least) for value in curves["calibration"]["observed"]]
         axes.loglog(predicted, observed, marker="o", label=NAMES[name])
         highest = max(highest, *predicted, *observed)
-    axes.plot([least, highest], [least, highest], linestyle=":", color="grey", label="honest")
-    _label(axes, "Calibration, test part", "predicted answer rate", "observed answer rate")
+    axes.plot([least, highest], [least, highest], linestyle=":", color="grey", label="calibrated")
+    _label(axes, "Calibration, test part", "predicted positive rate", "observed positive rate")
     return _png(figure)
 
 
 def lift(evaluation: Mapping[str, Any]) -> bytes:
-    """Answer rate of each tenth of the test rows, the most probable first, over the rate of all."""
+    """Positive rate of each tenth of the test rows, the most probable first, over the rate of all."""
     figure, (axes,) = _figure(1)
-    shown = [name for name in ("test", "baseline", "popularity") if name in evaluation["curves"]]
+    shown = [name for name in ("model", "lightgbm", "popularity") if name in evaluation["curves"]]
     width = 0.8 / len(shown)
     for index, name in enumerate(shown):
         places = [tenth + 1 + (index - (len(shown) - 1) / 2) * width for tenth in range(DECILES)]

@@ -1,4 +1,4 @@
-"""The validation part as the judge of a fit: figures of logits, and what is chosen by them."""
+"""Metrics of logits on the validation part, and what is chosen by them."""
 
 import numpy as np
 
@@ -7,7 +7,9 @@ from training.data.sampling import whole_query_groups
 from training.evaluation.metrics import LOWER_IS_BETTER, metrics_of_logits
 from training.inference.batch_scoring import Scores
 
-JUDGED_ROWS = 1 << 18  # of a larger validation part, whole lists of about so many rows judge
+MAX_VALIDATION_ROWS = (
+    1 << 18
+)  # of a larger validation part, whole query groups of about so many rows are measured
 SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
 
 
@@ -17,31 +19,31 @@ class ValidationMetrics:
     Args:
         data: the examples.
         validation: row numbers of the validation part.
-        metric: the figure that decides.
+        metric: the one that decides.
     """
 
     def __init__(self, data: Examples, validation: np.ndarray, metric: str) -> None:
         self.columns, self.metric = data.columns, metric
-        drawn = whole_query_groups(data.columns, validation, JUDGED_ROWS)
+        drawn = whole_query_groups(data.columns, validation, MAX_VALIDATION_ROWS)
         both = 0 < data.columns["label"][drawn].sum() < len(drawn)
-        self.rows = drawn if both else validation  # of a few answers, none may be among the drawn lists
+        self.rows = drawn if both else validation  # of few positives, none may be in the drawn groups
         self.labels = data.columns["label"][self.rows].astype(np.float32)
 
-    def figures(self, logit_J: np.ndarray) -> dict[str, float | None]:
-        """Every figure of some logits."""
+    def compute(self, logit_J: np.ndarray) -> dict[str, float | None]:
+        """Every metric of some logits."""
         return metrics_of_logits(self.labels, logit_J, self.columns.at("query_group_id", self.rows))
 
     def best_scale(self, rest_J: np.ndarray, part_J: np.ndarray) -> float:
         """The scale of a part of the logit beside the rest that the metric finds best."""
         sign = -1 if self.metric in LOWER_IS_BETTER else 1
-        values = [self.figures(scale * part_J + rest_J)[self.metric] for scale in SCALES]
+        values = [self.compute(scale * part_J + rest_J)[self.metric] for scale in SCALES]
         return SCALES[int(np.argmax([sign * (value or 0) for value in values]))]
 
-    def alone(self, scores: Scores) -> dict[str, float | None]:
+    def by_part(self, scores: Scores) -> dict[str, float | None]:
         """How far f and g come alone, and how much each varies, in logits."""
         found: dict[str, float | None] = {}
         for name, part in (("text_logit", scores.text_logit), ("tabular_logit", scores.tabular_logit)):
-            figures = self.figures(part)
-            kept = ("auc", "average_precision", "ndcg_at_10")
-            found |= {f"{name}_std": float(part.std()), **{f"{name}_{key}": figures[key] for key in kept}}
+            metrics = self.compute(part)
+            shown = ("auc", "average_precision", "ndcg_at_10")
+            found |= {f"{name}_std": float(part.std()), **{f"{name}_{key}": metrics[key] for key in shown}}
         return found

@@ -47,11 +47,12 @@ def write_bundle(
     pretrained_vectors: Tensor,
     metrics: Mapping[str, Any],
     champion: str | None = None,
-    warm_starts: int = 0,
+    consecutive_warm_starts: int = 0,
 ) -> tuple[Path, str]:
     """Write a bundle into `out/<its hash>`; `pretrained_vectors` are the texts' vectors (T, E) before fine-tuning.
 
-    `champion` is the hash of the bundle whose weights the fit started from, the `warm_starts`-th in a row to do so.
+    `champion` is the hash of the bundle whose weights the fit started from, the `consecutive_warm_starts`-th in a
+    row to do so.
 
     Returns:
         The folder and the hash.
@@ -66,7 +67,9 @@ def write_bundle(
         _write_files(folder, recipe, data, model, table, transforms)
         save_file({"vectors": pretrained_vectors.cpu().contiguous()}, folder / PRETRAINED_EMBEDDINGS)
         manifest = _manifest(folder, recipe, data, metrics)
-        digest = write_manifest(folder, replace(manifest, champion=champion, warm_starts=warm_starts))
+        digest = write_manifest(
+            folder, replace(manifest, champion=champion, consecutive_warm_starts=consecutive_warm_starts)
+        )
         folder.chmod(0o755)
         target = out / digest
         if target.exists():

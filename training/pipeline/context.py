@@ -1,4 +1,4 @@
-"""The data, texts and modules of one fit, and the stages that train them."""
+"""The data, texts and modules of one fit, and the phases that train them."""
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from training.pipeline.trainer import Phase
 from training.pipeline.warm_start import Champion
 from training.runtime.device import first_device
 
-# Of more rows than these, transforms are fitted on a sample, and trees learn from fewer of those without an answer.
+# Of more rows than these, transforms are fitted on a sample, and trees learn from fewer of the negatives.
 FITTED_ROWS, TREE_ROWS = 1 << 20, 1 << 19
-REFERENCES, REFERENCE_LENGTH = 32, 256  # reference shoppers, entries of their histories
+REFERENCES, REFERENCE_LENGTH = 32, 256  # reference users, entries of their histories
 
 
 class FitContext:
@@ -33,7 +33,7 @@ class FitContext:
         data: the examples.
         recipe: the settings.
         champion: the bundle whose weights and transforms it starts with; None: from scratch.
-        corpus: the texts, where another run of the same recipe has read them.
+        corpus: the texts, where another fit of the same recipe has encoded them.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class FitContext:
         self.transforms = champion.predictor.transforms if champion else self._fitted_transforms()
         self.collator = Collator(data, self.transforms)
         self.corpus = corpus or EncodedCorpus(data.texts, recipe, champion, self.device)
-        self.encoder, self.table = self.corpus.encoder, self.corpus.embeddings
-        self.pretrained_vectors = self.corpus.pretrained_vectors
+        self.encoder, self.table = self.corpus.encoder, self.corpus.table
+        self.pretrained_vectors = self.corpus.before
         self.candidate_ids = distinct_values(data.columns, "text_id", self.train)
         known = distinct_values(data.columns, "history_id", self.train)
         self.topic_ids = self._topics(known)
@@ -71,7 +71,7 @@ class FitContext:
         )
 
     def _topics(self, known: np.ndarray) -> np.ndarray:
-        """Topics that shoppers turned to before the validation part, ascending; `known` are its histories."""
+        """Topics of interactions before the validation part, ascending; `known` are the training part's histories."""
         histories, next_interactions = self.data.interaction_histories, self.data.next_interactions
         found = [histories.interaction_texts(known)]
         if next_interactions is not None:
@@ -89,19 +89,19 @@ class FitContext:
         return positions(self.topic_ids, text_ids), features[:, :REFERENCE_LENGTH]
 
     def next_interactions_before(self, part: str) -> np.ndarray:
-        """Numbers of the futures that were over when a part began; all where it has no rows."""
+        """Numbers of the next-interaction windows that were over when a part began; all where it has no rows."""
         next_interactions = self.data.next_interactions
         if next_interactions is None:
             return np.zeros(0, dtype=np.int64)
-        moments = self.data.columns["event_timestamp"][self.data.part == part]
-        if not len(moments):
+        timestamps = self.data.columns["event_timestamp"][self.data.part == part]
+        if not len(timestamps):
             return np.arange(len(next_interactions.event_timestamp))
-        return next_interactions.ended_by(moments.min())
+        return next_interactions.ended_by(timestamps.min())
 
     def fresh_model(self) -> AdditiveModel:
         """New f and g and the pretrained language model, or all three as the champion's are."""
         torch.manual_seed(self.recipe.seed)
-        self.corpus.reset()
+        self.corpus.rewind()
         if self.champion:
             return self.champion.model().to(self.device)
         rate = float(np.float32(self.labels[self.train].sum() / len(self.train)))
@@ -122,29 +122,33 @@ class FitContext:
         return model.eval()
 
     def begin_with(self, weights: dict[str, Tensor]) -> None:
-        """Every later stage, the refit's too, begins with these weights of the language model."""
-        self.corpus = self.corpus.starting_from(weights)
+        """Every later phase, the refit's too, begins with these weights of the language model."""
+        self.corpus = self.corpus.beginning_with(weights)
         self.model = self.fresh_model()
 
     def _ids(self, ids: np.ndarray) -> Tensor:
         return torch.from_numpy(ids).to(self.device)
 
     def next_interaction_phase(self, name: str, *, before: str) -> Phase | None:
-        """The stage in which f learns from the futures that were over when a part began; None without any."""
-        next_interactions, recipe, words = self.data.next_interactions, self.recipe, self.model.text_model
+        """Pretraining of f on the next interactions whose window was over when a part began; None without any."""
+        next_interactions, recipe, text_model = (
+            self.data.next_interactions,
+            self.recipe,
+            self.model.text_model,
+        )
         chosen = self.next_interactions_before(before)
         if next_interactions is None or not len(chosen) or recipe.pretraining.next_interaction_epochs == 0:
             return None
-        purchases = NextInteractionObjective(self.data, next_interactions, chosen, self.topic_ids, recipe)
-        if purchases.num_candidates == 0:
+        objective = NextInteractionObjective(self.data, next_interactions, chosen, self.topic_ids, recipe)
+        if objective.num_candidates == 0:
             return None
         return Phase(
             name=name,
-            modules={"words": words},
+            modules={"text_model": text_model},
             groups=[
                 {
                     "params": [
-                        value for key, value in words.named_parameters() if not key.endswith("_scale")
+                        value for key, value in text_model.named_parameters() if not key.endswith("_scale")
                     ],
                     "lr": recipe.pretraining.next_interaction_learning_rate,
                     "weight_decay": recipe.optimizer.weight_decay,
@@ -152,57 +156,57 @@ class FitContext:
             ],
             planned=recipe.pretraining.next_interaction_epochs,
             epochs=recipe.pretraining.next_interaction_epochs,
-            batches=purchases.batches,
-            loss=lambda rows, rng: purchases.loss(words, rows, rng),
+            batches=objective.batches,
+            loss=lambda rows, rng: objective.loss(text_model, rows, rng),
             finish=lambda: None,
             validate=None,
         )
 
-    def settle_words(self) -> None:
-        """After purchases: f is parted by reference shoppers, and silent until its scales are known."""
+    def centre_text_model(self) -> None:
+        """After pretraining: f is centred by reference users, and silent until its scales are chosen."""
         self.model.text_model.centred.fill_(1)
-        self.scale_words(0.0, 0.0)
+        self.scale_text_model(0.0, 0.0)
 
-    def scale_words(self, match: float, appeal: float) -> None:
-        """Set how much match and appeal of f count."""
-        words = self.model.text_model
+    def scale_text_model(self, personalised: float, popularity: float) -> None:
+        """Set how much the personalised and the popularity part of f count."""
+        text_model = self.model.text_model
         with torch.no_grad():
-            words.personalised_scale.fill_(match)
-            words.popularity_scale.fill_(appeal)
+            text_model.personalised_scale.fill_(personalised)
+            text_model.popularity_scale.fill_(popularity)
 
     def best_scales(self) -> tuple[float, float]:
-        """Scales of match and appeal beside g: by turns the best by the recipe's metric on the validation part."""
-        self.scale_words(1.0, 0.0)
+        """Scales of f's two parts beside g: by turns the best by the recipe's metric on the validation part."""
+        self.scale_text_model(1.0, 0.0)
         scores = self.validation_scores()
-        self.scale_words(0.0, 1.0)
+        self.scale_text_model(0.0, 1.0)
         columns = self.data.columns
-        asked = np.stack(
+        pairs = np.stack(
             [columns.at(name, self.validation_metrics.rows) for name in ("text_id", "query_id")], axis=1
         )
-        _, first, pair = np.unique(asked, axis=0, return_index=True, return_inverse=True)
+        _, first, pair = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
         vectors = self.table.vectors
-        usual = score_rows(
+        popularity_logit = score_rows(
             self.model, self.collator, vectors, self.validation_metrics.rows[first]
         ).text_logit[pair.reshape(-1)]
-        match = self.validation_metrics.best_scale(scores.tabular_logit, scores.text_logit)
-        appeal = self.validation_metrics.best_scale(scores.tabular_logit + match * scores.text_logit, usual)
-        if appeal:
-            match = self.validation_metrics.best_scale(
-                scores.tabular_logit + appeal * usual, scores.text_logit
+        personalised = self.validation_metrics.best_scale(scores.tabular_logit, scores.text_logit)
+        popularity = self.validation_metrics.best_scale(
+            scores.tabular_logit + personalised * scores.text_logit, popularity_logit
+        )
+        if popularity:
+            personalised = self.validation_metrics.best_scale(
+                scores.tabular_logit + popularity * popularity_logit, scores.text_logit
             )
-        return match, appeal
+        return personalised, popularity
 
     def tabular_phase(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Phase:
-        """The stage that trains g alone."""
+        """The phase that trains g alone."""
         recipe, model, tabular = self.recipe, self.model, self.model.tabular
-        past = TabularObjective(self.collator, self.data.columns, rows, recipe, self.device)
+        objective = TabularObjective(self.collator, self.data.columns, rows, recipe, self.device)
 
-        def figures() -> dict[str, float | None]:
+        def metrics() -> dict[str, float | None]:
             vectors = self.table.vectors
-            tabular_only = score_rows(
-                model, self.collator, vectors, self.validation_metrics.rows, tabular_only=True
-            )
-            return self.validation_metrics.figures(tabular_only.tabular_logit)
+            scores = score_rows(model, self.collator, vectors, self.validation_metrics.rows, past_only=True)
+            return self.validation_metrics.compute(scores.tabular_logit)
 
         rates = {"lr": recipe.tabular_model.learning_rate, "weight_decay": recipe.tabular_model.weight_decay}
         return Phase(
@@ -211,32 +215,32 @@ class FitContext:
             groups=[{"params": list(tabular.parameters()), **rates}],
             planned=max(recipe.tabular_model.epochs, 1),
             epochs=epochs,
-            batches=past.batches,
-            loss=lambda chosen, _rng: past.loss(tabular, chosen),
+            batches=objective.batches,
+            loss=lambda chosen, _rng: objective.loss(tabular, chosen),
             finish=lambda: None,
-            validate=figures if validate else None,
-            draw=past.draw,
+            validate=metrics if validate else None,
+            before_step=objective.draw,
         )
 
     def grow_trees(self, rows: np.ndarray) -> None:
         """Grow the trees of g on some rows, where they are wanted and LightGBM is there."""
         recipe = self.recipe
-        share = min(recipe.tabular_model.negative_sampling_rate, TREE_ROWS / len(rows))
+        sampling_rate = min(recipe.tabular_model.negative_sampling_rate, TREE_ROWS / len(rows))
         if recipe.tabular_model.tree_weight == 0:
             return
 
         def draw(model: int) -> tuple[np.ndarray, np.ndarray]:
             rng = np.random.default_rng([recipe.seed, model])
-            drawn = np.sort(downsample_negatives(self.labels, rows, share, rng))
-            return self.collator.feature_matrix(drawn), self.answers(drawn)
+            drawn = np.sort(downsample_negatives(self.labels, rows, sampling_rate, rng))
+            return self.collator.table(drawn), self.labels_of(drawn)
 
-        self.model.trees.fit(
-            draw, sampling_rate=share, learning_rate=recipe.tabular_model.tree_learning_rate, seed=recipe.seed
+        self.model.trees.grow(
+            draw, share=sampling_rate, rate=recipe.tabular_model.tree_learning_rate, seed=recipe.seed
         )
 
     def finetuning_phase(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Phase:
-        """The stage that trains f and g together."""
-        tuning = FinetuningObjective(
+        """The phase that trains f and g together."""
+        objective = FinetuningObjective(
             self.model,
             self.encoder,
             self.table,
@@ -249,26 +253,26 @@ class FitContext:
         return Phase(
             name=name,
             modules={"model": self.model, "encoder": self.encoder},
-            groups=tuning.groups(),
+            groups=objective.groups(),
             planned=max(self.recipe.finetuning.epochs, 1),
             epochs=epochs,
-            batches=tuning.batches,
-            loss=tuning.loss,
-            finish=self.table.refresh if self.encoder.is_trainable else (lambda: None),
-            validate=self.figures if validate else None,
-            stepped=self.encoder.allocate_ranks,
-            draw=tuning.draw,
+            batches=objective.batches,
+            loss=objective.loss,
+            finish=self.table.refresh if self.encoder.learns else (lambda: None),
+            validate=self.metrics if validate else None,
+            after_step=self.encoder.step,
+            before_step=objective.draw,
         )
 
-    def figures(self) -> dict[str, float | None]:
-        """Figures of f + g on the validation part."""
+    def metrics(self) -> dict[str, float | None]:
+        """Metrics of f + g on the validation part."""
         scores = self.validation_scores()
-        return self.validation_metrics.figures(scores.text_logit + scores.tabular_logit)
+        return self.validation_metrics.compute(scores.text_logit + scores.tabular_logit)
 
     def validation_scores(self) -> Scores:
-        """What f and g say of the rows that judge."""
+        """Scores of f and g on the measured rows of the validation part."""
         return score_rows(self.model, self.collator, self.table.vectors, self.validation_metrics.rows)
 
-    def answers(self, rows: np.ndarray) -> np.ndarray:
+    def labels_of(self, rows: np.ndarray) -> np.ndarray:
         """Labels of some rows, float32."""
         return self.labels[rows].astype(np.float32)

@@ -1,7 +1,7 @@
-"""Fine-tuning: f, g and the language model learn together from the answers.
+"""Fine-tuning: f, g and the language model learn together from the labels.
 
-A step's rows belong to a few candidates' texts. Those are read with gradient, and some texts of the histories too;
-the vectors of all others are as they were at the end of the last epoch.
+A step's rows belong to a few candidates' texts. Those are read with gradient, and some texts of the interaction
+histories too; the vectors of all others are as they were at the end of the last epoch.
 """
 
 from contextlib import nullcontext
@@ -49,7 +49,7 @@ class FinetuningObjective:
     ) -> None:
         self.model, self.encoder, self.table, self.collator = model, encoder, table, collator
         self.labels, self.rows, self.recipe, self.device = labels, rows, recipe, device
-        self._fresh = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
+        self._with_gradient = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An epoch's batches."""
@@ -64,7 +64,7 @@ class FinetuningObjective:
         candidates = np.unique(self.collator.text_id[rows])
         others = np.setdiff1d(self.collator.text_ids(rows), candidates, assume_unique=True)
         count = min(self.recipe.finetuning.history_texts_per_step, len(others))
-        self._fresh = np.concatenate([candidates, rng.choice(others, count, replace=False)])
+        self._with_gradient = np.concatenate([candidates, rng.choice(others, count, replace=False)])
 
     def loss(self, rows: np.ndarray, _rng: np.random.Generator) -> Tensor:
         """Mean binary loss of f + g, plus what the adapter adds."""
@@ -72,7 +72,7 @@ class FinetuningObjective:
         # The language model alone computes in bf16: f tells cosines apart by less than that can hold.
         cuda = torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
         with cuda:
-            vectors = self.table.gather(text_ids, self._fresh[np.isin(self._fresh, text_ids)])
+            vectors = self.table.mixed(text_ids, self._with_gradient[np.isin(self._with_gradient, text_ids)])
         f_N, g_NK = self.model(batch.to(self.device), vectors)
         loss = binary_loss(
             f_N[:, None] + g_NK, self.labels[rows], self.recipe.finetuning.negative_sampling_rate
@@ -99,9 +99,7 @@ class FinetuningObjective:
                 **decay,
             },
             *(
-                {"params": values, "lr": share * rate, **decay}
-                for share, values in self.encoder.parameters_by_depth(
-                    recipe.finetuning.layerwise_decay
-                ).items()
+                {"params": values, "lr": multiplier * rate, **decay}
+                for multiplier, values in self.encoder.by_depth(recipe.finetuning.layerwise_decay).items()
             ),
         ]

@@ -34,11 +34,11 @@ class FitResult:
     Attributes:
         bundle: the bundle's folder.
         hash: the bundle's hash.
-        metrics: figures on the validation part, of the model before the refit.
-        history: one entry for each epoch: stage, epoch, steps, train_loss, learning_rate, figures.
-        seconds: wall time by step.
-        warm_starts: how many fits in a row, this one the last of them, began with a champion; 0: from scratch.
-        start: with what it began, and where that is not the champion, why.
+        metrics: on the validation part, of the model before the refit.
+        history: one entry for each epoch: phase, epoch, steps, train_loss, learning_rate, metrics.
+        seconds: wall time by phase.
+        consecutive_warm_starts: how many fits in a row, this one the last, began with a champion; 0: from scratch.
+        initialization: with what it began, and where that is not the champion, why.
     """
 
     bundle: Path
@@ -46,8 +46,8 @@ class FitResult:
     metrics: dict[str, Any]
     history: list[dict[str, Any]]
     seconds: dict[str, float]
-    warm_starts: int = 0
-    start: str = "from scratch"
+    consecutive_warm_starts: int = 0
+    initialization: str = "from scratch"
 
 
 def fit(
@@ -75,50 +75,47 @@ def fit(
         BundleError: the champion was altered.
         SchemaError, DataError: the examples cannot be learned from.
         SettingError: the recipe does not fit them.
-        TransientError: a checkpoint could not be written, or another process of the run has ended.
+        TransientError: a checkpoint could not be written, or another process of the fit has ended.
     """
     from torch.utils.tensorboard import SummaryWriter  # its import takes a second
 
     clock = Clock()
     progress = progress and distributed.rank() == 0
-    tell = tqdm.write if progress else lambda _: None
+    report = tqdm.write if progress else lambda _: None
     data = read_examples(examples, spool=work)
-    start, said = _start(champion, data, recipe)
-    tell(said)
+    start, initialization = _usable_champion(champion, data, recipe)
+    report(initialization)
     data = start.after(data) if start else data
     check_learnable(data)
     clock.lap("read")
-    run = FitContext(data, shortened(recipe) if start else recipe, start)
+    context = FitContext(data, shortened(recipe) if start else recipe, start)
     clock.lap("texts")
-    files = [examples / name for name in (ROWS, INTERACTION_HISTORIES, TEXTS, SCHEMA, NEXT_INTERACTIONS)]
-    hashes = [file_hash(path) for path in files if path.exists()]
     checkpoints = Checkpoints(
-        work, fingerprint(recipe.as_dict(), hashes, torch.__version__, start and start.hash)
+        work, fingerprint(recipe.as_dict(), example_hashes(examples), torch.__version__, start and start.hash)
     )
     saved = checkpoints.load()
     state = saved[1] if saved is not None else TrainingState(phase="")
-    checkpoints.pretrained.update(select_prefix("pretrained", saved[0]) if saved is not None else {})
+    checkpoints.kept.update(under("kept", saved[0]) if saved is not None else {})
     with SummaryWriter(str(log_dir)) if distributed.rank() == 0 else nullcontext() as log:
 
-        def go(stage: Phase) -> None:
-            run_phase(stage, run.recipe, state, checkpoints, log=log, bar=progress)
-            clock.lap(stage.name)
+        def train(phase: Phase) -> None:
+            run_phase(phase, context.recipe, state, checkpoints, log=log, bar=progress)
+            clock.lap(phase.name)
 
-        course = Phases(run, state, go, checkpoints.pretrained, tell=tell)
-        course.run_all()
-    warm_starts = start.warm_starts + 1 if start else 0
+        Phases(context, state, train, checkpoints.kept, report=report).run_all()
+    consecutive_warm_starts = start.consecutive_warm_starts + 1 if start else 0
     folder, digest = distributed.broadcast_object(
         lambda: write_bundle(
             out,
             recipe=recipe,
             data=data,
-            model=run.model,
-            table=run.table,
-            transforms=run.transforms,
-            pretrained_vectors=run.pretrained_vectors,
+            model=context.model,
+            table=context.table,
+            transforms=context.transforms,
+            before=context.pretrained_vectors,
             metrics=state.results["metrics"],
             champion=start.hash if start else None,
-            warm_starts=warm_starts,
+            consecutive_warm_starts=consecutive_warm_starts,
         )
     )
     checkpoints.remove()
@@ -129,50 +126,54 @@ def fit(
         metrics=state.results["metrics"],
         history=state.history,
         seconds=clock.laps,
-        warm_starts=warm_starts,
-        start=said,
+        consecutive_warm_starts=consecutive_warm_starts,
+        initialization=initialization,
     )
 
 
-def _start(folder: Path | None, data: Examples, recipe: Recipe) -> tuple[Champion | None, str]:
+def _usable_champion(folder: Path | None, data: Examples, recipe: Recipe) -> tuple[Champion | None, str]:
     """The champion, if there is one and a fit can begin with it; and which it is, or why not."""
     if folder is None:
         return None, "from scratch"
     found = Champion.load(folder)
-    problem = found if isinstance(found, str) else found.misfit(data, recipe)
+    problem = found if isinstance(found, str) else found.incompatibility(data, recipe)
     if isinstance(found, str) or problem is not None:
         return None, f"from scratch, not from champion {folder.name[:12]}: {problem}"
-    return (
-        found,
-        f"from champion {found.hash[:12]}, warm start {found.warm_starts + 1} of {recipe.warm_start.max_consecutive}",
-    )
+    number, most = found.consecutive_warm_starts + 1, recipe.warm_start.max_consecutive
+    return found, f"from champion {found.hash[:12]}, warm start {number} of {most}"
+
+
+def example_hashes(examples: Path) -> list[str]:
+    """SHA-256 of each file of an examples folder: another one's checkpoint or search is not gone on with."""
+    files = [examples / name for name in (ROWS, INTERACTION_HISTORIES, TEXTS, SCHEMA, NEXT_INTERACTIONS)]
+    return [file_hash(path) for path in files if path.exists()]
 
 
 class Clock:
-    """Wall time by step."""
+    """Wall time by phase."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """End a step."""
+        """End a phase."""
         now = time.perf_counter()
         self.laps[name] = round(self.laps.get(name, 0.0) + now - self._last, 2)
         self._last = now
 
 
 def check_learnable(data: Examples) -> None:
-    """Refuse examples whose training or validation part has one kind of answer only.
+    """Refuse examples whose training or validation part has one label only.
 
     Raises:
         DataError: it has.
     """
     for part in (TRAIN, VALIDATION):
         labels = data.columns["label"][data.part == part]
-        answered = int(labels.sum())
-        if answered == 0 or answered == len(labels):
+        num_positive = int(labels.sum())
+        if num_positive == 0 or num_positive == len(labels):
             raise DataError(
-                f"examples: of the {len(labels)} rows of the {part} part, {answered} have an answer; a model "
-                "learns from both kinds: bring more outcomes or move test_from"
+                f"examples: of the {len(labels)} rows of the {part} part, {num_positive} are positive; a model "
+                "learns from both labels: bring more outcomes or move test_from"
             )

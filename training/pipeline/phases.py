@@ -46,120 +46,127 @@ ORDER = (
 
 
 class Phases:
-    """The stages in order, from where `state` is.
+    """The phases in order, from where `state` is.
 
     Args:
-        run: data and modules.
-        state: changed as stages end.
-        go: runs one stage.
-        kept: what the domain stage left, by name; filled when it ends, and kept in every later checkpoint.
-        tell: says one line to who watches.
+        context: data and modules.
+        state: changed as phases end.
+        run_phase: trains one phase.
+        encoder_weights: what language pretraining left, by name; filled when it ends, and saved in every later
+            checkpoint.
+        report: says one line to who watches.
     """
 
     def __init__(
         self,
-        run: FitContext,
+        context: FitContext,
         state: TrainingState,
-        go: Callable[[Phase], None],
-        kept: dict[str, Tensor],
+        run_phase: Callable[[Phase], None],
+        encoder_weights: dict[str, Tensor],
         *,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
-        self.run, self.state, self.go, self.kept, self.tell = run, state, go, kept, tell
-        self.facts = state.results
+        self.context, self.state, self.results = context, state, state.results
+        self.run_phase, self.encoder_weights, self.report = run_phase, encoder_weights, report
 
     def run_all(self) -> None:
-        """Run the stages that are left; leaves the model of the last in place."""
-        run, facts = self.run, self.facts
-        if run.recipe.tabular_model.tree_weight > 0 and import_lightgbm() is None:
-            self.tell("g is without trees: they need LightGBM (pip install lightgbm)")
-        self._domain()
-        if self._begun() <= ORDER.index(FINETUNING):
-            self._three("", run.train, before=VALIDATION)
-            self._find()
-        if run.recipe.early_stopping.refit:
-            run.model = run.fresh_model()
-            known = np.concatenate([run.train, run.validation])
-            self._three(REFIT, known, before=TEST)
-        slope, shift = facts["calibration"]
-        run.model.slope.fill_(slope)
-        run.model.intercept.fill_(shift)
+        """Run the phases that are left; leaves the model of the last in place."""
+        context, results = self.context, self.results
+        if context.recipe.tabular_model.tree_weight > 0 and loaded_lightgbm() is None:
+            self.report("g is without trees: they need LightGBM (pip install lightgbm)")
+        self._pretrain_language()
+        if self._position() <= ORDER.index(FINETUNING):
+            self._train("", context.train, before=VALIDATION)
+            self._calibrate_and_measure()
+        if context.recipe.early_stopping.refit:
+            context.model = context.fresh_model()
+            known = np.concatenate([context.train, context.validation])
+            self._train(REFIT, known, before=TEST)
+        slope, shift = results["calibration"]
+        context.model.slope.fill_(slope)
+        context.model.shift.fill_(shift)
 
-    def _begun(self) -> int:
+    def _position(self) -> int:
         return ORDER.index(self.state.phase) if self.state.phase in ORDER else 0
 
-    def _domain(self) -> None:
+    def _pretrain_language(self) -> None:
         """Learn the language of the texts, or take what was learned of it. A champion has learned it already."""
-        run = self.run
-        if self._begun() == ORDER.index(LANGUAGE_PRETRAINING) and not run.champion:
-            stage = language_pretraining_phase(
-                LANGUAGE_PRETRAINING, run.recipe, run.encoder, run.table, known_text_ids(run.data)
+        context = self.context
+        if self._position() == ORDER.index(LANGUAGE_PRETRAINING) and not context.champion:
+            phase = language_pretraining_phase(
+                LANGUAGE_PRETRAINING,
+                context.recipe,
+                context.encoder,
+                context.table,
+                known_text_ids(context.data),
             )
-            if stage is None:
+            if phase is None:
                 return
-            self.go(stage)
-            self.kept.update(trainable_state({"encoder": run.encoder}))
-        if self.kept:
-            run.begin_with(dict(self.kept))
+            self.run_phase(phase)
+            self.encoder_weights.update(trainable_state({"encoder": context.encoder}))
+        if self.encoder_weights:
+            context.begin_with(dict(self.encoder_weights))
 
-    def _three(self, refit: str, rows: np.ndarray, *, before: str) -> None:
-        """Purchases, past and words; what is over is not run again."""
-        run, facts, recipe = self.run, self.facts, self.run.recipe
-        search, learned = not refit, f"learned{refit}"
-        if self._begun() <= ORDER.index(NEXT_INTERACTION_PRETRAINING + refit):
-            facts[learned] = self._purchases(refit, before)
-        elif facts[learned]:
-            run.settle_words()
-        if self._begun() <= ORDER.index(TABULAR + refit):
-            epochs = self._search_epochs(recipe.tabular_model.epochs) if search else facts["tabular_epochs"]
-            self.go(run.tabular_phase(TABULAR + refit, rows, epochs=epochs, validate=search))
-            if search:
-                facts["tabular_epochs"] = self.state.best_epoch or recipe.tabular_model.epochs
-            if epochs or not search:
-                run.grow_trees(rows)
-            if search:
-                facts["scales"] = run.best_scales() if facts[learned] else (1.0, 1.0)
-            run.scale_words(*facts["scales"])
-        if run.champion:
-            rows = run.champion.rehearsed(run.data, rows, recipe.seed)
-        epochs = self._search_epochs(recipe.finetuning.epochs) if search else facts["finetuning_epochs"]
-        self.go(run.finetuning_phase(FINETUNING + refit, rows, epochs=epochs, validate=search))
-        if search:
-            facts["finetuning_epochs"] = self.state.best_epoch or recipe.finetuning.epochs
+    def _train(self, refit: str, rows: np.ndarray, *, before: str) -> None:
+        """Next-interaction pretraining, tabular training and fine-tuning; what is over is not run again."""
+        context, results, recipe = self.context, self.results, self.context.recipe
+        searching, pretrained = not refit, f"pretrained{refit}"
+        if self._position() <= ORDER.index(NEXT_INTERACTION_PRETRAINING + refit):
+            results[pretrained] = self._pretrain_next_interactions(refit, before)
+        elif results[pretrained]:
+            context.centre_text_model()
+        if self._position() <= ORDER.index(TABULAR + refit):
+            epochs = (
+                self._search_epochs(recipe.tabular_model.epochs) if searching else results["tabular_epochs"]
+            )
+            self.run_phase(context.tabular_phase(TABULAR + refit, rows, epochs=epochs, validate=searching))
+            if searching:
+                results["tabular_epochs"] = self.state.best_epoch or recipe.tabular_model.epochs
+            if epochs or not searching:
+                context.grow_trees(rows)
+            if searching:
+                results["scales"] = context.best_scales() if results[pretrained] else (1.0, 1.0)
+            context.scale_text_model(*results["scales"])
+        if context.champion:
+            rows = context.champion.with_replay(context.data, rows, recipe.seed)
+        epochs = self._search_epochs(recipe.finetuning.epochs) if searching else results["finetuning_epochs"]
+        self.run_phase(context.finetuning_phase(FINETUNING + refit, rows, epochs=epochs, validate=searching))
+        if searching:
+            results["finetuning_epochs"] = self.state.best_epoch or recipe.finetuning.epochs
 
     def _search_epochs(self, planned: int) -> int:
         """Epochs on the training part: none where a champion has learned from all of it."""
-        champion = self.run.champion
-        return planned if champion is None or champion.has_new(self.run.data) else 0
+        champion = self.context.champion
+        return planned if champion is None or champion.has_new(self.context.data) else 0
 
-    def _purchases(self, refit: str, before: str) -> bool:
-        """Learn f from purchases; False where there are none. A champion has learned from them already."""
-        if self.run.champion:
-            return self.run.champion.knows_purchases
-        stage = self.run.next_interaction_phase(NEXT_INTERACTION_PRETRAINING + refit, before=before)
-        if stage is None:
-            self.tell(f"{NEXT_INTERACTION_PRETRAINING}{refit}: skipped, no futures to learn from")
+    def _pretrain_next_interactions(self, refit: str, before: str) -> bool:
+        """Pretrain f; False where there are no next interactions. A champion has learned from them already."""
+        if self.context.champion:
+            return self.context.champion.pretrained_on_next_interactions
+        phase = self.context.next_interaction_phase(NEXT_INTERACTION_PRETRAINING + refit, before=before)
+        if phase is None:
+            self.report(f"{NEXT_INTERACTION_PRETRAINING}{refit}: skipped, no next interactions to learn from")
             return False
-        self.go(stage)
-        self.run.settle_words()
+        self.run_phase(phase)
+        self.context.centre_text_model()
         return True
 
-    def _find(self) -> None:
-        """Calibration and figures, from the validation part."""
-        run, facts = self.run, self.facts
-        scores, validation_metrics = run.validation_scores(), run.validation_metrics
+    def _calibrate_and_measure(self) -> None:
+        """Calibration and metrics, from the validation part."""
+        context, results = self.context, self.results
+        scores, validation_metrics = context.validation_scores(), context.validation_metrics
         logits = scores.text_logit + scores.tabular_logit
         slope, shift = (
             fit_calibration(logits, validation_metrics.labels)
-            if run.recipe.calibration.enabled
+            if context.recipe.calibration.enabled
             else (1.0, 0.0)
         )
-        facts["calibration"] = [slope, shift]
-        skipped = not facts["learned"]
-        facts["metrics"] = {
-            **validation_metrics.figures(slope * logits + shift),
-            **validation_metrics.alone(scores),
-            "personalised_scale": facts["scales"][0],
-            "popularity_scale": facts["scales"][1],
-            "num_next_interactions": 0 if skipped else len(run.next_interactions_before(VALIDATION)),
+        results["calibration"] = [slope, shift]
+        skipped = not results["pretrained"]
+        results["metrics"] = {
+            **validation_metrics.compute(slope * logits + shift),
+            **validation_metrics.by_part(scores),
+            "personalised_scale": results["scales"][0],
+            "popularity_scale": results["scales"][1],
+            "num_next_interactions": 0 if skipped else len(context.next_interactions_before(VALIDATION)),
         }

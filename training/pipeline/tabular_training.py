@@ -1,7 +1,7 @@
-"""Learning g's networks: each row's answer, and which rows of a list were answered.
+"""Training g's networks: a binary loss on each row, and a listwise loss within query groups.
 
-Most rows of an epoch are of lists without any answer; of those with one, some whole lists are drawn for each
-step, so that g learns what tells a shopper's candidates apart and not only shoppers.
+Most rows of an epoch are of query groups without any positive; of those with one, some whole groups are drawn for
+each step, so that g learns what tells a user's candidates apart and not only users.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ from training.data.sampling import downsample_negatives, tabular_batches, whole_
 from training.models.losses import binary_loss, listwise_loss
 from training.models.tabular import TabularEnsemble
 
-GROUPED_ROWS = 1 << 20  # of more rows than these, the lists within which g learns are a sample
+GROUPED_ROWS = 1 << 20  # of more rows than these, the query groups of the listwise loss are a sample
 
 
 class TabularObjective:
-    """Batches and loss of learning g's networks.
+    """Batches and loss of training g's networks.
 
     Args:
         collator: makes the features of rows.
@@ -38,11 +38,11 @@ class TabularObjective:
     ) -> None:
         self.collator, self.labels, self.rows, self.recipe = collator, columns["label"], rows, recipe
         self.device = device
-        listed = whole_query_groups(columns, rows, GROUPED_ROWS)
+        grouped = whole_query_groups(columns, rows, GROUPED_ROWS)
         kept, self._starts = mixed_query_groups(
-            columns.at("label", listed), columns.at("query_group_id", listed)
+            columns.at("label", grouped), columns.at("query_group_id", grouped)
         )
-        self._listed = listed[kept]
+        self._grouped = grouped[kept]
         self._drawn = np.zeros(0, dtype=np.int64)
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
@@ -53,26 +53,26 @@ class TabularObjective:
         return tabular_batches(drawn, self.recipe.tabular_model.batch_size)
 
     def draw(self, _rows: np.ndarray, rng: np.random.Generator) -> None:
-        """Choose the lists of a step."""
-        num_lists = len(self._starts) - 1
+        """Choose the query groups of a step."""
+        num_groups = len(self._starts) - 1
         self._drawn = rng.choice(
-            num_lists, min(self.recipe.tabular_model.query_groups_per_step, num_lists), replace=False
+            num_groups, min(self.recipe.tabular_model.query_groups_per_step, num_groups), replace=False
         )
 
     def loss(self, tabular: TabularEnsemble, rows: np.ndarray) -> Tensor:
-        """The rows' binary loss, plus the drawn lists' by its weight."""
-        recipe, lists = self.recipe, self._drawn
-        if not len(lists) or recipe.tabular_model.listwise_weight == 0:
+        """The rows' binary loss, plus the drawn query groups' listwise loss by its weight."""
+        recipe, groups = self.recipe, self._drawn
+        if not len(groups) or recipe.tabular_model.listwise_weight == 0:
             return binary_loss(
                 self._logits(tabular, rows), self.labels[rows], recipe.tabular_model.negative_sampling_rate
             )
-        of_lists = [self._listed[self._starts[number] : self._starts[number + 1]] for number in lists]
-        listed = np.concatenate(of_lists)
-        which = np.repeat(np.arange(len(lists)), [len(part) for part in of_lists])
-        own_NK, listed_NK = self._logits(tabular, np.concatenate([rows, listed])).tensor_split([len(rows)])
+        rows_of_groups = [self._grouped[self._starts[number] : self._starts[number + 1]] for number in groups]
+        grouped = np.concatenate(rows_of_groups)
+        group_of_row = np.repeat(np.arange(len(groups)), [len(part) for part in rows_of_groups])
+        own_NK, grouped_NK = self._logits(tabular, np.concatenate([rows, grouped])).tensor_split([len(rows)])
         binary = binary_loss(own_NK, self.labels[rows], recipe.tabular_model.negative_sampling_rate)
         return binary + recipe.tabular_model.listwise_weight * listwise_loss(
-            listed_NK, self.labels[listed], which, len(lists)
+            grouped_NK, self.labels[grouped], group_of_row, len(groups)
         )
 
     def _logits(self, tabular: TabularEnsemble, rows: np.ndarray) -> Tensor:
@@ -81,14 +81,14 @@ class TabularObjective:
         return logits
 
 
-def mixed_query_groups(labels_N: np.ndarray, list_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lists that have both answered rows and others.
+def mixed_query_groups(labels_N: np.ndarray, query_group_id_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The query groups that have both positives and negatives.
 
     Returns:
-        Their rows' places, 0 to N - 1, one list after the other, and (lists + 1,) where each begins.
+        Their rows' places, 0 to N - 1, one group after the other, and (groups + 1,) where each begins.
     """
-    _, which = np.unique(list_N, return_inverse=True)
-    answered, size = np.bincount(which, labels_N), np.bincount(which)
-    mixed = (answered > 0) & (answered < size)
-    kept = np.flatnonzero(mixed[which])
-    return kept[np.argsort(which[kept], kind="stable")], np.r_[0, size[mixed].cumsum()]
+    _, group_of_row = np.unique(query_group_id_N, return_inverse=True)
+    num_positive, size = np.bincount(group_of_row, labels_N), np.bincount(group_of_row)
+    mixed = (num_positive > 0) & (num_positive < size)
+    kept = np.flatnonzero(mixed[group_of_row])
+    return kept[np.argsort(group_of_row[kept], kind="stable")], np.r_[0, size[mixed].cumsum()]

@@ -1,14 +1,14 @@
 """Starting from the champion: a periodic retraining learns what is new, not everything once more.
 
 The champion's weights (language model, f, g) are where training begins, its transforms are kept, so that the
-weights mean what they meant. g learns from all rows for a share of the recipe's epochs (`epoch_fraction`). f and the
-language model, which soon know few answers by heart, learn from the new rows and as many old ones, so that
-the old are not forgotten (Rolnick et al. 2019, "Experience Replay for Continual Learning").
+weights mean what they meant. g learns from all rows for a fraction of the recipe's epochs (`epoch_fraction`). f and the
+language model, which soon know few positives by heart, learn from the new rows and replay as many old
+ones, so that these are not forgotten (Rolnick et al. 2019, "Experience Replay for Continual Learning").
 
 The champion has learned from every row before its test part began, so the rows from then on are all that can
-still tell how good it is: the validation part is of them alone. Where most answers are new there is little to
-begin with, and after some warm starts in a row (`warm_starts`) weights remember a past that is over (Ash &
-Adams 2020, "On Warm-Starting Neural Network Training"): both times the fit is from scratch.
+still tell how good it is: the validation part is of them alone. Where most positives are new there is little to
+begin with, and after some warm starts in a row (`warm_start.max_consecutive`) weights remember a past that is over
+(Ash & Adams 2020, "On Warm-Starting Neural Network Training"): both times the fit is from scratch.
 """
 
 import copy
@@ -35,8 +35,8 @@ from training.inference.predictor import Predictor
 from training.language.text_embeddings import TextEmbeddings
 from training.models.additive import AdditiveModel
 
-FEWEST = 20  # answered rows, and others, without which a validation part tells nothing
-FREE = (
+MIN_ROWS_PER_CLASS = 20  # positives, and negatives, without which a validation part tells nothing
+FREE_SETTINGS = (
     "seed",
     "warm_start.epoch_fraction",
     "warm_start.max_consecutive",
@@ -79,22 +79,22 @@ class Champion:
         return str(self.folder / ENCODER)
 
     @property
-    def warm_starts(self) -> int:
+    def consecutive_warm_starts(self) -> int:
         """How many fits in a row, it the last of them, began with a champion."""
-        return self.predictor.manifest.warm_starts
+        return self.predictor.manifest.consecutive_warm_starts
 
     @cached_property
     def learned_until(self) -> np.datetime64 | None:
-        """Everything that it has learned from lies before this moment; None where it does not say."""
-        moment = self.predictor.manifest.data.get("learned_until")
-        return None if moment is None else np.datetime64(pd.Timestamp(moment), "us")
+        """Everything that it has learned from lies before this time; None where it does not say."""
+        until = self.predictor.manifest.data.get("learned_until")
+        return None if until is None else np.datetime64(pd.Timestamp(until), "us")
 
     @property
-    def knows_purchases(self) -> bool:
-        """Whether its f learned from purchases."""
+    def pretrained_on_next_interactions(self) -> bool:
+        """Whether its f was pretrained on next interactions."""
         return bool(self.predictor.model.text_model.centred)
 
-    def misfit(self, data: Examples, recipe: Recipe) -> str | None:
+    def incompatibility(self, data: Examples, recipe: Recipe) -> str | None:
         """Why a fit to these examples cannot begin with it, or None."""
         manifest, schema = self.predictor.manifest, data.schema
         if manifest.source != schema.source:
@@ -106,12 +106,10 @@ class Champion:
                 return f"the {kind} features differ: {', '.join(changed[:5])}"
         for name, value in recipe.flat().items():
             was = _setting(manifest.recipe, name)
-            if name not in FREE and was != value:
+            if name not in FREE_SETTINGS and was != value:
                 return f"its recipe differs: {name} was {was!r} and is {value!r}"
-        if self.warm_starts >= recipe.warm_start.max_consecutive:
-            return (
-                f"{self.warm_starts} fits in a row began with a champion, as many as max_consecutive allows"
-            )
+        if self.consecutive_warm_starts >= recipe.warm_start.max_consecutive:
+            return f"{self.consecutive_warm_starts} fits in a row began with a champion: max_consecutive is reached"
         return self._too_little_new(data, recipe)
 
     def _too_little_new(self, data: Examples, recipe: Recipe) -> str | None:
@@ -119,18 +117,18 @@ class Champion:
             return "it does not say until when it has learned"
         after = self.after(data)
         labels = after.labels[after.part == VALIDATION]
-        answered = int(labels.sum())
-        if min(answered, len(labels) - answered) < FEWEST:
+        num_positive = int(labels.sum())
+        if min(num_positive, len(labels) - num_positive) < MIN_ROWS_PER_CLASS:
             return (
                 f"{len(labels)} rows of the validation part are newer than what it has learned from (until "
-                f"{self.learned_until}), {answered} of them answered: too few to tell how good it is"
+                f"{self.learned_until}), {num_positive} of them positive: too few to tell how good it is"
             )
         before_test = data.part != TEST
         known, new = (
             int(data.labels[before_test & rows].sum()) for rows in (~self._new(data), self._new(data))
         )
         if new > known:
-            return f"most answers are new: {new}, beside {known} that it has learned from"
+            return f"most positives are new: {new}, beside {known} that it has learned from"
         if not recipe.early_stopping.refit and not self.has_new(after):
             return "all new rows are in the validation part, and without refit they would not be learned from"
         return None
@@ -146,8 +144,8 @@ class Champion:
         """Whether the training part has rows that it has not learned from."""
         return bool((self._new(data) & (data.part == TRAIN)).any())
 
-    def rehearsed(self, data: Examples, rows: np.ndarray, seed: int) -> np.ndarray:
-        """Of some rows, those that it has not learned from, and as many that it has, drawn by a seed."""
+    def with_replay(self, data: Examples, rows: np.ndarray, seed: int) -> np.ndarray:
+        """Of some rows, those that it has not learned from, and as many that it has (replay), drawn by a seed."""
         new = self._new(data)[rows]
         known = rows[~new]
         rng = np.random.default_rng(seed)
@@ -167,7 +165,7 @@ class Champion:
         table.refresh(np.flatnonzero(places < 0))
 
     def model(self) -> AdditiveModel:
-        """A copy of its f and g, what they know of topics and shoppers with them, not calibrated."""
+        """A copy of its f and g, what they know of topics and users with them, not calibrated."""
         model = copy.deepcopy(self.predictor.model)
         model.slope.fill_(1)
         model.intercept.fill_(0)

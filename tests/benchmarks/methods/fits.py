@@ -15,10 +15,11 @@ import torch
 
 from tests.benchmarks.harness import shared_data
 from tests.training.synthetic import write_examples
-from training.config.recipe import nested, read_recipe
+from training.config.recipe import read_recipe
+from training.config.settings import nested
 from training.data.dataset import read_examples
 from training.data.split import TEST
-from training.evaluation.bootstrap import draw_weights, interval, resampled_figures
+from training.evaluation.bootstrap import draw_weights, interval, resampled_metrics
 from training.evaluation.metrics import auc, average_precision
 from training.inference.predictor import Predictor
 from training.pipeline.corpus import EncodedCorpus
@@ -152,13 +153,13 @@ def measure(method: str, rate: float, examples: Path) -> Measured:
     encoder = EncodedCorpus(["-"], recipe, None, "cpu").encoder
     label = data.labels[data.part == TEST]
     own = np.arange(len(label))
-    draws = resampled_figures(label, probability, own, own, draw_weights(len(label), draws=1000, seed=0))
+    draws = resampled_metrics(label, probability, own, own, draw_weights(len(label), draws=1000, seed=0))
     return Measured(
         method=method,
         rate=rate,
         parameters=sum(value.numel() for value in encoder.parameters() if value.requires_grad),
         epoch_seconds=result.seconds[FINETUNING]
-        / sum(entry["stage"] == FINETUNING for entry in result.history),
+        / sum(entry["phase"] == FINETUNING for entry in result.history),
         peak_mib=peak,
         validation_ap=result.metrics["average_precision"],
         auc=float(auc(label, probability) or 0),

@@ -6,7 +6,8 @@ import pytest
 
 from tests.benchmarks.harness import shared_data
 from tests.benchmarks.methods import fits as methods
-from training.config.recipe import nested, read_recipe
+from training.config.recipe import read_recipe
+from training.config.settings import nested
 from training.data.dataset import read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
 

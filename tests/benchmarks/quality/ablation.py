@@ -10,7 +10,8 @@ from typing import Any
 from expectations.contracts.examples import ExampleSchema
 from tests.benchmarks.harness import linked_examples
 from tests.benchmarks.quality.baselines import Scored
-from training.config.recipe import Recipe, nested
+from training.config.recipe import Recipe
+from training.config.settings import nested
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, VALIDATION
 from training.inference.predictor import Predictor

@@ -15,9 +15,9 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from training.data.dataset import Examples
-from training.evaluation.bootstrap import draw_weights, interval, resampled_figures
+from training.evaluation.bootstrap import draw_weights, interval, resampled_metrics
 from training.evaluation.metrics import metrics_of_probabilities
-from training.evaluation.slices import slices
+from training.evaluation.evaluate import slices
 
 METRICS = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10")
 DRAWS = 200
@@ -85,7 +85,7 @@ class Measured:
 def measured(rows: Rows, by_seed: Sequence[np.ndarray]) -> Measured:
     """Metrics of a scorer's probabilities, (N,) for each seed."""
     points = [metrics_of_probabilities(rows.label, p, rows.query_group_id) for p in by_seed]
-    draws = [resampled_figures(rows.label, p, rows.query_group_id, rows.user, rows.draws) for p in by_seed]
+    draws = [resampled_metrics(rows.label, p, rows.query_group_id, rows.user, rows.draws) for p in by_seed]
     return Measured(
         by_seed={name: [float(point[name] or np.nan) for point in points] for name in METRICS},
         draws={name: np.mean([draw[name] for draw in draws], axis=0) for name in METRICS},

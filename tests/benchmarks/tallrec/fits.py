@@ -16,7 +16,7 @@ from expectations.contracts.examples import INTERACTION_HISTORIES, ROWS, TEXTS, 
 from training.config.recipe import Recipe
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
-from training.hpo.trial import Watch
+from training.hpo.trial import EpochReports
 from training.inference.batch_scoring import score_rows
 from training.pipeline.context import FitContext
 from training.pipeline.corpus import EncodedCorpus
@@ -92,14 +92,14 @@ class Readers:
         if self._corpus is None:
             self._corpus = EncodedCorpus(examples.texts, recipe, None, first_device())
         run = FitContext(examples, recipe, corpus=self._corpus)
-        state, watch = TrainingState(phase=""), Watch(recipe.early_stopping.metric, lambda *_: None)
+        state, watch = TrainingState(phase=""), EpochReports(recipe.early_stopping.metric, lambda *_: None)
         with SummaryWriter(str(out)) as log:
             Phases(
                 run,
                 state,
                 lambda stage: run_phase(stage, recipe, state, watch, log=log, bar=False),
                 {},
-                tell=lambda _: None,
+                report=lambda _: None,
             ).run_all()
         chosen = np.flatnonzero(np.asarray(examples.part) == TEST)
         scores = score_rows(run.model, run.collator, run.table.vectors, chosen)

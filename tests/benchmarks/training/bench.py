@@ -13,7 +13,8 @@ from tests.benchmarks.harness import Facts, Store, linked_examples, training_cod
 from tests.benchmarks.training import textbook
 from tests.benchmarks.training.flops import floor
 from tests.benchmarks.training.textbook import LENGTH, Drawn, Textbook, as_if_all
-from training.config.recipe import Recipe, nested
+from training.config.recipe import Recipe
+from training.config.settings import nested
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN
 from training.evaluation.metrics import auc, average_precision

@@ -75,7 +75,7 @@ class Bench:
             result = fit(self.examples(number, kind), recipe, **places, champion=champion)
             return {
                 "bundle": str(result.bundle),
-                "warm_starts": result.warm_starts,
+                "consecutive_warm_starts": result.consecutive_warm_starts,
                 "history": result.history,
                 "cpu_seconds": time.process_time() - before,
                 "seconds": time.perf_counter() - started,

@@ -67,9 +67,9 @@ def test_wrong_arguments_are_refused(arguments, capsys):
 
 REPORT = json.loads("""{
     "bundle": "4f0c9a1b2c3d4e5f",
-    "before": {"auc": 0.51234, "ndcg_at_10": null, "num_exposures": 266353, "num_positive": 873},
-    "test": {"auc": 0.91, "ndcg_at_10": 0.5, "num_exposures": 266353, "num_positive": 873},
-    "baseline": {"auc": 0.83149, "ndcg_at_10": 0.4, "num_exposures": 266353, "num_positive": 873},
+    "zero_shot": {"auc": 0.51234, "ndcg_at_10": null, "num_exposures": 266353, "num_positive": 873},
+    "model": {"auc": 0.91, "ndcg_at_10": 0.5, "num_exposures": 266353, "num_positive": 873},
+    "lightgbm": {"auc": 0.83149, "ndcg_at_10": 0.4, "num_exposures": 266353, "num_positive": 873},
     "gate": {"approved": false, "rules": [
         {"rule": "auc above baseline", "value": 0.91, "bound": 0.8315, "passed": true},
         {"rule": "calibration error", "value": null, "bound": 0.01, "passed": false}]},

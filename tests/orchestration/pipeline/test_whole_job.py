@@ -61,8 +61,8 @@ negative_sampling_rate = 1.0
 """
 LENIENT = """
 popularity_margin = -1.0
-calibration_share = 100.0
-slice_auc = 0.0
+max_relative_calibration_error = 100.0
+min_slice_auc = 0.0
 """
 STRICT = "popularity_margin = 0.99\n"
 METRICS = {
@@ -136,9 +136,9 @@ def _metadata(result, asset):
 def test_the_report_has_what_scripts_read(workspace, first_run):
     assert first_run.success
     report = json.loads(workspace.workspace().home.report.read_text())
-    for scorer in ("before", "test", "baseline"):
+    for scorer in ("zero_shot", "model", "lightgbm"):
         assert set(report[scorer]) >= METRICS
-    assert report["test"]["num_exposures"] == report["baseline"]["num_exposures"] > 100
+    assert report["model"]["num_exposures"] == report["lightgbm"]["num_exposures"] > 100
     assert report["gate"]["approved"] is True
     assert {"rule", "value", "bound", "passed"} <= set(report["gate"]["rules"][0])
     assert report["seconds"]["model_bundle"] > 0
@@ -224,7 +224,10 @@ def test_a_retraining_begins_with_the_model_that_serves(workspace, later, first_
     serving = json.loads(workspace.workspace().home.deployment.read_text())["bundle"]
     result = _run(later)
     assert result.success
-    assert _metadata(result, "model_bundle")["start"] == f"from champion {serving[:12]}, warm start 1 of 4"
+    assert (
+        _metadata(result, "model_bundle")["initialization"]
+        == f"from champion {serving[:12]}, warm start 1 of 4"
+    )
     assert json.loads(workspace.workspace().home.deployment.read_text())["bundle"] != serving
     assert train(later.workspace()).created is False
 
@@ -234,7 +237,7 @@ def test_a_full_retraining_is_done_on_request(later):
     config = {"ops": {"model_bundle": {"config": {"full": True}}}}
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(assets, resources={"workspace": later}, instance=instance, run_config=config)
-    assert _metadata(result, "model_bundle")["start"] == "from scratch"
+    assert _metadata(result, "model_bundle")["initialization"] == "from scratch"
     assert train(later.workspace()).created is False  # on the same examples, the full one stays
 
 

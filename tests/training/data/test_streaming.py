@@ -150,7 +150,7 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
 ) -> None:
     for module, name, most in (
         (run, "FITTED_ROWS", 400),
-        (judge, "JUDGED_ROWS", 150),
+        (judge, "MAX_VALIDATION_ROWS", 150),
         (run, "TREE_ROWS", 200),
     ):
         monkeypatch.setattr(module, name, most)
@@ -166,7 +166,9 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
     made.grow_trees(made.train)
     assert made.model.trees.fitted
     found = made.model.trees(*made.collator.features(made.train)).sigmoid().mean()
-    assert float(found) == pytest.approx(made.answers(made.train).mean(), rel=0.3)  # whatever share was drawn
+    assert float(found) == pytest.approx(
+        made.labels_of(made.train).mean(), rel=0.3
+    )  # whatever share was drawn
 
 
 READ = """

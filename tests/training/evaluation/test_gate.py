@@ -16,11 +16,11 @@ from tests.training.synthetic import make_rows, write_examples
 from training.cli import main
 from training.evaluation import plots
 from training.evaluation.evaluate import evaluate
-from training.evaluation.gate import decide, read_rules
+from training.evaluation.gate import gate_decision, read_rules
 from training.inference.predictor import Predictor
 from training.pipeline.fit import FitResult
 
-FIGURES = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10", "hit_rate_at_10")
+METRICS = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10", "hit_rate_at_10")
 
 
 @pytest.fixture(name="evaluation", scope="module")
@@ -31,21 +31,21 @@ def _evaluation(fitted: FitResult, examples: Path) -> dict[str, Any]:
 def test_it_is_json_and_names_its_bundle(evaluation: dict[str, Any], fitted: FitResult) -> None:
     assert json.loads(json.dumps(evaluation)) == evaluation
     assert evaluation["bundle"] == fitted.hash
-    assert set(evaluation["slices"]) >= {"new shoppers", "heavy shoppers", "context_channel=web"}
+    assert set(evaluation["slices"]) >= {"cold-start users", "heavy users", "context_channel=web"}
 
 
-def test_the_model_is_better_than_popularity_and_its_intervals_hold_its_figures(
+def test_the_model_is_better_than_popularity_and_its_intervals_hold_its_metrics(
     evaluation: dict[str, Any],
 ) -> None:
-    assert evaluation["test"]["auc"] > evaluation["popularity"]["auc"] + 0.1
-    for name in FIGURES:
+    assert evaluation["model"]["auc"] > evaluation["popularity"]["auc"] + 0.1
+    for name in METRICS:
         low, high = evaluation["intervals"][name]
         # The calibration error of a resample is above that of all rows: it adds the noise of the draw.
-        assert low - 1e-9 <= evaluation["test"][name] <= high * 2
+        assert low - 1e-9 <= evaluation["model"][name] <= high * 2
 
 
 def test_a_champion_that_is_the_model_itself_differs_by_nothing(evaluation: dict[str, Any]) -> None:
-    for name in FIGURES:
+    for name in METRICS:
         pair = evaluation["paired"]["champion"][name]
         assert pair == {"difference": 0.0, "interval": [0.0, 0.0]}
 
@@ -64,31 +64,31 @@ def test_a_champion_that_misses_a_feature_is_said_so(
     assert _champion(None, read_examples(examples)) == (None, None)
 
 
-def test_without_lightgbm_there_is_no_baseline(
+def test_without_lightgbm_it_is_not_compared_with(
     fitted: FitResult, examples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     found = evaluate(fitted.bundle, examples, progress=False)
-    assert found["baseline"] is None and found["paired"]["baseline"] is None
+    assert found["lightgbm"] is None and found["paired"]["lightgbm"] is None
     assert found["champion"] is None
 
 
-def test_a_test_part_with_one_class_has_undefined_figures_and_no_approval(
+def test_a_test_part_with_one_class_has_undefined_metrics_and_no_approval(
     fitted: FitResult, tmp_path: Path
 ) -> None:
     rows = make_rows(np.random.default_rng(0), 24, 12)
     rows.loc[rows["event_timestamp"] >= "2020-01-09", "label"] = 0
     found = evaluate(fitted.bundle, write_examples(tmp_path / "examples", rows=rows), progress=False)
-    assert found["test"]["auc"] is None and found["test"]["ndcg_at_10"] is None
-    decision = decide(found, read_rules(None), fitted.hash)
+    assert found["model"]["auc"] is None and found["model"]["ndcg_at_10"] is None
+    decision = gate_decision(found, read_rules(None), fitted.hash)
     assert not decision.approved
 
 
-def test_the_gate_approves_and_writes_a_verdict(
+def test_the_gate_approves_and_writes_a_decision(
     evaluation: dict[str, Any], fitted: FitResult, tmp_path: Path
 ) -> None:
     (tmp_path / "e.json").write_text(json.dumps(evaluation), encoding="utf-8")
-    (tmp_path / "r.toml").write_text("calibration_share = 0.9\n", encoding="utf-8")
+    (tmp_path / "r.toml").write_text("max_relative_calibration_error = 0.9\n", encoding="utf-8")
     arguments = ["gate", "--bundle", str(fitted.bundle), "--evaluation", str(tmp_path / "e.json")]
     arguments += ["--rules", str(tmp_path / "r.toml"), "--gate-decisions", str(tmp_path / "v")]
     assert main(arguments) == 0
@@ -105,29 +105,29 @@ def test_the_gate_approves_and_writes_a_verdict(
     [
         ("champion", {"champion_margin": -1.0}),
         ("popularity", {"popularity_margin": 0.9}),
-        ("calibration_error", {"calibration_share": 0.0}),
-        ("slice heavy shoppers", {"slice_auc": 1.01, "slice_positives": 1}),
+        ("calibration_error", {"max_relative_calibration_error": 0.0}),
+        ("slice heavy users", {"min_slice_auc": 1.0, "min_slice_positives": 1}),
     ],
 )
 def test_each_rule_can_reject(
     rule: str, change: dict[str, Any], evaluation: dict[str, Any], fitted: FitResult
 ) -> None:
-    decision = decide(evaluation, replace(read_rules(None), **change), fitted.hash)
+    decision = gate_decision(evaluation, replace(read_rules(None), **change), fitted.hash)
     assert not decision.approved
     assert rule in {result.rule for result in decision.rules if not result.passed}
 
 
 def test_no_champion_passes_with_that_reason(evaluation: dict[str, Any], fitted: FitResult) -> None:
-    decision = decide({**evaluation, "champion": None}, read_rules(None), fitted.hash)
+    decision = gate_decision({**evaluation, "champion": None}, read_rules(None), fitted.hash)
     assert next(rule for rule in decision.rules if rule.rule == "champion").reason == "no champion"
 
 
 def test_an_evaluation_of_another_bundle_is_refused(evaluation: dict[str, Any]) -> None:
     with pytest.raises(RejectedError, match="evaluate this bundle"):
-        decide(evaluation, read_rules(None), "0" * 64)
+        gate_decision(evaluation, read_rules(None), "0" * 64)
 
 
-@pytest.mark.parametrize("line", ["unknown = 1", "slice_auc = true", 'champion_metric = "f1"', "x ="])
+@pytest.mark.parametrize("line", ["unknown = 1", "min_slice_auc = true", 'champion_metric = "f1"', "x ="])
 def test_bad_rules_are_refused(line: str, tmp_path: Path) -> None:
     (tmp_path / "gate.toml").write_text(line, encoding="utf-8")
     with pytest.raises(SettingError):
@@ -156,7 +156,7 @@ def test_served_scores_are_those_that_were_evaluated(
     evaluation: dict[str, Any], fitted: FitResult, examples: Path
 ) -> None:
     scores = Predictor.load(fitted.bundle).score_examples(examples)
-    assert evaluation["test"]["num_exposures"] == len(scores.text_logit)
+    assert evaluation["model"]["num_exposures"] == len(scores.text_logit)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from training.evaluation.bootstrap import draw_weights, interval, resampled_figures
+from training.evaluation.bootstrap import draw_weights, interval, resampled_metrics
 from training.evaluation.evaluate import metrics
 
 
@@ -20,7 +20,7 @@ def test_ndcg_by_hand() -> None:
     assert metrics.ndcg_at_10(label, score, np.zeros(4)) == pytest.approx(expected)
 
 
-def test_lists_without_an_answer_do_not_count() -> None:
+def test_query_groups_without_a_positive_do_not_count() -> None:
     label, score = np.array([1, 0, 0, 0]), np.array([1.0, 0.0, 0.0, 0.0])
     assert metrics.ndcg_at_10(label, score, np.array([1, 1, 2, 2])) == 1.0
     assert metrics.ndcg_at_10(np.zeros(4), score, np.array([1, 1, 2, 2])) is None
@@ -36,7 +36,7 @@ def test_a_constant_score_is_worth_a_random_order() -> None:
 
 
 def test_hit_rate_across_the_tenth_place() -> None:
-    # Eight rows ahead; four tied for the two places left, two of them answers: 1 - C(2,2)/C(4,2).
+    # Eight rows ahead; four tied for the two places left, two of them positives: 1 - C(2,2)/C(4,2).
     score = np.array([2.0] * 8 + [1.0] * 4)
     label = np.array([0] * 8 + [1, 1, 0, 0])
     assert metrics.hit_rate_at_10(label, score, np.zeros(12)) == pytest.approx(1 - 1 / 6)
@@ -57,18 +57,18 @@ def test_ties_are_the_mean_over_all_orders(rows: list[tuple[int, int]]) -> None:
     assert metrics.ndcg_at_10(label, score, np.zeros(len(rows))) == pytest.approx(np.mean(gains) / best)
 
 
-def test_probability_figures_by_hand() -> None:
+def test_probability_metrics_by_hand() -> None:
     label, probability = np.array([0.0, 1.0]), np.array([0.25, 0.5])
     assert metrics.log_loss(label, probability) == pytest.approx(-(math.log(0.75) + math.log(0.5)) / 2)
     assert metrics.log_loss(np.array([1.0]), np.array([0.0])) == pytest.approx(-math.log(1e-7))
     many = np.full(1000, 0.1)
-    answered = np.zeros(1000)
-    answered[:200] = 1
-    # All equal: each bin of 50 rows is compared with its own rate, 4 of 20 bins are wholly answered.
-    assert metrics.calibration_error(answered, many) == pytest.approx((4 * 0.9 + 16 * 0.1) / 20)
+    label = np.zeros(1000)
+    label[:200] = 1
+    # All equal: each bin of 50 rows is compared with its own rate, 4 of 20 bins are all positives.
+    assert metrics.calibration_error(label, many) == pytest.approx((4 * 0.9 + 16 * 0.1) / 20)
 
 
-def test_figures_without_both_classes_are_none() -> None:
+def test_metrics_without_both_classes_are_none() -> None:
     assert metrics.auc(np.ones(3), np.arange(3)) is None
     assert metrics.average_precision(np.zeros(3), np.arange(3)) is None
     assert metrics.calibration_error(np.zeros(0), np.zeros(0)) is None
@@ -77,18 +77,17 @@ def test_figures_without_both_classes_are_none() -> None:
 def test_coverage_counts_items_in_top_tens() -> None:
     items = np.array([f"i{number}" for number in range(12)] * 2)
     score = np.tile(np.arange(12.0), 2)
-    lists = np.repeat([0, 1], 12)
-    assert metrics.coverage(items, score, lists, seed=0) == pytest.approx(10 / 12)
+    groups = np.repeat([0, 1], 12)
+    assert metrics.coverage(items, score, groups, seed=0) == pytest.approx(10 / 12)
 
 
-def test_weighted_figures_equal_figures_of_repeated_rows() -> None:
+def test_weighted_metrics_equal_metrics_of_repeated_rows() -> None:
     rng = np.random.default_rng(0)
     user = rng.integers(0, 30, 400)
     label = (rng.random(400) < 0.2).astype(np.int64)
     score = np.round(rng.random(400), 1)
-    lists = user
     weights = draw_weights(30, draws=5, seed=1)
-    draws = resampled_figures(label, score, lists, user, weights)
+    draws = resampled_metrics(label, score, user, user, weights)
     for draw in range(5):
         times = weights[draw][user].astype(int)
         repeated = np.repeat(np.arange(400), times)
@@ -97,12 +96,12 @@ def test_weighted_figures_equal_figures_of_repeated_rows() -> None:
             average_precision_score(label[repeated], score[repeated])
         )
         assert draws["log_loss"][draw] == pytest.approx(metrics.log_loss(label[repeated], score[repeated]))
-    figures = metrics.query_group_metrics(label, score, lists)
-    weight = weights[0][figures["query_group_id"].to_numpy()]
-    assert draws["ndcg_at_10"][0] == pytest.approx(np.average(figures["ndcg"], weights=weight))
+    groups = metrics.query_group_metrics(label, score, user)
+    weight = weights[0][groups["query_group_id"].to_numpy()]
+    assert draws["ndcg_at_10"][0] == pytest.approx(np.average(groups["ndcg"], weights=weight))
 
 
-def test_interval_holds_the_figure_and_is_none_without_draws() -> None:
+def test_interval_holds_the_metric_and_is_none_without_draws() -> None:
     low, high = interval(np.linspace(0, 1, 1001)) or (0, 0)
     assert (low, high) == pytest.approx((0.025, 0.975))
     assert interval(np.array([np.nan])) is None

@@ -1,6 +1,7 @@
 """The search: what it tries, what it shares, what it never looks at, and how it goes on after a kill."""
 
 import json
+import subprocess
 import sys
 import tomllib
 from collections import Counter
@@ -9,25 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 
 from expectations.errors import DataError, SettingError, TransientError
 from tests.training.synthetic import make_rows, write_examples
-from training.config.recipe import Recipe, nested, read_recipe
+from training.cli import main
+from training.config.recipe import Recipe, read_recipe
+from training.config.settings import nested
 from training.data.dataset import read_examples
 from training.data.split import TEST
 from training.hpo import search as searching
-from training.hpo import study, trial
-from training.hpo.search import _alone, recipe_text, search, table
-from training.hpo.space import read_space
-from training.hpo.study import open_study
+from training.hpo import trial
+from training.hpo.search import _locked, recipe_text, search, table
+from training.hpo.space import holds, read_space
 from training.hpo.trial import Trials, before_test
 from training.language.text_embeddings import TextEmbeddings
-from training.pipeline import trainer as staging
 from training.pipeline.fit import fit
 from training.pipeline.trainer import Phase
 
+ROOT = Path(__file__).parents[3]
 SPACE = """
 [tabular_model]
 ensemble_size = [1, 2, 4]
@@ -41,7 +44,7 @@ hidden_size = { low = 8, high = 24 }
 def _pruned_early() -> Iterator[None]:
     """The median of two trials is enough to give one up."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "STARTUP", 2)
+        patch.setattr(searching, "STARTUP", 2)
         yield
 
 
@@ -109,41 +112,42 @@ def test_the_table_begins_with_the_best(searched: searching.SearchResult) -> Non
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_as_if_nothing_had_been(
-    examples: Path,
-    quick: Recipe,
-    space: Path,
-    searched: searching.SearchResult,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    real, count = staging._run_epoch, 0
+def test_a_killed_search_goes_on(examples: Path, quick: Recipe, space: Path, tmp_path: Path) -> None:
+    """Killed in the third trial's first epoch: that trial is done again, and no more are run than were asked for."""
+    script = """
+import os, sys
+from pathlib import Path
+from training.config.recipe import read_recipe
+from training.hpo.search import search
+from training.pipeline import trainer
+real, count = trainer._run_epoch, 0
+def killed(*arguments, **named):
+    global count
+    count += 1
+    if count == 9:  # two of next_interaction_pretraining, three of every trial: in the third one
+        os._exit(9)
+    return real(*arguments, **named)
+trainer._run_epoch = killed
+examples, recipe, space, out = map(Path, sys.argv[1:])
+search(examples, read_recipe(recipe), space=space, out=out, trials=4, progress=False)
+"""
+    (tmp_path / "quick.toml").write_text(recipe_text(quick), encoding="utf-8")
+    out = tmp_path / "out"
+    arguments = [str(examples), str(tmp_path / "quick.toml"), str(space), str(out)]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, timeout=300, check=False)
+    assert done.returncode == 9
+    interrupted = stored(out)
+    assert [one.state.name for one in interrupted] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    result = search(examples, quick, space=space, out=out, trials=4, progress=False)
+    assert [one.state.name for one in stored(out)][2] == "FAIL"
+    assert len(result.summary["trials"]) == 4
+    assert result.summary["trials"][2]["settings"] == interrupted[2].params
+    again = search(examples, quick, space=space, out=out, trials=4, progress=False)
+    assert again.summary == result.summary
 
-    def killed(*arguments: Any, **named: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == 9:  # two epochs of purchases, three of every trial: in the third one
-            raise KeyboardInterrupt
-        return real(*arguments, **named)
 
-    monkeypatch.setattr(staging, "_run_epoch", killed)
-    with pytest.raises(KeyboardInterrupt):
-        search(examples, quick, space=space, out=tmp_path, trials=4, progress=False)
-    monkeypatch.setattr(staging, "_run_epoch", real)
-    kept = open_study(tmp_path, quick, read_space(space, quick), _key(tmp_path, quick))
-    states = [one.state.name for one in kept.trials]
-    assert states[2:] == ["FAIL", "WAITING"]
-    assert kept.trials[3].system_attrs["fixed_params"] == kept.trials[2].params
-    result = search(examples, quick, space=space, out=tmp_path, trials=4, progress=False)
-    assert rows(result.summary) == rows(searched.summary)[:4]
-
-
-def _key(out: Path, recipe: Recipe) -> str:
-    import optuna
-
-    return str(
-        optuna.load_study(study_name="search", storage=f"sqlite:///{out / 'trials.db'}").user_attrs["key"]
-    )
+def stored(out: Path) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name="search", storage=f"sqlite:///{out / 'trials.db'}").trials
 
 
 def test_a_search_that_has_all_its_trials_runs_none(
@@ -179,7 +183,7 @@ def test_only_the_validation_part_is_looked_at(
 def test_what_trials_share_is_done_once(
     examples: Path, quick: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Texts are read, and learned from without answers, once; nothing differs from trials on their own."""
+    """Texts are read, and learned from without labels, once; nothing differs from trials on their own."""
     learns = quick.updated(
         encoder={"trainable_layers": 1},
         pretraining={"language_epochs": 1, "language_objective": "contrastive"},
@@ -188,10 +192,10 @@ def test_what_trials_share_is_done_once(
         learns.updated(tabular_model={"ensemble_size": members, "dropout": 0.1 * members})
         for members in (1, 2, 3)
     ]
-    alone = [Trials(read_examples(examples)).run(one, log=Log(), told=nothing) for one in recipes]
+    alone = [Trials(read_examples(examples)).run(one, log=Log(), report=nothing) for one in recipes]
     calls = counted(monkeypatch)
     together = Trials(read_examples(examples))
-    assert [together.run(one, log=Log(), told=nothing) for one in recipes] == alone
+    assert [together.run(one, log=Log(), report=nothing) for one in recipes] == alone
     assert calls["prepare"] == calls["language_pretraining"] == calls["next_interaction_pretraining"] == 1
     assert calls["tabular"] == calls["finetuning"] == 3
 
@@ -202,6 +206,7 @@ def test_what_trials_share_is_done_once(
         ({"tabular_model.hidden_size": 8}, 1, 1),
         ({"pretraining.next_interaction_learning_rate": 1e-3}, 1, 2),
         ({"text_model.hidden_size": 8}, 1, 2),
+        ({"optimizer.weight_decay": 1e-3}, 1, 2),
         ({"encoder.max_tokens": 3}, 2, 2),
     ],
 )
@@ -215,13 +220,13 @@ def test_a_setting_that_matters_is_not_shared(
 ) -> None:
     calls, runs = counted(monkeypatch), Trials(read_examples(examples))
     for recipe in (quick, quick.updated(**nested(change))):
-        runs.run(recipe, log=Log(), told=nothing)
+        runs.run(recipe, log=Log(), report=nothing)
     assert calls["prepare"] == prepared
     assert calls["next_interaction_pretraining"] == learned
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts readings of all texts, and stages that were run."""
+    """Counts readings of all texts, and phases that were run."""
     calls: Counter[str] = Counter()
     prepare, run_phase = TextEmbeddings.cache_frozen_layers, trial.run_phase
 
@@ -229,9 +234,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         calls["prepare"] += 1
         prepare(table)
 
-    def run(stage: Phase, *arguments: Any, **named: Any) -> None:
-        calls[stage.name] += 1
-        run_phase(stage, *arguments, **named)
+    def run(phase: Phase, *arguments: Any, **named: Any) -> None:
+        calls[phase.name] += 1
+        run_phase(phase, *arguments, **named)
 
     monkeypatch.setattr(TextEmbeddings, "cache_frozen_layers", prepared)
     monkeypatch.setattr(trial, "run_phase", run)
@@ -270,7 +275,7 @@ def test_examples_that_cannot_be_learned_from_are_refused(quick: Recipe, space: 
     frame = make_rows(np.random.default_rng(0), 24, 12)
     frame.loc[frame["event_timestamp"] >= pd.Timestamp(2020, 1, 7), "label"] = 0
     broken = write_examples(tmp_path / "examples", rows=frame)
-    with pytest.raises(DataError, match="validation part, 0 have an answer"):
+    with pytest.raises(DataError, match="validation part, 0 are positive"):
         search(broken, quick, space=space, out=tmp_path / "out", trials=2, progress=False)
 
 
@@ -287,16 +292,17 @@ def test_another_search_in_the_same_folder_is_refused(
             trials=9,
             progress=False,
         )
-    with _alone(out), pytest.raises(TransientError, match="another process"):
+    with _locked(out), pytest.raises(TransientError, match="another process"):
         search(examples, quick, space=space, out=out, trials=9, progress=False)
 
 
 def test_without_optuna_it_says_what_to_install(
-    examples: Path, quick: Recipe, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(SettingError, match="pip install 'optuna"):
-        search(examples, quick, space=space, out=tmp_path, trials=1, progress=False)
+    monkeypatch.delitem(sys.modules, "training.hpo.search")
+    assert main(["search", "--examples", str(tmp_path), "--out", str(tmp_path)]) == 1
+    assert "pip install 'optuna" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -332,7 +338,7 @@ def test_a_bad_space_is_refused(text: str, words: str, quick: Recipe, tmp_path: 
 def test_the_packaged_space_fits_the_packaged_recipe() -> None:
     recipe = read_recipe(None)
     space = read_space(None, recipe)
-    assert all(recipe.flat()[name] in values for name, values in space.items())
+    assert all(holds(values, recipe.flat()[name]) for name, values in space.items())
 
 
 def test_a_written_recipe_names_what_differs(tmp_path: Path) -> None:

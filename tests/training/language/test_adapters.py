@@ -11,7 +11,8 @@ from torch import Tensor
 from expectations.errors import SettingError
 from tests.training.killed import goes_on, weights_of
 from tests.training.language_models import write_model
-from training.config.recipe import Recipe, nested
+from training.config.recipe import Recipe
+from training.config.settings import nested
 from training.data.dataset import read_examples
 from training.inference.predictor import Predictor
 from training.language.adapters import Adapter

@@ -226,7 +226,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     learned_first: FitResult,
     tmp_path: Path,
 ) -> None:
-    stages = list(dict.fromkeys(entry["stage"] for entry in learned_first.history))
+    stages = list(dict.fromkeys(entry["phase"] for entry in learned_first.history))
     assert (
         stages[:2] == ["language_pretraining", "next_interaction_pretraining"]
         and "language_pretraining refit" not in stages

@@ -31,7 +31,7 @@ from training.data.dataset import read_examples
 from training.data.disk_arrays import DiskArray
 from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult, fit
-from training.pipeline.trainer import Phase, take_step
+from training.pipeline.trainer import Phase, training_step
 from training.runtime.checkpoint import FILE, Checkpoints
 
 ROOT = Path(__file__).parents[3]
@@ -164,7 +164,7 @@ def test_one_class_only_is_refused_before_anything_is_learned(
     label: int, short: Recipe, tmp_path: Path
 ) -> None:
     folder = write_examples(tmp_path / "examples", rows=rows().assign(label=np.int8(label)))
-    with pytest.raises(DataError, match="a model learns from both kinds"):
+    with pytest.raises(DataError, match="a model learns from both labels"):
         run(folder, short, tmp_path)
     assert not (tmp_path / "work" / FILE).exists() and not (tmp_path / "out").exists()
 
@@ -243,7 +243,7 @@ def test_columns_that_find_no_room_are_a_transient_error(tmp_path: Path) -> None
 
 
 def narrow(most: int, words: str) -> tuple[Phase, nn.Linear, list[int]]:
-    """A stage whose loss says that more rows than `most` do not fit into memory."""
+    """A phase whose loss says that more rows than `most` do not fit into memory."""
     torch.manual_seed(0)
     model, sizes = nn.Linear(4, 1), []
     values = torch.randn(100, 4)
@@ -254,15 +254,15 @@ def narrow(most: int, words: str) -> tuple[Phase, nn.Linear, list[int]]:
             raise MemoryError(words) if words == "numpy" else RuntimeError(words)
         return ((model(values[chosen]) - rng.normal()) ** 2).mean()
 
-    stage = SimpleNamespace(name="narrow", loss=loss, draw=None)
-    return stage, model, sizes  # type: ignore[return-value]
+    phase = SimpleNamespace(name="narrow", loss=loss, before_step=None)
+    return phase, model, sizes  # type: ignore[return-value]
 
 
 def gradient(most: int, words: str, rows_at_once: dict[str, int]) -> tuple[torch.Tensor, float, list[int]]:
-    stage, model, sizes = narrow(most, words)
+    phase, model, sizes = narrow(most, words)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    value, _ = take_step(
-        stage, optimizer, np.arange(37), np.random.default_rng(0), clip_norm=1e9, at_once=rows_at_once
+    value, _ = training_step(
+        phase, optimizer, np.arange(37), np.random.default_rng(0), clip_norm=1e9, at_once=rows_at_once
     )
     assert model.weight.grad is not None
     return model.weight.grad.clone(), value, sizes
@@ -278,14 +278,14 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(words: str) -> None:
     remembered: dict[str, int] = {}
     with pytest.warns(UserWarning) as said:
         halved, same_loss, sizes = gradient(10, words, remembered)
-    assert "rows of stage narrow: 37 at once do not fit into memory; going on with 18 at once" in str(
+    assert "rows of phase narrow: 37 at once do not fit into memory; going on with 18 at once" in str(
         said[0].message
     )
     assert "going on with 9 at once" in str(said[1].message) and len(said) == 2
     torch.testing.assert_close(halved, whole)
     assert same_loss == pytest.approx(loss)
     assert sizes == [37, 13, 8, 8, 7, 7, 7]  # whole, the first of three parts, five parts
-    assert remembered == {"rows of stage narrow": 9}
+    assert remembered == {"rows of phase narrow": 9}
     _, _, sizes = gradient(10, words, remembered)  # and more is not tried again
     assert sizes == [8, 8, 7, 7, 7]
 
@@ -303,22 +303,24 @@ def test_another_error_is_not_taken_for_too_little_memory() -> None:
         gradient(10, "mat1 and mat2 shapes cannot be multiplied", {})
 
 
-def test_words_in_parts_have_the_gradient_of_the_whole(recipe: Recipe, examples: Path) -> None:
+def test_finetuning_in_parts_has_the_gradient_of_the_whole(recipe: Recipe, examples: Path) -> None:
     """Also the language model's: each part reads those of the step's texts that it holds."""
-    run_of = FitContext(
+    context = FitContext(
         read_examples(examples), recipe.updated(tabular_model={"dropout": 0.0}, text_model={"dropout": 0.0})
     )
-    nn.init.normal_(run_of.model.text_model.out.weight)
-    stage = run_of.finetuning_phase("finetuning", run_of.train, epochs=1, validate=False)
-    parameters = [value for group in stage.groups for value in group["params"]]
+    nn.init.normal_(context.model.text_model.out.weight)
+    phase = context.finetuning_phase("finetuning", context.train, epochs=1, validate=False)
+    parameters = [value for group in phase.groups for value in group["params"]]
     found = []
     for most in (10_000, 20):
         optimizer = torch.optim.SGD(parameters, lr=0.0)
         rng = np.random.default_rng(3)
-        batch = max(stage.batches(np.random.default_rng(1)), key=len)
-        take_step(stage, optimizer, batch, rng, clip_norm=1e9, at_once={"rows of stage words": most})
+        batch = max(phase.batches(np.random.default_rng(1)), key=len)
+        training_step(phase, optimizer, batch, rng, clip_norm=1e9, at_once={"rows of phase finetuning": most})
         found.append([None if value.grad is None else value.grad.clone() for value in parameters])
-    assert any(value.grad is not None and value.grad.abs().sum() > 0 for value in run_of.encoder.parameters())
+    assert any(
+        value.grad is not None and value.grad.abs().sum() > 0 for value in context.encoder.parameters()
+    )
     for whole, parts in zip(*found, strict=True):
         assert (whole is None) == (parts is None)
         if whole is not None and parts is not None:
@@ -335,7 +337,7 @@ from training.config.recipe import recipe_from
 values, examples, folder = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 import torch, torch.utils.tensorboard
 from training.pipeline import trainer
-real = trainer.take_step
+real = trainer.training_step
 def limited(*arguments, **named):
     # Room for what is there and a little more: less than a batch needs in these wide networks.
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -343,7 +345,7 @@ def limited(*arguments, **named):
         resource.setrlimit(resource.RLIMIT_AS, (used + (192 << 20), resource.RLIM_INFINITY))
     return real(*arguments, **named)
 
-trainer.take_step = limited
+trainer.training_step = limited
 fit(examples, recipe_from(values, where="test"), out=folder / "out", work=folder, log_dir=folder / "tb", progress=False)
 """
 
@@ -374,4 +376,4 @@ def test_a_fit_in_too_little_memory_says_so_and_ends_well(recipe: Recipe, tmp_pa
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "rows of stage tabular: " in done.stderr and "do not fit into memory; going on with" in done.stderr
+    assert "rows of phase tabular: " in done.stderr and "do not fit into memory; going on with" in done.stderr

@@ -17,7 +17,8 @@ from expectations.contracts.bundle import verify_bundle, write_manifest
 from expectations.errors import BundleError
 from tests.training.killed import goes_on, weights_of
 from tests.training.synthetic import SUBJECTS, make_rows, write_examples
-from training.config.recipe import Recipe, nested
+from training.config.recipe import Recipe
+from training.config.settings import nested
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.inference.predictor import Predictor
@@ -37,8 +38,8 @@ def run(examples: Path, recipe: Recipe, folder: Path, champion: Path | None = No
     return fit(examples, recipe, **places, champion=champion, progress=False)
 
 
-def stages(result: FitResult) -> list[tuple[str, int]]:
-    return [(entry["stage"], entry["epoch"]) for entry in result.history]
+def phases(result: FitResult) -> list[tuple[str, int]]:
+    return [(entry["phase"], entry["epoch"]) for entry in result.history]
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +72,10 @@ def loaded(folder: Path) -> Champion:
 
 
 def test_only_what_is_new_is_measured_on_and_then_learned(warm: FitResult, champion: Path) -> None:
-    assert stages(warm) == [("tabular refit", 1), ("tabular refit", 2), ("finetuning refit", 1)]
+    assert phases(warm) == [("tabular refit", 1), ("tabular refit", 2), ("finetuning refit", 1)]
     manifest, _ = verify_bundle(warm.bundle)
     assert manifest.champion == champion.name
-    assert (manifest.warm_starts, warm.warm_starts) == (1, 1)
+    assert (manifest.consecutive_warm_starts, warm.consecutive_warm_starts) == (1, 1)
     assert manifest.data[VALIDATION]["from"] == day(8).isoformat()
     assert manifest.data[TRAIN]["to"] == day(7).isoformat()
     assert manifest.data["learned_until"] == day(9).isoformat()
@@ -131,12 +132,12 @@ def test_a_warm_bundle_serves_what_was_measured(warm: FitResult, later: Path) ->
     from training.evaluation.metrics import metrics_of_logits
 
     rows = data.part == TEST
-    figures = metrics_of_logits(
+    metrics = metrics_of_logits(
         data.labels[rows],
         scores.text_logit + scores.tabular_logit,
         data.rows["query_group_id"].to_numpy()[rows],
     )
-    assert figures["auc"] is not None and figures["auc"] > 0.7
+    assert metrics["auc"] is not None and metrics["auc"] > 0.7
 
 
 def test_new_rows_before_the_validation_part_are_searched_with_early_stopping(
@@ -144,24 +145,24 @@ def test_new_rows_before_the_validation_part_are_searched_with_early_stopping(
 ) -> None:
     later = write_examples(tmp_path / "examples", test_from=day(12))  # validation from the ninth or tenth
     result = run(later, long, tmp_path, champion)
-    assert {stage for stage, _ in stages(result)} == {
+    assert {phase for phase, _ in phases(result)} == {
         "tabular",
         "finetuning",
         "tabular refit",
         "finetuning refit",
     }
-    assert all(epoch <= 2 for _, epoch in stages(result))
+    assert all(epoch <= 2 for _, epoch in phases(result))
 
 
-def test_the_words_learn_from_the_new_rows_and_as_many_old_ones(champion: Path, later: Path) -> None:
+def test_finetuning_replays_as_many_old_rows_as_there_are_new_ones(champion: Path, later: Path) -> None:
     start, data = loaded(champion), read_examples(later)
     rows = np.flatnonzero(data.part != TEST)
     new = np.flatnonzero(data.rows["event_timestamp"].to_numpy() == np.datetime64(day(8)))
-    chosen = start.rehearsed(data, rows, seed=0)
+    chosen = start.with_replay(data, rows, seed=0)
     assert set(new) <= set(chosen) <= set(rows)
     assert len(chosen) == len(set(chosen)) == 2 * len(new)
-    assert not np.array_equal(chosen, start.rehearsed(data, rows, seed=1))
-    assert len(start.rehearsed(data, np.flatnonzero(data.part == TRAIN), seed=0)) == 0
+    assert not np.array_equal(chosen, start.with_replay(data, rows, seed=1))
+    assert len(start.with_replay(data, np.flatnonzero(data.part == TRAIN), seed=0)) == 0
 
 
 def test_texts_that_the_champion_never_saw_are_read(champion: Path, long: Recipe, tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_texts_that_the_champion_never_saw_are_read(champion: Path, long: Recipe
     texts = [*candidates[:-1], "Coupon for dog flowers", *(f"show me {s}" for s in SUBJECTS), *SUBJECTS]
     later = write_examples(tmp_path / "examples", test_from=day(9), texts=texts)
     result = run(later, long, tmp_path, champion)
-    assert result.warm_starts == 1
+    assert result.consecutive_warm_starts == 1
     assert np.isfinite(load_file(result.bundle / "embeddings.safetensors")["vectors"].numpy()).all()
 
 
@@ -239,20 +240,22 @@ def test_what_does_not_fit_is_named(
         known = start.predictor.manifest.recipe
         recipe = {**known, "early_stopping": {**known["early_stopping"], "refit": False}}
         start = loaded(manifest_with(tmp_path / "champion", champion, recipe=recipe))
-    problem = start.misfit(*change(read_examples(later), long))
+    problem = start.incompatibility(*change(read_examples(later), long))
     assert problem is not None and words in problem
-    assert loaded(champion).misfit(read_examples(later), long.updated(seed=99)) is None
+    assert loaded(champion).incompatibility(read_examples(later), long.updated(seed=99)) is None
 
 
 def test_after_enough_warm_starts_one_is_from_scratch(
     champion: Path, later: Path, long: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    often = manifest_with(tmp_path / "champion", champion, warm_starts=long.warm_start.max_consecutive)
+    often = manifest_with(
+        tmp_path / "champion", champion, consecutive_warm_starts=long.warm_start.max_consecutive
+    )
     result = fit(
         later, long, out=tmp_path / "out", work=tmp_path / "work", log_dir=tmp_path / "tb", champion=often
     )
-    assert result.warm_starts == 0
-    assert ("tabular", 1) in stages(result)
+    assert result.consecutive_warm_starts == 0
+    assert ("tabular", 1) in phases(result)
     assert verify_bundle(result.bundle)[0].champion is None
     assert "from scratch" in capsys.readouterr().out
 
@@ -263,7 +266,7 @@ def test_a_champion_of_older_code_is_not_begun_with(
     manifest, _ = verify_bundle(champion)
     data = {name: value for name, value in manifest.data.items() if name != "learned_until"}
     silent = loaded(manifest_with(tmp_path / "silent", champion, data=data))
-    assert "until when" in str(silent.misfit(read_examples(later), long))
+    assert "until when" in str(silent.incompatibility(read_examples(later), long))
     older = manifest_with(tmp_path / "older", champion, recipe={"tabular_model": {"ensemble_size": 2}})
     assert "is missing; add it" in str(Champion.load(older))
 
@@ -276,17 +279,17 @@ def test_an_altered_champion_is_refused(champion: Path, later: Path, long: Recip
         run(later, long, tmp_path, altered)
 
 
-def test_rows_of_a_few_answers_are_too_few(champion: Path, long: Recipe, tmp_path: Path) -> None:
+def test_rows_of_a_few_positives_are_too_few(champion: Path, long: Recipe, tmp_path: Path) -> None:
     rows = make_rows(np.random.default_rng(0), 24, 12)
     rows.loc[rows["event_timestamp"] == pd.Timestamp(day(8)), "label"] = 0
     later = write_examples(tmp_path / "examples", rows=rows, test_from=day(9))
-    assert "0 of them answered" in str(loaded(champion).misfit(read_examples(later), long))
+    assert "0 of them positive" in str(loaded(champion).incompatibility(read_examples(later), long))
 
 
-def test_where_most_answers_are_new_there_is_little_to_begin_with(
+def test_where_most_positives_are_new_there_is_little_to_begin_with(
     champion: Path, long: Recipe, tmp_path: Path
 ) -> None:
     rows = make_rows(np.random.default_rng(0), 24, 12)
     rows.loc[rows["event_timestamp"] < pd.Timestamp(day(7)), "label"] = 0
     later = write_examples(tmp_path / "examples", rows=rows, test_from=day(10))
-    assert "most answers are new: " in str(loaded(champion).misfit(read_examples(later), long))
+    assert "most positives are new: " in str(loaded(champion).incompatibility(read_examples(later), long))
