@@ -18,7 +18,7 @@ from training.pipeline.context import FitContext
 from training.pipeline.corpus import EncodedCorpus
 from training.pipeline.phases import LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING, Phases
 from training.pipeline.trainer import Phase, run_phase
-from training.runtime.checkpoint import Checkpoints, TrainingState, learned, restore
+from training.runtime.checkpoint import Checkpoints, TrainingState, restore, trainable_state
 from training.runtime.device import first_device
 
 Report = Callable[[str, int, float], None]
@@ -81,7 +81,7 @@ class Trials:
                 return
             run_phase(phase, recipe, state, reports, log=log, bar=False)
             if phase.name in (LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING):
-                pretrained[phase.name] = learned(phase.modules)
+                pretrained[phase.name] = trainable_state(phase.modules)
 
         Phases(context, state, train, {}, report=lambda _: None).run_all()
         return cast(dict[str, Any], state.results["metrics"])

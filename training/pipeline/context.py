@@ -52,8 +52,8 @@ class FitContext:
         self.transforms = champion.predictor.transforms if champion else self._fitted_transforms()
         self.collator = Collator(data, self.transforms)
         self.corpus = corpus or EncodedCorpus(data.texts, recipe, champion, self.device)
-        self.encoder, self.table = self.corpus.encoder, self.corpus.table
-        self.pretrained_vectors = self.corpus.before
+        self.encoder, self.table = self.corpus.encoder, self.corpus.embeddings
+        self.pretrained_vectors = self.corpus.pretrained_vectors
         self.candidate_ids = distinct_values(data.columns, "text_id", self.train)
         known = distinct_values(data.columns, "history_id", self.train)
         self.topic_ids = self._topics(known)
@@ -101,7 +101,7 @@ class FitContext:
     def fresh_model(self) -> AdditiveModel:
         """New f and g and the pretrained language model, or all three as the champion's are."""
         torch.manual_seed(self.recipe.seed)
-        self.corpus.rewind()
+        self.corpus.reset()
         if self.champion:
             return self.champion.model().to(self.device)
         rate = float(np.float32(self.labels[self.train].sum() / len(self.train)))
@@ -123,7 +123,7 @@ class FitContext:
 
     def begin_with(self, weights: dict[str, Tensor]) -> None:
         """Every later phase, the refit's too, begins with these weights of the language model."""
-        self.corpus = self.corpus.beginning_with(weights)
+        self.corpus = self.corpus.starting_from(weights)
         self.model = self.fresh_model()
 
     def _ids(self, ids: np.ndarray) -> Tensor:
@@ -205,7 +205,7 @@ class FitContext:
 
         def metrics() -> dict[str, float | None]:
             vectors = self.table.vectors
-            scores = score_rows(model, self.collator, vectors, self.validation_metrics.rows, past_only=True)
+            scores = score_rows(model, self.collator, vectors, self.validation_metrics.rows, tabular_only=True)
             return self.validation_metrics.compute(scores.tabular_logit)
 
         rates = {"lr": recipe.tabular_model.learning_rate, "weight_decay": recipe.tabular_model.weight_decay}
@@ -232,10 +232,13 @@ class FitContext:
         def draw(model: int) -> tuple[np.ndarray, np.ndarray]:
             rng = np.random.default_rng([recipe.seed, model])
             drawn = np.sort(downsample_negatives(self.labels, rows, sampling_rate, rng))
-            return self.collator.table(drawn), self.labels_of(drawn)
+            return self.collator.feature_matrix(drawn), self.labels_of(drawn)
 
-        self.model.trees.grow(
-            draw, share=sampling_rate, rate=recipe.tabular_model.tree_learning_rate, seed=recipe.seed
+        self.model.trees.fit(
+            draw,
+            sampling_rate=sampling_rate,
+            learning_rate=recipe.tabular_model.tree_learning_rate,
+            seed=recipe.seed,
         )
 
     def finetuning_phase(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Phase:
@@ -258,9 +261,9 @@ class FitContext:
             epochs=epochs,
             batches=objective.batches,
             loss=objective.loss,
-            finish=self.table.refresh if self.encoder.learns else (lambda: None),
+            finish=self.table.refresh if self.encoder.is_trainable else (lambda: None),
             validate=self.metrics if validate else None,
-            after_step=self.encoder.step,
+            after_step=self.encoder.allocate_ranks,
             before_step=objective.draw,
         )
 

@@ -72,7 +72,7 @@ class FinetuningObjective:
         # The language model alone computes in bf16: f tells cosines apart by less than that can hold.
         cuda = torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
         with cuda:
-            vectors = self.table.mixed(text_ids, self._with_gradient[np.isin(self._with_gradient, text_ids)])
+            vectors = self.table.gather(text_ids, self._with_gradient[np.isin(self._with_gradient, text_ids)])
         f_N, g_NK = self.model(batch.to(self.device), vectors)
         loss = binary_loss(
             f_N[:, None] + g_NK, self.labels[rows], self.recipe.finetuning.negative_sampling_rate
@@ -100,6 +100,6 @@ class FinetuningObjective:
             },
             *(
                 {"params": values, "lr": multiplier * rate, **decay}
-                for multiplier, values in self.encoder.by_depth(recipe.finetuning.layerwise_decay).items()
+                for multiplier, values in self.encoder.parameters_by_depth(recipe.finetuning.layerwise_decay).items()
             ),
         ]

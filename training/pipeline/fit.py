@@ -95,14 +95,14 @@ def fit(
     )
     saved = checkpoints.load()
     state = saved[1] if saved is not None else TrainingState(phase="")
-    checkpoints.kept.update(under("kept", saved[0]) if saved is not None else {})
+    checkpoints.pretrained.update(select_prefix("pretrained", saved[0]) if saved is not None else {})
     with SummaryWriter(str(log_dir)) if distributed.rank() == 0 else nullcontext() as log:
 
         def train(phase: Phase) -> None:
             run_phase(phase, context.recipe, state, checkpoints, log=log, bar=progress)
             clock.lap(phase.name)
 
-        Phases(context, state, train, checkpoints.kept, report=report).run_all()
+        Phases(context, state, train, checkpoints.pretrained, report=report).run_all()
     consecutive_warm_starts = start.consecutive_warm_starts + 1 if start else 0
     folder, digest = distributed.broadcast_object(
         lambda: write_bundle(
@@ -112,7 +112,7 @@ def fit(
             model=context.model,
             table=context.table,
             transforms=context.transforms,
-            before=context.pretrained_vectors,
+            pretrained_vectors=context.pretrained_vectors,
             metrics=state.results["metrics"],
             champion=start.hash if start else None,
             consecutive_warm_starts=consecutive_warm_starts,

@@ -72,7 +72,7 @@ class Phases:
     def run_all(self) -> None:
         """Run the phases that are left; leaves the model of the last in place."""
         context, results = self.context, self.results
-        if context.recipe.tabular_model.tree_weight > 0 and loaded_lightgbm() is None:
+        if context.recipe.tabular_model.tree_weight > 0 and import_lightgbm() is None:
             self.report("g is without trees: they need LightGBM (pip install lightgbm)")
         self._pretrain_language()
         if self._position() <= ORDER.index(FINETUNING):
@@ -82,9 +82,9 @@ class Phases:
             context.model = context.fresh_model()
             known = np.concatenate([context.train, context.validation])
             self._train(REFIT, known, before=TEST)
-        slope, shift = results["calibration"]
+        slope, intercept = results["calibration"]
         context.model.slope.fill_(slope)
-        context.model.shift.fill_(shift)
+        context.model.intercept.fill_(intercept)
 
     def _position(self) -> int:
         return ORDER.index(self.state.phase) if self.state.phase in ORDER else 0

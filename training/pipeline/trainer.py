@@ -94,18 +94,18 @@ def run_phase(
     if state.phase == phase.name:
         saved = checkpoints.load()
         if saved is not None and state.epoch > 0:
-            restore(phase.modules, under("model", saved[0]))
-            restore_optimizer(optimizer, under("optimizer", saved[0]))
-            best = under("best", saved[0])
+            restore(phase.modules, select_prefix("model", saved[0]))
+            restore_optimizer(optimizer, select_prefix("optimizer", saved[0]))
+            best = select_prefix("best", saved[0])
             phase.finish()
     else:
         state.phase, state.epoch, state.best_epoch, state.best_value = phase.name, 0, 0, None
-    distributed.broadcast(tensor for module in phase.modules.values() for _, tensor in changing(module))
+    distributed.broadcast(tensor for module in phase.modules.values() for _, tensor in trainable_tensors(module))
     while state.epoch < phase.epochs and not _stopped_early(phase, recipe, state):
         entry = _run_epoch(phase, recipe, state.epoch, optimizer, at_once, bar=bar)
         state.epoch += 1
         if _record(phase, recipe, state, entry):
-            best = learned(phase.modules)
+            best = trainable_state(phase.modules)
         _write_log(log, entry)
         if bar:
             metrics = [
@@ -116,9 +116,9 @@ def run_phase(
             tqdm.write(f"{phase.name} {state.epoch}/{phase.epochs}: {', '.join(metrics)}", file=sys.stderr)
         if distributed.rank() == 0:
             tensors = {
-                **prefixed("model", learned(phase.modules)),
-                **prefixed("best", best),
-                **prefixed("optimizer", optimizer_tensors(optimizer)),
+                **with_prefix("model", trainable_state(phase.modules)),
+                **with_prefix("best", best),
+                **with_prefix("optimizer", optimizer_tensors(optimizer)),
             }
             checkpoints.save(tensors, state)
     if best and state.best_epoch != state.epoch:
@@ -150,7 +150,7 @@ def _run_epoch(
         for group, planned in zip(optimizer.param_groups, phase.groups, strict=True):
             group["lr"] = planned["lr"] * rate
         loss, norm = training_step(
-            phase, optimizer, rows, rng, clip_norm=recipe.optimizer.clip_norm, sizes=at_once
+            phase, optimizer, rows, rng, clip_norm=recipe.optimizer.clip_norm, at_once=at_once
         )
         if phase.after_step is not None:
             phase.after_step(fraction)
@@ -198,7 +198,7 @@ def training_step(
     if phase.before_step is not None:
         phase.before_step(rows, rng)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    value = distributed.sum_gradients(parameters, _backward(phase, parameters, rows, rng, at_once))
+    value = distributed.all_reduce_gradients(parameters, _backward(phase, parameters, rows, rng, at_once))
     if not math.isfinite(value):
         raise SettingError(f"the loss of phase {phase.name} is {value}; lower the recipe's learning rates")
     norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))

@@ -16,8 +16,8 @@ from sklearn.linear_model import LogisticRegression
 
 from training.data.dataset import Examples
 from training.evaluation.bootstrap import draw_weights, interval, resampled_metrics
-from training.evaluation.metrics import metrics_of_probabilities
 from training.evaluation.evaluate import slices
+from training.evaluation.metrics import metrics_of_probabilities
 
 METRICS = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10")
 DRAWS = 200
