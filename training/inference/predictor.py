@@ -24,7 +24,7 @@ from training.data.interaction_history import HISTORY_FEATURES, InteractionHisto
 from training.data.split import TEST
 from training.data.transforms import Transforms
 from training.inference.batch_scoring import Scores, combined_scores, score_rows
-from training.inference.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS
+from training.inference.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS, TREES, TREES_STATE
 from training.inference.cache import LRURowCache
 from training.language.encoder import TextEncoder, load_saved
 from training.language.text_embeddings import TextEmbeddings
@@ -109,11 +109,14 @@ class Predictor:
                     weights["text_model.reference_history"].shape[1],
                 ),
             )
-            model.load_state_dict(weights)
+            model.trees.load_texts(
+                [path.read_text(encoding="utf-8") for path in sorted((bundle / TREES).glob("*.txt"))]
+            )
+            model.load_state_dict({**weights, TREES_STATE: model.trees.get_extra_state()})
             vectors = load_file(bundle / EMBEDDINGS)["vectors"].to(device)
             known = pq.read_table(bundle / TEXTS).column("text").to_pylist()
         except (OSError, RuntimeError, KeyError, SafetensorError, SettingError) as error:
-            raise BundleError(f"{bundle} cannot be loaded ({error}); train again") from error
+            raise BundleError(f"{bundle} cannot be loaded ({error}); repair that or train again") from error
         places = {text: place for place, text in reversed(list(enumerate(known)))}
         texts = CachedTextVectors(encoder, places, vectors, cache_size=CACHED_TEXTS)
         return cls(manifest, digest, model.to(device).eval(), transforms, texts)
@@ -192,10 +195,11 @@ class Predictor:
 
     @torch.inference_mode()
     def tabular_contributions(self, rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
-        """Contribution of each feature to g: g minus g with that feature at its typical value.
+        """Contribution of each feature to g, in logits.
 
-        Ablation (Zeiler & Fergus 2014): a number is set to the training part's median (unknown where most
-        are unknown), a category to its most frequent value. Contributions need not add up to g.
+        To the networks' logit by ablation (Zeiler & Fergus 2014): what is lost where a number is set to the training
+        part's median (unknown where most are unknown), a category to its most frequent value. To the trees' logit by
+        TreeSHAP. Mixed as the two logits are. Contributions need not add up to g.
 
         Returns:
             Feature names, numeric first, and contributions (k, features) in logits.

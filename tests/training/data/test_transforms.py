@@ -9,7 +9,8 @@ import torch
 
 from expectations.errors import BundleError, SettingError
 from training.data.transforms import Transforms, fit_transforms
-from training.models.tabular import NumericEncoding, TabularEnsemble
+from training.models.encodings import NumericEncoding
+from training.models.tabular import TabularEnsemble
 
 ROWS = pd.DataFrame(
     {
