@@ -6,6 +6,9 @@ hidden units of all members.
 Some hundreds of positives are few to learn from: the variance of one network is worth more than its bias. So g
 is the mean of K small networks trained side by side (the packed ensemble of Gorishniy et al. 2025, "TabM",
 section 3), which costs one matrix product more than one network.
+
+The ablation of features is by hand: the first layer is a sum over features, so that it is one batched product for all
+of them, where a library of explanations would run the network once a feature.
 """
 
 import math

@@ -18,7 +18,8 @@ like an interaction, a negative one turns the user's profile away, and the balan
 near the candidate and overall, is an input of its own. Without feedback it is 0.
 
 Shapes: N rows, U users' histories, P distinct (candidate, query) pairs, V distinct texts, E width of a
-text's vector, M kernels, W projection size, H length of a history, X entry features, K known topics.
+text's vector, M kernels, W projection size, H length of a history, X entry features, K known topics,
+Z features of the network.
 """
 
 import math
@@ -249,13 +250,13 @@ class TextMatch(nn.Module):
         topicality_PW = torch.relu(self.topicality(inputs.candidates))
         candidate_features = torch.cat([topicality_PW, inputs.query_similarity[:, None]], dim=1)
         matched = [torch.log1p(torch.stack(kernels, dim=1)), profile_UW[user] * candidate_PW[pair]]
-        features_NX = torch.cat([*matched, user_features[user], candidate_features[pair]], dim=1)
+        features_NZ = torch.cat([*matched, user_features[user], candidate_features[pair]], dim=1)
         sentiment_NO = self._sentiment_features(inputs, strength_UHM, similarities)
         hidden = self.dropout(
-            torch.relu(self.first(features_NX) + sentiment_NO @ self.sentiment_first + context_NW)
+            torch.relu(self.first(features_NZ) + sentiment_NO @ self.sentiment_first + context_NW)
         )
         hidden = self.dropout(torch.relu(self.second(hidden)))
-        logit_N = (self.out(hidden) + self.skip(features_NX)).squeeze(1) + sentiment_NO @ self.sentiment_out
+        logit_N = (self.out(hidden) + self.skip(features_NZ)).squeeze(1) + sentiment_NO @ self.sentiment_out
         if not with_attention:
             return logit_N, None
         cell_NH = history[user] * len(inputs.candidates) + pair[:, None]

@@ -40,7 +40,7 @@ def test_the_networks_see_only_finite_numbers(fitted: Transforms) -> None:
     numbers = torch.from_numpy(fitted.numbers(ROWS))
     encoded = NumericEncoding(fitted)(numbers)
     assert encoded.shape == (10, 4 * 6) and torch.isfinite(encoded).all()
-    net = TabularEnsemble(fitted, members=3, width=4, dropout=0.0, base_rate=0.1)
+    net = TabularEnsemble(fitted, ensemble_size=3, hidden_size=4, dropout=0.0, base_rate=0.1)
     assert torch.isfinite(net(numbers, torch.from_numpy(fitted.codes(ROWS)))).all()
 
 

@@ -109,7 +109,7 @@ def test_f_is_match_and_appeal_and_appeal_is_the_same_for_everybody(
         with torch.no_grad():
             words.personalised_scale.fill_(match)
             words.popularity_scale.fill_(appeal)
-            return words(batch, predictor.texts.read([data.texts[place] for place in text_ids]))[0]
+            return words(batch, predictor.texts.encode([data.texts[place] for place in text_ids]))[0]
 
     whole, match, appeal = said(1.0, 0.0, centred=0.0), said(1.0, 0.0), said(0.0, 1.0)
     torch.testing.assert_close(match + appeal, whole)
