@@ -86,6 +86,6 @@ def test_no_feature_at_all_is_refused() -> None:
 
 def test_categorical_alone_is_enough() -> None:
     fitted = fit_transforms(ROWS, numeric=(), categorical=("kind",), bins=4)
-    net = TabularEnsemble(fitted, members=2, width=4, dropout=0.0, base_rate=0.5)
+    net = TabularEnsemble(fitted, ensemble_size=2, hidden_size=4, dropout=0.0, base_rate=0.5)
     codes = torch.from_numpy(fitted.codes(ROWS))
     assert net(torch.from_numpy(fitted.numbers(ROWS)), codes).shape == (10, 2)
