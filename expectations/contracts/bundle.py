@@ -3,6 +3,7 @@
 bundle/
 ├── manifest.json         Manifest; the bundle's hash is the SHA-256 of this file
 ├── model.safetensors     the additive model's own weights
+├── boosted_trees/        the trees of g, each model as LightGBM's own text
 ├── encoder/              the language model: config, safetensors, tokenizer; a prefix or bottleneck in adapter/
 ├── transforms.json       statistics fitted on the training part
 └── …                     whatever else the manifest lists

@@ -31,4 +31,4 @@ def goes_on(fit: Callable[[], FitResult], *, killed_after: int) -> FitResult:
 def weights_of(result: FitResult) -> dict[str, str]:
     """Hash of each file of weights in a fit's bundle."""
     files = verify_bundle(result.bundle)[0].files
-    return {name: digest for name, digest in files.items() if name.endswith(".safetensors")}
+    return {name: digest for name, digest in files.items() if name.endswith((".safetensors", ".txt"))}

@@ -23,7 +23,7 @@ from training.language.encoder import TextEncoder
 from training.language.text_embeddings import TextEmbeddings
 from training.models.boosted_trees import train_boosting
 from training.models.calibration import fit_calibration
-from training.models.match_inputs import entry_features, weighted_sums
+from training.models.text_match import entry_features, weighted_sums
 from training.runtime.device import first_device
 
 NEGATIVE_SAMPLING_RATE = 0.1  # of the negatives that the two numbers are fitted on

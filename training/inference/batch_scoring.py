@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from training.data.collate import Collator
@@ -38,7 +39,7 @@ def combined_scores(f: np.ndarray, g: np.ndarray, attention: np.ndarray) -> Scor
     return Scores(
         text_logit=f,
         tabular_logit=g,
-        probability=1 / (1 + np.exp(-np.clip(logit, -50, 50))),
+        probability=expit(logit),
         attention=attention,
     )
 

@@ -31,6 +31,7 @@ from training.models.additive import AdditiveModel
 
 MODEL, ENCODER, TRANSFORMS, RECIPE = "model.safetensors", "encoder", "transforms.json", "recipe.json"
 TEXTS, EMBEDDINGS = "texts.parquet", "embeddings.safetensors"
+TREES, TREES_STATE = "boosted_trees", "trees._extra_state"  # a folder of LightGBM's texts, not of tensors
 # The same texts' vectors before fine-tuning: what evaluation compares with.
 PRETRAINED_EMBEDDINGS = "pretrained_embeddings.safetensors"
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "pandas", "pyarrow", "scikit-learn")
@@ -94,7 +95,11 @@ def _write_files(
     transforms: Transforms,
 ) -> None:
     weights = {name: tensor.cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    del weights[TREES_STATE]
     save_file(weights, folder / MODEL)
+    (folder / TREES).mkdir()
+    for number, text in enumerate(model.trees.texts):
+        (folder / TREES / f"{number:02}.txt").write_text(text, encoding="utf-8")
     table.encoder.save(folder / ENCODER)
     transforms.write(folder / TRANSFORMS)
     write_json(folder / RECIPE, recipe.as_dict())

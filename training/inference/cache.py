@@ -1,4 +1,7 @@
-"""A cache of rows of a tensor by key, the least recently used left out (LRU)."""
+"""Caches of what serving computes for a key, the least recently used left out (LRU): vectors of texts, rows of tensors.
+
+By hand, as functools.lru_cache is asked for one key at a time, and a model computes many keys' rows at once.
+"""
 
 import threading
 from collections import OrderedDict
@@ -7,6 +10,9 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
+
+from training.language.encoder import TextEncoder
+from training.language.text_embeddings import TextEmbeddings
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -40,3 +46,36 @@ class LRURowCache(Generic[Key]):
             while len(self._rows) > self.capacity:
                 self._rows.popitem(last=False)
             return torch.stack([found[key] for key in keys])
+
+
+class CachedTextVectors:
+    """Vectors of known texts, and of the unknown ones used most recently.
+
+    Args:
+        encoder: encodes unknown texts.
+        known: place of each known text.
+        vectors: (T, E) vectors of the known texts.
+        cache_size: most unknown texts to hold.
+    """
+
+    def __init__(
+        self, encoder: TextEncoder, known: dict[str, int], vectors: Tensor, *, cache_size: int
+    ) -> None:
+        self.encoder, self.known, self.vectors = encoder, known, vectors
+        self.cache = LRURowCache(self.encode, cache_size)
+
+    def get(self, texts: Sequence[str], *, cached: bool = True) -> Tensor:
+        """Vectors of texts, (V, E); unknown ones are encoded, through the cache or, for any number, past it."""
+        places = torch.tensor([self.known.get(text, -1) for text in texts], dtype=torch.long)
+        found = self.vectors[places.clamp_min(0)]
+        unknown = torch.nonzero(places < 0).squeeze(1)
+        if len(unknown):
+            new = [texts[place] for place in unknown.tolist()]
+            found[unknown] = self.cache.get(new) if cached else self.encode(new)
+        return found
+
+    def encode(self, texts: list[str]) -> Tensor:
+        """Vectors of texts by the language model, (V, E)."""
+        table = TextEmbeddings(self.encoder, texts, batch=64, device=str(self.vectors.device))
+        table.refresh()
+        return table.vectors

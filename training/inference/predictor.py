@@ -24,46 +24,13 @@ from training.data.interaction_history import HISTORY_FEATURES, InteractionHisto
 from training.data.split import TEST
 from training.data.transforms import Transforms
 from training.inference.batch_scoring import Scores, combined_scores, score_rows
-from training.inference.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS
-from training.inference.cache import LRURowCache
-from training.language.encoder import TextEncoder, load_saved
-from training.language.text_embeddings import TextEmbeddings
+from training.inference.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS, TREES, TREES_STATE
+from training.inference.cache import CachedTextVectors, LRURowCache
+from training.language.encoder import load_saved
 from training.models.additive import AdditiveModel, build_model
 
 CACHED_TEXTS = 20_000  # vectors of texts that the bundle does not know: 30 MB at a width of 384
 CACHED_CANDIDATES = 100_000  # (candidate, query) pairs, two numbers each
-
-
-class CachedTextVectors:
-    """Vectors of known texts, and of the unknown ones used most recently.
-
-    Args:
-        encoder: reads unknown texts.
-        known: place of each known text.
-        vectors: (T, E) vectors of the known texts.
-        cache_size: most unknown texts to hold.
-    """
-
-    def __init__(
-        self, encoder: TextEncoder, known: dict[str, int], vectors: Tensor, *, cache_size: int
-    ) -> None:
-        self.encoder, self.known, self.vectors = encoder, known, vectors
-        self.cache = LRURowCache(self.read, cache_size)
-
-    def get(self, texts: Sequence[str]) -> Tensor:
-        """Vectors of texts, (V, E)."""
-        places = [self.known.get(text, -1) for text in texts]
-        found = self.vectors[torch.tensor(places, dtype=torch.long).clamp_min(0)]
-        unknown = [place for place, at in enumerate(places) if at < 0]
-        if unknown:
-            found[torch.tensor(unknown)] = self.cache.get([texts[place] for place in unknown])
-        return found
-
-    def read(self, texts: list[str]) -> Tensor:
-        """Vectors of texts, read now, (V, E)."""
-        table = TextEmbeddings(self.encoder, texts, batch=32, device=str(self.vectors.device))
-        table.refresh()
-        return table.vectors
 
 
 class Predictor:
@@ -109,11 +76,14 @@ class Predictor:
                     weights["text_model.reference_history"].shape[1],
                 ),
             )
-            model.load_state_dict(weights)
+            model.trees.load_texts(
+                [path.read_text(encoding="utf-8") for path in sorted((bundle / TREES).glob("*.txt"))]
+            )
+            model.load_state_dict({**weights, TREES_STATE: model.trees.get_extra_state()})
             vectors = load_file(bundle / EMBEDDINGS)["vectors"].to(device)
             known = pq.read_table(bundle / TEXTS).column("text").to_pylist()
         except (OSError, RuntimeError, KeyError, SafetensorError, SettingError) as error:
-            raise BundleError(f"{bundle} cannot be loaded ({error}); train again") from error
+            raise BundleError(f"{bundle} cannot be loaded ({error}); repair that or train again") from error
         places = {text: place for place, text in reversed(list(enumerate(known)))}
         texts = CachedTextVectors(encoder, places, vectors, cache_size=CACHED_TEXTS)
         return cls(manifest, digest, model.to(device).eval(), transforms, texts)
@@ -192,10 +162,11 @@ class Predictor:
 
     @torch.inference_mode()
     def tabular_contributions(self, rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
-        """Contribution of each feature to g: g minus g with that feature at its typical value.
+        """Contribution of each feature to g, in logits.
 
-        Ablation (Zeiler & Fergus 2014): a number is set to the training part's median (unknown where most
-        are unknown), a category to its most frequent value. Contributions need not add up to g.
+        To the networks' logit by ablation (Zeiler & Fergus 2014): what is lost where a number is set to the training
+        part's median (unknown where most are unknown), a category to its most frequent value. To the trees' logit by
+        TreeSHAP. Mixed as the two logits are. Contributions need not add up to g.
 
         Returns:
             Feature names, numeric first, and contributions (k, features) in logits.
@@ -216,7 +187,7 @@ class Predictor:
     def score_examples(
         self, examples: Path | Examples, mask: np.ndarray | None = None, *, with_attention: bool = False
     ) -> Scores:
-        """Score rows of an examples folder, as `score` would one shopper at a time.
+        """Score rows of an examples folder, as `score` would one user at a time.
 
         Args:
             examples: the folder, or what `read_examples` made of it.
@@ -225,18 +196,6 @@ class Predictor:
         """
         data = read_examples(examples) if isinstance(examples, Path) else examples
         chosen = np.flatnonzero(data.part == TEST if mask is None else mask)
-        vectors = self.vectors_of(data.texts)
+        vectors = self.texts.get(data.texts, cached=False)
         collator = Collator(data, self.transforms)
         return score_rows(self.model, collator, vectors, chosen, with_attention=with_attention)
-
-    def vectors_of(self, texts: Sequence[str]) -> Tensor:
-        """Vectors of any number of texts, (T, E); unknown ones are read, and not kept."""
-        places = np.array([self.texts.known.get(text, -1) for text in texts])
-        vectors = self.texts.vectors[torch.from_numpy(places).clamp_min(0)]
-        unknown = np.flatnonzero(places < 0)
-        if len(unknown):
-            new = [texts[int(place)] for place in unknown]
-            table = TextEmbeddings(self.texts.encoder, new, batch=64, device=self.device)
-            table.refresh()
-            vectors[torch.from_numpy(unknown)] = table.vectors
-        return vectors

@@ -82,14 +82,14 @@ class AdditiveModel(nn.Module):
     def tabular_logit(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """Calibrated g alone, (N,)."""
         logit_N = self.tabular(numbers_NF, codes_NC).mean(1)
-        if self.trees.fitted and self.tree_weight > 0:
+        if self._with_trees:
             logit_N = torch.lerp(logit_N, self.trees(numbers_NF, codes_NC), self.tree_weight)
         return self.slope * logit_N + self.intercept
 
     def tabular_contributions(
         self, numbers_NF: Tensor, codes_NC: Tensor, typical_F: Tensor, most_frequent_C: Tensor
     ) -> Tensor:
-        """Ablation of each feature, (N, F + C): g minus g with the feature at its typical value.
+        """Contribution of each feature to g in logits, (N, F + C): the networks' ablation, the trees' SHAP values.
 
         Args:
             numbers_NF: numbers of the rows.
@@ -98,10 +98,14 @@ class AdditiveModel(nn.Module):
             most_frequent_C: the most frequent categories.
         """
         contributions_ND = self.tabular.ablation(numbers_NF, codes_NC, typical_F, most_frequent_C)
-        if self.trees.fitted and self.tree_weight > 0:
-            tree_contributions_ND = self.trees.ablation(numbers_NF, codes_NC, typical_F, most_frequent_C)
-            contributions_ND = torch.lerp(contributions_ND, tree_contributions_ND, self.tree_weight)
+        if self._with_trees:
+            of_trees_ND = self.trees.contributions(numbers_NF, codes_NC)
+            contributions_ND = torch.lerp(contributions_ND, of_trees_ND, self.tree_weight)
         return self.slope * contributions_ND
+
+    @property
+    def _with_trees(self) -> bool:
+        return self.trees.fitted and self.tree_weight > 0
 
 
 def build_model(

@@ -1,15 +1,16 @@
-"""Boosted trees as tensors: the part of g beside its networks.
+"""Boosted trees: the part of g that thresholds on past outcomes give, beside its networks.
 
-LightGBM grows them (Ke et al. 2017, "LightGBM: A Highly Efficient Gradient Boosting Decision Tree"); what it
-grew is kept as plain tensors, so a bundle holds no pickle, and serving needs no LightGBM.
+LightGBM fits them (Ke et al. 2017, "LightGBM: A Highly Efficient Gradient Boosting Decision Tree"), predicts with them
+and attributes their logit to features by TreeSHAP (Lundberg et al. 2020, "From local explanations to global
+understanding with explainable AI for trees"). A model is kept as LightGBM's own text, in checkpoints as in bundles:
+nothing is pickled. By hand is what LightGBM does not know of: the mean over models and the correction for sampling.
 
-Shapes: N rows, D features (numeric, then codes of categories), T trees of all models, S splits of the largest.
+Shapes: N rows, D features (numeric, then codes of categories).
 """
 
-import functools
 import importlib
-import operator
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,6 @@ from training.runtime import distributed
 MAX_DEPTH = 8  # splits between root and leaf, at most
 FEATURE_FRACTION, BAGGING_FRACTION = 0.5, 0.7  # of the features and of the rows that a tree sees
 MIN_DATA_IN_LEAF, LAMBDA_L2 = 100, 5.0  # rows of a leaf, at least; L2 penalty of a leaf's value
-ROWS_AT_ONCE = 4096  # scored at once: the columns of their trees stay in the processor's cache
-LEAVES_AT_ONCE = 512  # rows whose leaves are looked up at once
 
 
 def train_boosting(
@@ -92,90 +91,45 @@ def import_lightgbm() -> Any:
 
 
 class BoostedTrees(nn.Module):
-    """A mean of boosted models, each a sum of trees; 0 until fitted.
-
-    A tree is read without following its branches (Lucchese et al. 2015, "QuickScorer: a Fast Algorithm to Rank
-    Documents with Additive Ensembles of Regression Trees"): every split that a row fails strikes out the leaves to
-    its left, and the first leaf that is left is the row's. So a tree costs a few comparisons of whole columns.
+    """The mean of boosted models, each with a draw of the negatives of its own.
 
     Args:
-        num_models: boosted models, each grown on rows of its own.
+        num_models: how many.
         num_trees: of each of them.
-        num_leaves: most leaves of a tree, at most 63: one bit each.
+        num_leaves: most leaves of a tree.
+
+    Attributes:
+        texts: LightGBM's text of each fitted model; empty until fitted.
+        offset: log(sampling rate of the negatives), which corrects the logit for it.
     """
 
-    column: Tensor
-    threshold: Tensor
-    kept: Tensor
-    value: Tensor
-    fitted: Tensor
+    offset: Tensor
 
     def __init__(self, num_models: int, num_trees: int, num_leaves: int) -> None:
         super().__init__()
         self.num_models, self.num_trees, self.num_leaves = num_models, num_trees, num_leaves
-        shape = (num_models * num_trees, num_leaves - 1)
-        self.register_buffer("column", torch.zeros(shape, dtype=torch.int32))
-        self.register_buffer("threshold", torch.zeros(shape))
-        self.register_buffer("kept", torch.full(shape, -1))
-        self.register_buffer("value", torch.zeros(num_models * num_trees, num_leaves))
-        self.register_buffer("fitted", torch.tensor(0.0))
+        self.texts: list[str] = []
+        self._boosters: list[Any] = []
+        self.register_buffer("offset", torch.tensor(0.0))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there are trees."""
+        return bool(self.texts)
 
     def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
-        """Logit of each row, (N,)."""
-        features_ND = _joined(numbers_NF, codes_NC)
-        return torch.cat([self._sums(part) for part in features_ND.split(ROWS_AT_ONCE)])
+        """Logit of each row, (N,); the trees must be fitted."""
+        return self._mean(numbers_NF, codes_NC, raw_score=True) + self.offset
 
-    def ablation(
-        self, numbers_NF: Tensor, codes_NC: Tensor, typical_F: Tensor, most_frequent_C: Tensor
-    ) -> Tensor:
-        """What each feature adds, (N, D): the logit minus that with the feature at its typical value.
+    def contributions(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
+        """SHAP contribution of each feature, (N, D): with the trees' mean logit they add up to the row's."""
+        return self._mean(numbers_NF, codes_NC, pred_contrib=True)[:, :-1]  # the last is that mean logit
 
-        The splits of a tree on other features leave the same leaves as before: each value is compared but once.
-        """
-        features_ND, typical_1D = (
-            _joined(numbers_NF, codes_NC),
-            _joined(typical_F[None], most_frequent_C[None]),
-        )
-        own_SNT, typical_S1T = (
-            torch.stack([kept.T for kept in self._kept(rows)]) for rows in (features_ND, typical_1D)
-        )
-        feature_ST = self.column.T % features_ND.shape[1]
-        # For each split the leaves that its tree is left with once that split's feature is changed.
-        changed_SS1T = -(feature_ST == feature_ST[:, None]).to(own_SNT.dtype)[:, :, None]
-        left_SNT = functools.reduce(
-            torch.bitwise_and, (typical_S1T[:, None] | ~changed_SS1T).unbind(0)
-        ).repeat(1, len(features_ND), 1)
-        for own_NT, changed_S1T in zip(own_SNT, changed_SS1T, strict=True):
-            left_SNT &= own_NT | changed_S1T
-        whole_NT = functools.reduce(torch.bitwise_and, own_SNT)
-        added_SNT = self._leaf_values(whole_NT) - self._leaf_values(left_SNT)
-        for split, changed_S1T in enumerate(changed_SS1T):  # once a tree, though it splits on a feature twice
-            added_SNT[split].masked_fill_(changed_S1T[:split].any(0), 0)
-        added_NX, feature_X = added_SNT.transpose(0, 1).flatten(1), feature_ST.flatten().long()
-        added_ND = torch.zeros_like(features_ND)
-        return added_ND.scatter_add_(1, feature_X.expand_as(added_NX), added_NX)
-
-    def _sums(self, features_ND: Tensor) -> Tensor:
-        left_TN = functools.reduce(operator.iand, self._kept(features_ND))
-        parts = left_TN.split(LEAVES_AT_ONCE, dim=1)  # their places are four times as wide
-        return torch.cat([self.value.gather(1, _first_leaf(part)).sum(0) for part in parts])
-
-    def _leaf_values(self, left_XNT: Tensor) -> Tensor:
-        trees_T = torch.arange(len(self.value), device=self.value.device)
-        return self.value.take(_first_leaf(left_XNT) + trees_T * self.num_leaves)
-
-    def _kept(self, features_ND: Tensor) -> Iterator[Tensor]:
-        """For each split of the trees the leaves that it leaves to each row, (T, N), a bit for each leaf."""
-        known_DN = features_ND.T.contiguous()
-        unknown_DN = known_DN.isnan()
-        # Each feature twice: what is unknown passes no threshold of the first, and every one of the second.
-        columns = torch.cat(
-            [known_DN.masked_fill(unknown_DN, torch.inf), known_DN.masked_fill(unknown_DN, -torch.inf)]
-        )
-        kept_TS = self.kept.to(_bits(self.num_leaves))
-        for column_T, threshold_T, kept_T in zip(self.column.T, self.threshold.T, kept_TS.T, strict=True):
-            passed_TN = columns[column_T] <= threshold_T[:, None]
-            yield kept_T[:, None] | -passed_TN.to(kept_TS.dtype)
+    def _mean(self, numbers_NF: Tensor, codes_NC: Tensor, **kind: bool) -> Tensor:
+        features_ND = torch.cat([numbers_NF, codes_NC.to(numbers_NF.dtype)], dim=1).cpu().numpy()
+        threads = torch.get_num_threads()
+        found = [booster.predict(features_ND, num_threads=threads, **kind) for booster in self._boosters]
+        return torch.from_numpy(np.mean(found, axis=0)).to(numbers_NF)
 
     def fit(
         self,
@@ -185,12 +139,12 @@ class BoostedTrees(nn.Module):
         learning_rate: float,
         seed: int,
     ) -> bool:
-        """Grow the trees, each rank some of the models; False, and nothing is changed, without LightGBM.
+        """Fit the trees, each process some of the models; False, and nothing is changed, without LightGBM.
 
         Args:
             draw: model -> the rows that it learns from: features (N, D), numbers, then codes; labels (N,).
             sampling_rate: fraction of the negatives that is among these; the logits are corrected for it.
-            learning_rate: learning rate.
+            learning_rate: what a tree's leaves count.
             seed: of what a tree sees.
         """
         if import_lightgbm() is None:
@@ -205,72 +159,39 @@ class BoostedTrees(nn.Module):
             "min_data_in_leaf": MIN_DATA_IN_LEAF,
             "lambda_l2": LAMBDA_L2,
         }
-        tables = (self.column, self.threshold, self.kept, self.value)
-        for table in tables:
-            table.zero_()
-        for model in distributed.interleaved_shard(range(self.num_models)):
-            features_ND, labels_N = draw(model)
-            booster = train_boosting(
-                features_ND, labels_N, params, num_trees=self.num_trees, seed=seed + model
-            )
-            first, num_features = model * self.num_trees, features_ND.shape[1]
-            del features_ND, labels_N  # before the next model's are made
-            self.kept[first : first + self.num_trees] = -1
-            for number, tree in enumerate(booster.dump_model()["tree_info"]):
-                self._take(first + number, tree["tree_structure"], num_features)
-            self.value[first] += float(np.log(sampling_rate))
-        for table in tables:
-            distributed.all_reduce_rows(table, torch.arange(len(table), device=table.device))
-        self.value /= self.num_models
-        self.fitted.fill_(1)
+
+        def text(
+            model: int,
+        ) -> str:  # a function, so that a model's rows are gone before the next one's are made
+            booster = train_boosting(*draw(model), params, num_trees=self.num_trees, seed=seed + model)
+            return str(booster.model_to_string())
+
+        self.load_texts(
+            distributed.gathered(text(model) for model in distributed.interleaved_shard(range(self.num_models)))
+        )
+        self.offset.fill_(float(np.log(sampling_rate)))
         return True
 
-    def _take(self, number: int, root: dict[str, Any], num_features: int) -> None:
-        """Lay one of LightGBM's trees into row `number`."""
-        splits, num_leaves = 0, 0
+    def load_texts(self, texts: Sequence[str]) -> None:
+        """Take the models that LightGBM wrote as texts.
 
-        def lay(node: dict[str, Any]) -> None:
-            nonlocal splits, num_leaves
-            if "split_feature" not in node:
-                self.value[number, num_leaves] = node["leaf_value"]
-                num_leaves += 1
-                return
-            split, first = splits, num_leaves
-            splits += 1
-            self.column[number, split] = node["split_feature"] + num_features * _unknown_goes_left(node)
-            self.threshold[number, split] = _not_above(node["threshold"])
-            lay(node["left_child"])
-            self.kept[number, split] = ~(2**num_leaves - 2**first)
-            lay(node["right_child"])
+        Raises:
+            SettingError: there are some, and LightGBM is not installed.
+        """
+        lightgbm = import_lightgbm()
+        if texts and lightgbm is None:
+            raise SettingError(
+                "this model has boosted trees, and LightGBM is not installed: pip install lightgbm"
+            )
+        self.texts = list(texts)
+        self._boosters = [lightgbm.Booster(model_str=text) for text in texts]
 
-        lay(root)
+    def get_extra_state(self) -> Tensor:
+        """The texts as a tensor of bytes, so that they are in `state_dict` and with it in checkpoints."""
+        return torch.from_numpy(np.frombuffer(json.dumps(self.texts).encode(), np.uint8).copy())
 
-
-def _joined(numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
-    return torch.cat([numbers_NF, codes_NC.to(numbers_NF.dtype)], dim=1)
-
-
-def _first_leaf(left: Tensor) -> Tensor:
-    """Place of the lowest bit."""
-    return (left & -left).float().log2_().round_().long()
-
-
-def _bits(num_leaves: int) -> torch.dtype:
-    """The smallest integer that has a bit for each leaf beside its sign."""
-    return next(
-        dtype for dtype in (torch.int16, torch.int32, torch.int64) if num_leaves < torch.iinfo(dtype).bits
-    )
-
-
-def _not_above(threshold: float) -> float:
-    """The greatest float32 that is not above it: no float32 lies between the two."""
-    most = np.finfo(np.float32).max
-    near = np.float32(np.clip(threshold, -most, most))
-    return float(near if float(near) <= threshold else np.nextafter(near, np.float32(-np.inf)))
-
-
-def _unknown_goes_left(node: dict[str, Any]) -> bool:
-    """Where NaN goes: LightGBM takes it for 0 at a split that met none when it grew."""
-    if node["missing_type"] == "NaN":
-        return bool(node["default_left"])
-    return bool(node["threshold"] >= 0)
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take what `get_extra_state` gave."""
+        texts = json.loads(state.cpu().numpy().tobytes())
+        if texts != self.texts:
+            self.load_texts(texts)

@@ -1,7 +1,11 @@
-"""Platt scaling (Platt 1999): p = σ(slope · logit + intercept) is calibrated."""
+"""Platt scaling (Platt 1999): p = σ(slope · logit + intercept) is calibrated.
+
+By hand, as scikit-learn's logistic regression neither keeps the slope above 0 nor shrinks it to 1.
+"""
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import expit
 
 MIN_SLOPE = 1e-3
 
@@ -21,7 +25,7 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray) -> tuple[float, floa
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         slope = np.exp(parameters[0])
         z = slope * x + parameters[1]
-        error = (1 / (1 + np.exp(-np.clip(z, -50, 50))) - y) / len(x)
+        error = (expit(z) - y) / len(x)
         value = float(np.mean(np.logaddexp(0, z) - y * z) + penalty * parameters[0] ** 2)
         return value, np.array([(error * x).sum() * slope + 2 * penalty * parameters[0], error.sum()])
 

@@ -1,4 +1,4 @@
-"""Losses of logits.
+"""Losses of logits. The listwise one is by hand: torch has no softmax over groups of different sizes.
 
 Shapes: N rows, K ensemble members, G query groups.
 """

@@ -18,10 +18,12 @@ like an interaction, a negative one turns the user's profile away, and the balan
 near the candidate and overall, is an input of its own. Without feedback it is 0.
 
 Shapes: N rows, U users' histories, P distinct (candidate, query) pairs, V distinct texts, E width of a
-text's vector, M kernels, W projection size, H length of a history, X entry features, K known topics.
+text's vector, M kernels, W projection size, H length of a history, X entry features, K known topics,
+Z features of the network.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +31,38 @@ from torch import Tensor, nn
 from training.data.collate import Batch
 from training.data.interaction_history import HISTORY_FEATURES, SENTIMENT
 from training.data.transforms import Transforms
-from training.models.match_inputs import ENTRY_FEATURES, MatchInputs, entry_features, weighted_sums
-from training.models.request_context import ContextEncoding
+from training.models.encodings import ContextEncoding
 
 MIN_BANDWIDTH, MAX_BANDWIDTH = 0.01, 0.2  # cosine differences at which a kernel has fallen to 1/e
 MAX_EXPONENT = 2.0  # a similarity above the greatest known one counts up to e^MAX_EXPONENT
 PRIOR_COUNT = 10  # texts of both kinds that the mean of one is shrunk by
+ENTRY_FEATURES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchInputs:
+    """Histories and candidates that are matched.
+
+    Attributes:
+        history: (U, H) places among the topics; -1: padding.
+        features: (U, H, 4) events, amount, days ago, sentiment.
+        topics: (V, E) relative to their mean, of length 1.
+        candidates: (P, E) relative to their mean, of length 1.
+        queries: (P, E) vectors of the queries, 0 where there is none.
+        query_similarity: (P,) cosine of candidate and query.
+        user, candidate_query: (N,) history and pair of each row.
+        max_similarity: (P,) greatest cosine similarity of each candidate with a known topic; None: not computed yet.
+    """
+
+    history: Tensor
+    features: Tensor
+    topics: Tensor
+    candidates: Tensor
+    queries: Tensor
+    query_similarity: Tensor
+    user: Tensor
+    candidate_query: Tensor
+    max_similarity: Tensor | None = None
 
 
 class TextMatch(nn.Module):
@@ -222,13 +250,13 @@ class TextMatch(nn.Module):
         topicality_PW = torch.relu(self.topicality(inputs.candidates))
         candidate_features = torch.cat([topicality_PW, inputs.query_similarity[:, None]], dim=1)
         matched = [torch.log1p(torch.stack(kernels, dim=1)), profile_UW[user] * candidate_PW[pair]]
-        features_NX = torch.cat([*matched, user_features[user], candidate_features[pair]], dim=1)
+        features_NZ = torch.cat([*matched, user_features[user], candidate_features[pair]], dim=1)
         sentiment_NO = self._sentiment_features(inputs, strength_UHM, similarities)
         hidden = self.dropout(
-            torch.relu(self.first(features_NX) + sentiment_NO @ self.sentiment_first + context_NW)
+            torch.relu(self.first(features_NZ) + sentiment_NO @ self.sentiment_first + context_NW)
         )
         hidden = self.dropout(torch.relu(self.second(hidden)))
-        logit_N = (self.out(hidden) + self.skip(features_NX)).squeeze(1) + sentiment_NO @ self.sentiment_out
+        logit_N = (self.out(hidden) + self.skip(features_NZ)).squeeze(1) + sentiment_NO @ self.sentiment_out
         if not with_attention:
             return logit_N, None
         cell_NH = history[user] * len(inputs.candidates) + pair[:, None]
@@ -285,3 +313,16 @@ class TextMatch(nn.Module):
 def _shrunken_mean(text_vectors_VE: Tensor, prior_E: Tensor) -> Tensor:
     """Mean of a kind of text, as if PRIOR_COUNT more of it lay at the prior; so one text alone is not all mean."""
     return (text_vectors_VE.sum(0) + PRIOR_COUNT * prior_E) / (len(text_vectors_VE) + PRIOR_COUNT)
+
+
+def entry_features(raw_NH4: Tensor) -> Tensor:
+    """Events, amount and days ago as X numbers near 1: logarithms, two rates of decay, a constant."""
+    events, amounts, days = raw_NH4[:, :, :SENTIMENT].clamp_min(0).unbind(2)
+    decays = [torch.exp(-days / 14), torch.exp(-days / 90)]
+    ones = torch.ones_like(days)
+    return torch.stack([torch.log1p(events), torch.log1p(amounts) / 3, *decays, ones], dim=2)
+
+
+def weighted_sums(index_UH: Tensor, table_VP: Tensor, weights_UH: Tensor) -> Tensor:
+    """Sum over each history of the table's rows by weight, (U, P)."""
+    return nn.functional.embedding_bag(index_UH, table_VP, per_sample_weights=weights_UH, mode="sum")

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from training.config.recipe import Recipe
 from training.data.dataset import Examples
 from training.data.next_interactions import NextInteractions
-from training.models.match_inputs import MatchInputs
-from training.models.text_match import TextMatch
+from training.models.text_match import MatchInputs, TextMatch
 
 POWER = 0.75
 NEIGHBOURS = 12

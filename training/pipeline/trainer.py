@@ -150,7 +150,7 @@ def _run_epoch(
         for group, planned in zip(optimizer.param_groups, phase.groups, strict=True):
             group["lr"] = planned["lr"] * rate
         loss, norm = training_step(
-            phase, optimizer, rows, rng, clip_norm=recipe.optimizer.clip_norm, at_once=at_once
+            phase, optimizer, rows, rng, clip_norm=recipe.optimizer.clip_norm, sizes=at_once
         )
         if phase.after_step is not None:
             phase.after_step(fraction)

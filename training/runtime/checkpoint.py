@@ -107,7 +107,7 @@ def select_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def trainable_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """Copies of the parameters that learn and of the buffers that are saved, by "module.parameter"."""
+    """Copies of the parameters that learn and of all else that is saved, by "module.parameter"."""
     return {
         f"{name}.{key}": tensor.detach().clone()
         for name, module in modules.items()
@@ -117,17 +117,15 @@ def trainable_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
 
 def restore(modules: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
     """Put back what `trainable_state` copied."""
-    with torch.no_grad():
-        for name, module in modules.items():
-            for key, tensor in trainable_tensors(module):
-                tensor.copy_(tensors[f"{name}.{key}"])
+    for name, module in modules.items():
+        module.load_state_dict({**module.state_dict(), **select_prefix(name, tensors)})
 
 
 def trainable_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The parameters that learn and the buffers that are saved, by name."""
-    saved = module.state_dict().keys()
-    yield from ((key, value) for key, value in module.named_parameters() if value.requires_grad)
-    yield from ((key, value) for key, value in module.named_buffers() if key in saved)
+    """What of a module's `state_dict` learns or is saved, by name: all but frozen parameters."""
+    every = module.named_parameters(remove_duplicate=False)
+    frozen = {key for key, value in every if not value.requires_grad}
+    yield from ((key, value) for key, value in module.state_dict().items() if key not in frozen)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -128,6 +128,15 @@ def broadcast_object(make: Callable[[], T]) -> T:
     return box[0]
 
 
+def gathered(own: Iterable[T]) -> list[T]:
+    """What `turns` dealt out and every rank made something of, again in one order, in every rank."""
+    boxes: list[Any] = [list(own)]
+    if world() > 1:
+        boxes *= world()
+        _tried(distributed.all_gather_object, boxes, boxes[0])
+    return [boxes[number % len(boxes)][number // len(boxes)] for number in range(sum(map(len, boxes)))]
+
+
 def _device() -> str:
     return "cuda" if distributed.get_backend() == "nccl" else "cpu"
 

@@ -9,7 +9,8 @@ import torch
 
 from expectations.errors import BundleError, SettingError
 from training.data.transforms import Transforms, fit_transforms
-from training.models.tabular import NumericEncoding, TabularEnsemble
+from training.models.encodings import NumericEncoding
+from training.models.tabular import TabularEnsemble
 
 ROWS = pd.DataFrame(
     {
@@ -39,7 +40,7 @@ def test_the_networks_see_only_finite_numbers(fitted: Transforms) -> None:
     numbers = torch.from_numpy(fitted.numeric_features(ROWS))
     encoded = NumericEncoding(fitted)(numbers)
     assert encoded.shape == (10, 4 * 6) and torch.isfinite(encoded).all()
-    net = TabularEnsemble(fitted, members=3, width=4, dropout=0.0, base_rate=0.1)
+    net = TabularEnsemble(fitted, ensemble_size=3, hidden_size=4, dropout=0.0, base_rate=0.1)
     assert torch.isfinite(net(numbers, torch.from_numpy(fitted.categorical_features(ROWS)))).all()
 
 
@@ -85,6 +86,6 @@ def test_no_feature_at_all_is_refused() -> None:
 
 def test_categorical_alone_is_enough() -> None:
     fitted = fit_transforms(ROWS, numeric=(), categorical=("kind",), bins=4)
-    net = TabularEnsemble(fitted, members=2, width=4, dropout=0.0, base_rate=0.5)
+    net = TabularEnsemble(fitted, ensemble_size=2, hidden_size=4, dropout=0.0, base_rate=0.5)
     codes = torch.from_numpy(fitted.categorical_features(ROWS))
     assert net(torch.from_numpy(fitted.numeric_features(ROWS)), codes).shape == (10, 2)

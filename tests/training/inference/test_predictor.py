@@ -1,12 +1,14 @@
 """Scoring a bundle: one user, many rows, unknown texts, altered files."""
 
 import shutil
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from expectations.errors import BundleError, RequestError
 from training.data.dataset import Examples, read_examples
@@ -139,29 +141,45 @@ def test_threads_get_the_same_scores(predictor: Predictor, data: Examples) -> No
         )
 
 
-def test_contributions_to_g_are_the_ablation_of_one_feature_at_a_time(
+def test_contributions_to_g_are_the_networks_ablation_and_the_trees_shap_values(
     predictor: Predictor, data: Examples
 ) -> None:
-    rows, transforms = data.rows.head(6).drop(columns="label"), predictor.transforms
+    rows, transforms, model = data.rows.head(6).drop(columns="label"), predictor.transforms, predictor.model
     names, contributions = predictor.tabular_contributions(rows)
     assert names == [*data.schema.numeric, *data.schema.categorical] and contributions.shape == (6, 6)
-    usual = {
-        name: categories[0] if categories else None for name, categories in transforms.category_vocabularies.items()
-    }
-    typical = dict(zip(transforms.numeric, transforms.typical, strict=True)) | usual
-    texts = ["dog food"] * 6
-    for place, name in enumerate(names):
-        ablated = rows.assign(**{name: typical[name]})
-        expected = (
-            predictor.score(rows, texts=texts).tabular_logit
-            - predictor.score(ablated, texts=texts).tabular_logit
-        )
-        np.testing.assert_allclose(contributions[:, place], expected, atol=1e-5)
-    assert (abs(contributions) > 1e-3).any()
+    most_frequent = {name: known[0] if known else None for name, known in transforms.category_vocabularies.items()}
+    typical = dict(zip(transforms.numeric, transforms.typical, strict=True)) | most_frequent
+    inputs = [torch.from_numpy(found) for found in (transforms.numeric_features(rows), transforms.categorical_features(rows))]
+    with torch.inference_mode():
+        of_trees = model.trees.contributions(*inputs).numpy()
+        for place, name in enumerate(names):
+            ablated = rows.assign(**{name: typical[name]})
+            without = [
+                torch.from_numpy(found) for found in (transforms.numeric_features(ablated), transforms.categorical_features(ablated))
+            ]
+            of_networks = (model.tabular(*inputs) - model.tabular(*without)).mean(1).numpy()
+            expected = float(model.slope) * (of_networks + of_trees[:, place]) / 2
+            np.testing.assert_allclose(contributions[:, place], expected, atol=1e-5)
+    assert model.tree_weight == 0.5 and (abs(of_trees) > 1e-3).any() and (abs(contributions) > 1e-3).any()
+
+
+def test_a_bundle_with_trees_needs_lightgbm(fitted: FitResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = sorted((fitted.bundle / "boosted_trees").iterdir())
+    assert [path.name for path in texts] == ["00.txt", "01.txt", "02.txt", "03.txt"]
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(BundleError, match=r"boosted trees.*pip install lightgbm"):
+        Predictor.load(fitted.bundle)
 
 
 @pytest.mark.parametrize(
-    "file", ["model.safetensors", "encoder/model.safetensors", "transforms.json", "embeddings.safetensors"]
+    "file",
+    [
+        "model.safetensors",
+        "boosted_trees/01.txt",
+        "encoder/model.safetensors",
+        "transforms.json",
+        "embeddings.safetensors",
+    ],
 )
 def test_one_changed_byte_is_found(file: str, fitted: FitResult, tmp_path: Path) -> None:
     copy = tmp_path / "bundle"

@@ -244,7 +244,7 @@ def test_scores_of_the_bundle_are_those_of_the_model_in_training(
     in_training = predictor.score_examples(data)  # vectors kept from training, read with the adapter apart
     table = TextEmbeddings(predictor.texts.encoder, data.texts, batch=16)
     table.refresh()
-    before = torch.from_numpy(predictor.vectors_of(data.texts).numpy().copy())
+    before = torch.from_numpy(predictor.texts.get(data.texts, cached=False).numpy().copy())
     predictor.texts.vectors = table.vectors
     from_saved = predictor.score_examples(data)
     for part in ("text_logit", "tabular_logit", "probability"):

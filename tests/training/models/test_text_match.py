@@ -13,8 +13,7 @@ from expectations.errors import RequestError
 from tests.training import synthetic
 from training.data.interaction_history import SENTIMENT, InteractionHistories, InteractionHistory
 from training.data.transforms import fit_transforms
-from training.models.match_inputs import MatchInputs
-from training.models.text_match import TextMatch
+from training.models.text_match import MatchInputs, TextMatch
 
 
 @pytest.fixture(name="text_model")

@@ -112,7 +112,7 @@ def test_f_is_personalised_and_popularity_part_and_the_latter_is_the_same_for_ev
         with torch.no_grad():
             text_model.personalised_scale.fill_(personalised)
             text_model.popularity_scale.fill_(popularity)
-            return text_model(batch, predictor.texts.read([data.texts[place] for place in text_ids]))[0]
+            return text_model(batch, predictor.texts.encode([data.texts[place] for place in text_ids]))[0]
 
     whole, personalised, popularity = logit(1.0, 0.0, centred=0.0), logit(1.0, 0.0), logit(0.0, 1.0)
     torch.testing.assert_close(personalised + popularity, whole)

@@ -99,7 +99,7 @@ def test_the_weights_mean_what_they_meant(champion: Path, later: Path, long: Rec
     assert (champion / "transforms.json").read_text() == _written(begun)
     known = Predictor.load(champion).score_examples(data, data.part == VALIDATION)
     scores, model = begun.validation_scores(), loaded(champion).predictor.model
-    slope, shift = float(model.slope), float(model.shift)
+    slope, shift = float(model.slope), float(model.intercept)
     assert np.allclose(slope * scores.text_logit, known.text_logit, atol=1e-4)
     assert np.allclose(slope * scores.tabular_logit + shift, known.tabular_logit, atol=1e-4)
 

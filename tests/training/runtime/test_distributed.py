@@ -161,7 +161,8 @@ def _gradients(rank: int, port: int, results: Any) -> None:
         distributed.broadcast([both])
         results.put(
             (rank, loss, both.grad.tolist(), one.grad.tolist(), none.grad, table[:2, 0].tolist(),
-             distributed.broadcast_object(lambda: f"rank {rank}"), distributed.all_reduce(np.arange(2.0)).tolist())
+             distributed.broadcast_object(lambda: f"rank {rank}"), distributed.all_reduce(np.arange(2.0)).tolist(),
+             distributed.gathered(f"{part} by {rank}" for part in distributed.interleaved_shard("abc")))
         )  # fmt: skip
 
 
@@ -178,5 +179,6 @@ def test_gradients_are_summed_and_an_unused_parameter_stays_without() -> None:
     found = sorted(results.get(timeout=60) for _ in started)
     for process in started:
         process.join(timeout=60)
+    gathered = ["a by 0", "b by 1", "c by 0"]
     for rank, (_, *rest) in enumerate(found):
-        assert rest == [0.5, [3.0, 3.0], [5.0, 5.0], None, [1.0, 2.0], "rank 0", [0.0, 2.0]], rank
+        assert rest == [0.5, [3.0, 3.0], [5.0, 5.0], None, [1.0, 2.0], "rank 0", [0.0, 2.0], gathered], rank
