@@ -81,7 +81,9 @@ def zero_shot_score(collator: Collator, vectors_TE: Tensor, rows: np.ndarray) ->
         has_query = batch.query_text >= 0
         query_similarity = (candidates * vectors[batch.query_text.clamp_min(0)]).sum(1)[batch.candidate_query]
         score[chunk] = (
-            torch.where(has_query[batch.candidate_query], (mean + query_similarity) / 2, mean).double().numpy()
+            torch.where(has_query[batch.candidate_query], (mean + query_similarity) / 2, mean)
+            .double()
+            .numpy()
         )
     return score
 

@@ -88,5 +88,9 @@ def score_rows(
 
     chunks = tabular_batches(np.arange(len(rows)), TABULAR_CHUNK) if tabular_only else collator.chunks(rows)
     for chunk in distributed.interleaved_shard(chunks):
-        in_microbatches(score_tabular if tabular_only else score_both, chunk, name="rows to score", sizes=at_once)
-    return combined_scores(distributed.all_reduce(f), distributed.all_reduce(g), distributed.all_reduce(attention))
+        in_microbatches(
+            score_tabular if tabular_only else score_both, chunk, name="rows to score", sizes=at_once
+        )
+    return combined_scores(
+        distributed.all_reduce(f), distributed.all_reduce(g), distributed.all_reduce(attention)
+    )

@@ -167,7 +167,9 @@ class BoostedTrees(nn.Module):
             return str(booster.model_to_string())
 
         self.load_texts(
-            distributed.gathered(text(model) for model in distributed.interleaved_shard(range(self.num_models)))
+            distributed.gathered(
+                text(model) for model in distributed.interleaved_shard(range(self.num_models))
+            )
         )
         self.offset.fill_(float(np.log(sampling_rate)))
         return True

@@ -205,7 +205,9 @@ class FitContext:
 
         def metrics() -> dict[str, float | None]:
             vectors = self.table.vectors
-            scores = score_rows(model, self.collator, vectors, self.validation_metrics.rows, tabular_only=True)
+            scores = score_rows(
+                model, self.collator, vectors, self.validation_metrics.rows, tabular_only=True
+            )
             return self.validation_metrics.compute(scores.tabular_logit)
 
         rates = {"lr": recipe.tabular_model.learning_rate, "weight_decay": recipe.tabular_model.weight_decay}

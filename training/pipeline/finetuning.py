@@ -100,6 +100,8 @@ class FinetuningObjective:
             },
             *(
                 {"params": values, "lr": multiplier * rate, **decay}
-                for multiplier, values in self.encoder.parameters_by_depth(recipe.finetuning.layerwise_decay).items()
+                for multiplier, values in self.encoder.parameters_by_depth(
+                    recipe.finetuning.layerwise_decay
+                ).items()
             ),
         ]

@@ -100,7 +100,9 @@ def run_phase(
             phase.finish()
     else:
         state.phase, state.epoch, state.best_epoch, state.best_value = phase.name, 0, 0, None
-    distributed.broadcast(tensor for module in phase.modules.values() for _, tensor in trainable_tensors(module))
+    distributed.broadcast(
+        tensor for module in phase.modules.values() for _, tensor in trainable_tensors(module)
+    )
     while state.epoch < phase.epochs and not _stopped_early(phase, recipe, state):
         entry = _run_epoch(phase, recipe, state.epoch, optimizer, at_once, bar=bar)
         state.epoch += 1
@@ -150,7 +152,7 @@ def _run_epoch(
         for group, planned in zip(optimizer.param_groups, phase.groups, strict=True):
             group["lr"] = planned["lr"] * rate
         loss, norm = training_step(
-            phase, optimizer, rows, rng, clip_norm=recipe.optimizer.clip_norm, sizes=at_once
+            phase, optimizer, rows, rng, clip_norm=recipe.optimizer.clip_norm, at_once=at_once
         )
         if phase.after_step is not None:
             phase.after_step(fraction)

@@ -131,9 +131,9 @@ def broadcast_object(make: Callable[[], T]) -> T:
 def gathered(own: Iterable[T]) -> list[T]:
     """What `turns` dealt out and every rank made something of, again in one order, in every rank."""
     boxes: list[Any] = [list(own)]
-    if world() > 1:
-        boxes *= world()
-        _tried(distributed.all_gather_object, boxes, boxes[0])
+    if world_size() > 1:
+        boxes *= world_size()
+        _collective(distributed.all_gather_object, boxes, boxes[0])
     return [boxes[number % len(boxes)][number // len(boxes)] for number in range(sum(map(len, boxes)))]
 
 

@@ -75,7 +75,9 @@ class Ease:
     def __init__(self, data: Examples, covers: pd.DataFrame) -> None:
         self.data = data
         self.as_of = _as_of(data)
-        self.topic_ids = np.unique(data.interaction_histories.text_ids[data.interaction_histories.text_ids >= 0])
+        self.topic_ids = np.unique(
+            data.interaction_histories.text_ids[data.interaction_histories.text_ids >= 0]
+        )
         self.bought = _bought(data, self.topic_ids)
         items, self.item = np.unique(data.rows["item_id"].to_numpy(str), return_inverse=True)
         self.covered = _covered(data, covers, items, self.topic_ids)
@@ -129,7 +131,9 @@ class Ease:
 
 def _as_of(data: Examples) -> np.ndarray:
     """As of when each history is; those of no exposure and no next interactions are never known."""
-    as_of = np.full(len(data.interaction_histories.text_ids), np.datetime64("2262-01-01"), dtype="datetime64[us]")
+    as_of = np.full(
+        len(data.interaction_histories.text_ids), np.datetime64("2262-01-01"), dtype="datetime64[us]"
+    )
     as_of[data.rows["history_id"].to_numpy()] = data.rows["event_timestamp"].to_numpy("datetime64[us]")
     if data.next_interactions is not None:
         as_of[data.next_interactions.history_id] = data.next_interactions.event_timestamp

@@ -101,7 +101,9 @@ def test_a_setting_hides_what_it_says(readers: Readers, tmp_path: Path) -> None:
     everything = Setting(name="all")
     known = np.arange(10)
     shown = readers.examples(everything, known, tmp_path / "shown")
-    assert shown.schema.numeric == [NUM_FEEDBACK, SENTIMENT] and shown.interaction_histories.features.min() == -1
+    assert (
+        shown.schema.numeric == [NUM_FEEDBACK, SENTIMENT] and shown.interaction_histories.features.min() == -1
+    )
     hidden = readers.examples(replace(everything, sentiment=False, rate=False), known, tmp_path / "hidden")
     assert hidden.schema.numeric == [NUM_FEEDBACK] and hidden.interaction_histories.features.min() == 0
     once = readers.examples(replace(everything, asked_again=False), known, tmp_path / "once")

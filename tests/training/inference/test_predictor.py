@@ -147,15 +147,21 @@ def test_contributions_to_g_are_the_networks_ablation_and_the_trees_shap_values(
     rows, transforms, model = data.rows.head(6).drop(columns="label"), predictor.transforms, predictor.model
     names, contributions = predictor.tabular_contributions(rows)
     assert names == [*data.schema.numeric, *data.schema.categorical] and contributions.shape == (6, 6)
-    most_frequent = {name: known[0] if known else None for name, known in transforms.category_vocabularies.items()}
+    most_frequent = {
+        name: known[0] if known else None for name, known in transforms.category_vocabularies.items()
+    }
     typical = dict(zip(transforms.numeric, transforms.typical, strict=True)) | most_frequent
-    inputs = [torch.from_numpy(found) for found in (transforms.numeric_features(rows), transforms.categorical_features(rows))]
+    inputs = [
+        torch.from_numpy(found)
+        for found in (transforms.numeric_features(rows), transforms.categorical_features(rows))
+    ]
     with torch.inference_mode():
         of_trees = model.trees.contributions(*inputs).numpy()
         for place, name in enumerate(names):
             ablated = rows.assign(**{name: typical[name]})
             without = [
-                torch.from_numpy(found) for found in (transforms.numeric_features(ablated), transforms.categorical_features(ablated))
+                torch.from_numpy(found)
+                for found in (transforms.numeric_features(ablated), transforms.categorical_features(ablated))
             ]
             of_networks = (model.tabular(*inputs) - model.tabular(*without)).mean(1).numpy()
             expected = float(model.slope) * (of_networks + of_trees[:, place]) / 2

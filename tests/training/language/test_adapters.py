@@ -201,7 +201,9 @@ def test_adalora_allocates_anew_in_a_second_fit(models: dict[str, str]) -> None:
     first = trainable_state({"encoder": encoder})
     restore({"encoder": encoder}, initial)
     teach(encoder)
-    assert all(torch.equal(value, first[name]) for name, value in trainable_state({"encoder": encoder}).items())
+    assert all(
+        torch.equal(value, first[name]) for name, value in trainable_state({"encoder": encoder}).items()
+    )
 
 
 def short(recipe: Recipe, kind: str) -> Recipe:

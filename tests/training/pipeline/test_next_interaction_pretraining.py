@@ -57,7 +57,9 @@ def test_no_phase_learns_from_what_it_is_measured_on(context: FitContext) -> Non
         assert ends.max() <= begins
         assert len(context.next_interactions_before(part)) == num_timestamps * 24
     late = next_interactions.texts_of(
-        np.setdiff1d(np.arange(len(next_interactions.event_timestamp)), context.next_interactions_before(VALIDATION))
+        np.setdiff1d(
+            np.arange(len(next_interactions.event_timestamp)), context.next_interactions_before(VALIDATION)
+        )
     )[0]
     early = next_interactions.texts_of(context.next_interactions_before(VALIDATION))[0]
     assert not set(late) - set(early) & set(context.topic_ids)
