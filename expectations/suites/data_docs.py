@@ -4,9 +4,11 @@ Three habits of version 1.24 shape this module. An expectation that raises comes
 `success=False` with the error in `exception_info`: that is our mistake, so it is raised as one. The
 suite's `success` is False after a mere warning: results are taken rule by rule. Every run adds a
 result and a page: older ones are removed, so that the folder does not grow.
+
+Pages are built by hand, once at the end: the checkpoint action of Great Expectations builds the index again after
+each table, which takes twice as long.
 """
 
-import fcntl
 import os
 import re
 import shutil
@@ -17,6 +19,8 @@ from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
+
+from filelock import FileLock
 
 from expectations.errors import ImplementationError
 from expectations.storage.atomic import write_text
@@ -151,8 +155,7 @@ def open_project(folder: Path) -> Iterator[Project]:
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / ".lock"):
         context = gx.get_context(mode="file", project_root_dir=folder)
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
         context.enable_analytics(False)

@@ -6,9 +6,10 @@ break: an outcome after the item's end, a shopper without a profile, an outcome 
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 from expectations.contracts.schema import Table
-from expectations.suites.rules import Rule, Settings, flag_rule, key_columns, own, quoted, showing
+from expectations.suites.rules import Rule, Settings, key_columns, own, quoted, rule, showing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,56 @@ def references(contract: Table, present: Collection[str]) -> tuple[Reference, ..
     return tuple(reference for reference in found if reference.table in present)
 
 
+def future_columns(contract: Table) -> tuple[str, ...]:
+    """Columns that say when something happened, and so cannot lie in the future."""
+    times = [contract.event_time] if contract.event_time else []
+    return (*times, "outcome_timestamp") if contract.name == "exposures" else tuple(times)
+
+
 def cross_rules(contract: Table, present: Collection[str], settings: Settings) -> tuple[Rule, ...]:
     """The rules between rows and tables that can be asked, given the tables that are present."""
-    rules = [_known(contract, reference, settings) for reference in references(contract, present)]
-    rules += [_not_in_future(contract, column, settings) for column in future_columns(contract)]
+    rules = []
+    for reference in references(contract, present):
+        user = reference.table == "users"
+        rules.append(
+            rule(
+                contract,
+                f"{reference.column}_known",
+                f"{reference.column} is found among the rows of {reference.table} that passed",
+                f"Bring the missing rows of {reference.table}, or see its quarantine.",
+                column=reference.column,
+                severity="warning" if user else "critical",
+                bound=settings.unknown_user if user else settings.tolerance,
+                breaks=reference.unknown,
+                shows=showing(reference.column),
+            )
+        )
+    rules += [
+        rule(
+            contract,
+            f"{column}_not_in_future",
+            f"{column} is not after the moment of validation",
+            "Check the time zone (times are UTC) and the clock of the source.",
+            column=column,
+            bound=settings.tolerance,
+            breaks=f"{own(column)} > (SELECT now FROM clock)",  # noqa: S608
+            shows=showing(column),
+        )
+        for column in future_columns(contract)
+    ]
     if contract.name == "items":
-        rules.append(_validity_in_order(contract, settings))
+        rules.append(
+            rule(
+                contract,
+                "validity_in_order",
+                "valid_until is not before valid_from",
+                "Correct the validity of these items; look for swapped columns.",
+                column="valid_until",
+                bound=settings.tolerance,
+                breaks=f"{own('valid_until')} < {own('valid_from')}",
+                shows=showing("item_id", "valid_from", "valid_until"),
+            )
+        )
     if contract.name == "exposures":
         rules += _outcome_rules(contract, settings)
         if "items" in present:
@@ -55,109 +100,49 @@ def cross_rules(contract: Table, present: Collection[str], settings: Settings) -
     return tuple(rules)
 
 
-def future_columns(contract: Table) -> tuple[str, ...]:
-    """Columns that say when something happened, and so cannot lie in the future."""
-    times = [contract.event_time] if contract.event_time else []
-    return (*times, "outcome_timestamp") if contract.name == "exposures" else tuple(times)
-
-
-def _known(contract: Table, reference: Reference, settings: Settings) -> Rule:
-    shopper = reference.table == "users"
-    return flag_rule(
-        name=f"{contract.name}.{reference.column}_known",
-        table=contract.name,
-        column=reference.column,
-        severity="warning" if shopper else "critical",
-        says=f"{reference.column} is found among the rows of {reference.table} that passed",
-        remedy=f"Bring the missing rows of {reference.table}, or see its quarantine.",
-        bound=settings.unknown_user if shopper else settings.tolerance,
-        breaks=reference.unknown,
-        shows=showing(reference.column),
-    )
-
-
-def _not_in_future(contract: Table, column: str, settings: Settings) -> Rule:
-    return flag_rule(
-        name=f"{contract.name}.{column}_not_in_future",
-        table=contract.name,
-        column=column,
-        severity="critical",
-        says=f"{column} is not after the moment of validation",
-        remedy="Check the time zone (times are UTC) and the clock of the source.",
-        bound=settings.tolerance,
-        breaks=f"{own(column)} > (SELECT now FROM clock)",  # noqa: S608
-        shows=showing(column),
-    )
-
-
-def _validity_in_order(contract: Table, settings: Settings) -> Rule:
-    return flag_rule(
-        name="items.validity_in_order",
-        table=contract.name,
-        column="valid_until",
-        severity="critical",
-        says="valid_until is not before valid_from",
-        remedy="Correct the validity of these items; look for swapped columns.",
-        bound=settings.tolerance,
-        breaks=f"{own('valid_until')} < {own('valid_from')}",
-        shows=showing("item_id", "valid_from", "valid_until"),
-    )
-
-
 def _outcome_rules(contract: Table, settings: Settings) -> list[Rule]:
-    outcome, outcome_timestamp = own("outcome"), own("outcome_timestamp")
+    outcome, time = own("outcome"), own("outcome_timestamp")
+    of_time = partial(rule, contract, column="outcome_timestamp")
     shows = key_columns(contract) | showing("outcome", "outcome_timestamp")
     return [
-        flag_rule(
-            name="exposures.outcome_not_before_exposure",
-            table=contract.name,
-            column="outcome_timestamp",
-            severity="critical",
-            says="outcome_timestamp is not before event_timestamp",
-            remedy="An answer cannot come before the question: check both times and their zones.",
+        of_time(
+            "outcome_not_before_exposure",
+            "outcome_timestamp is not before event_timestamp",
+            "An answer cannot come before the question: check both times and their zones.",
             bound=settings.tolerance,
-            breaks=f"{outcome_timestamp} < {own('event_timestamp')}",
+            breaks=f"{time} < {own('event_timestamp')}",
             shows=showing("event_timestamp", "outcome_timestamp"),
         ),
-        flag_rule(
-            name="exposures.outcome_time_only_if_true",
-            table=contract.name,
-            column="outcome_timestamp",
-            severity="critical",
-            says="outcome_timestamp is null unless outcome is true",
-            remedy="Set outcome to true or outcome_timestamp to null: one of the two is wrong.",
+        of_time(
+            "outcome_time_only_if_true",
+            "outcome_timestamp is null unless outcome is true",
+            "Set outcome to true or outcome_timestamp to null: one of the two is wrong.",
             bound=settings.tolerance,
-            breaks=f"{outcome_timestamp} IS NOT NULL AND {outcome} IS NOT TRUE",
+            breaks=f"{time} IS NOT NULL AND {outcome} IS NOT TRUE",
             shows=shows,
         ),
-        flag_rule(
-            name="exposures.outcome_true_has_time",
-            table=contract.name,
-            column="outcome_timestamp",
+        of_time(
+            "outcome_true_has_time",
+            "a true outcome has its outcome_timestamp",
+            "Bring the time of the answer: features count only answers whose time is known.",
             severity="warning",
-            says="a true outcome has its outcome_timestamp",
-            remedy="Bring the time of the answer: features count only answers whose time is known.",
             bound=settings.missing_outcome_time,
-            breaks=f"{outcome} IS TRUE AND {outcome_timestamp} IS NULL",
+            breaks=f"{outcome} IS TRUE AND {time} IS NULL",
             shows=shows,
         ),
     ]
 
 
 def _within_validity(contract: Table, settings: Settings) -> Rule:
-    moment, start, end = (
-        own("event_timestamp"),
-        '"known_item_id"."valid_from"',
-        '"known_item_id"."valid_until"',
-    )
-    return flag_rule(
-        name="exposures.within_item_validity",
-        table=contract.name,
+    start, end = '"known_item_id"."valid_from"', '"known_item_id"."valid_until"'
+    return rule(
+        contract,
+        "within_item_validity",
+        "event_timestamp lies within the validity of the item",
+        "Check valid_from and valid_until of these items, or why they were shown outside.",
         column="event_timestamp",
         severity="warning",
-        says="event_timestamp lies within the validity of the item",
-        remedy="Check valid_from and valid_until of these items, or why they were shown outside.",
         bound=settings.outside_validity,
-        breaks=f"{moment} < {start} OR {moment} >= {end}",
+        breaks=f"{own('event_timestamp')} < {start} OR {own('event_timestamp')} >= {end}",
         shows=showing("item_id", "event_timestamp") | {"valid_from": start, "valid_until": end},
     )

@@ -95,32 +95,36 @@ class Rule:
         return (column,) if column else tuple(self.arguments.get("column_list", ()))
 
 
-def flag_rule(
-    *,
-    name: str,
-    table: str,
-    column: str | None,
-    severity: Severity,
+def rule(
+    contract: Table,
+    holds: str,
     says: str,
     remedy: str,
-    bound: float,
-    breaks: str,
-    shows: Mapping[str, str],
+    *,
+    expectation: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    shows: Mapping[str, str] | None = None,
+    severity: Severity = "critical",
+    **settings: Any,
 ) -> Rule:
-    """A rule that SQL computes for each row, and that Great Expectations expects to be true."""
+    """The rule `<table>.<holds>`; the attributes are those of `Rule`.
+
+    Without an expectation it is a flag: SQL computes it for each row, and Great Expectations expects it to be
+    true. A report shows the key where nothing else is named.
+    """
+    name = f"{contract.name}.{holds}"
+    shown = {} if "breaks" not in settings else key_columns(contract) if shows is None else shows
     return Rule(
         name=name,
-        table=table,
-        column=column,
+        table=contract.name,
         severity=severity,
         says=says,
         remedy=remedy,
-        expectation="ExpectColumnValuesToBeInSet",
-        arguments={"column": name, "value_set": [True]},
-        bound=bound,
-        breaks=breaks,
-        flag=True,
-        shows=shows,
+        expectation=expectation or "ExpectColumnValuesToBeInSet",
+        arguments=arguments if expectation and arguments else {"column": name, "value_set": [True]},
+        flag=expectation is None,
+        shows=shown,
+        **settings,
     )
 
 

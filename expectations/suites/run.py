@@ -5,22 +5,32 @@ passed: an exposure of an item in quarantine goes to quarantine too.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
+import duckdb
 from tqdm import tqdm
 
 from expectations.contracts.schema import Table
-from expectations.errors import SchemaError
-from expectations.storage.datasets import current
-from expectations.suites.checked import QUARANTINE_FILE
-from expectations.suites.data_docs import Project, open_project
-from expectations.suites.referential_rules import references
-from expectations.suites.report import TableReport
-from expectations.suites.rules import Settings
-from expectations.suites.table_validation import TableValidation
+from expectations.errors import ImplementationError, SchemaError
+from expectations.storage.atomic import write_json
+from expectations.storage.datasets import POINTER, current, land
+from expectations.storage.hashes import fingerprint
+from expectations.suites.checked import QUARANTINE_FILE, write_checked, write_quarantine
+from expectations.suites.data_docs import Finding, Project, open_project
+from expectations.suites.distribution_rules import distribution_rules
+from expectations.suites.referential_rules import Reference, cross_rules, future_columns, references
+from expectations.suites.report import CheckReport, TableReport, check_report, from_pointer, to_facts
+from expectations.suites.rules import Rule, Settings, quoted
+from expectations.suites.scan import Scan, data_files, missing_columns, open_scan
+from expectations.suites.schema_rules import contract_rules
+
+RULES_VERSION = 1
+"""Raise it when the meaning of a validation changes while its rules read the same."""
 
 
 def validate(
@@ -66,7 +76,7 @@ def validate(
     with ExitStack() as stack:
         project: Project | None = None
         for name in tqdm(order, desc="Validating", unit="table", disable=None):
-            one = TableValidation(
+            one = _TableValidation(
                 contract=contracts[name],
                 folder=tables[name],
                 present=order,
@@ -108,3 +118,183 @@ def _remove_absent(
         if current(checked_dir / name) is not None:
             shutil.rmtree(checked_dir / name)
             (quarantine_dir / name / QUARANTINE_FILE).unlink(missing_ok=True)
+
+
+def table_rules(contract: Table, present: Collection[str], settings: Settings) -> tuple[Rule, ...]:
+    """All rules of one table, given the names of the tables that are present."""
+    return (
+        *contract_rules(contract, settings),
+        *cross_rules(contract, present, settings),
+        *distribution_rules(contract, settings),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TableValidation:
+    """The validation of one table: expect, compare, set apart, land, report."""
+
+    contract: Table
+    folder: Path
+    present: Sequence[str]
+    checked: Mapping[str, Path]
+    dataset: Path
+    quarantine: Path
+    gx_dir: Path
+    now: datetime
+    settings: Settings
+
+    @cached_property
+    def references(self) -> tuple[Reference, ...]:
+        """What the table's columns refer to."""
+        return references(self.contract, self.present)
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """All rules of the table."""
+        return table_rules(self.contract, self.present, self.settings)
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The landed Parquet files."""
+        return data_files(self.folder)
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """The contract's columns that the files lack."""
+        return missing_columns(self.files, self.contract)
+
+    def unchanged(self) -> TableReport | None:
+        """The last report, where the same input was checked by the same rules and all output is there."""
+        pointer = current(self.dataset)
+        if pointer is None or pointer["version"] != self.version:
+            return None
+        report = from_pointer(self.contract.name, pointer, self.dataset, self.gx_dir)
+        kept = report.num_quarantined == 0 or (self.quarantine / QUARANTINE_FILE).exists()
+        return report if kept and report.folder.is_dir() and report.data_docs.exists() else None
+
+    def run(self, project: Project) -> TableReport:
+        """Check the table, write its quarantine, land what passed."""
+        with open_scan(
+            self.files, self.contract, references=self.references, checked=self.checked, now=self.now
+        ) as scan:
+            num_rows = scan.num_rows()
+            findings, page = self._expect(project, scan, num_rows)
+            rules = self._asked(num_rows)
+            broken = [
+                rule
+                for rule in rules
+                if rule.per_row and rule.severity == "critical" and findings[rule.name].num_unexpected
+            ]
+            self._compare(scan, findings)
+            num_broken = scan.set_apart(broken)
+            checks = tuple(self._check(rule, findings[rule.name], scan, num_rows) for rule in rules)
+            report = TableReport(
+                table=self.contract.name,
+                num_rows=num_rows,
+                num_checked=num_rows - num_broken,
+                num_quarantined=num_broken,
+                checks=checks,
+                folder=self.dataset / self.version,
+                data_docs=page,
+                unchanged=False,
+            )
+            write_quarantine(scan, num_broken, self.quarantine)
+            self._land(scan, report)
+        return report
+
+    def _asked(self, num_rows: int) -> tuple[Rule, ...]:
+        """The rules that have something to say; of a table without rows only that it has none."""
+        if num_rows:
+            return self.rules
+        return tuple(
+            rule for rule in self.rules if rule.expectation.startswith("ExpectTable") and not rule.per_row
+        )
+
+    def _expect(self, project: Project, scan: Scan, num_rows: int) -> tuple[dict[str, Finding], Path]:
+        columns = [name for name in self.contract.schema.names if name not in self.missing]
+        rules = self._asked(0 if self.missing else num_rows)
+        skipping_nulls = {
+            rule.arguments["column"]
+            for rule in rules
+            if rule.per_row and not rule.flag and rule.column and "NotBeNull" not in rule.expectation
+        }
+        findings, page = project.run(
+            f"{self.dataset.parent.name}_{self.contract.name}",
+            scan.frame(rules, columns),
+            rules,
+            num_values=scan.num_values(sorted(skipping_nulls)),
+            results_kept=self.settings.results_kept,
+        )
+        if self.missing:
+            raise SchemaError(
+                f"table {self.contract.name} in {self.folder} lacks the column {', '.join(self.missing)} "
+                f"of its contract; ingest the source again (see {page})"
+            )
+        return findings, page
+
+    def _compare(self, scan: Scan, findings: Mapping[str, Finding]) -> None:
+        """Rows set apart by SQL must be those that Great Expectations found."""
+        for rule in self.rules:
+            finding = findings.get(rule.name)
+            if finding is None or not finding.num_unexpected or rule.breaks is None:
+                continue
+            num_rows = scan.count(rule)
+            if num_rows != finding.num_unexpected:
+                raise ImplementationError(
+                    f"the rule {rule.name} fails in {finding.num_unexpected} rows for Great Expectations, "
+                    f"in {num_rows} for DuckDB: its SQL does not say what its expectation says"
+                )
+
+    def _check(self, rule: Rule, finding: Finding, scan: Scan, num_rows: int) -> CheckReport:
+        sample = finding.sample
+        if rule.per_row and not finding.num_unexpected:
+            sample = ()
+        elif rule.per_row and rule.breaks:
+            sample = scan.sample(rule)
+        return check_report(
+            rule,
+            passed=finding.success,
+            num_failed=finding.num_unexpected if rule.per_row else 0,
+            num_rows=num_rows,
+            sample=sample,
+        )
+
+    def _land(self, scan: Scan, report: TableReport) -> None:
+        facts = to_facts(report, self.gx_dir)
+
+        def write(target: Path) -> Mapping[str, object]:
+            broken = scan.broken_rows() if report.num_quarantined else {}
+            num_written = write_checked(self.folder, self.files, self.contract, broken, target)
+            if num_written != report.num_checked:
+                raise ImplementationError(
+                    f"{num_written} rows of {report.table} written, {report.num_checked} passed; "
+                    "rows would be lost or doubled"
+                )
+            return facts
+
+        _, written = land(self.dataset, self.version, write)
+        if not written:  # the rows are there, but a page or the quarantine was not
+            write_json(self.dataset / POINTER, {"version": self.version, **facts})
+
+    @cached_property
+    def version(self) -> str:
+        """The fingerprint of the input, the rules and the settings."""
+        files = [(str(file.relative_to(self.folder)), file.stat().st_size) for file in self.files]
+        known = {reference.table: self.checked[reference.table].name for reference in self.references}
+        rules = [asdict(rule) for rule in self.rules]
+        return fingerprint(
+            RULES_VERSION, self.folder.name, files, known, rules, asdict(self.settings), self._num_future()
+        )
+
+    def _num_future(self) -> list[int]:
+        """Rows in the future, by column: all that the moment of validation can change in a result."""
+        columns = [name for name in future_columns(self.contract) if name not in self.missing]
+        if not columns:
+            return []
+        counts = ", ".join(f"count(*) FILTER ({quoted(name)} > $now)" for name in columns)
+        with duckdb.connect() as connection:
+            row = connection.execute(
+                f"SELECT {counts} FROM read_parquet($files, union_by_name = true)",  # noqa: S608
+                {"now": self.now, "files": [str(file) for file in self.files]},
+            ).fetchall()[0]
+        return list(row)

@@ -3,7 +3,8 @@
 Great Expectations evaluates the rules, on a pandas frame that holds only what the rules read: a boolean
 column for each rule that SQL computes, and the columns that the other expectations name. Columns that
 no rule reads are in the frame by name only, as nulls that take no memory. Which rows a failed rule
-concerns is asked of DuckDB, by the same predicate, only after a failure.
+concerns is asked of DuckDB, by the same predicate, only after a failure: the unexpected indices of Great
+Expectations would be one Python object a row, and cannot tell the first row of a key from its copies.
 """
 
 import tempfile

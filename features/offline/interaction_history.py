@@ -54,19 +54,16 @@ def write_interaction_histories(
         days_ago=_.days.cast("float32").collect(order_by=_["rank"]),
         sentiments=_.sentiment.cast("float32").collect(order_by=_["rank"]),
     )
-    no_ids, no_numbers = ibis.literal([], "array<int32>"), ibis.literal([], "array<float32>")
+    empty = {
+        name: _[name].coalesce(ibis.literal([], str(kind)))
+        for name, kind in codes.schema().items()
+        if kind.is_array()
+    }
     filled = (
         ibis.union(*(table.select("history_id") for table in everyone))
         .left_join(codes, "history_id")
         .drop("history_id_right")
-        .mutate(
-            history_id=_.history_id.cast("int32"),
-            text_ids=_.text_ids.coalesce(no_ids),
-            events=_.events.coalesce(no_numbers),
-            amounts=_.amounts.coalesce(no_numbers),
-            days_ago=_.days_ago.coalesce(no_numbers),
-            sentiments=_.sentiments.coalesce(no_numbers),
-        )
+        .mutate(history_id=_.history_id.cast("int32"), **empty)
     )
     return write_table(connection, filled.order_by("history_id"), path)
 

@@ -9,22 +9,31 @@ Rejected rows are written before the pointer moves: were it the other way round,
 between would leave a current version whose quarantine is never written.
 """
 
-import fcntl
 import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from expectations.contracts.schema import Table
 from expectations.contracts.source import Source
 from expectations.errors import SchemaError, TransientError
 from expectations.storage.datasets import POINTER, current, land
 from expectations.storage.hashes import file_hash, fingerprint
-from features.sources.staging import Reading, explained, open_duckdb
-from features.sources.writing import count_rows, first_reason, write_rejected, write_table
+from features.sources.staging import (
+    Reading,
+    count_rows,
+    explained,
+    first_reason,
+    open_duckdb,
+    write_rejected,
+    write_table,
+)
 
 QUARANTINE_FILE = "ingestion.parquet"
 
@@ -50,16 +59,6 @@ class LandedTable:
     num_rows: int
     num_rejected: int
     written: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Prepared:
-    """A table that is ready to land; its files lie in `folder`, or None where nothing changed."""
-
-    version: str
-    folder: Path | None
-    num_rows: int
-    num_rejected: int
 
 
 def ingest(
@@ -94,7 +93,7 @@ def ingest(
     with _alone(tables_dir), _scratch(tables_dir) as scratch:
         contracts = source.contracts()
         found = _readings(source, scratch)
-        prepared: dict[str, _Prepared] = {}
+        landed: dict[str, LandedTable] = {}
         for name in (name for name in contracts if name in found):
             ready = _prepare(
                 contracts[name],
@@ -105,16 +104,15 @@ def ingest(
                 memory_limit=memory_limit,
             )
             if ready is not None:
-                prepared[name] = ready
-        missing = [name for name, table in contracts.items() if table.required and name not in prepared]
+                landed[name] = ready
+        missing = [name for name, table in contracts.items() if table.required and name not in landed]
         if missing:
             where = declaration or f"the declaration of {source.name}"
             raise SchemaError(f"{missing[0]} has no rows, but is required; correct its data or {where}")
-        landed = {
-            name: _land(contracts[name], ready, tables_dir, quarantine_dir)
-            for name, ready in prepared.items()
-        }
-        for name in contracts.keys() - prepared.keys():
+        for name, table in landed.items():
+            if table.written:
+                _land(table, scratch / name, quarantine_dir)
+        for name in contracts.keys() - landed.keys():
             _remove(tables_dir / name, quarantine_dir / name)
         return landed
 
@@ -137,16 +135,13 @@ def _prepare(
     tables_dir: Path,
     scratch: Path,
     memory_limit: str | None,
-) -> _Prepared | None:
-    """Stage and write a table that changed; None where it has no row at all."""
+) -> LandedTable | None:
+    """Stage and write to the scratch folder a table that changed; None where it has no row at all."""
+    target = tables_dir / contract.name / version
+    table = partial(LandedTable, table=contract.name, folder=target, version=version)
     pointer = current(tables_dir / contract.name)
-    if pointer and pointer["version"] == version and (tables_dir / contract.name / version).is_dir():
-        return _Prepared(
-            version=version,
-            folder=None,
-            num_rows=pointer["num_rows"],
-            num_rejected=pointer["num_rejected"],
-        )
+    if pointer and pointer["version"] == version and target.is_dir():
+        return table(num_rows=pointer["num_rows"], num_rejected=pointer["num_rejected"], written=False)
     folder = scratch / contract.name
     folder.mkdir()
     with open_duckdb(scratch / "spill", memory_limit) as con:
@@ -164,7 +159,7 @@ def _prepare(
         with explained(f"{contract.name}: the landed files in {tables_dir}"):
             write_table(con, contract, folder / "rows")
             write_rejected(con, contract.name, folder / QUARANTINE_FILE)
-    return _Prepared(version=version, folder=folder, num_rows=num_rows, num_rejected=num_rejected)
+    return table(num_rows=num_rows, num_rejected=num_rejected, written=True)
 
 
 def _version(source: Source, contract: Table, reading: Reading) -> str:
@@ -178,26 +173,15 @@ def _version(source: Source, contract: Table, reading: Reading) -> str:
     )
 
 
-def _land(contract: Table, ready: _Prepared, tables_dir: Path, quarantine_dir: Path) -> LandedTable:
-    dataset = tables_dir / contract.name
-
+def _land(table: LandedTable, staged: Path, quarantine_dir: Path) -> None:
     def move(target: Path) -> Mapping[str, int]:
-        assert ready.folder is not None
-        _publish(ready.folder / QUARANTINE_FILE, quarantine_dir / contract.name / QUARANTINE_FILE)
-        for path in sorted((ready.folder / "rows").iterdir()):
+        _publish(staged / QUARANTINE_FILE, quarantine_dir / table.table / QUARANTINE_FILE)
+        for path in sorted((staged / "rows").iterdir()):
             path.rename(target / path.name)
-        return {"num_rows": ready.num_rows, "num_rejected": ready.num_rejected}
+        return {"num_rows": table.num_rows, "num_rejected": table.num_rejected}
 
-    with explained(f"{contract.name}: {dataset}"):
-        _, written = land(dataset, ready.version, move)
-    return LandedTable(
-        table=contract.name,
-        folder=dataset / ready.version,
-        version=ready.version,
-        num_rows=ready.num_rows,
-        num_rejected=ready.num_rejected,
-        written=written,
-    )
+    with explained(f"{table.table}: {table.folder.parent}"):
+        land(table.folder.parent, table.version, move)
 
 
 def _publish(rejected: Path, target: Path) -> None:
@@ -221,11 +205,11 @@ def _remove(dataset: Path, quarantine: Path) -> None:
 @contextmanager
 def _alone(tables_dir: Path) -> Iterator[None]:
     """Hold the source's lock, which the system frees when the process ends."""
-    with (tables_dir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TransientError(f"another ingestion is writing to {tables_dir}; run again later") from None
+    try:
+        held = FileLock(tables_dir / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise TransientError(f"another ingestion is writing to {tables_dir}; run again later") from None
+    with held:
         yield
 
 

@@ -3,6 +3,7 @@
 A database has no cheap mark of its content, so each run reads the query's result and hashes it.
 Values become texts here and are cast to the contract's types by the rules of every other source.
 The hash does not depend on the order of the rows, which a query without ORDER BY does not promise.
+Rows come through SQLAlchemy and not DuckDB's database scanners: those are extensions that must be fetched.
 """
 
 import json
@@ -38,9 +39,7 @@ class Database:
 
     def told(self, error: BaseException) -> str:
         """The first line of an error, without the password."""
-        cause = getattr(error, "orig", None) or error
-        line = str(cause).strip().partition("\n")[0]
-        return line.replace(self.password, "***") if self.password else line
+        return _told(error, self.password)
 
 
 @contextmanager
@@ -55,6 +54,7 @@ def open_database(url_env: str) -> Iterator[Database]:
         TransientError: the database cannot be reached.
     """
     url = _url(url_env)
+    password = str(url.password) if url.password else None
     address = f"{url.get_backend_name()} database {url.database!r} at {url.host or 'this machine'}"
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
         raise SchemaError(f"{address}: the file does not exist; correct the URL in {url_env}")
@@ -67,17 +67,13 @@ def open_database(url_env: str) -> Iterator[Database]:
     try:
         connection = engine.connect()
     except SQLAlchemyError as error:
-        password = str(url.password) if url.password else None
-        reason = Database(connection=None, address=address, password=password).told(error)  # type: ignore[arg-type]
         raise TransientError(
-            f"{address} cannot be reached: {reason}; start it or correct the URL in {url_env}"
+            f"{address} cannot be reached: {_told(error, password)}; start it or correct the URL in {url_env}"
         ) from None
     try:
         if url.get_backend_name() in _SNAPSHOT_DIALECTS:
             connection = connection.execution_options(isolation_level="REPEATABLE READ")
-        yield Database(
-            connection=connection, address=address, password=str(url.password) if url.password else None
-        )
+        yield Database(connection=connection, address=address, password=password)
     finally:
         connection.close()
         engine.dispose()
@@ -125,6 +121,12 @@ def copy_query(database: Database, table: str, query: str, target: Path) -> str:
             [str(target)],
         ).fetchone()
     return str((columns, found))
+
+
+def _told(error: BaseException, password: str | None) -> str:
+    cause = getattr(error, "orig", None) or error
+    line = str(cause).strip().partition("\n")[0]
+    return line.replace(password, "***") if password else line
 
 
 def _url(url_env: str) -> sqlalchemy.URL:

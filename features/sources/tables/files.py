@@ -1,13 +1,15 @@
 """A shop's Parquet and CSV files: found, told apart, and opened as a DuckDB view.
 
 CSV is read as text only, with the columns that its header names, so that one bad value cannot
-fail the file; a line with too many or too few fields is set aside with its number.
+fail the file; a line with too many or too few fields is set aside with its number. The header is
+read here, since DuckDB's sniffer renames a column that is named twice and says nothing.
 """
 
 import csv
 import glob
 import gzip
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,7 +63,7 @@ def identity(files: Sequence[Path]) -> str:
     A file above 256 MiB is told apart by its size and time of change.
     """
     digest = hashlib.sha256()
-    root = files[0].parent if len(files) == 1 else _common(files)
+    root = os.path.commonpath([path.parent for path in files])
     for path in files:
         status = path.stat()
         mark = (
@@ -148,8 +150,3 @@ def _kind(path: Path) -> str | None:
         return None
     name = path.name.lower()
     return next((kind for ending, kind in _ENDINGS.items() if name.endswith(ending)), None)
-
-
-def _common(files: Sequence[Path]) -> Path:
-    shared = set(files[0].parents).intersection(*(path.parents for path in files[1:]))
-    return max(shared, key=lambda path: len(path.parts))

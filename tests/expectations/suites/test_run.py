@@ -13,8 +13,7 @@ from expectations.errors import SchemaError
 from expectations.storage.quarantine import QUARANTINE_SCHEMA
 from expectations.suites.report import CheckReport, TableReport
 from expectations.suites.rules import Settings
-from expectations.suites.run import validate
-from expectations.suites.table_validation import table_rules
+from expectations.suites.run import table_rules, validate
 from tests.expectations.bad_shop import NUM_FAILED, bad_shop
 from tests.expectations.shops import (
     NOW,
