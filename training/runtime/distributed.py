@@ -129,7 +129,7 @@ def broadcast_object(make: Callable[[], T]) -> T:
 
 
 def gathered(own: Iterable[T]) -> list[T]:
-    """What `turns` dealt out and every rank made something of, again in one order, in every rank."""
+    """What `interleaved_shard` dealt out and every process made something of, again in one order, in every process."""
     boxes: list[Any] = [list(own)]
     if world_size() > 1:
         boxes *= world_size()
