@@ -77,7 +77,7 @@ class Supervisor:
     @property
     def socket(self) -> Path:
         """Where it takes orders; in the system's temporary folder where the home's path is too long."""
-        path = self.home.supervisor / "control.sock"
+        path = self.home.supervisor.resolve() / "control.sock"
         if len(os.fsencode(path)) <= SOCKET_BYTES:
             return path
         name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
@@ -101,18 +101,11 @@ class Supervisor:
             command = shlex.join(argv).replace("%", "%%")
             program = {"name": name, "command": command, "priority": priority}
             text += _PROGRAM.format(**escaped, **program, start=START_SECONDS, stop=STOP_SECONDS)
-        write_text(self.home.supervisor / "supervisord.conf", text)
+        file = self.home.supervisor / "supervisord.conf"
+        write_text(file, text)
         self.home.logs.mkdir(parents=True, exist_ok=True)
-        argv = [
-            sys.executable,
-            "-m",
-            "supervisor.supervisord",
-            "-c",
-            str(self.home.supervisor / "supervisord.conf"),
-        ]
-        done = subprocess.run(
-            argv, env=dict(environment), cwd=PROJECT, capture_output=True, text=True, check=False
-        )
+        supervisord = [sys.executable, "-m", "supervisor.supervisord", "-c", str(file)]
+        done = subprocess.run(supervisord, env=environment, cwd=PROJECT, capture_output=True, text=True)  # noqa: PLW1510
         if done.returncode:
             raise ServiceError(
                 f"supervisord did not start; correct what it says and start again:\n{done.stderr}"
