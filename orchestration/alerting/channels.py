@@ -1,87 +1,94 @@
-"""How alerts are delivered: by Slack-compatible webhook and by e-mail. Knows nothing of Dagster.
+"""How alerts are delivered: to the log, and by apprise to webhooks, e-mail and whatever else it knows.
 
-One channel that fails does not keep the other from being told.
+Own code beside it: which settings make which service, Slack's text, and what may be told of a failure, as
+apprise's messages may hold secrets. Its Slack service knows hooks.slack.com only; a Slack-compatible
+webhook anywhere else takes what its `json` service posts, with the fields renamed. Knows nothing of Dagster.
 """
 
-import contextlib
 import logging
-import smtplib
-import ssl
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from email.message import EmailMessage
-
-import httpx
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from expectations.errors import SettingError, TransientError
 from orchestration.alerting.alert import Alert
 
-TIMEOUT = 10.0
-"""Seconds that a channel has to answer."""
+TIMEOUTS = {"cto": 10.0, "rto": 10.0}
+"""Seconds that a channel has to connect, and to answer, by apprise's names."""
 
-SLACK_BLOCKS, SLACK_SECTION = 50, 3000
-"""Slack refuses messages with more blocks, and sections with more characters."""
+SLACK, SLACK_CHARACTERS = "Slack webhook (RECOMMENDER_SLACK_WEBHOOK)", 30_000
+"""Slack cuts longer texts."""
+
+Service = str | dict[str, Any]
+"""What apprise makes a service of: its address, or the parts of one. Holds secrets: never print it."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AlertSettings:
-    """Where alerts go; by default nowhere but the log.
+def read_services(environ: Mapping[str, str]) -> dict[str, Service]:
+    """The channels that the settings name, by a name for people; by default none.
 
-    Attributes:
-        slack_webhook: URL that takes Slack's JSON. Holds a secret.
-        smtp_host: mail server; None: no e-mail.
-        smtp_port: its port.
-        sender: the From address.
-        recipients: the To addresses.
-        smtp_user, smtp_password: login, if the server asks for one.
-        starttls: whether the connection must be encrypted before anything is sent.
+    Args:
+        environ: RECOMMENDER_SLACK_WEBHOOK; RECOMMENDER_SMTP_ HOST, PORT, FROM, TO (between commas), USER,
+            PASSWORD, STARTTLS; RECOMMENDER_ALERT_URLS (of https://appriseit.com/services/, between commas).
+
+    Raises:
+        SettingError: a webhook or a port that is none, or a mail server without From or To.
     """
-
-    slack_webhook: str | None = field(default=None, repr=False)
-    smtp_host: str | None = None
-    smtp_port: int = 25
-    sender: str = ""
-    recipients: Sequence[str] = ()
-    smtp_user: str | None = None
-    smtp_password: str | None = field(default=None, repr=False)
-    starttls: bool = False
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str]) -> "AlertSettings":
-        """Read RECOMMENDER_SLACK_WEBHOOK and RECOMMENDER_SMTP_{HOST,PORT,FROM,TO,USER,PASSWORD,STARTTLS}.
-
-        Raises:
-            SettingError: a mail server without From or To, or a port that is none.
-        """
-        smtp = {
-            name: environ.get(f"RECOMMENDER_SMTP_{name}", "").strip()
-            for name in ("HOST", "PORT", "FROM", "TO", "USER", "PASSWORD", "STARTTLS")
+    services: dict[str, Service] = {}
+    webhook = urlsplit(environ.get("RECOMMENDER_SLACK_WEBHOOK", "").strip())
+    if webhook.geturl() and not (webhook.hostname and webhook.scheme in ("http", "https")):
+        raise SettingError("RECOMMENDER_SLACK_WEBHOOK is no address; write it as https://…")
+    if webhook.hostname:
+        services[SLACK] = {
+            "schema": "json",
+            "secure": webhook.scheme == "https",
+            "host": webhook.hostname,
+            "port": webhook.port,
+            "user": webhook.username,
+            "password": webhook.password,
+            "fullpath": webhook.path,
+            "params": dict(parse_qsl(webhook.query)),
+            "payload": {"message": "text", "title": "", "version": "", "attachments": "", "type": ""},
+            **TIMEOUTS,
         }
-        starttls = smtp["STARTTLS"].lower() in ("1", "true", "yes", "on")
-        port = smtp["PORT"] or ("587" if starttls else "25")
-        if not port.isdigit() or not 0 < int(port) < 65_536:
-            raise SettingError(f"RECOMMENDER_SMTP_PORT is {port!r}; give a number from 1 to 65535")
-        recipients = tuple(part.strip() for part in smtp["TO"].split(",") if part.strip())
-        if smtp["HOST"] and not (smtp["FROM"] and recipients):
+    names = ("HOST", "PORT", "FROM", "TO", "USER", "PASSWORD", "STARTTLS")
+    smtp = {name: environ.get(f"RECOMMENDER_SMTP_{name}", "").strip() for name in names}
+    starttls = smtp["STARTTLS"].lower() in ("1", "true", "yes", "on")
+    port = smtp["PORT"] or ("587" if starttls else "25")
+    if not port.isdigit() or not 0 < int(port) < 65_536:
+        raise SettingError(f"RECOMMENDER_SMTP_PORT is {port!r}; give a number from 1 to 65535")
+    if smtp["HOST"]:
+        if not (smtp["FROM"] and _parts(smtp["TO"])):
             raise SettingError(
                 "RECOMMENDER_SMTP_HOST is set; set RECOMMENDER_SMTP_FROM and RECOMMENDER_SMTP_TO too"
             )
-        return cls(
-            slack_webhook=environ.get("RECOMMENDER_SLACK_WEBHOOK", "").strip() or None,
-            smtp_host=smtp["HOST"] or None,
-            smtp_port=int(port),
-            sender=smtp["FROM"],
-            recipients=recipients,
-            smtp_user=smtp["USER"] or None,
-            smtp_password=smtp["PASSWORD"] or None,
-            starttls=starttls,
-        )
+        services[f"e-mail by {smtp['HOST']}:{port} (RECOMMENDER_SMTP_*)"] = {
+            "schema": "mailto",
+            "host": smtp["HOST"],
+            "smtp_host": smtp["HOST"],
+            "port": int(port),
+            "secure_mode": "starttls" if starttls else "insecure",
+            "user": smtp["USER"] or None,
+            "password": smtp["PASSWORD"] or None,
+            "from_addr": smtp["FROM"],
+            "targets": _parts(smtp["TO"]),
+            "format": "text",
+            **TIMEOUTS,
+        }
+    for place, address in enumerate(_parts(environ.get("RECOMMENDER_ALERT_URLS", "")), start=1):
+        services[f"address {place} of RECOMMENDER_ALERT_URLS"] = address
+    return services
 
 
-def send(alerts: Sequence[Alert], settings: AlertSettings) -> None:
-    """Send alerts to every channel that is set, and to the log.
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def send(alerts: Sequence[Alert], services: Mapping[str, Service]) -> None:
+    """Send alerts to every channel, and to the log.
 
     Raises:
         TransientError: a channel failed, after the others were told; names it without its secrets.
@@ -90,20 +97,14 @@ def send(alerts: Sequence[Alert], settings: AlertSettings) -> None:
         return
     for alert in alerts:
         log.warning("%s", alert.text().replace("\n", "; "))
-    channels = {
-        "Slack webhook (RECOMMENDER_SLACK_WEBHOOK)": settings.slack_webhook and _post,
-        f"e-mail by {settings.smtp_host}:{settings.smtp_port} (RECOMMENDER_SMTP_*)": settings.smtp_host
-        and _mail,
-    }
+    first = " ".join(alerts[0].title.split())
+    title = first if len(alerts) == 1 else f"{first} (and {len(alerts) - 1} more)"
+    message = {"title": title, "body": "\n\n".join(alert.text() for alert in alerts)}
     failures = []
-    for name, channel in channels.items():
-        if not channel:
-            continue
-        try:
-            channel(alerts, settings)
-        # whatever one channel does, the next one must be told
-        except Exception as error:
-            failures.append(f"{name}: {_reason(error)}")
+    for name, service in services.items():
+        reason = _deliver(service, {"body": slack_text(alerts)} if name == SLACK else message)
+        if reason:
+            failures.append(f"{name}: {reason}")
     if failures:
         raise TransientError(
             f"{len(alerts)} alerts were not delivered by {'; '.join(failures)}; "
@@ -111,58 +112,68 @@ def send(alerts: Sequence[Alert], settings: AlertSettings) -> None:
         )
 
 
-def _reason(error: Exception) -> str:
-    """Why a channel failed; httpx and smtplib put addresses and answers with secrets in their messages."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return f"answered {error.response.status_code}"
-    if isinstance(error, smtplib.SMTPResponseException):
-        return f"{type(error).__name__} {error.smtp_code}"
-    return type(error).__name__
+def slack_text(alerts: Sequence[Alert]) -> str:
+    """The alerts in Slack's markup, as many as it takes."""
+    parts: list[str] = []
+    for place, alert in enumerate(alerts):
+        text = alert.text().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        title, _, rest = text.partition("\n")
+        parts.append(f"*{title}*\n{rest}"[: SLACK_CHARACTERS // 10])
+        if sum(map(len, parts)) > SLACK_CHARACTERS:
+            parts[-1] = f"and {len(alerts) - place} more: see the log"
+            break
+    return "\n\n".join(parts)
 
 
-def slack_message(alerts: Sequence[Alert]) -> dict[str, object]:
-    """Slack's JSON: a plain text for notifications, and one block for each alert."""
-    shown = alerts[: SLACK_BLOCKS - 1]
-    blocks: list[dict[str, object]] = []
-    for alert in shown:
-        title, _, rest = alert.text().partition("\n")
-        text = f"*{_escape(title)}*\n{_escape(rest)}"[:SLACK_SECTION]
-        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": text}})
-    if len(shown) < len(alerts):
-        more = f"and {len(alerts) - len(shown)} more: see the log"
-        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": more}})
-    return {"text": _escape(_subject(alerts)), "blocks": blocks}
+def _deliver(service: Service, message: Mapping[str, str]) -> str:
+    """Tell one channel; why it was not told, empty where it was."""
+    import apprise
+
+    with _Records() as records:
+        try:
+            channel = apprise.Apprise.instantiate(service)
+            if channel is None:
+                return "apprise cannot read this address"
+            kind, markup = apprise.NotifyType.WARNING, apprise.NotifyFormat.TEXT
+            delivered = channel.notify(**message, notify_type=kind, body_format=markup)
+            return records.reason() or ("" if delivered else "it did not take them")
+        # whatever one channel does, the next one must be told
+        except Exception as error:
+            return type(error).__name__
 
 
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+class _Records(logging.Handler):
+    """What apprise says inside a block; as it may hold secrets, it goes to no other log."""
 
+    _turn = threading.Lock()
+    _tellable = re.compile(
+        r"\[Errno -?\d+\] [A-Za-z ]+|error=\d{3}|\(\d{3}, |STARTTLS [A-Za-z ]+|timed out|certificate verify failed"
+    )
 
-def _subject(alerts: Sequence[Alert]) -> str:
-    first = " ".join(alerts[0].title.split())
-    return first if len(alerts) == 1 else f"{first} (and {len(alerts) - 1} more)"
+    def __enter__(self) -> "_Records":
+        self.texts: list[str] = []
+        self._turn.acquire()
+        self._set(propagate=False, level=logging.DEBUG)
+        logging.getLogger("apprise").addHandler(self)
+        return self
 
+    def __exit__(self, *_error: object) -> None:
+        logging.getLogger("apprise").removeHandler(self)
+        self._set(propagate=True, level=logging.NOTSET)
+        self._turn.release()
 
-def _post(alerts: Sequence[Alert], settings: AlertSettings) -> None:
-    response = httpx.post(str(settings.slack_webhook), json=slack_message(alerts), timeout=TIMEOUT)
-    response.raise_for_status()
+    @staticmethod
+    def _set(*, propagate: bool, level: int) -> None:
+        logging.getLogger("apprise").setLevel(level)
+        for name in ("apprise", "urllib3"):
+            logging.getLogger(name).propagate = propagate
 
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
 
-def _mail(alerts: Sequence[Alert], settings: AlertSettings) -> None:
-    message = EmailMessage()
-    message["Subject"] = _subject(alerts)
-    message["From"] = settings.sender
-    message["To"] = ", ".join(settings.recipients)
-    message.set_content("\n\n".join(alert.text() for alert in alerts) + "\n")
-    with _connection(settings) as connection:
-        connection.send_message(message)
-
-
-@contextlib.contextmanager
-def _connection(settings: AlertSettings) -> Iterator[smtplib.SMTP]:
-    with smtplib.SMTP(str(settings.smtp_host), settings.smtp_port, timeout=TIMEOUT) as connection:
-        if settings.starttls:
-            connection.starttls(context=ssl.create_default_context())
-        if settings.smtp_user:
-            connection.login(settings.smtp_user, settings.smtp_password or "")
-        yield connection
+    def reason(self) -> str:
+        """Why a channel failed, in the parts of its messages that hold no secret; empty where it did not."""
+        if any(text.startswith("Dropped invalid") for text in self.texts):
+            return "RECOMMENDER_SMTP_TO or _FROM is no e-mail address"
+        found = [part for text in self.texts for part in self._tellable.findall(text)]
+        return re.sub(r"error=|\(", "answered ", found[-1]).rstrip(", ") if found else ""

@@ -8,7 +8,7 @@ import dagster as dg
 
 from expectations.errors import TransientError
 from orchestration.alerting.alert import Alert
-from orchestration.alerting.channels import AlertSettings, send
+from orchestration.alerting.channels import read_services, send
 from orchestration.resources import WorkspaceResource
 from orchestration.run_events import failure_reason
 
@@ -59,7 +59,7 @@ def _send(alerts: list[Alert]) -> None:
     if not alerts:
         return
     try:
-        send(alerts, AlertSettings.from_environment(os.environ))
+        send(alerts, read_services(os.environ))
     except TransientError as error:
         raise dg.Failure(description=str(error)) from error
 

@@ -60,8 +60,7 @@ class Context:
 
 def up(context: Context, source: str | None, ports: Ports) -> int:
     """Start all services."""
-    ui = {"RECOMMENDER_UI_URL": f"http://127.0.0.1:{ports.ui}"}  # alerts link to it
-    context.stack(ports).up(_source(context, source), {**ui, **context.environ}, _say)
+    context.stack(ports).up(_source(context, source), context.environ, _say)
     return 0
 
 

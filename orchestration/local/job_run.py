@@ -45,14 +45,12 @@ class RunResult:
         run_id: Dagster's id; None where the run did not come to be.
         succeeded: whether every step did.
         failures: step -> what went wrong, in plain words.
-        seconds: step -> how long it took.
         log: everything that the run printed.
     """
 
     run_id: str | None
     succeeded: bool
     failures: Mapping[str, str]
-    seconds: Mapping[str, float]
     log: Path
 
 
@@ -111,7 +109,6 @@ class Progress:
     run_id: str | None = None
     cursor: str | None = None
     started: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def poll(self, instance: "DagsterInstance", launch: str) -> None:
@@ -137,11 +134,11 @@ class Progress:
             self.started[step] = timestamp
             self.console.line(f"  … {step}")
         elif kind in ("STEP_SUCCESS", "STEP_FAILURE"):
-            self.seconds[step] = timestamp - self.started.get(step, timestamp)
+            seconds = timestamp - self.started.get(step, timestamp)
             if kind == "STEP_FAILURE":
                 self.failures[step] = failure_reason(event)
             mark = "✓" if kind == "STEP_SUCCESS" else "✗"
-            self.console.line(f"  {mark} {step:<40} {self.seconds[step]:8.1f} s")
+            self.console.line(f"  {mark} {step:<40} {seconds:8.1f} s")
         elif kind == "STEP_UP_FOR_RETRY":
             self.console.line(f"  ↻ {step} failed for now and is tried again")
         elif kind == "ASSET_CHECK_EVALUATION":
@@ -192,7 +189,10 @@ def run_job(
             _interrupt(child)
             raise
     pump.join(timeout=5)
-    return _result(child, progress, log)
+    failures = progress.failures
+    if not failures and (child.returncode != 0 or progress.run_id is None):
+        failures["the run"] = f"ended with exit code {child.returncode}:\n{tail(log)}"
+    return RunResult(run_id=progress.run_id, succeeded=not failures, failures=failures, log=log)
 
 
 def _without_advice(environment: Mapping[str, str]) -> dict[str, str]:
@@ -221,17 +221,3 @@ def _pass_through(child: "subprocess.Popen[bytes]", log: Path, console: Console)
             shown = steps.feed(output)
             if shown:
                 console.raw(shown)
-
-
-def _result(child: "subprocess.Popen[bytes]", progress: Progress, log: Path) -> RunResult:
-    succeeded = child.returncode == 0 and progress.run_id is not None and not progress.failures
-    failures = dict(progress.failures)
-    if not succeeded and not failures:
-        failures["the run"] = f"ended with exit code {child.returncode}:\n{tail(log)}"
-    return RunResult(
-        run_id=progress.run_id,
-        succeeded=succeeded,
-        failures=failures,
-        seconds=dict(progress.seconds),
-        log=log,
-    )

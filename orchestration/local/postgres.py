@@ -5,6 +5,10 @@ Either the embedded server of `orchestration.local.postgres_server`, or a server
 """
 
 import contextlib
+import os
+import signal
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -17,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from expectations.errors import ServiceError, SettingError, TransientError
 from orchestration.home import Home
 from orchestration.local.postgres_server import LOCK_SECONDS, USER, Server
-from orchestration.local.processes import locked
+from orchestration.local.processes import is_alive, locked
 
 DATABASES = ("dagster", "feast")
 DEFAULT_PORT = 5433
@@ -127,33 +131,12 @@ def embedded_address(server: Server) -> Address:
     )
 
 
-def open_postgres(home: Home, settings: PostgresSettings) -> Address:
-    """Start the embedded server for good (`close_postgres` stops it), or take the user's own.
-
-    Raises:
-        ServiceError: it does not start or does not answer.
-    """
-    if settings.url:
-        address = Address(base=settings.url)
-    else:
-        server = Server(home=home, port=settings.port)
-        server.start(keep=True)
-        address = embedded_address(server)
-    create_databases(address)
-    return address
-
-
-def close_postgres(home: Home, settings: PostgresSettings) -> bool:
-    """Stop the embedded server, now or when its last user is done; whether it was stopped now."""
-    return Server(home=home, port=settings.port).unkeep()
-
-
 @contextlib.contextmanager
 def running(home: Home, settings: PostgresSettings) -> Iterator[Address]:
     """PostgreSQL with its databases, while the block runs.
 
     The embedded server is started if it does not run. It is stopped after the block, unless another
-    process is still inside such a block or `open_postgres` has started it for good.
+    process is still inside such a block.
 
     Raises:
         ServiceError: it does not start or does not answer.
@@ -174,3 +157,22 @@ def running(home: Home, settings: PostgresSettings) -> Iterator[Address]:
     finally:
         with contextlib.suppress(TransientError):
             server.release()
+
+
+def hold(home: Home, settings: PostgresSettings) -> None:
+    """Keep the embedded server running until this process is stopped: what `up` does, by supervisord.
+
+    Raises:
+        ServiceError: the server does not start, or has ended; supervisord then starts us again.
+    """
+    server = Server(home=home, port=settings.port)
+    with running(home, settings):
+        process = server.process()
+        while process and is_alive(process):
+            time.sleep(0.5)
+        raise ServiceError(f"PostgreSQL has ended; see {server.log}")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    hold(Home.from_environment(os.environ), PostgresSettings(port=int(sys.argv[1])))

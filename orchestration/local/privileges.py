@@ -5,6 +5,7 @@ temporary folder). Then the server gets the one capability that passes closed fo
 Its effective user is still not root, which is what PostgreSQL looks at.
 """
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -47,12 +48,16 @@ class Account:
         """
         if self.uid == os.geteuid():
             return list(argv)
-        switch = self._switch()
-        if self._reaches(switch, reach):
-            return [*switch, *argv]
-        switch = [*switch, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-        if self._reaches(switch, reach):
-            return [*switch, *argv]
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            raise ServiceError(
+                "PostgreSQL must not run as root and `setpriv` (package util-linux) is not installed; "
+                "install it, run as an ordinary user, or set RECOMMENDER_POSTGRES_URL to a server of yours"
+            )
+        plain = [setpriv, f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
+        for switch in (plain, [*plain, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]):
+            if all(_opens(switch, path) for path in reach):
+                return [*switch, *argv]
         places = ", ".join(str(path) for path in reach)
         raise ServiceError(
             f"PostgreSQL must run as user {self.uid}, who cannot open all of {places}, and this machine "
@@ -60,23 +65,11 @@ class Account:
             "all users may pass, run as an ordinary user, or set RECOMMENDER_POSTGRES_URL to your own server"
         )
 
-    def _switch(self) -> list[str]:
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            raise ServiceError(
-                "PostgreSQL must not run as root and `setpriv` (package util-linux) is not installed; "
-                "install it, run as an ordinary user, or set RECOMMENDER_POSTGRES_URL to a server of yours"
-            )
-        return [setpriv, f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
 
-    @staticmethod
-    def _reaches(switch: Sequence[str], reach: Sequence[Path]) -> bool:
-        for path in reach:
-            # really opened: `test -r` asks the kernel to leave capabilities out of account
-            attempt = ["ls", "-d", f"{path}/."] if path.is_dir() else ["head", "-c", "1", str(path)]
-            if subprocess.run([*switch, *attempt], cwd="/", capture_output=True, check=False).returncode:
-                return False
-        return True
+def _opens(switch: Sequence[str], path: Path) -> bool:
+    # really opened: `test -r` asks the kernel to leave capabilities out of account
+    attempt = ["ls", "-d", f"{path}/."] if path.is_dir() else ["head", "-c", "1", str(path)]
+    return not subprocess.run([*switch, *attempt], cwd="/", capture_output=True, check=False).returncode
 
 
 def server_account(data: Path) -> Account:
@@ -100,11 +93,9 @@ def server_account(data: Path) -> Account:
     if owner:
         return Account(uid=owner, gid=data.stat().st_gid)
     for name in CANDIDATES:
-        try:
+        with contextlib.suppress(KeyError):
             entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return Account(uid=entry.pw_uid, gid=entry.pw_gid)
+            return Account(uid=entry.pw_uid, gid=entry.pw_gid)
     raise ServiceError(
         "PostgreSQL must not run as root and there is no user `postgres` or `nobody`; make one with "
         "`useradd --system postgres`, or run as an ordinary user"

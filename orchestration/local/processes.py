@@ -1,64 +1,20 @@
-"""Programs that outlive the command that started them: start, recognise, stop; ports and file locks.
+"""Processes, ports and file locks. A zombie counts as gone.
 
-A process is known by its number and its start time together, so that a number that the system gave
-to another program since is never taken for ours. A zombie counts as gone.
+The lock is our own: `filelock` has none that several processes share on one file of flock.
 """
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import socket
-import subprocess
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 
 from expectations.errors import ServiceError, TransientError
-from expectations.storage.atomic import write_json
-
-TOLERANCE = 1.0
-"""Seconds by which two readings of one process's start time may differ."""
-
-LOG_BYTES = 20 * 2**20
-"""A longer log is put aside (`.old`) when its program starts again."""
-
-
-def launch(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> psutil.Process:
-    """Start a program in a session of its own, with default signals, its output appended to a log.
-
-    Raises:
-        ServiceError: the program cannot be started.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > LOG_BYTES:
-        log.replace(log.with_suffix(".old"))
-    try:
-        with log.open("ab") as output:
-            child = subprocess.Popen(
-                list(argv),
-                env=dict(env),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_default_signals,  # noqa: PLW1509 - it only calls the kernel
-            )
-    except OSError as error:
-        raise ServiceError(f"cannot start {argv[0]} ({error}); install the project again") from error
-    threading.Thread(target=child.wait, daemon=True).start()  # else it stays a zombie when it ends
-    return psutil.Process(child.pid)
-
-
-def _default_signals() -> None:
-    """A shell that runs us in the background ignores SIGINT, and the ignoring is inherited."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -67,46 +23,6 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def start_time(process: psutil.Process) -> float:
-    """When a process started, in seconds: since the machine started where the system tells, else Unix time.
-
-    The first does not move when the clock is set.
-
-    Raises:
-        psutil.NoSuchProcess: it is gone.
-    """
-    try:
-        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return process.create_time()
-
-
-def find(pid: int, started: float) -> psutil.Process | None:
-    """The live process with that number and start time, or None."""
-    try:
-        process = psutil.Process(pid)
-        same = abs(start_time(process) - started) < TOLERANCE
-    except (psutil.NoSuchProcess, ValueError):
-        return None
-    return process if same and is_alive(process) else None
-
-
-def write_process_file(path: Path, process: psutil.Process, **facts: object) -> None:
-    """Keep a process's identity, and facts about it, for the next command."""
-    write_json(path, {"pid": process.pid, "started": start_time(process), **facts})
-
-
-def read_process_file(path: Path) -> tuple[psutil.Process, dict[str, object]] | None:
-    """The live process that a file speaks of and the facts kept with it; None where it is gone."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        process = find(int(facts["pid"]), float(facts["started"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    return (process, facts) if process else None
 
 
 def stop(process: psutil.Process, *, first: signal.Signals, grace: float) -> None:

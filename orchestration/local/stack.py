@@ -1,11 +1,12 @@
 """The services of one home: PostgreSQL, Dagster's UI and daemon, the recommendation API.
 
-Each is a process of its own that outlives the command. `<home>/logs/<key>.json` says which process it is,
-`<home>/logs/<key>.log` what it printed.
+All are programs of one supervisord (`orchestration.local.supervision`); what is decided here is what they are,
+when each of them does its work, and what `up`, `down` and `status` say.
 """
 
 import contextlib
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,24 +19,17 @@ import psutil
 from expectations.errors import ServiceError, TransientError
 from orchestration.home import Home
 from orchestration.local.instance import PROJECT, child_environment, write_instance
-from orchestration.local.postgres import PostgresSettings, close_postgres, open_postgres
+from orchestration.local.postgres import PostgresSettings, running
 from orchestration.local.postgres_server import Server
-from orchestration.local.processes import (
-    is_alive,
-    launch,
-    locked,
-    read_process_file,
-    require_free_port,
-    stop,
-    tail,
-    write_process_file,
-)
+from orchestration.local.processes import locked, require_free_port, stop, tail
 from orchestration.local.runs import fail_lost_runs
+from orchestration.local.supervision import Supervisor
 
 DEFINITIONS = "orchestration.definitions"
 SERVICE = "serving.api.service:Recommender"
 READY_SECONDS = 180
 GRACE_SECONDS = 20
+POSTGRES = "postgres_keeper"
 
 Say = Callable[[str], None]
 
@@ -53,7 +47,7 @@ class Service:
     """One program that runs in the background.
 
     Attributes:
-        key: name of its process file and log.
+        key: name of its program and log.
         title: name for people.
         argv: how it is started.
         is_ready: whether it does its work yet.
@@ -67,10 +61,6 @@ class Service:
     is_ready: Callable[[], bool]
     port: int | None = None
     option: str = ""
-
-    def files(self, home: Home) -> tuple[Path, Path]:
-        """Its process file and its log."""
-        return home.logs / f"{self.key}.json", home.logs / f"{self.key}.log"
 
 
 def answers(url: str) -> bool:
@@ -128,27 +118,7 @@ def dagster_services(port: int, definitions: str = DEFINITIONS) -> tuple[Service
     )
 
 
-def process_of(service: Service, home: Home) -> tuple[psutil.Process, dict[str, object]] | None:
-    """The live process of a service and the facts kept with it."""
-    return read_process_file(service.files(home)[0])
-
-
-def start(service: Service, home: Home, environment: Mapping[str, str], **facts: object) -> psutil.Process:
-    """Start a service without waiting for it.
-
-    Raises:
-        ServiceError: its port is taken, or the program cannot be started.
-    """
-    if service.port is not None:
-        remedy = f"stop that program, or choose another port with {service.option}"
-        require_free_port(service.port, what=service.title, remedy=remedy)
-    file, log = service.files(home)
-    process = launch(service.argv, env=environment, cwd=PROJECT, log=log)
-    write_process_file(file, process, port=service.port, **facts)
-    return process
-
-
-def wait_ready(service: Service, home: Home, process: psutil.Process) -> None:
+def wait_ready(service: Service, home: Home, is_alive: Callable[[], bool]) -> None:
     """Wait until a service does its work.
 
     Raises:
@@ -156,37 +126,56 @@ def wait_ready(service: Service, home: Home, process: psutil.Process) -> None:
     """
     deadline = time.monotonic() + READY_SECONDS
     while not service.is_ready():
-        if not is_alive(process) or time.monotonic() > deadline:
-            log = service.files(home)[1]
-            what = f"was not ready in {READY_SECONDS} s" if is_alive(process) else "ended at once"
+        alive = is_alive()
+        if not alive or time.monotonic() > deadline:
+            log = home.logs / f"{service.key}.log"
+            what = f"was not ready in {READY_SECONDS} s" if alive else "ended at once"
             raise ServiceError(
                 f"{service.title} {what}; correct what its log says and start again\n{log}:\n{tail(log)}"
             )
         time.sleep(0.3)
 
 
-def halt(service: Service, home: Home) -> bool:
-    """Stop a service; whether it ran."""
-    there = process_of(service, home)
-    if there:
-        stop(there[0], first=signal.SIGTERM, grace=GRACE_SECONDS)
-    service.files(home)[0].unlink(missing_ok=True)
-    return there is not None
+def require_port(service: Service) -> None:
+    """Make sure that a service's port is free.
+
+    Raises:
+        ServiceError: it is taken; says by whom and what to do.
+    """
+    if service.port is not None:
+        remedy = f"stop that program, or choose another port with {service.option}"
+        require_free_port(service.port, what=service.title, remedy=remedy)
 
 
 @contextlib.contextmanager
 def serving(service: Service, home: Home, environment: Mapping[str, str]) -> Iterator[str]:
-    """A service's address while the block runs; it is stopped after the block if it was started for it."""
-    there = process_of(service, home)
-    if there:
-        wait_ready(service, home, there[0])
-        yield f"http://127.0.0.1:{there[1]['port']}"
+    """A service's address while the block runs: that of `up`, or one started for the block alone.
+
+    Raises:
+        ServiceError: it does not start.
+    """
+    supervisor = Supervisor(home=home)
+    if supervisor.states().get(service.key):
+        wait_ready(service, home, lambda: _lives(supervisor, service.key))
+        yield f"http://127.0.0.1:{supervisor.facts()['ports'][service.key]}"
         return
+    require_port(service)
+    home.logs.mkdir(parents=True, exist_ok=True)
+    with (home.logs / f"{service.key}.log").open("ab") as log:
+        child = subprocess.Popen(
+            list(service.argv), env=dict(environment), cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT
+        )
     try:
-        wait_ready(service, home, start(service, home, environment))
+        wait_ready(service, home, lambda: child.poll() is None)
         yield f"http://127.0.0.1:{service.port}"
     finally:
-        halt(service, home)
+        if child.poll() is None:
+            stop(psutil.Process(child.pid), first=signal.SIGTERM, grace=GRACE_SECONDS)
+        child.wait()
+
+
+def _lives(supervisor: Supervisor, key: str) -> bool:
+    return supervisor.states().get(key, {}).get("statename") in ("STARTING", "RUNNING")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +192,16 @@ class Stack:
     postgres: PostgresSettings
     services: Sequence[Service]
 
+    @property
+    def supervisor(self) -> Supervisor:
+        """Who keeps the services."""
+        return Supervisor(home=self.home)
+
+    @property
+    def server(self) -> Server:
+        """The embedded PostgreSQL."""
+        return Server(home=self.home, port=self.postgres.port)
+
     def up(self, source: Path, environ: Mapping[str, str], say: Say) -> None:
         """Start what does not run yet and wait until all of it works; what it started ends if one fails.
 
@@ -212,85 +211,101 @@ class Stack:
             say: takes one line for the user.
 
         Raises:
-            ServiceError: a service did not start.
+            ServiceError: a service did not start, or they run with another source.
         """
         with self._lock():
-            self._require_same_source(source)
-            fresh: list[Service] = []
-            had_postgres = Server(home=self.home, port=self.postgres.port).process() is not None
-            try:
-                address = open_postgres(self.home, self.postgres)
-                write_instance(self.home)
-                environment = child_environment(self.home, address, source, {**self._links(), **environ})
-                if not any(process_of(service, self.home) for service in self.services):
-                    fail_lost_runs(self.home, environment)
-                self._start_all(environment, source, fresh, say)
-            except BaseException:
-                for service in reversed(fresh):
-                    halt(service, self.home)
-                if not had_postgres and not self.postgres.url:
-                    close_postgres(self.home, self.postgres)
-                raise
+            supervisor, facts = self.supervisor, self.supervisor.facts()
+            if facts and facts["source"] != str(source):
+                raise ServiceError(
+                    f"the services run with the source {facts['source']}; "
+                    f"`make down` first, then start them with {source}"
+                )
+            with running(self.home, self.postgres) as address:
+                try:
+                    if facts:
+                        supervisor.restart_stopped()
+                    else:
+                        supervisor.stop()  # what a killed one left
+                        write_instance(self.home)
+                        environ = {**self._links(), **environ}
+                        self._start(source, child_environment(self.home, address, source, environ))
+                    for service in [*self._postgres(), *self.services]:
+                        wait_ready(service, self.home, lambda key=service.key: _lives(supervisor, key))  # type: ignore[misc]
+                except BaseException:
+                    if not facts:
+                        supervisor.stop()
+                    raise
+            for line in self.status():
+                say(line)
+
+    def _start(self, source: Path, environment: Mapping[str, str]) -> None:
+        fail_lost_runs(self.home, environment)
+        for service in self.services:
+            require_port(service)
+        ports = {service.key: service.port for service in self.services}
+        self.supervisor.write_facts(source=str(source), ports=ports)
+        programs = {service.key: service.argv for service in [*self._postgres(), *self.services]}
+        self.supervisor.start(programs, environment)
 
     def _links(self) -> dict[str, str]:
         """Where alerts say that runs can be looked at, unless the user's settings say otherwise."""
         ports = {service.key: service.port for service in self.services}
         return {"RECOMMENDER_UI_URL": f"http://127.0.0.1:{ports['ui']}"} if ports.get("ui") else {}
 
-    def _start_all(
-        self, environment: Mapping[str, str], source: Path, fresh: list[Service], say: Say
-    ) -> None:
-        processes = {}
-        for service in self.services:
-            there = process_of(service, self.home)
-            if there is None:
-                fresh.append(service)
-                processes[service.key] = start(service, self.home, environment, source=str(source))
-        for service in self.services:
-            if service.key in processes:
-                wait_ready(service, self.home, processes[service.key])
-        for line in self.status():
-            say(line)
+    def _postgres(self) -> list[Service]:
+        """The program that keeps the embedded server running, as one user of it among others."""
+        if self.postgres.url:
+            return []
+        port = str(self.server.listening_port())
+        return [
+            Service(
+                key=POSTGRES,
+                title="PostgreSQL",
+                argv=[sys.executable, "-m", "orchestration.local.postgres", port],
+                is_ready=self._is_held,
+            )
+        ]
 
-    def _require_same_source(self, source: Path) -> None:
-        for service in self.services:
-            there = process_of(service, self.home)
-            if there and there[1].get("source") not in (None, str(source)):
-                raise ServiceError(
-                    f"{service.title} runs with the source {there[1]['source']}; "
-                    f"`make down` first, then start it with {source}"
-                )
+    def _is_held(self) -> bool:
+        pid = self.supervisor.states().get(POSTGRES, {}).get("pid")
+        try:
+            files = psutil.Process(pid).open_files() if pid else []
+        except psutil.Error:
+            return False
+        return any(Path(file.path).name == self.server.users_lock.name for file in files)
 
     def down(self, say: Say) -> None:
         """Stop everything, the last started first, and say what was stopped."""
         with self._lock():
-            stopped = [service for service in reversed(self.services) if halt(service, self.home)]
-            for service in stopped:
-                say(f"stopped {service.title}")
+            states = self.supervisor.states()
+            had_database = self.server.process() is not None
+            self.supervisor.stop()
+            stopped = [service.title for service in self.services if states.get(service.key, {}).get("pid")]
+            for title in reversed(stopped):
+                say(f"stopped {title}")
             if self.postgres.url:
                 say("PostgreSQL is yours (RECOMMENDER_POSTGRES_URL): it was left alone")
                 return
-            server = Server(home=self.home, port=self.postgres.port)
-            if close_postgres(self.home, self.postgres):
-                say("stopped PostgreSQL")
-            elif server.process():
+            self.server.release()  # the program that keeps it may have been killed
+            if self.server.process():
                 say("PostgreSQL is used by a run: it stops when that ends")
+            elif had_database:
+                say("stopped PostgreSQL")
             elif not stopped:
                 say("nothing was running")
 
     def status(self) -> list[str]:
         """One line for each service: whether it runs, where, as which process."""
-        server = Server(home=self.home, port=self.postgres.port)
-        database = server.process()
+        database = self.server.process()
         lines = [f"{'PostgreSQL':<20} your own (RECOMMENDER_POSTGRES_URL)"]
         if not self.postgres.url:
-            where = f"127.0.0.1:{server.listening_port()}"
-            lines = [_line("PostgreSQL", database, where)]
+            where = f"127.0.0.1:{self.server.listening_port()}"
+            lines = [_line("PostgreSQL", database.pid if database else 0, where)]
+        states, facts = self.supervisor.states(), self.supervisor.facts()
         for service in self.services:
-            there = process_of(service, self.home)
-            process, facts = there or (None, {})
-            where = f"http://127.0.0.1:{facts['port']}" if facts.get("port") else ""
-            lines.append(_line(service.title, process, where))
+            port = facts.get("ports", {}).get(service.key)
+            where = f"http://127.0.0.1:{port}" if port else ""
+            lines.append(_line(service.title, states.get(service.key, {}).get("pid", 0), where))
         return lines
 
     @contextlib.contextmanager
@@ -302,7 +317,5 @@ class Stack:
             raise ServiceError("another `up` or `down` is at work; wait for it, then try again") from error
 
 
-def _line(title: str, process: psutil.Process | None, where: str) -> str:
-    if process is None:
-        return f"{title:<20} not running"
-    return f"{title:<20} {where or 'running':<24} process {process.pid}"
+def _line(title: str, pid: int, where: str) -> str:
+    return f"{title:<20} {where or 'running':<24} process {pid}" if pid else f"{title:<20} not running"

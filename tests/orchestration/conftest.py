@@ -1,5 +1,6 @@
 """What takes alerts: a real HTTP server and a real mail server, in threads of the test."""
 
+import email
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +40,11 @@ class Mailbox:
     async def handle_DATA(self, _server, _session, envelope):  # noqa: N802 - the name that aiosmtpd calls
         self.letters.append(envelope)
         return "250 OK"
+
+
+def letter_text(letter):
+    """The body of a letter in a mailbox, decoded."""
+    return email.message_from_bytes(letter.content).get_payload(decode=True).decode().replace("\r\n", "\n")
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """Alerts reach a real HTTP server and a real mail server of this test, or say why not."""
 
+import email
+import io
 import logging
 
 import pytest
 
 from expectations.errors import SettingError, TransientError
 from orchestration.alerting.alert import Alert
-from orchestration.alerting.channels import SLACK_BLOCKS, AlertSettings, send, slack_message
+from orchestration.alerting.channels import SLACK_CHARACTERS, read_services, send, slack_text
+from tests.orchestration.conftest import letter_text
 from tests.orchestration.ports import free_port
 
 ALERT = Alert(
@@ -20,105 +23,116 @@ ALERT = Alert(
 )
 
 
+@pytest.fixture
+def logged():
+    """What reaches the handlers of the root logger, all levels of it."""
+    root, handler = logging.getLogger(), logging.StreamHandler(io.StringIO())
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield handler.stream
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
 def mail_settings(box, **more):
-    recipients = ("data@shop.example", "night@shop.example")
-    return AlertSettings(
-        smtp_host="127.0.0.1", smtp_port=box.port, sender="bot@shop.example", recipients=recipients, **more
-    )
+    recipients = "data@shop.example, night@shop.example"
+    mail = {"HOST": "127.0.0.1", "PORT": str(box.port), "FROM": "bot@shop.example", "TO": recipients, **more}
+    return {f"RECOMMENDER_SMTP_{name}": value for name, value in mail.items()}
 
 
-def test_slack_gets_a_text_and_a_block_that_says_everything(webhook):
-    send([ALERT], AlertSettings(slack_webhook=webhook.url))
-    (message,) = webhook.received
-    assert message["text"] == ALERT.title
-    block = message["blocks"][0]["text"]["text"]
-    assert block == (
+def tell(environ, alerts=(ALERT,)):
+    send(alerts, read_services(environ))
+
+
+def test_slack_gets_a_text_that_says_everything(webhook):
+    tell({"RECOMMENDER_SLACK_WEBHOOK": f" {webhook.url} "})
+    text = (
         "*12 orders have a negative amount*\ntable: events\nrule: amount &gt;= 0\nrows: 1,200\n"
         "sample: -3.5, &lt;-1&gt;\ndetail: quarantined &amp; kept\nsee: http://127.0.0.1:3000/runs/1"
     )
+    assert webhook.received == [{"text": text}]
 
 
 def test_slack_is_not_sent_more_than_it_takes():
-    long = Alert(title="t", detail="x" * 10_000)
-    message = slack_message([long] * 80)
-    assert len(message["blocks"]) == SLACK_BLOCKS
-    assert max(len(block["text"]["text"]) for block in message["blocks"]) <= 3000
-    assert message["blocks"][-1]["text"]["text"] == "and 31 more: see the log"
+    text = slack_text([Alert(title="t", detail="x" * 10_000)] * 80)
+    assert len(text) < SLACK_CHARACTERS + 100
+    assert text.endswith("and 70 more: see the log")
+
+
+def test_any_service_of_apprise_is_told(webhook, logged):
+    urls = f"{webhook.url.replace('http', 'json')}, nowhere://SECRET,"
+    with pytest.raises(TransientError, match="address 2 of RECOMMENDER_ALERT_URLS: apprise cannot") as caught:
+        tell({"RECOMMENDER_ALERT_URLS": urls})
+    (message,) = webhook.received
+    assert (message["title"], message["message"]) == (ALERT.title, ALERT.text())
+    assert "SECRET" not in str(caught.value) + logged.getvalue()
 
 
 def test_mail_reaches_every_recipient(mail):
-    send([ALERT, Alert(title="second\nBcc: everybody@example")], mail_settings(mail))
-    (letter,) = mail.letters
+    tell(mail_settings(mail), [ALERT, Alert(title="second\nBcc: everybody@example")])
+    assert [letter.rcpt_tos for letter in mail.letters] == [["data@shop.example"], ["night@shop.example"]]
+    letter = mail.letters[0]
     assert letter.mail_from == "bot@shop.example"
-    assert letter.rcpt_tos == ["data@shop.example", "night@shop.example"]
-    head, _, body = letter.content.decode().replace("\r\n", "\n").partition("\n\n")
-    assert "Subject: 12 orders have a negative amount (and 1 more)" in head
-    assert ALERT.text() in body
-    assert "everybody" not in head
+    message = email.message_from_bytes(letter.content)
+    assert message["Subject"] == "12 orders have a negative amount (and 1 more)"
+    assert ALERT.text() in letter_text(letter)
+    assert message["Bcc"] is None
 
 
 def test_mail_logs_in_and_a_wrong_password_is_told_without_it(mail):
-    send([ALERT], mail_settings(mail, smtp_user="shop", smtp_password="right"))
-    assert len(mail.letters) == 1
-    with pytest.raises(TransientError, match="SMTPAuthenticationError 535") as caught:
-        send([ALERT], mail_settings(mail, smtp_user="shop", smtp_password="hush"))
+    tell(mail_settings(mail, USER="shop", PASSWORD="right"))
+    assert len(mail.letters) == 2
+    with pytest.raises(TransientError, match=r"RECOMMENDER_SMTP.*answered 535") as caught:
+        tell(mail_settings(mail, USER="shop", PASSWORD="hush"))
     assert "hush" not in str(caught.value)
-    assert len(mail.letters) == 1
+    assert len(mail.letters) == 2
+
+
+def test_a_recipient_that_is_no_address_is_told_after_the_others_have_their_mail(mail):
+    with pytest.raises(TransientError, match="RECOMMENDER_SMTP_TO or _FROM is no e-mail address"):
+        tell(mail_settings(mail, TO="data@shop.example, night"))
+    assert [letter.rcpt_tos for letter in mail.letters] == [["data@shop.example"]]
 
 
 def test_required_encryption_is_never_left_out(mail):
-    with pytest.raises(TransientError, match="SMTPNotSupportedError"):
-        send([ALERT], mail_settings(mail, starttls=True))
+    with pytest.raises(TransientError, match="STARTTLS extension not supported"):
+        tell(mail_settings(mail, STARTTLS="true"))
     assert mail.letters == []
 
 
-def test_one_failing_channel_does_not_stop_the_other(webhook, mail):
+def test_one_failing_channel_does_not_stop_the_other(webhook, mail, logged):
     webhook.answer = 500
     with pytest.raises(TransientError, match=r"Slack webhook .* answered 500") as caught:
-        send([ALERT], mail_settings(mail, slack_webhook=webhook.url))
-    assert len(mail.letters) == 1
-    assert "SECRET" not in str(caught.value)
+        tell({**mail_settings(mail), "RECOMMENDER_SLACK_WEBHOOK": webhook.url})
+    assert len(mail.letters) == 2
+    assert "SECRET" not in str(caught.value) + logged.getvalue()
 
+    mail.port = free_port()
     gone = f"http://127.0.0.1:{free_port()}/SECRET"
-    with pytest.raises(
-        TransientError, match=r"Slack webhook .*ConnectError; e-mail .*ConnectionRefusedError"
-    ):
-        send(
-            [ALERT],
-            AlertSettings(
-                slack_webhook=gone,
-                smtp_host="127.0.0.1",
-                smtp_port=free_port(),
-                sender="a@b",
-                recipients=("c@d",),
-            ),
-        )
+    with pytest.raises(TransientError, match=r"Slack .*Connection refused; e-mail .*Connection refused"):
+        tell({**mail_settings(mail), "RECOMMENDER_SLACK_WEBHOOK": gone})
 
 
 def test_without_settings_alerts_go_to_the_log(caplog):
     with caplog.at_level(logging.WARNING, logger="orchestration.alerting.channels"):
-        send([ALERT], AlertSettings.from_environment({}))
-        send([], AlertSettings.from_environment({}))
+        tell({})
+        tell({}, [])
     (record,) = caplog.records
     assert "12 orders have a negative amount; table: events" in record.getMessage()
 
 
-def test_settings_come_from_the_environment():
-    settings = AlertSettings.from_environment(
-        {
-            "RECOMMENDER_SLACK_WEBHOOK": " https://hooks.slack.com/services/T/B/SECRET ",
-            "RECOMMENDER_SMTP_HOST": "mail.shop.example",
-            "RECOMMENDER_SMTP_FROM": "bot@shop.example",
-            "RECOMMENDER_SMTP_TO": "a@shop.example, b@shop.example,",
-            "RECOMMENDER_SMTP_USER": "bot",
-            "RECOMMENDER_SMTP_PASSWORD": "hush",
-            "RECOMMENDER_SMTP_STARTTLS": "true",
-        }
+def test_encrypted_mail_has_its_own_port_and_a_webhook_its_scheme(mail):
+    environ = {**mail_settings(mail, STARTTLS="true", PORT="")}
+    slack, mailing = read_services(
+        {**environ, "RECOMMENDER_SLACK_WEBHOOK": "https://hooks.slack.com/services/T/B/SECRET"}
+    ).values()
+    assert (slack["secure"], slack["host"], slack["fullpath"]) == (
+        True,
+        "hooks.slack.com",
+        "/services/T/B/SECRET",
     )
-    assert settings.recipients == ("a@shop.example", "b@shop.example")
-    assert (settings.smtp_port, settings.starttls) == (587, True)
-    assert "SECRET" not in repr(settings)
-    assert "hush" not in repr(settings)
+    assert (mailing["port"], mailing["secure_mode"]) == (587, "starttls")
 
 
 @pytest.mark.parametrize(
@@ -126,8 +140,9 @@ def test_settings_come_from_the_environment():
     [
         ({"RECOMMENDER_SMTP_HOST": "mail"}, "set RECOMMENDER_SMTP_FROM and RECOMMENDER_SMTP_TO"),
         ({"RECOMMENDER_SMTP_PORT": "smtp"}, "RECOMMENDER_SMTP_PORT is 'smtp'"),
+        ({"RECOMMENDER_SLACK_WEBHOOK": "hooks.slack.com/T/B"}, "RECOMMENDER_SLACK_WEBHOOK is no address"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(environ, message):
     with pytest.raises(SettingError, match=message):
-        AlertSettings.from_environment(environ)
+        read_services(environ)

@@ -10,6 +10,7 @@ from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings
 from orchestration.local.stack import Stack, api_service, dagster_services
 from tests.features import small_shop
+from tests.orchestration.conftest import letter_text
 from tests.orchestration.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -75,8 +76,8 @@ def test_a_scheduled_run_on_broken_data_sends_alerts(source, tmp_path, webhook, 
         assert {"key": "dagster/schedule_name", "value": "daily_ingestion"} in run["tags"]
     finally:
         stack.down(print)
-    said = webhook.received[0]["blocks"][0]["text"]["text"]
-    letter = mail.letters[0].content.decode()
+    said = webhook.received[0]["text"]
+    letter = letter_text(mail.letters[0])
     for text in (said, letter):
         assert "exposures.item_id_known" in text
         assert "c99" in text
