@@ -54,7 +54,9 @@ class Bench:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.store, self.recipe = options, Store(options.work), recipe_of(options)
+        # without the refit, what is new in the validation part would not be learned: there is no warm start
+        self.recipe = recipe_of(options).updated(early_stopping={"refit": True})
+        self.options, self.store = options, Store(options.work)
 
     def place(self, seed: int, number: int, kind: str) -> tuple[str, str]:
         """Name and key of a fit's record."""
