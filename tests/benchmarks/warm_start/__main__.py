@@ -54,8 +54,9 @@ class Bench:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        # without the refit, what is new in the validation part would not be learned: there is no warm start
-        self.recipe = recipe_of(options).updated(early_stopping={"refit": True})
+        self.recipe = recipe_of(options)
+        if options.quick:  # without the refit, what is new in the validation part would not be learned
+            self.recipe = self.recipe.updated(early_stopping={"refit": True})
         self.options, self.store = options, Store(options.work)
 
     def place(self, seed: int, number: int, kind: str) -> tuple[str, str]:
