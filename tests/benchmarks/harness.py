@@ -1,7 +1,7 @@
 """What every benchmark shares: command line, machine facts, stores of finished parts, JSON results, Markdown pages.
 
 A benchmark is a folder: `__main__` measures, `page` writes the README from the results alone, and `run` joins both.
-Finished parts are kept under a key that `training_code` is part of: a run that was killed goes on, and a run after a
+Finished parts are stored under a key that `training_code` is part of: a run that was killed goes on, and a run after a
 change of code measures again.
 """
 
@@ -206,7 +206,7 @@ class Store:
     """Finished parts of a benchmark, on disk.
 
     Args:
-        folder: where they are kept.
+        folder: where they lie.
         tell: says one line to who watches.
     """
 

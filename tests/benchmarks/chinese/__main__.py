@@ -132,7 +132,7 @@ def summary(data: Examples, measured: dict[str, Facts], recipe: Recipe) -> Facts
     encoder, history = Path(recipe.encoder.name), measured[PRETRAINED]["history"]
     scored = {name: np.array(one["probability"]) for name, one in measured.items()}
     losses = {
-        phase: [one for one in history if one["stage"] == phase]
+        phase: [one for one in history if one["phase"] == phase]
         for phase in (LANGUAGE_PRETRAINING, FINETUNING)
     }
     return {

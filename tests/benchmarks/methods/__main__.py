@@ -11,11 +11,11 @@ import argparse
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
+from expectations.storage.hashes import fingerprint
 from tests.benchmarks.harness import Facts, Store, command_line, run, training_code
-from tests.benchmarks.methods.fits import COMMON, METHODS, Measured, chosen, measure, write_turns
+from tests.benchmarks.methods.fits import COMMON, METHODS, chosen, measure, write_turns
 from tests.benchmarks.methods.page import page
 from training.data.dataset import read_examples
 
@@ -31,17 +31,18 @@ def measure_all(options: argparse.Namespace) -> Facts:
     return {
         "rows": {name: int((part == name).sum()) for name in ("train", "validation", "test")},
         "recipe": COMMON,
-        "methods": [asdict(run) for run in chosen(runs)],
-        "runs": [asdict(run) for run in runs],
+        "methods": chosen(runs),
+        "runs": runs,
     }
 
 
-def _apart(store: Store, method: str, rate: float, examples: Path) -> Measured:
+def _apart(store: Store, method: str, rate: float, examples: Path) -> Facts:
     def in_new_process() -> Facts:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return asdict(pool.submit(measure, method, rate, examples).result())
+            return pool.submit(measure, method, rate, examples).result()
 
-    return Measured(**store.record(f"{method}-{rate}", training_code(), in_new_process))
+    key = fingerprint(training_code(), COMMON, METHODS[method])
+    return store.record(f"{method}-{rate}", key, in_new_process)
 
 
 if __name__ == "__main__":

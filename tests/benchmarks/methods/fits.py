@@ -2,18 +2,16 @@
 
 import tempfile
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import torch
 
-from tests.benchmarks.harness import shared_data
+from tests.benchmarks.harness import Facts, shared_data
 from tests.training.synthetic import write_examples
 from training.config.recipe import read_recipe
 from training.config.settings import nested
@@ -34,7 +32,7 @@ AGREES, POSITIVE_RATE = (
 DAYS = {"train": datetime(2019, 1, 1), "dev": datetime(2019, 1, 2), "test": datetime(2019, 1, 3)}
 TURNS_OF = {"train": 512, "dev": 200, "test": 500}  # turns drawn from each split
 # The same for all methods: no interaction histories, so f reads the candidate's text and g is one number.
-COMMON: dict[str, Any] = {
+COMMON: Facts = {
     "encoder.max_tokens": 24,
     "tabular_model.epochs": 1,
     "tabular_model.ensemble_size": 1,
@@ -50,7 +48,7 @@ COMMON: dict[str, Any] = {
 LAYERS, KIND = "encoder.trainable_layers", "encoder.adapter"
 ENCODER, ADAPTER = "finetuning.encoder_learning_rate", "finetuning.adapter_learning_rate"
 # What differs, and the learning rates to choose from by the validation part.
-METHODS: dict[str, tuple[dict[str, Any], str, tuple[float, ...]]] = {
+METHODS: dict[str, tuple[Facts, str, tuple[float, ...]]] = {
     "frozen": ({LAYERS: 0}, ENCODER, (0.0,)),
     "top 2 layers": ({LAYERS: 2}, ENCODER, (5e-5,)),
     "full": ({LAYERS: -1}, ENCODER, (5e-5,)),
@@ -59,33 +57,6 @@ METHODS: dict[str, tuple[dict[str, Any], str, tuple[float, ...]]] = {
     "prefix": ({LAYERS: -1, KIND: "prefix"}, ADAPTER, (1e-2, 5e-2)),
     "IA³": ({LAYERS: -1, KIND: "ia3"}, ADAPTER, (1e-2, 5e-2)),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One fit.
-
-    Attributes:
-        method: its name.
-        rate: learning rate of what learns in the language model.
-        parameters: of the language model that learn.
-        epoch_seconds: of one processor, for one epoch: learning, reading all texts anew, the validation part.
-        peak_mib: most memory that the process held.
-        validation_ap: on the validation part.
-        auc, ap: on the test part.
-        auc_interval, ap_interval: in which 95 % of resampled test parts lie.
-    """
-
-    method: str
-    rate: float
-    parameters: int
-    epoch_seconds: float
-    peak_mib: float
-    validation_ap: float
-    auc: float
-    ap: float
-    auc_interval: list[float]
-    ap_interval: list[float]
 
 
 def write_turns(folder: Path) -> Path:
@@ -136,8 +107,15 @@ def write_turns(folder: Path) -> Path:
     )
 
 
-def measure(method: str, rate: float, examples: Path) -> Measured:
-    """One fit of one method in this process."""
+def measure(method: str, rate: float, examples: Path) -> Facts:
+    """One fit of one method in this process.
+
+    Returns:
+        method; rate: learning rate of what learns in the language model; parameters: of it that learn; epoch_seconds:
+        of one processor, for one epoch (learning, reading all texts anew, the validation part); peak_mib: most memory
+        that the process held; validation_ap; auc and ap of the test part, and in which interval 95 % of resampled
+        test parts lie.
+    """
     torch.set_num_threads(1)
     settings, name, _ = METHODS[method]
     recipe = read_recipe(None).updated(**nested({**COMMON, **settings, name: rate}))
@@ -154,19 +132,19 @@ def measure(method: str, rate: float, examples: Path) -> Measured:
     label = data.labels[data.part == TEST]
     own = np.arange(len(label))
     draws = resampled_metrics(label, probability, own, own, draw_weights(len(label), draws=1000, seed=0))
-    return Measured(
-        method=method,
-        rate=rate,
-        parameters=sum(value.numel() for value in encoder.parameters() if value.requires_grad),
-        epoch_seconds=result.seconds[FINETUNING]
+    return {
+        "method": method,
+        "rate": rate,
+        "parameters": sum(value.numel() for value in encoder.parameters() if value.requires_grad),
+        "epoch_seconds": result.seconds[FINETUNING]
         / sum(entry["phase"] == FINETUNING for entry in result.history),
-        peak_mib=peak,
-        validation_ap=result.metrics["average_precision"],
-        auc=float(auc(label, probability) or 0),
-        ap=float(average_precision(label, probability) or 0),
-        auc_interval=interval(draws["auc"]) or [],
-        ap_interval=interval(draws["average_precision"]) or [],
-    )
+        "peak_mib": peak,
+        "validation_ap": result.metrics["average_precision"],
+        "auc": auc(label, probability),
+        "ap": average_precision(label, probability),
+        "auc_interval": interval(draws["auc"]),
+        "ap_interval": interval(draws["average_precision"]),
+    }
 
 
 def peak_mib() -> float:
@@ -180,9 +158,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
 
 
-def chosen(runs: list[Measured]) -> list[Measured]:
+def chosen(runs: list[Facts]) -> list[Facts]:
     """One run a method: with the rate that was best on the validation part."""
-    best: dict[str, Measured] = {}
-    for run in sorted(runs, key=lambda run: run.validation_ap):
-        best[run.method] = run
+    best = {run["method"]: run for run in sorted(runs, key=lambda run: run["validation_ap"])}
     return [best[method] for method in METHODS if method in best]

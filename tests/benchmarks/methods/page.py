@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from tests.benchmarks.harness import Facts, described, markdown, table
-from tests.benchmarks.methods.fits import COMMON, METHODS, POSITIVE_RATE, Measured, chosen
+from tests.benchmarks.methods.fits import COMMON, METHODS, POSITIVE_RATE, chosen
 
 READING = """With 512 turns and 48 steps no way of tuning leaves the frozen model's interval behind. Full
 fine-tuning gains most; LoRA comes near it with 1.5 % of the parameters and two thirds of the memory, IA³ with
@@ -21,8 +21,8 @@ def page(facts: Facts) -> str:
 
 
 def _head(facts: Facts) -> Iterable[str]:
-    rows, runs = facts["rows"], [Measured(**values) for values in facts["runs"]]
-    tried = ", ".join(f"{run.method} {run.rate:g}" for run in runs if run.rate)
+    rows = facts["rows"]
+    tried = ", ".join(f"{run['method']} {run['rate']:g}" for run in facts["runs"] if run["rate"])
     yield "# Ways to tune the language model"
     yield f"{described(facts['machine'])}; one thread for each fit. Command: `make bench-methods`."
     yield (
@@ -34,7 +34,7 @@ def _head(facts: Facts) -> Iterable[str]:
 
 
 def _methods(facts: Facts) -> Iterable[str]:
-    runs = chosen([Measured(**values) for values in facts["runs"]])
+    runs = chosen(facts["runs"])
     yield table(
         (
             "method",
@@ -47,20 +47,20 @@ def _methods(facts: Facts) -> Iterable[str]:
         ),
         (
             (
-                run.method,
-                f"{run.rate:g}",
-                f"{run.parameters:,}",
-                f"{run.epoch_seconds:.1f}",
-                f"{run.peak_mib:,.0f}",
+                run["method"],
+                f"{run['rate']:g}",
+                f"{run['parameters']:,}",
+                f"{run['epoch_seconds']:.1f}",
+                f"{run['peak_mib']:,.0f}",
                 *(
-                    f"{value:.3f} ({low:.3f} to {high:.3f})"
-                    for value, (low, high) in ((run.auc, run.auc_interval), (run.ap, run.ap_interval))
+                    f"{run[name]:.3f} ({run[f'{name}_interval'][0]:.3f} to {run[f'{name}_interval'][1]:.3f})"
+                    for name in ("auc", "ap")
                 ),
             )
             for run in runs
         ),
     )
-    missing = [method for method in METHODS if method not in {run.method for run in runs}]
+    missing = [method for method in METHODS if method not in {run["method"] for run in runs}]
     if missing:
         yield f"Not measured in this run: {', '.join(missing)}."
     yield READING

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from expectations.contracts.examples import ExampleSchema
 from tests.benchmarks.harness import linked_examples
-from tests.benchmarks.quality.baselines import Scored
 from training.config.recipe import Recipe
 from training.config.settings import nested
-from training.data.dataset import Examples, read_examples
+from training.data.dataset import read_examples
 from training.data.split import TEST, VALIDATION
 from training.inference.predictor import Predictor
 from training.pipeline.fit import fit
@@ -78,8 +79,8 @@ VARIANTS = (
 )
 
 
-def trained(variant: Variant, examples: Path, recipe: Recipe, *, work: Path) -> tuple[Scored, float]:
-    """Fit a variant and score the test part; validation probabilities where the recipe does not refit.
+def trained(variant: Variant, examples: Path, recipe: Recipe, *, work: Path) -> dict[str, np.ndarray]:
+    """Fit a variant and score the test part, and the validation part where the recipe does not refit.
 
     Args:
         variant: what to train.
@@ -88,25 +89,18 @@ def trained(variant: Variant, examples: Path, recipe: Recipe, *, work: Path) -> 
         work: a folder for this alone; a killed fit goes on there. It is removed at the end.
 
     Returns:
-        Probabilities, and the seconds of the fit (of its last part where it was resumed).
+        Probabilities of each part, and the seconds of the fit (of its last part where it was resumed).
     """
     folder = without(examples, work / "examples", variant.without) if variant.without else examples
     changed = recipe.updated(**nested(variant.changes))
     start = time.perf_counter()
     result = fit(folder, changed, out=work / "out", work=work / "fit", log_dir=work / "log")
     seconds = time.perf_counter() - start
-    scored = _scored(read_examples(folder), result.bundle, with_validation=not changed.early_stopping.refit)
+    data, predictor = read_examples(folder), Predictor.load(result.bundle)
+    parts = (TEST,) if changed.early_stopping.refit else (TEST, VALIDATION)
+    found = {part: predictor.score_examples(data, data.part == part).probability for part in parts}
     shutil.rmtree(work)
-    return scored, seconds
-
-
-def _scored(data: Examples, bundle: Path, *, with_validation: bool) -> Scored:
-    predictor = Predictor.load(bundle)
-    validation = predictor.score_examples(data, data.part == VALIDATION) if with_validation else None
-    return Scored(
-        test=predictor.score_examples(data, data.part == TEST).probability,
-        validation=None if validation is None else validation.probability,
-    )
+    return {**found, "seconds": np.array(seconds)}
 
 
 def without(examples: Path, folder: Path, prefixes: tuple[str, ...]) -> Path:

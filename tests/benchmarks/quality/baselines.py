@@ -8,7 +8,6 @@ Shapes: N rows, U histories, K topics, C candidates.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,30 +22,14 @@ from training.evaluation.metrics import auc
 PENALTIES = (30.0, 100.0, 300.0, 1000.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """Probabilities of one scorer.
-
-    Attributes:
-        test: (test rows,).
-        validation: (validation rows,), by a model that did not see their labels; None where there is none.
-    """
-
-    test: np.ndarray
-    validation: np.ndarray | None
-
-
-def calibrated(data: Examples, score: np.ndarray, *, seed: int) -> Scored:
+def calibrated(data: Examples, score: np.ndarray, *, seed: int) -> dict[str, np.ndarray]:
     """A score that has seen no label, as probabilities, by two numbers fitted before the part in question."""
     fit_on, sampling_rate = fitting_rows(data, seed)
 
     def of(part: str, rows: np.ndarray) -> np.ndarray:
         return probabilities(score[data.part == part], score[rows], data.labels[rows], sampling_rate)
 
-    return Scored(
-        test=of(TEST, fit_on),
-        validation=of(VALIDATION, fit_on[data.part[fit_on] == TRAIN]),
-    )
+    return {TEST: of(TEST, fit_on), VALIDATION: of(VALIDATION, fit_on[data.part[fit_on] == TRAIN])}
 
 
 def popularity(data: Examples) -> np.ndarray:

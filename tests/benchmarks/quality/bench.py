@@ -17,7 +17,7 @@ from expectations.storage.hashes import file_hash, fingerprint
 from tests.benchmarks.harness import Store, training_code
 from tests.benchmarks.quality import ablation, baselines, boosted_trees
 from tests.benchmarks.quality.ablation import VARIANTS, Variant
-from tests.benchmarks.quality.baselines import Ease, Scored, past_baskets, popularity
+from tests.benchmarks.quality.baselines import Ease, past_baskets, popularity
 from tests.benchmarks.quality.boosted_trees import WITHOUT, Features
 from tests.benchmarks.training import textbook
 from tests.benchmarks.training.textbook import Drawn, Textbook
@@ -126,13 +126,22 @@ class Bench:
 
     def _baselines(self) -> Iterator[tuple[str, Runs]]:
         data, seeds = self.data, self.effort.seeds
-        ease = self._arrays("ease_scores", lambda: {"score": self._ease()})["score"]
+        ease = self._arrays(
+            "ease_scores", lambda: {"score": Ease(data, self.covers).scores(tell=self.store.tell)}
+        )["score"]
         for name, score in (
             ("popularity", popularity),
             ("past_baskets", past_baskets),
             ("ease", lambda _: ease),
         ):
-            yield name, [self._arrays(name, lambda score=score: _calibrated(data, score(data), seeds[0]))]
+            yield (
+                name,
+                [
+                    self._arrays(
+                        name, lambda score=score: baselines.calibrated(data, score(data), seed=seeds[0])
+                    )
+                ],
+            )
         yield "trees", [self._trees(seed, "trees", self.table) for seed in seeds]
         beside = self.table.beside("user_item_ease", ease)
         yield "trees_ease", [self._trees(seed, "trees_ease", beside) for seed in seeds]
@@ -143,7 +152,16 @@ class Bench:
             ("trees_future", boosted_trees.with_future(self.table, data, self.later)),
         ):
             yield name, [self._trees(seed, name, table) for seed in seeds]
-        yield "campaign_trees", [self._campaign_trees(seed) for seed in seeds]
+        yield (
+            "campaign_trees",
+            [
+                self._arrays(
+                    f"campaign_trees-{seed}",
+                    lambda seed=seed: {"groups": boosted_trees.campaign_trees(data, self.table, seed=seed)},
+                )
+                for seed in seeds
+            ],
+        )
 
     @cached_property
     def table(self) -> Features:
@@ -166,9 +184,6 @@ class Bench:
 
         return self.store.record("tuned", key, search)
 
-    def _ease(self) -> np.ndarray:
-        return Ease(self.data, self.covers).scores(tell=self.store.tell)
-
     def _trees(self, seed: int, name: str, table: Features) -> dict[str, np.ndarray]:
         """Trees with the tuned settings: their number is found anew, as the features differ."""
         settings, left = self.tuned["settings"], table.without(WITHOUT[self.tuned["without"]])
@@ -189,12 +204,6 @@ class Bench:
         )
         return {**found, "validation": searched["validation"]}
 
-    def _campaign_trees(self, seed: int) -> dict[str, np.ndarray]:
-        def make() -> dict[str, np.ndarray]:
-            return {"groups": boosted_trees.campaign_trees(self.data, self.table, seed=seed)}
-
-        return self._arrays(f"campaign_trees-{seed}", make)
-
     def _side_by_side(self, fits: Sequence[tuple[Variant, int]]) -> None:
         """Make the fits that are not stored yet, several at a time."""
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
@@ -211,14 +220,14 @@ class Bench:
                     fit = pool.submit(ablation.trained, variant, self.examples, recipe, work=work)
                     begun[fit] = (f"{variant.name}-{seed}", key)
             for fit in as_completed(begun):
-                self.store.arrays(*begun[fit], lambda fit=fit: _stored(*fit.result()))
+                self.store.arrays(*begun[fit], fit.result)
 
     def _fitted(self, variant: Variant, seed: int) -> dict[str, np.ndarray]:
         recipe, key, work = self._plan(variant, seed)
         return self.store.arrays(
             f"{variant.name}-{seed}",
             key,
-            lambda: _stored(*ablation.trained(variant, self.examples, recipe, work=work)),
+            lambda: ablation.trained(variant, self.examples, recipe, work=work),
         )
 
     def _plan(self, variant: Variant, seed: int) -> tuple[Recipe, str, Path]:
@@ -268,17 +277,3 @@ class Bench:
         """Hash of what a result comes from: examples, effort, and files or values."""
         files = [file_hash(Path(part)) if str(part).endswith(".py") else part for part in made_by]
         return fingerprint(self.data.schema.fingerprint, len(self.data.rows), repr(self.effort), *files)
-
-
-def _calibrated(data: Examples, score: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """A label-free score as probabilities of both parts."""
-    return _arrays_of(baselines.calibrated(data, score, seed=seed))
-
-
-def _stored(scored: Scored, seconds: float) -> dict[str, np.ndarray]:
-    return {**_arrays_of(scored), "seconds": np.array(seconds)}
-
-
-def _arrays_of(scored: Scored) -> dict[str, np.ndarray]:
-    both = {"test": scored.test, "validation": scored.validation}
-    return {name: values for name, values in both.items() if values is not None}

@@ -100,10 +100,9 @@ def test_baselines_rank_better_than_chance(data: Examples, covers: pd.DataFrame)
     label = data.labels[data.part == TEST]
     for score in (past_baskets(data), Ease(data, covers).scores(tell=lambda _: None)):
         scored = calibrated(data, score, seed=0)
-        assert (auc(label, scored.test) or 0) > 0.6
-        assert scored.test.mean() == pytest.approx(data.labels[data.part != TEST].mean(), rel=0.2)
-        assert scored.validation is not None
-        assert len(scored.validation) == (data.part == VALIDATION).sum()
+        assert (auc(label, scored["test"]) or 0) > 0.6
+        assert scored["test"].mean() == pytest.approx(data.labels[data.part != TEST].mean(), rel=0.2)
+        assert len(scored["validation"]) == (data.part == VALIDATION).sum()
 
 
 def test_ease_knows_nothing_of_later_histories(data: Examples, covers: pd.DataFrame) -> None:

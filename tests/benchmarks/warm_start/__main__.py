@@ -54,7 +54,10 @@ class Bench:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.store, self.recipe = options, Store(options.work), recipe_of(options)
+        self.recipe = recipe_of(options)
+        if options.quick:  # without the refit, what is new in the validation part would not be learned
+            self.recipe = self.recipe.updated(early_stopping={"refit": True})
+        self.options, self.store = options, Store(options.work)
 
     def place(self, seed: int, number: int, kind: str) -> tuple[str, str]:
         """Name and key of a fit's record."""
