@@ -11,8 +11,8 @@ fine-tuning gains most; LoRA comes near it with 1.5 % of the parameters and two 
 two layers, above lower ones that are read once and cached, take a quarter of the time.
 
 Where we lose: AdaLoRA and the top layers gain nothing yet, and the prefix is worse than no tuning: a new prefix
-takes attention away from the text, and 48 steps do not win it back. Bottleneck adapters (Houlsby et al. 2019) are
-not here: peft 0.21 has none that fits encoders and decoders alike."""
+takes attention away from the text, and 48 steps do not win it back. Bottleneck adapters (Houlsby et al. 2019),
+which peft 0.21 has not, came later and are not measured here."""
 
 
 def page(facts: Facts) -> str:

@@ -14,7 +14,7 @@ from expectations.contracts.gate_decision import read_gate_decision, require_app
 from expectations.errors import RejectedError, SettingError
 from tests.training.synthetic import make_rows, write_examples
 from training.cli import main
-from training.evaluation import plots
+from training.evaluation import baselines, plots
 from training.evaluation.evaluate import evaluate
 from training.evaluation.gate import gate_decision, read_rules
 from training.inference.predictor import Predictor
@@ -67,7 +67,7 @@ def test_a_champion_that_misses_a_feature_is_said_so(
 def test_without_lightgbm_it_is_not_compared_with(
     fitted: FitResult, examples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    monkeypatch.setattr(baselines, "train_boosting", lambda *_, **__: None)
     found = evaluate(fitted.bundle, examples, progress=False)
     assert found["lightgbm"] is None and found["paired"]["lightgbm"] is None
     assert found["champion"] is None

@@ -106,5 +106,5 @@ def test_a_served_history_may_leave_sentiments_out_but_not_some_of_them() -> Non
     entry = {"texts": ["a", "b"], "events": [1.0, 1.0], "amounts": [0.0, 0.0], "days_ago": [1.0, 2.0]}
     assert InteractionHistory(**entry).features[:, SENTIMENT].tolist() == [0.0, 0.0]
     assert InteractionHistory(**entry, sentiments=[1.0, -0.5]).features[:, SENTIMENT].tolist() == [1.0, -0.5]
-    with pytest.raises(RequestError, match="1 polarities"):
+    with pytest.raises(RequestError, match="1 sentiments"):
         InteractionHistory(**entry, sentiments=[1.0])

@@ -99,7 +99,9 @@ def test_a_candidate_is_one_to_four_topics(context: FitContext) -> None:
 def test_a_fitted_f_is_centred_by_reference_users(fitted: FitResult) -> None:
     text_model = Predictor.load(fitted.bundle).model.text_model
     assert text_model.centred == 1 and fitted.metrics["num_next_interactions"] == 48
-    assert (text_model.reference >= 0).any() and text_model.topics.norm(dim=1).sub(1).abs().max() < 1e-5
+    assert (text_model.reference_history >= 0).any() and text_model.topics.norm(dim=1).sub(
+        1
+    ).abs().max() < 1e-5
 
 
 def test_f_is_personalised_and_popularity_part_and_the_latter_is_the_same_for_everybody(

@@ -21,6 +21,7 @@ from training.config.recipe import Recipe
 from training.config.settings import nested
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
+from training.inference.bundle import PRETRAINED_EMBEDDINGS
 from training.inference.predictor import Predictor
 from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult, fit
@@ -120,7 +121,7 @@ def test_a_warm_start_learns_something(warm: FitResult, champion: Path) -> None:
 
 def test_vectors_before_fine_tuning_stay_the_pretrained_models(warm: FitResult, fitted: FitResult) -> None:
     before, from_scratch = (
-        load_file(folder / "before.safetensors")["vectors"] for folder in (warm.bundle, fitted.bundle)
+        load_file(folder / PRETRAINED_EMBEDDINGS)["vectors"] for folder in (warm.bundle, fitted.bundle)
     )
     assert np.allclose(before, from_scratch, atol=1e-5)
 
