@@ -56,7 +56,7 @@ def model_bundle(
         metadata={
             "bundle": facts["bundle"],
             "unchanged": not result.created,
-            "start": facts["start"],
+            "initialization": facts["initialization"],
             "validation": metadata.table([metadata.scalars(facts["metrics"])]),
             "loss_curves": metadata.picture(loss_curves(facts["history"], facts["metric"]), "loss curves"),
             "seconds": metadata.table([facts["seconds"]]),
