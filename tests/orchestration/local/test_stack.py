@@ -150,7 +150,7 @@ def test_what_dies_is_started_again_and_a_killed_supervisor_leaves_nothing(home)
         said = []
         stack.down(said.append)
         assert "stopped PostgreSQL" in said
-        assert not left.is_running()
+        assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
     finally:
         stack.down(lambda _line: None)
     assert all("not running" in line for line in stack.status())
