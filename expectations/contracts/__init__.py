@@ -5,5 +5,4 @@
 - `examples`: the folder of training examples, where `features` and `training` meet
 - `bundle`: the manifest and the hashes of a trained model
 - `gate_decision`: what the gate says of one bundle
-- `decision`: one served recommendation
 """

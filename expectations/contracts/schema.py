@@ -1,7 +1,7 @@
 """A table's contract: grain, key, event time, and what each column may hold."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -26,7 +26,7 @@ EXTRA_TYPES: Mapping[ExtraKind, ColumnType] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """One column of a contract.
 
@@ -46,6 +46,7 @@ class Column:
     name: str
     type: ColumnType
     description: str
+    _: KW_ONLY
     required: bool = False
     unit: str | None = None
     allowed: tuple[str, ...] | None = None
@@ -53,11 +54,6 @@ class Column:
     maximum: float | None = None
     references: str | None = None
     extra: ExtraKind | None = None
-
-    @property
-    def arrow_type(self) -> pa.DataType:
-        """The column's type in Parquet."""
-        return ARROW_TYPES[self.type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +82,7 @@ class Table:
     @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of the landed table."""
-        return pa.schema([(column.name, column.arrow_type) for column in self.columns])
+        return pa.schema([(column.name, ARROW_TYPES[column.type]) for column in self.columns])
 
     @property
     def extras(self) -> tuple[Column, ...]:
@@ -94,15 +90,8 @@ class Table:
         return tuple(column for column in self.columns if column.extra)
 
     def column(self, name: str) -> Column:
-        """The column of that name.
-
-        Raises:
-            KeyError: there is none.
-        """
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise KeyError(f"table {self.name} has no column {name}")
+        """The column of that name; KeyError where there is none."""
+        return {column.name: column for column in self.columns}[name]
 
     def with_range(self, name: str, low: float, high: float) -> "Table":
         """This contract with bounds on the numbers of one column."""
@@ -116,12 +105,7 @@ class Table:
         if clash:
             raise ValueError(f"table {self.name}: extra column {clash[0]} is already in the contract")
         added = tuple(
-            Column(
-                name=name,
-                type=EXTRA_TYPES[kind],
-                description=f"{kind} column declared by the source",
-                extra=kind,
-            )
+            Column(name, EXTRA_TYPES[kind], f"{kind} column declared by the source", extra=kind)
             for name, kind in extras.items()
         )
         return replace(self, columns=self.columns + added)

@@ -1,6 +1,7 @@
 """The six tables that a shop brings. Only `items` and `exposures` are required."""
 
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 
 from expectations.contracts.schema import Column, Table
@@ -9,14 +10,17 @@ ITEM_TYPES = ("campaign", "product", "content", "ad")
 SCENARIOS = ("campaign", "product", "content", "ad", "search", "customer_service")
 EVENT_TYPES = ("view", "click", "cart", "purchase", "search", "share", "favourite", "return")
 
+MONEY, ITEM = "shop currency", "items.item_id"
+required = partial(Column, required=True)
+
 USERS = Table(
     name="users",
     grain="one row per shopper",
     key=("user_id",),
     extensible=True,
     columns=(
-        Column(name="user_id", type="string", required=True, description="the shopper"),
-        Column(name="created_at", type="timestamp", description="when the shopper became known"),
+        required("user_id", "string", "the shopper"),
+        Column("created_at", "timestamp", "when the shopper became known"),
     ),
 )
 
@@ -27,30 +31,15 @@ ITEMS = Table(
     required=True,
     extensible=True,
     columns=(
-        Column(name="item_id", type="string", required=True, description="the item"),
-        Column(
-            name="item_type",
-            type="string",
-            required=True,
-            allowed=ITEM_TYPES,
-            description="what kind of thing it is",
-        ),
-        Column(name="text", type="string", description="the item in natural language"),
-        Column(
-            name="categories",
-            type="strings",
-            description="path from the broadest to the narrowest category",
-        ),
-        Column(name="brand", type="string", description="who makes it"),
-        Column(name="valid_from", type="timestamp", description="first moment it may be shown"),
-        Column(name="valid_until", type="timestamp", description="end of its validity, exclusive"),
-        Column(
-            name="value",
-            type="number",
-            unit="shop currency",
-            description="what one outcome is worth to the shop",
-        ),
-        Column(name="image", type="string", description="path or URL of a picture"),
+        required("item_id", "string", "the item"),
+        required("item_type", "string", "what kind of thing it is", allowed=ITEM_TYPES),
+        Column("text", "string", "the item in natural language"),
+        Column("categories", "strings", "path from the broadest to the narrowest category"),
+        Column("brand", "string", "who makes it"),
+        Column("valid_from", "timestamp", "first moment it may be shown"),
+        Column("valid_until", "timestamp", "end of its validity, exclusive"),
+        Column("value", "number", "what one outcome is worth to the shop", unit=MONEY),
+        Column("image", "string", "path or URL of a picture"),
     ),
 )
 
@@ -60,44 +49,21 @@ EVENTS = Table(
     key=("event_id",),
     event_time="event_timestamp",
     columns=(
-        Column(name="event_id", type="string", required=True, description="the event"),
-        Column(name="user_id", type="string", required=True, description="who acted"),
+        required("event_id", "string", "the event"),
+        required("user_id", "string", "who acted"),
+        Column("item_id", "string", "the item acted on, if any", references=ITEM),
+        required("event_type", "string", "what the shopper did", allowed=EVENT_TYPES),
+        required("event_timestamp", "timestamp", "when"),
+        Column("quantity", "number", "how many", minimum=0),
+        Column("amount", "number", "how much was paid", unit=MONEY, minimum=0),
         Column(
-            name="item_id",
-            type="string",
-            references="items.item_id",
-            description="the item acted on, if any",
+            "discount", "number", "what the shop had taken off the price for everyone", unit=MONEY, minimum=0
         ),
-        Column(
-            name="event_type",
-            type="string",
-            required=True,
-            allowed=EVENT_TYPES,
-            description="what the shopper did",
-        ),
-        Column(name="event_timestamp", type="timestamp", required=True, description="when"),
-        Column(name="quantity", type="number", minimum=0, description="how many"),
-        Column(
-            name="amount", type="number", unit="shop currency", minimum=0, description="how much was paid"
-        ),
-        Column(
-            name="discount",
-            type="number",
-            unit="shop currency",
-            minimum=0,
-            description="what the shop had taken off the price for everyone",
-        ),
-        Column(
-            name="coupon_discount",
-            type="number",
-            unit="shop currency",
-            minimum=0,
-            description="what coupons took off the price",
-        ),
-        Column(name="dwell_seconds", type="number", unit="seconds", minimum=0, description="time spent"),
-        Column(name="session_id", type="string", description="session or basket the event belongs to"),
-        Column(name="channel", type="string", description="web, app, store, …"),
-        Column(name="place", type="string", description="store or region"),
+        Column("coupon_discount", "number", "what coupons took off the price", unit=MONEY, minimum=0),
+        Column("dwell_seconds", "number", "time spent", unit="seconds", minimum=0),
+        Column("session_id", "string", "session or basket the event belongs to"),
+        Column("channel", "string", "web, app, store, …"),
+        Column("place", "string", "store or region"),
     ),
 )
 
@@ -109,46 +75,34 @@ EXPOSURES = Table(
     required=True,
     extensible=True,
     columns=(
-        Column(name="exposure_id", type="string", required=True, description="the exposure"),
-        Column(name="user_id", type="string", required=True, description="who saw it"),
+        required("exposure_id", "string", "the exposure"),
+        required("user_id", "string", "who saw it"),
+        required("item_id", "string", "what was shown", references=ITEM),
+        required("scenario", "string", "where in the shop it was shown", allowed=SCENARIOS),
+        required("event_timestamp", "timestamp", "when it was shown"),
+        Column("channel", "string", "web, app, mail, store, …"),
+        Column("place", "string", "store or region"),
+        Column("device", "string", "phone, desktop, till, …"),
+        Column("occasion", "string", "festival, season or situation"),
+        Column("query_text", "string", "search query or utterance, if any"),
+        Column("position", "integer", "place in the query group, from 1", minimum=1),
         Column(
-            name="item_id",
-            type="string",
-            required=True,
-            references="items.item_id",
-            description="what was shown",
-        ),
-        Column(
-            name="scenario",
-            type="string",
-            required=True,
-            allowed=SCENARIOS,
-            description="where in the shop it was shown",
-        ),
-        Column(name="event_timestamp", type="timestamp", required=True, description="when it was shown"),
-        Column(name="channel", type="string", description="web, app, mail, store, …"),
-        Column(name="place", type="string", description="store or region"),
-        Column(name="device", type="string", description="phone, desktop, till, …"),
-        Column(name="occasion", type="string", description="festival, season or situation"),
-        Column(name="query_text", type="string", description="search query or utterance, if any"),
-        Column(name="position", type="integer", minimum=1, description="place in the query group, from 1"),
-        Column(
-            name="propensity",
-            type="number",
+            "propensity",
+            "number",
+            "probability with which the logging policy chose this item",
             minimum=0,
             maximum=1,
-            description="probability with which the logging policy chose this item",
         ),
         Column(
-            name="outcome",
-            type="boolean",
-            description="whether the outcome is positive (click, purchase, redemption); null: not known yet",
+            "outcome",
+            "boolean",
+            "whether the outcome is positive (click, purchase, redemption); null: not known yet",
         ),
-        Column(name="outcome_value", type="number", unit="shop currency", description="what it brought"),
+        Column("outcome_value", "number", "what it brought", unit=MONEY),
         Column(
-            name="outcome_timestamp",
-            type="timestamp",
-            description="when the positive outcome happened; null where the outcome is false",
+            "outcome_timestamp",
+            "timestamp",
+            "when the positive outcome happened; null where the outcome is false",
         ),
     ),
 )
@@ -159,19 +113,12 @@ FEEDBACK = Table(
     key=("feedback_id",),
     event_time="event_timestamp",
     columns=(
-        Column(name="feedback_id", type="string", required=True, description="the remark"),
-        Column(name="user_id", type="string", required=True, description="who said it"),
-        Column(
-            name="item_id",
-            type="string",
-            references="items.item_id",
-            description="what it is about, if an item",
-        ),
-        Column(name="text", type="string", description="the shopper's words; null: a rating alone"),
-        Column(
-            name="rating", type="number", description="the shopper's rating, the higher the better; any scale"
-        ),
-        Column(name="event_timestamp", type="timestamp", required=True, description="when it was said"),
+        required("feedback_id", "string", "the remark"),
+        required("user_id", "string", "who said it"),
+        Column("item_id", "string", "what it is about, if an item", references=ITEM),
+        Column("text", "string", "the shopper's words; null: a rating alone"),
+        Column("rating", "number", "the shopper's rating, the higher the better; any scale"),
+        required("event_timestamp", "timestamp", "when it was said"),
     ),
 )
 
@@ -180,20 +127,9 @@ RELATIONS = Table(
     grain="one row per edge of the knowledge graph",
     key=("source_id", "relation", "target_id"),
     columns=(
-        Column(
-            name="source_id",
-            type="string",
-            required=True,
-            references="items.item_id",
-            description="where the edge starts, an item",
-        ),
-        Column(
-            name="relation",
-            type="string",
-            required=True,
-            description='what it says; "covers" leads from a campaign to its products',
-        ),
-        Column(name="target_id", type="string", required=True, description="where the edge ends"),
+        required("source_id", "string", "where the edge starts, an item", references=ITEM),
+        required("relation", "string", 'what it says; "covers" leads from a campaign to its products'),
+        required("target_id", "string", "where the edge ends"),
     ),
 )
 
