@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 DAY_SECONDS = 86400.0
-NUM_MONTHS = 12
 
 CONTEXT_FEATURES = ("context_hour", "context_weekday", "context_year_sin", "context_year_cos")
 """Hour 0..23 and weekday 0 (Monday)..6 in UTC; the day of the year on a circle, so that the last of

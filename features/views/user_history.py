@@ -12,7 +12,7 @@ from features.views.shop import Shop, topics
 from features.views.user_behaviour import RECENT_DAYS, days_between, session_events
 from features.views.windows import EVENT_TIMESTAMP
 
-MAX_TOPICS = HISTORY_LENGTH = 256
+HISTORY_LENGTH = 256
 """The newest topics that the model reads: with 64, most of what heavy shoppers do stays hidden."""
 
 MAX_ITEMS = 2048
@@ -36,7 +36,7 @@ def user_history(
     interactions = interactions_before(topic_events(shop), entity_rows, history_days)
     return fill_lists(
         entity_rows,
-        latest_interactions(interactions, "topic", MAX_TOPICS, lists="topics", prefix="topic"),
+        latest_interactions(interactions, "topic", HISTORY_LENGTH, lists="topics", prefix="topic"),
         latest_interactions(
             interactions, "item_id", MAX_ITEMS, lists="items", prefix="item", more=_of_items()
         ),
@@ -77,23 +77,24 @@ def latest_interactions(
         days=days_between(_[EVENT_TIMESTAMP].max(), _.as_of.max()),
         **more,
     )
-    entry = ibis.struct(
-        {"days": _.days, "minus_sessions": -_.sessions, "what": _[what], "amount": _.amount}
-        | {name: _[name] for name in more}
-    )
+    shown = {
+        lists: _[what],
+        f"{prefix}_sessions": _.sessions,
+        f"{prefix}_amounts": _.amount,
+        f"{prefix}_days": _.days,
+        **{f"{prefix}_{name}": _[name] for name in more},
+    }
+    return _newest(grouped, {"days": _.days, "minus_sessions": -_.sessions, "what": _[what]}, shown, limit)
+
+
+def _newest(
+    grouped: IbisTable, order: Mapping[str, ibis.Value], shown: Mapping[str, ibis.Value], limit: int
+) -> IbisTable:
+    """The first rows of each (user_id, as_of) in that order, as parallel lists of what is shown."""
+    entry = ibis.struct({f"order_{name}": value for name, value in order.items()} | dict(shown))
     listed = grouped.group_by(["user_id", "as_of"]).aggregate(entries=entry.collect())
     newest = listed.mutate(entries=_.entries.sort()[:limit])
-    return newest.select(
-        "user_id",
-        "as_of",
-        **{
-            lists: _.entries.map(lambda entry: entry["what"]),
-            f"{prefix}_sessions": _.entries.map(lambda entry: -entry["minus_sessions"]),
-            f"{prefix}_amounts": _.entries.map(lambda entry: entry["amount"]),
-            f"{prefix}_days": _.entries.map(lambda entry: entry["days"]),
-            **{f"{prefix}_{name}": _.entries.map(_field(name)) for name in more},
-        },
-    )
+    return newest.select("user_id", "as_of", **{name: _.entries.map(_field(name)) for name in shown})
 
 
 def _of_items() -> dict[str, ibis.Value]:
@@ -125,19 +126,13 @@ def latest_feedback(interactions: IbisTable) -> IbisTable:
         sentiment=_.sentiment.mean().coalesce(0.0).round(6),
         days=days_between(_[EVENT_TIMESTAMP].max(), _.as_of.max()),
     )
-    entry = ibis.struct(
-        {"days": _.days, "feedback_text": _.feedback_text, "times": _.times, "sentiment": _.sentiment}
-    )
-    listed = grouped.group_by(["user_id", "as_of"]).aggregate(entries=entry.collect())
-    newest = listed.mutate(entries=_.entries.sort()[:MAX_FEEDBACK])
-    return newest.select(
-        "user_id",
-        "as_of",
-        feedback_texts=_.entries.map(lambda entry: entry["feedback_text"]),
-        feedback_counts=_.entries.map(lambda entry: entry["times"]),
-        feedback_sentiments=_.entries.map(lambda entry: entry["sentiment"]),
-        feedback_days_ago=_.entries.map(lambda entry: entry["days"]),
-    )
+    shown = {
+        "feedback_texts": _.feedback_text,
+        "feedback_counts": _.times,
+        "feedback_sentiments": _.sentiment,
+        "feedback_days_ago": _.days,
+    }
+    return _newest(grouped, {"days": _.days}, shown, MAX_FEEDBACK)
 
 
 def fill_lists(entity_rows: IbisTable, *parts: IbisTable) -> IbisTable:
