@@ -25,15 +25,7 @@ from expectations.contracts.source import Source
 from expectations.errors import SchemaError, TransientError
 from expectations.storage.datasets import POINTER, current, land
 from expectations.storage.hashes import file_hash, fingerprint
-from features.sources.staging import (
-    Reading,
-    count_rows,
-    explained,
-    first_reason,
-    open_duckdb,
-    write_rejected,
-    write_table,
-)
+from features.sources.staging import Reading, count_rows, explained, open_duckdb, write_rejected, write_table
 
 QUARANTINE_FILE = "ingestion.parquet"
 
@@ -147,14 +139,14 @@ def _prepare(
     with open_duckdb(scratch / "spill", memory_limit) as con:
         with explained(contract.name):
             reading.stage(con)
-        num_rows, num_rejected = count_rows(con)
+        num_rows, num_rejected, reason = count_rows(con)
         if num_rows + num_rejected == 0:
             _log.warning("%s: the source has no row", contract.name)
             return None
         if num_rows == 0:
             raise SchemaError(
                 f"{contract.name}: all {num_rejected} rows are rejected, the first because of "
-                f"{first_reason(con)}; correct the data or the mapping in [tables.{contract.name}]"
+                f"{reason}; correct the data or the mapping in [tables.{contract.name}]"
             )
         with explained(f"{contract.name}: the landed files in {tables_dir}"):
             write_table(con, contract, folder / "rows")
@@ -217,8 +209,7 @@ def _alone(tables_dir: Path) -> Iterator[None]:
 def _scratch(tables_dir: Path) -> Iterator[Path]:
     for stale in tables_dir.glob(".ingesting-*"):  # of a killed run: we hold the lock
         shutil.rmtree(stale, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(dir=tables_dir, prefix=".ingesting-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        dir=tables_dir, prefix=".ingesting-", ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)

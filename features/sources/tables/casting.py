@@ -10,7 +10,6 @@ The rules:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from expectations.contracts.schema import Column, ColumnType
@@ -33,26 +32,17 @@ _NOUNS: Mapping[ColumnType, str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cast:
-    """SQL that brings one raw column to a contract column.
-
-    Attributes:
-        value: the cast value; null where the raw value is missing or cannot be cast.
-        reason: why the row must be rejected; null where it need not.
-    """
-
-    value: str
-    reason: str
-
-
-def cast_column(raw: str, raw_type: str, column: Column) -> Cast:
-    """SQL that casts a raw column.
+def cast_column(raw: str, raw_type: str, column: Column) -> tuple[str, str]:
+    """SQL that brings a raw column to a contract's column.
 
     Args:
         raw: SQL of the raw column.
         raw_type: its DuckDB type.
         column: the contract's column.
+
+    Returns:
+        The cast value, null where the raw value is missing or cannot be cast; and why the row must be
+        rejected, null where it need not.
     """
     text = _as_text(raw, raw_type)
     value = _native(raw, raw_type, column.type) or _from_text(text, column.type)
@@ -66,7 +56,7 @@ def cast_column(raw: str, raw_type: str, column: Column) -> Cast:
         cases.append(f"WHEN {raw} IS NOT NULL AND ({text}) IS NULL THEN '{name}: its bytes are not UTF-8'")
     if column.required:
         cases.append(f"WHEN ({text}) IS NULL THEN '{name}: the required value is missing'")
-    return Cast(value=f"CAST({value} AS {SQL_TYPES[column.type]})", reason=f"CASE {' '.join(cases)} END")
+    return f"CAST({value} AS {SQL_TYPES[column.type]})", f"CASE {' '.join(cases)} END"
 
 
 def _as_text(raw: str, raw_type: str) -> str:

@@ -4,7 +4,7 @@ Each contract column comes from a constant, from the column that `columns` names
 column of its own name. Columns that the contract does not know are left out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,16 +14,8 @@ import duckdb
 from expectations.contracts.schema import Column, Table
 from expectations.contracts.source import Source, TableSource
 from expectations.errors import SchemaError, SettingError
-from features.sources.staging import (
-    REASON,
-    ROW,
-    SQL_TYPES,
-    STAGED,
-    Reading,
-    explained,
-    first_row,
-    identifier,
-)
+from expectations.suites.rules import quoted
+from features.sources.staging import REASON, ROW, SQL_TYPES, STAGED, Reading, explained, first_row
 from features.sources.tables import database, files
 from features.sources.tables.casting import cast_column
 
@@ -48,60 +40,45 @@ def readings(source: Source, scratch: Path) -> dict[str, Reading]:
         connected = None
         for name, declared in source.tables.items():
             if declared.location is not None:
-                found[name] = _from_files(contracts[name], declared, declared.location)
-                continue
-            if connected is None:
-                connected = stack.enter_context(database.open_database(_url_env(source)))
-            target = scratch / f"{name}.parquet"
-            mark = database.copy_query(connected, name, str(declared.query), target)
-            stage = partial(_stage_parquet, contract=contracts[name], declared=declared, paths=[target])
+                kind, paths = files.find_files(name, declared.location)
+                with explained(f"{name}: {declared.location}"):
+                    mark = files.identity(paths)
+            else:
+                if connected is None:
+                    connected = stack.enter_context(database.open_database(source.database_url_env))
+                kind, paths = "parquet", [scratch / f"{name}.parquet"]
+                mark = database.copy_query(connected, name, str(declared.query), paths[0])
+            stage = partial(_stage, contract=contracts[name], declared=declared, kind=kind, paths=paths)
             found[name] = Reading(identity=mark, stage=stage)
     return found
 
 
-def _url_env(source: Source) -> str:
-    if source.database_url_env is None:
-        raise SettingError(f"source {source.name}: a table has a query, so [database] url_env is needed")
-    return source.database_url_env
-
-
-def _from_files(contract: Table, declared: TableSource, location: str) -> Reading:
-    kind, paths = files.find_files(contract.name, location)
-    with explained(f"{contract.name}: {location}"):
-        mark = files.identity(paths)
-    stage = _stage_parquet if kind == "parquet" else _stage_csv
-    return Reading(identity=mark, stage=partial(stage, contract=contract, declared=declared, paths=paths))
-
-
-def _stage_parquet(
-    con: duckdb.DuckDBPyConnection, *, contract: Table, declared: TableSource, paths: list[Path]
+def _stage(
+    con: duckdb.DuckDBPyConnection, *, contract: Table, declared: TableSource, kind: str, paths: list[Path]
 ) -> None:
-    with explained(f"{contract.name}: {_named(paths)}"):
-        files.open_parquet(con, _RAW, paths)
-        stage_view(con, _RAW, contract, declared)
+    named = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
+    with explained(f"{contract.name}: {named}"):
+        if kind == "parquet":
+            con.read_parquet([str(path) for path in paths], union_by_name=True).create_view(_RAW)
+            _cast_rows(con, contract, declared)
+        else:
+            files.open_csv(con, _RAW, paths)
+            _cast_rows(con, contract, declared)
+            files.stage_broken_lines(con, contract.name, paths)
 
 
-def _stage_csv(
-    con: duckdb.DuckDBPyConnection, *, contract: Table, declared: TableSource, paths: list[Path]
-) -> None:
-    with explained(f"{contract.name}: {_named(paths)}"):
-        files.open_csv(con, _RAW, paths)
-        stage_view(con, _RAW, contract, declared)
-        files.stage_broken_lines(con, contract.name, paths)
-
-
-def stage_view(con: duckdb.DuckDBPyConnection, view: str, contract: Table, declared: TableSource) -> None:
-    """Cast the rows of a view to a contract: make the table `staged`.
+def _cast_rows(con: duckdb.DuckDBPyConnection, contract: Table, declared: TableSource) -> None:
+    """Cast the rows of the view of raw rows to a contract: make the table `staged`.
 
     Raises:
         SchemaError: a required, mapped or extra column is missing.
         SettingError: a constant does not have its column's type.
     """
-    described = con.execute(f"DESCRIBE {identifier(view)}").fetchall()
+    described = con.execute(f"DESCRIBE {_RAW}").fetchall()
     raw_types = {str(name): str(raw_type) for name, raw_type, *_ in described}
     selected, reasons, parameters = [], [], []
     for column in contract.columns:
-        name = identifier(column.name)
+        name = quoted(column.name)
         if column.name in declared.constants:
             parameters.append(_constant(con, contract, column, declared))
             selected.append(f"CAST(? AS {SQL_TYPES[column.type]}) AS {name}")
@@ -110,15 +87,15 @@ def stage_view(con: duckdb.DuckDBPyConnection, view: str, contract: Table, decla
         if raw is None:
             selected.append(f"CAST(NULL AS {SQL_TYPES[column.type]}) AS {name}")
             continue
-        cast = cast_column(f"{_RAW}.{identifier(raw)}", raw_types[raw], column)
-        selected.append(f"{cast.value} AS {name}")
-        reasons.append(cast.reason)
+        value, problem = cast_column(f"{_RAW}.{quoted(raw)}", raw_types[raw], column)
+        selected.append(f"{value} AS {name}")
+        reasons.append(problem)
     reason = f"nullif(concat_ws('; ', {', '.join(reasons)}), '')" if reasons else "CAST(NULL AS VARCHAR)"
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE {STAGED} AS SELECT {', '.join(selected)}, "  # noqa: S608 — quoted
         f"{reason} AS {REASON}, "
         f"CASE WHEN {REASON} IS NOT NULL THEN CAST(to_json({_RAW}) AS VARCHAR) END AS {ROW} "
-        f"FROM {identifier(view)} AS {_RAW}",
+        f"FROM {_RAW}",
         parameters,
     )
 
@@ -139,7 +116,7 @@ def _raw_column(
     else:
         return None
     raise SchemaError(
-        f"{contract.name}: {problem}; found {_listed(found)}. In source.toml, map it: "
+        f"{contract.name}: {problem}; found {', '.join(found) or 'none'}. In source.toml, map it: "
         f'[tables.{contract.name}] columns = {{ {column.name} = "the shop\'s column" }}'
     )
 
@@ -150,17 +127,8 @@ def _constant(
     """A declared constant, cast to its column's type."""
     given = declared.constants[column.name]
     value = "|".join(map(str, given)) if isinstance(given, list) else str(given)
-    cast = cast_column("given", "VARCHAR", column)
-    sql = f"SELECT {cast.value}, {cast.reason} FROM (SELECT ? AS given)"  # noqa: S608 — a column's name
-    typed, problem = first_row(con, sql, [value])
+    selected = ", ".join(cast_column("given", "VARCHAR", column))
+    typed, problem = first_row(con, f"SELECT {selected} FROM (SELECT ? AS given)", [value])  # noqa: S608
     if problem:
         raise SettingError(f"[tables.{contract.name}] constants: {problem}; correct it in source.toml")
     return typed
-
-
-def _named(paths: list[Path]) -> str:
-    return str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"

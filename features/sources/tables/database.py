@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -29,21 +28,8 @@ _ROWS_AT_ONCE = 50_000
 _SNAPSHOT_DIALECTS = ("postgresql", "mysql", "mariadb")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Database:
-    """A connected database and what may be said of it: its address without the password."""
-
-    connection: sqlalchemy.Connection
-    address: str
-    password: str | None
-
-    def told(self, error: BaseException) -> str:
-        """The first line of an error, without the password."""
-        return _told(error, self.password)
-
-
 @contextmanager
-def open_database(url_env: str) -> Iterator[Database]:
+def open_database(url_env: str | None) -> Iterator[sqlalchemy.Connection]:
     """Connect to the database whose SQLAlchemy URL an environment variable holds.
 
     All queries of one connection see one state of the database, where it offers that.
@@ -54,10 +40,8 @@ def open_database(url_env: str) -> Iterator[Database]:
         TransientError: the database cannot be reached.
     """
     url = _url(url_env)
-    password = str(url.password) if url.password else None
-    address = f"{url.get_backend_name()} database {url.database!r} at {url.host or 'this machine'}"
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
-        raise SchemaError(f"{address}: the file does not exist; correct the URL in {url_env}")
+        raise SchemaError(f"{_address(url)}: the file does not exist; correct the URL in {url_env}")
     try:
         engine = sqlalchemy.create_engine(url)
     except (SQLAlchemyError, ImportError) as error:
@@ -68,22 +52,22 @@ def open_database(url_env: str) -> Iterator[Database]:
         connection = engine.connect()
     except SQLAlchemyError as error:
         raise TransientError(
-            f"{address} cannot be reached: {_told(error, password)}; start it or correct the URL in {url_env}"
+            f"{_address(url)} cannot be reached: {_told(error, url)}; start it or correct the URL in {url_env}"
         ) from None
     try:
         if url.get_backend_name() in _SNAPSHOT_DIALECTS:
             connection = connection.execution_options(isolation_level="REPEATABLE READ")
-        yield Database(connection=connection, address=address, password=password)
+        yield connection
     finally:
         connection.close()
         engine.dispose()
 
 
-def copy_query(database: Database, table: str, query: str, target: Path) -> str:
+def copy_query(connection: sqlalchemy.Connection, table: str, query: str, target: Path) -> str:
     """Write a query's result as Parquet, every column text, and return its identity.
 
     Args:
-        database: from `open_database`.
+        connection: from `open_database`.
         table: the contract table, for messages.
         query: one SELECT statement.
         target: the Parquet file to write.
@@ -92,10 +76,11 @@ def copy_query(database: Database, table: str, query: str, target: Path) -> str:
         SchemaError: the query fails, or names a column twice.
         TransientError: the connection was lost, or the disk is full.
     """
+    url = connection.engine.url
     try:
         # Without parameters, a driver takes the "%" of a LIKE for itself and not for a placeholder.
         options = {"stream_results": True, "no_parameters": True}
-        result = database.connection.execution_options(**options).exec_driver_sql(query)
+        result = connection.execution_options(**options).exec_driver_sql(query)
         columns = list(result.keys())
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:
@@ -106,10 +91,10 @@ def copy_query(database: Database, table: str, query: str, target: Path) -> str:
     except SQLAlchemyError as error:
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise TransientError(
-                f"{table}: the connection to {database.address} was lost ({database.told(error)}); run again"
+                f"{table}: the connection to {_address(url)} was lost ({_told(error, url)}); run again"
             ) from None
         raise SchemaError(
-            f"{table}: the query fails in {database.address}: {database.told(error)}; "
+            f"{table}: the query fails in {_address(url)}: {_told(error, url)}; "
             f"correct query in [tables.{table}]"
         ) from None
     except OSError as error:
@@ -123,14 +108,19 @@ def copy_query(database: Database, table: str, query: str, target: Path) -> str:
     return str((columns, found))
 
 
-def _told(error: BaseException, password: str | None) -> str:
-    cause = getattr(error, "orig", None) or error
-    line = str(cause).strip().partition("\n")[0]
-    return line.replace(password, "***") if password else line
+def _address(url: sqlalchemy.URL) -> str:
+    """The URL without its password, and without the query, which may hold another."""
+    return url.set(query={}).render_as_string()
 
 
-def _url(url_env: str) -> sqlalchemy.URL:
-    text = os.environ.get(url_env)
+def _told(error: BaseException, url: sqlalchemy.URL) -> str:
+    """The first line of an error, without the password."""
+    line = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return line.replace(str(url.password), "***") if url.password else line
+
+
+def _url(url_env: str | None) -> sqlalchemy.URL:
+    text = os.environ.get(url_env or "")
     if not text:
         raise SettingError(f"the environment variable {url_env} is not set; give it the database's URL")
     try:

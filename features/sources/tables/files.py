@@ -17,7 +17,8 @@ import duckdb
 
 from expectations.errors import SchemaError
 from expectations.storage.hashes import file_hash
-from features.sources.staging import REASON, ROW, STAGED, first_row, identifier, literal
+from expectations.suites.rules import literal
+from features.sources.staging import REASON, ROW, STAGED, first_row
 
 _ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".csv.gz": "csv"}
 _HASHED_BYTES = 256 * 2**20  # larger files are told apart by size and time
@@ -66,22 +67,10 @@ def identity(files: Sequence[Path]) -> str:
     root = os.path.commonpath([path.parent for path in files])
     for path in files:
         status = path.stat()
-        mark = (
-            file_hash(path)
-            if status.st_size <= _HASHED_BYTES
-            else f"{status.st_size} bytes, changed {status.st_mtime_ns}"
-        )
+        large = f"{status.st_size} bytes, changed {status.st_mtime_ns}"
+        mark = large if status.st_size > _HASHED_BYTES else file_hash(path)
         digest.update(f"{path.relative_to(root)}\0{mark}\0".encode())
     return digest.hexdigest()
-
-
-def open_parquet(con: duckdb.DuckDBPyConnection, view: str, files: Sequence[Path]) -> None:
-    """Make a view of Parquet files; columns are matched by name."""
-    names = ", ".join(literal(str(path)) for path in files)
-    con.execute(
-        f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS "  # noqa: S608 — quoted
-        f"SELECT * FROM read_parquet([{names}], union_by_name = true)"
-    )
 
 
 def open_csv(con: duckdb.DuckDBPyConnection, view: str, files: Sequence[Path]) -> None:
@@ -99,7 +88,7 @@ def open_csv(con: duckdb.DuckDBPyConnection, view: str, files: Sequence[Path]) -
             f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{struct}}}, "
             f"store_rejects = true, rejects_table = 'broken_{number}', rejects_scan = 'scan_{number}')"
         )
-    con.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {' UNION ALL BY NAME '.join(parts)}")
+    con.sql(" UNION ALL BY NAME ".join(parts)).create_view(view)
 
 
 def stage_broken_lines(con: duckdb.DuckDBPyConnection, table: str, files: Sequence[Path]) -> None:
