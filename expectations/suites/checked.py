@@ -37,7 +37,6 @@ def write_checked(
         Rows written.
     """
     num_rows = 0
-    written = 0
     for file in files:
         numbers = broken.get(str(file))
         left = pq.read_metadata(file).num_rows - (0 if numbers is None else len(numbers))
@@ -50,8 +49,7 @@ def write_checked(
         else:
             _filter(file, numbers, contract.schema, path)
         num_rows += left
-        written += 1
-    if not written:
+    if not num_rows:
         path = target / files[0].relative_to(source)
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(contract.schema.empty_table(), path)

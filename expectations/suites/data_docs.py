@@ -231,8 +231,6 @@ def _error(info: Mapping[str, Any] | None) -> str | None:
     """The error of an expectation that raised; `info` is one record, or one for each metric."""
     if not info:
         return None
-    records = [info] if "raised_exception" in info else list(info.values())
-    for record in records:
-        if record.get("raised_exception"):
-            return str(record.get("exception_message") or "no message").strip()
-    return None
+    records = [info] if "raised_exception" in info else info.values()
+    raised = (record for record in records if record.get("raised_exception"))
+    return next((str(record.get("exception_message") or "no message").strip() for record in raised), None)

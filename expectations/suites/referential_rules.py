@@ -12,7 +12,7 @@ from expectations.contracts.schema import Table
 from expectations.suites.rules import Rule, Settings, key_columns, own, quoted, rule, showing
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Reference:
     """A column whose values are looked up in the key of another table."""
 
@@ -33,14 +33,10 @@ class Reference:
 
 def references(contract: Table, present: Collection[str]) -> tuple[Reference, ...]:
     """What the table's columns refer to among the tables that are present."""
-    found = []
-    for column in contract.columns:
-        if column.references:
-            table, key = column.references.split(".")
-            found.append(Reference(column=column.name, table=table, key=key))
+    named = {column.name: column.references.split(".") for column in contract.columns if column.references}
     if contract.name == "exposures":
-        found.append(Reference(column="user_id", table="users", key="user_id"))
-    return tuple(reference for reference in found if reference.table in present)
+        named["user_id"] = ["users", "user_id"]
+    return tuple(Reference(column, *other) for column, other in named.items() if other[0] in present)
 
 
 def future_columns(contract: Table) -> tuple[str, ...]:

@@ -64,12 +64,15 @@ class TableReport:
     @property
     def blocking(self) -> tuple[CheckReport, ...]:
         """The critical checks that failed: the pipeline must stop if there is one."""
-        return tuple(check for check in self.checks if check.severity == "critical" and not check.passed)
+        return self._failed("critical")
 
     @property
     def warnings(self) -> tuple[CheckReport, ...]:
         """The warnings that failed."""
-        return tuple(check for check in self.checks if check.severity == "warning" and not check.passed)
+        return self._failed("warning")
+
+    def _failed(self, severity: Severity) -> tuple[CheckReport, ...]:
+        return tuple(check for check in self.checks if check.severity == severity and not check.passed)
 
 
 def check_report(
@@ -94,10 +97,8 @@ def _message(rule: Rule, passed: bool, num_failed: int, num_rows: int, sample: S
     """A sentence that names table, column and rows, and says what to do."""
     where = f"{rule.table}.{rule.column}" if rule.column else rule.table
     if not rule.per_row:
-        seen = f" (found: {', '.join(sample)})" if sample else ""
-        if passed:
-            return f"{where}: {rule.says}{seen}."
-        return f"{where}: it does not hold that {rule.says}{seen}. {rule.remedy}"
+        seen = f"{rule.says} (found: {', '.join(sample)})" if sample else rule.says
+        return f"{where}: {seen}." if passed else f"{where}: it does not hold that {seen}. {rule.remedy}"
     if not num_failed:
         return f"{where}: in all {num_rows:,} rows, {rule.says}."
     stay = "All but the first of each key" if rule.counts else "They"
@@ -111,13 +112,9 @@ def _message(rule: Rule, passed: bool, num_failed: int, num_rows: int, sample: S
 
 def to_facts(report: TableReport, gx_dir: Path) -> dict[str, Any]:
     """What the pointer of the checked table keeps of a report."""
-    return {
-        "num_rows": report.num_rows,
-        "num_checked": report.num_checked,
-        "num_quarantined": report.num_quarantined,
-        "data_docs": report.data_docs.relative_to(gx_dir).as_posix(),
-        "checks": [asdict(check) for check in report.checks],
-    }
+    kept = {name: getattr(report, name) for name in ("num_rows", "num_checked", "num_quarantined")}
+    page = report.data_docs.relative_to(gx_dir).as_posix()
+    return kept | {"data_docs": page, "checks": [asdict(check) for check in report.checks]}
 
 
 def from_pointer(table: str, pointer: Mapping[str, Any], dataset: Path, gx_dir: Path) -> TableReport:
@@ -126,19 +123,17 @@ def from_pointer(table: str, pointer: Mapping[str, Any], dataset: Path, gx_dir: 
     Raises:
         SchemaError: the pointer was not written by a validation.
     """
+    facts = dict(pointer)
     try:
-        checks = tuple(
-            CheckReport(**{**check, "sample": tuple(check["sample"])}) for check in pointer["checks"]
-        )
         return TableReport(
             table=table,
-            num_rows=pointer["num_rows"],
-            num_checked=pointer["num_checked"],
-            num_quarantined=pointer["num_quarantined"],
-            checks=checks,
-            folder=dataset / pointer["version"],
-            data_docs=gx_dir / pointer["data_docs"],
+            folder=dataset / facts.pop("version"),
+            data_docs=gx_dir / facts.pop("data_docs"),
+            checks=tuple(
+                CheckReport(**{**check, "sample": tuple(check["sample"])}) for check in facts.pop("checks")
+            ),
             unchanged=True,
+            **facts,
         )
     except (KeyError, TypeError) as error:
         raise SchemaError(

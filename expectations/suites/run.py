@@ -7,9 +7,8 @@ passed: an exposure of an item in quarantine goes to quarantine too.
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 
 import duckdb
@@ -129,7 +128,7 @@ def table_rules(contract: Table, present: Collection[str], settings: Settings) -
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _TableValidation:
     """The validation of one table: expect, compare, set apart, land, report."""
 
@@ -143,25 +142,18 @@ class _TableValidation:
     now: datetime
     settings: Settings
 
-    @cached_property
-    def references(self) -> tuple[Reference, ...]:
-        """What the table's columns refer to."""
-        return references(self.contract, self.present)
+    references: tuple[Reference, ...] = field(init=False)
+    rules: tuple[Rule, ...] = field(init=False)
+    files: tuple[Path, ...] = field(init=False)
+    missing: tuple[str, ...] = field(init=False)
+    version: str = field(init=False)
 
-    @cached_property
-    def rules(self) -> tuple[Rule, ...]:
-        """All rules of the table."""
-        return table_rules(self.contract, self.present, self.settings)
-
-    @cached_property
-    def files(self) -> tuple[Path, ...]:
-        """The landed Parquet files."""
-        return data_files(self.folder)
-
-    @cached_property
-    def missing(self) -> tuple[str, ...]:
-        """The contract's columns that the files lack."""
-        return missing_columns(self.files, self.contract)
+    def __post_init__(self) -> None:
+        self.references = references(self.contract, self.present)
+        self.rules = table_rules(self.contract, self.present, self.settings)
+        self.files = data_files(self.folder)
+        self.missing = missing_columns(self.files, self.contract)
+        self.version = self._fingerprint()
 
     def unchanged(self) -> TableReport | None:
         """The last report, where the same input was checked by the same rules and all output is there."""
@@ -187,7 +179,7 @@ class _TableValidation:
             ]
             self._compare(scan, findings)
             num_broken = scan.set_apart(broken)
-            checks = tuple(self._check(rule, findings[rule.name], scan, num_rows) for rule in rules)
+            checks = tuple(_check(rule, findings[rule.name], scan, num_rows) for rule in rules)
             report = TableReport(
                 table=self.contract.name,
                 num_rows=num_rows,
@@ -245,20 +237,6 @@ class _TableValidation:
                     f"in {num_rows} for DuckDB: its SQL does not say what its expectation says"
                 )
 
-    def _check(self, rule: Rule, finding: Finding, scan: Scan, num_rows: int) -> CheckReport:
-        sample = finding.sample
-        if rule.per_row and not finding.num_unexpected:
-            sample = ()
-        elif rule.per_row and rule.breaks:
-            sample = scan.sample(rule)
-        return check_report(
-            rule,
-            passed=finding.success,
-            num_failed=finding.num_unexpected if rule.per_row else 0,
-            num_rows=num_rows,
-            sample=sample,
-        )
-
     def _land(self, scan: Scan, report: TableReport) -> None:
         facts = to_facts(report, self.gx_dir)
 
@@ -276,8 +254,7 @@ class _TableValidation:
         if not written:  # the rows are there, but a page or the quarantine was not
             write_json(self.dataset / POINTER, {"version": self.version, **facts})
 
-    @cached_property
-    def version(self) -> str:
+    def _fingerprint(self) -> str:
         """The fingerprint of the input, the rules and the settings."""
         files = [(str(file.relative_to(self.folder)), file.stat().st_size) for file in self.files]
         known = {reference.table: self.checked[reference.table].name for reference in self.references}
@@ -298,3 +275,13 @@ class _TableValidation:
                 {"now": self.now, "files": [str(file) for file in self.files]},
             ).fetchall()[0]
         return list(row)
+
+
+def _check(rule: Rule, finding: Finding, scan: Scan, num_rows: int) -> CheckReport:
+    sample = finding.sample
+    if rule.per_row and not finding.num_unexpected:
+        sample = ()
+    elif rule.per_row and rule.breaks:
+        sample = scan.sample(rule)
+    num_failed = finding.num_unexpected if rule.per_row else 0
+    return check_report(rule, passed=finding.success, num_failed=num_failed, num_rows=num_rows, sample=sample)

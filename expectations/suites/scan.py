@@ -53,9 +53,7 @@ def missing_columns(files: Sequence[Path], contract: Table) -> tuple[str, ...]:
         try:
             schema = pq.read_schema(file)
         except (OSError, pa.ArrowInvalid) as error:
-            raise SchemaError(
-                f"{file} cannot be read as Parquet ({error}); ingest the source again"
-            ) from error
+            raise SchemaError(f"{file} cannot be read as Parquet ({error}); ingest it again") from error
         missing += [name for name in contract.schema.names if name not in schema.names]
         for found in schema:
             if found.name not in contract.schema.names:
@@ -222,16 +220,10 @@ def open_scan(
         tempfile.TemporaryDirectory(prefix="validation-") as spill,
         duckdb.connect(config={"temp_directory": spill, "autoinstall_known_extensions": False}) as connection,
     ):
-        connection.execute(
-            "CREATE TEMP TABLE clock AS SELECT $now::TIMESTAMP AS now", {"now": now}
-        ).fetchall()
-        read: dict[str, Any] = {
-            "hive_partitioning": False,
-            "file_row_number": True,
-            "filename": True,
-            "union_by_name": True,
-        }
-        connection.read_parquet([str(file) for file in files], **read).create_view("landed")
+        connection.execute("CREATE TEMP TABLE clock AS SELECT $now::TIMESTAMP AS now", {"now": now})
+        read: dict[str, Any] = dict.fromkeys(("file_row_number", "filename", "union_by_name"), True)
+        paths = [str(file) for file in files]
+        connection.read_parquet(paths, hive_partitioning=False, **read).create_view("landed")
         for table in {reference.table for reference in references}:
             paths = [str(file) for file in data_files(checked[table])]
             connection.read_parquet(paths, hive_partitioning=False).create_view(f"checked_{table}")

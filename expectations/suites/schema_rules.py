@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from expectations.contracts.schema import Column, Table
+from expectations.contracts.schema import Table
 from expectations.suites.rules import Rule, Settings, is_missing, key_columns, literal, own, rule, showing
 
 
@@ -63,11 +63,30 @@ def contract_rules(contract: Table, settings: Settings) -> tuple[Rule, ...]:
         for column in columns
         if column.allowed
     ]
-    rules += [
-        _in_bounds(contract, column, settings.tolerance)
-        for column in columns
-        if column.minimum is not None or column.maximum is not None
-    ]
+    for column in columns:
+        value = own(column.name)
+        limits = (("<", "least", column.minimum), (">", "most", column.maximum))
+        sides = [
+            (f"{value} {sign} {end}", f"at {most} {end:g}") for sign, most, end in limits if end is not None
+        ]
+        known = f"NOT isnan({value}) AND " if column.type == "number" else ""
+        if sides:
+            rules.append(
+                tolerated(
+                    f"{column.name}_in_bounds",
+                    f"{column.name} is " + " and ".join(words for _, words in sides),
+                    f"Check the unit and sign of {column.name} at the source.",
+                    column=column.name,
+                    expectation="ExpectColumnValuesToBeBetween",
+                    arguments={
+                        "column": column.name,
+                        "min_value": column.minimum,
+                        "max_value": column.maximum,
+                    },
+                    breaks=f"{known}({' OR '.join(sql for sql, _ in sides)})",
+                    shows=showing(column.name),
+                )
+            )
     rules.append(_key_unique(contract, settings.tolerance))
     rules.append(
         tolerated(
@@ -89,27 +108,6 @@ def contract_rules(contract: Table, settings: Settings) -> tuple[Rule, ...]:
             )
         )
     return tuple(rules)
-
-
-def _in_bounds(contract: Table, column: Column, bound: float) -> Rule:
-    value = own(column.name)
-    known = f"NOT isnan({value}) AND " if column.type == "number" else ""
-    limits = (("<", "least", column.minimum), (">", "most", column.maximum))
-    sides = [
-        (f"{value} {sign} {end}", f"at {which} {end:g}") for sign, which, end in limits if end is not None
-    ]
-    return rule(
-        contract,
-        f"{column.name}_in_bounds",
-        f"{column.name} is " + " and ".join(words for _, words in sides),
-        f"Check the unit and sign of {column.name} at the source.",
-        column=column.name,
-        expectation="ExpectColumnValuesToBeBetween",
-        arguments={"column": column.name, "min_value": column.minimum, "max_value": column.maximum},
-        bound=bound,
-        breaks=f"{known}({' OR '.join(sql for sql, _ in sides)})",
-        shows=showing(column.name),
-    )
 
 
 def _key_unique(contract: Table, bound: float) -> Rule:
