@@ -25,6 +25,16 @@ EXTRA_TYPES: Mapping[ExtraKind, ColumnType] = MappingProxyType(
     {"numeric": "number", "categorical": "string", "text": "string"}
 )
 
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        ("table", pa.string()),
+        ("stage", pa.string()),  # "ingestion" or "validation"
+        ("reason", pa.string()),  # the rule that failed and the offending value
+        ("row", pa.string()),  # the whole row as a JSON object
+    ]
+)
+"""Rows that break their contract, kept with the reason and never dropped: `quarantine/<source>/<table>/`."""
+
 
 @dataclass(frozen=True)
 class Column:

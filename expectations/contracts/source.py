@@ -27,7 +27,7 @@ rating_range = [1, 5]                 # worst and best rating of feedback; witho
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
@@ -97,46 +97,55 @@ def read_source(path: Path) -> Source:
         raise SettingError(f"{path} is not valid TOML: {error}") from error
     known = {"name", "connector", "clock", "tables", "database", "split", "features"}
     _refuse_unknown(path, "the file", settings, known)
+    database, split, features = (settings.get(table, {}) for table in ("database", "split", "features"))
+    _refuse_unknown(path, "[database]", database, {"url_env"})
+    _refuse_unknown(path, "[split]", split, {"test_from", "validation_fraction"})
+    _refuse_unknown(path, "[features]", features, {"history_days", "rating_range"})
+
+    def require(name: str, value: Any, fits: bool, remedy: str) -> None:
+        if not fits:
+            raise SettingError(f"{path}: {name} is {value!r}; {remedy}")
+
     name = settings.get("name", "")
-    if not isinstance(name, str) or not name.isidentifier() or not name.islower():
-        raise SettingError(f"{path}: name is {name!r}; use lower-case letters, digits and _ only")
+    plain = isinstance(name, str) and name.isidentifier() and name.islower()
+    require("name", name, plain, "use lower-case letters, digits and _ only")
     connector = settings.get("connector", "tables")
-    if connector not in CONNECTORS:
-        raise SettingError(f"{path}: connector is {connector!r}; use one of {', '.join(CONNECTORS)}")
+    require("connector", connector, connector in CONNECTORS, f"use one of {', '.join(CONNECTORS)}")
     clock = settings.get("clock", "now")
-    if clock not in ("now", "data"):
-        raise SettingError(f'{path}: clock is {clock!r}; use "now" or "data"')
+    require("clock", clock, clock in ("now", "data"), 'use "now" or "data"')
     tables = {
         table: _read_table(path, table, declared) for table, declared in settings.get("tables", {}).items()
     }
     if connector == "tables":
         _require_tables(path, tables)
-    database = settings.get("database", {})
-    _refuse_unknown(path, "[database]", database, {"url_env"})
     if any(table.query for table in tables.values()) and "url_env" not in database:
         raise SettingError(f"{path}: a table has a query, so [database] url_env must name a variable")
-    split = settings.get("split", {})
-    _refuse_unknown(path, "[split]", split, {"test_from", "validation_fraction"})
-    features = settings.get("features", {})
-    _refuse_unknown(path, "[features]", features, {"history_days", "rating_range"})
-    validation_fraction = split.get("validation_fraction", 0.2)
-    if not isinstance(validation_fraction, int | float) or not 0 < validation_fraction < 1:
-        raise SettingError(
-            f"{path}: validation_fraction is {validation_fraction!r}; use a number between 0 and 1"
-        )
-    history_days = features.get("history_days", 180)
-    if not isinstance(history_days, int) or history_days < 1:
-        raise SettingError(f"{path}: history_days is {history_days!r}; use a whole number of days from 1")
+    fraction = split.get("validation_fraction", 0.2)
+    between = isinstance(fraction, int | float) and 0 < fraction < 1
+    require("validation_fraction", fraction, between, "use a number between 0 and 1")
+    days = features.get("history_days", 180)
+    require("history_days", days, isinstance(days, int) and days >= 1, "use a whole number of days from 1")
+    ratings = features.get("rating_range")
+    ordered = isinstance(ratings, list) and [type(end) in (int, float) for end in ratings] == [True, True]
+    ordered = ordered and ratings[0] < ratings[1]
+    remedy = "write the worst and the best, such as [1, 5]"
+    require("rating_range", ratings, ratings is None or ordered, remedy)
+    test_from = split.get("test_from")
+    dated = test_from is None or isinstance(test_from, date)  # a datetime is a date
+    require("test_from", test_from, dated, "write a date such as 2017-09-01")
+    if test_from is not None:
+        of_day = test_from.time() if isinstance(test_from, datetime) else time()
+        test_from = datetime.combine(test_from, of_day)
     return Source(
         name=name,
         connector=connector,
         clock=cast(Literal["now", "data"], clock),
         tables=MappingProxyType(tables),
         database_url_env=database.get("url_env"),
-        test_from=_as_datetime(path, split.get("test_from")),
-        validation_fraction=float(validation_fraction),
-        history_days=history_days,
-        rating_range=_range(path, features.get("rating_range")),
+        test_from=test_from,
+        validation_fraction=float(fraction),
+        history_days=days,
+        rating_range=(float(ratings[0]), float(ratings[1])) if ratings else None,
     )
 
 
@@ -178,29 +187,6 @@ def _require_tables(path: Path, tables: Mapping[str, TableSource]) -> None:
     for name, table in tables.items():
         if (table.location is None) == (table.query is None):
             raise SettingError(f"{path}: [tables.{name}] needs either location or query")
-
-
-def _range(path: Path, value: Any) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    if (
-        not isinstance(value, list)
-        or len(value) != 2
-        or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in value)
-        or not value[0] < value[1]
-    ):
-        raise SettingError(f"{path}: rating_range is {value!r}; write the worst and the best, such as [1, 5]")
-    return float(value[0]), float(value[1])
-
-
-def _as_datetime(path: Path, value: Any) -> datetime | None:
-    if value is None:
-        return None
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=None)
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day)
-    raise SettingError(f"{path}: test_from is {value!r}; write a date such as 2017-09-01")
 
 
 def _refuse_unknown(path: Path, where: str, given: Mapping[str, Any], known: set[str]) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expectations.contracts.schema import Table
-from expectations.storage.quarantine import QUARANTINE_SCHEMA
+from expectations.contracts.schema import QUARANTINE_SCHEMA, Table
+from expectations.storage.atomic import replacing
 from expectations.suites.scan import Scan
 
 QUARANTINE_FILE = "validation.parquet"
@@ -62,16 +61,9 @@ def write_quarantine(scan: Scan, num_broken: int, folder: Path) -> None:
     if not num_broken:
         path.unlink(missing_ok=True)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(".writing-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        raw, ready = Path(scratch) / "raw.parquet", Path(scratch) / "ready.parquet"
-        scan.write_broken(raw)
-        with pq.ParquetFile(raw) as reader, pq.ParquetWriter(ready, QUARANTINE_SCHEMA) as writer:
-            for batch in reader.iter_batches():
-                writer.write_batch(batch.cast(QUARANTINE_SCHEMA))
-        ready.replace(path)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, QUARANTINE_SCHEMA) as writer:
+        for batch in scan.quarantine():
+            writer.write_batch(batch.cast(QUARANTINE_SCHEMA))
 
 
 def _link(file: Path, path: Path) -> None:

@@ -131,7 +131,7 @@ class Scan:
         return tuple(row[0] for row in self._fetch(query))
 
     def set_apart(self, rules: Sequence[Rule]) -> int:
-        """Find the rows that break any of these rules, for `broken_rows` and `write_broken`.
+        """Find the rows that break any of these rules, for `broken_rows` and `quarantine`.
 
         Returns:
             How many rows there are. A row that breaks several rules counts once.
@@ -159,20 +159,20 @@ class Scan:
         )
         return {filename: pa.array(numbers, pa.int64()) for filename, numbers in table}
 
-    def write_broken(self, path: Path) -> None:
-        """After `set_apart` found rows: write them in the quarantine's schema."""
-        self._fetch(
-            "COPY (SELECT $name AS \"table\", 'validation' AS stage, reason, row FROM broken "  # noqa: S608
-            f"ORDER BY filename, file_row_number) TO {literal(str(path))} (FORMAT parquet)",
-            {"name": self._contract.name},
-        )
+    def quarantine(self) -> pa.RecordBatchReader:
+        """After `set_apart` found rows: these in the columns of the quarantine, to be read to the end."""
+        return self._connection.sql(
+            "SELECT ? AS \"table\", 'validation' AS stage, reason, row FROM broken "
+            "ORDER BY filename, file_row_number",
+            params=[self._contract.name],
+        ).to_arrow_reader()
 
     def _number(self, query: str) -> int:
         return int(self._fetch(query)[0][0])
 
-    def _fetch(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
+    def _fetch(self, query: str) -> list[Any]:
         """All rows: DuckDB takes no other query while a result is read in part."""
-        return self._connection.execute(query, parameters or {}).fetchall()
+        return self._connection.execute(query).fetchall()
 
     def _selected(self, column: str) -> str:
         if self._contract.column(column).type == "boolean":  # so that it has a mean and nulls

@@ -17,7 +17,8 @@ from expectations.contracts.source import Source
 from expectations.storage.atomic import write_json
 from expectations.storage.datasets import land
 from expectations.storage.hashes import fingerprint
-from features.views.feedback import RatingRange, feedback_summary
+from features.views.feature_schema import join_texts, text_columns
+from features.views.feedback import feedback_summary
 from features.views.outcomes import item_outcomes, user_outcomes
 from features.views.shop import (
     COLD_START_USER,
@@ -31,7 +32,6 @@ from features.views.shop import (
     read_shop,
     user_entity_rows,
 )
-from features.views.texts import join_texts
 from features.views.user_behaviour import user_behaviour
 from features.views.user_history import user_history
 from features.views.windows import EVENT_TIMESTAMP
@@ -59,15 +59,10 @@ def build_feature_rows(
     """
     versions = {name: folder.name for name, folder in sorted(checked.items())}
     declared = {name: [str(c) for c in table.extras] for name, table in source.contracts().items()}
-    version = feature_rows_version(versions, declared, source.history_days, source.rating_range)
+    version = fingerprint(
+        "feature_rows", CODE_VERSION, versions, declared, source.history_days, source.rating_range
+    )
     return land(dataset, version, lambda folder: _write(source, checked, folder))
-
-
-def feature_rows_version(
-    versions: Mapping[str, str], declared: Any, history_days: int, rating_range: RatingRange
-) -> str:
-    """The version of the feature rows of these tables."""
-    return fingerprint("feature_rows", CODE_VERSION, versions, declared, history_days, rating_range)
 
 
 def open_engine() -> BaseBackend:
@@ -175,16 +170,13 @@ def _breadth(shop: Shop) -> IbisTable:
 
 
 def _as_features(prefix: str, extras: tuple[Column, ...]) -> dict[str, Any]:
-    return {f"{prefix}_{c.name}": _[c.name].cast(_kind(c)) for c in extras if c.extra != "text"}
-
-
-def _kind(column: Column) -> str:
-    return "float64" if column.extra == "numeric" else "string"
+    kinds = {"numeric": "float64", "categorical": "string"}
+    return {f"{prefix}_{c.name}": _[c.name].cast(kinds[c.extra]) for c in extras if c.extra in kinds}
 
 
 def _catalogue(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
     """One row per candidate: what is shown of it and the text that the model reads."""
-    texts = [_.text, *(_[c.name] for c in extras if c.extra == "text")]
+    texts = [_.text, *text_columns(extras)]
     return candidates(shop).select(
         "item_id", "item_type", "valid_from", "valid_until", "value", "image", text=join_texts(texts)
     )
@@ -192,5 +184,4 @@ def _catalogue(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
 
 def _user_texts(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
     """One row per shopper: the source's text columns of the shopper, as one text."""
-    texts = [_[c.name] for c in extras if c.extra == "text"]
-    return shop.users.select("user_id", user_text=join_texts(texts))
+    return shop.users.select("user_id", user_text=join_texts(text_columns(extras)))

@@ -20,6 +20,7 @@ from ibis.expr.types import Table as IbisTable
 from expectations.contracts.examples import (
     INTERACTION_HISTORIES,
     NEXT_INTERACTIONS,
+    ROW_SCHEMA,
     ROWS,
     TEXTS,
     ExampleSchema,
@@ -35,8 +36,8 @@ from features.offline.interaction_history import (
 )
 from features.store.client import historical
 from features.views import feature_schema
+from features.views.feature_schema import join_texts, query_text, text_columns, text_table
 from features.views.shop import Shop, read_shop
-from features.views.texts import query_text, text_table
 from features.views.user_item import USER_ITEM_FEATURES, history_keys, unnest_items, user_item_features
 from features.views.windows import EVENT_TIMESTAMP
 
@@ -139,7 +140,7 @@ def _labelled_exposures(shop: Shop, source: Source) -> IbisTable:
     known = shop.exposures.filter(_.outcome.notnull())
     extras = source.contracts()["exposures"].extras
     user_text = shop.users.select(
-        "user_id", user_text=feature_schema.text_of_extras(source.contracts()["users"].extras)
+        "user_id", user_text=join_texts(text_columns(source.contracts()["users"].extras))
     )
     return (
         known.left_join(user_text, "user_id")
@@ -228,18 +229,8 @@ def _rows(
         .join(of_item, "item_id")
         .left_join(queries, "query")
     )
-    fixed = (
-        "exposure_id",
-        "user_id",
-        "item_id",
-        "scenario",
-        EVENT_TIMESTAMP,
-        "query_group_id",
-        "label",
-        "text_id",
-    )
     return joined.select(
-        *fixed,
+        *ROW_SCHEMA.names[: ROW_SCHEMA.names.index("query_id")],
         query_id=_.query_id.coalesce(-1).cast("int32"),
         history_id=_.history_id.cast("int32"),
         **{name: _[name].cast("float32") for name in features.numeric},
@@ -248,8 +239,5 @@ def _rows(
 
 
 def _features(table: IbisTable, features: feature_schema.Features) -> dict[str, str]:
-    return {
-        n: n
-        for n in (*features.numeric, *features.categorical)
-        if n in table.columns and n not in USER_ITEM_FEATURES
-    }
+    names = (*features.numeric, *features.categorical)
+    return {name: name for name in names if name in table.columns and name not in USER_ITEM_FEATURES}

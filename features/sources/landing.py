@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from expectations.contracts.schema import Table
 from expectations.contracts.source import Source
 from expectations.errors import SchemaError, TransientError
+from expectations.storage.atomic import replacing
 from expectations.storage.datasets import POINTER, current, land
 from expectations.storage.hashes import file_hash, fingerprint
 from features.sources.staging import Reading, count_rows, explained, open_duckdb, write_rejected, write_table
@@ -181,10 +182,8 @@ def _publish(rejected: Path, target: Path) -> None:
     if not rejected.exists():
         target.unlink(missing_ok=True)
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}")  # the quarantine may lie on another disk
-    shutil.copyfile(rejected, beside)
-    beside.replace(target)
+    with replacing(target) as temporary:  # the quarantine may lie on another disk
+        shutil.copyfile(rejected, temporary)
 
 
 def _remove(dataset: Path, quarantine: Path) -> None:

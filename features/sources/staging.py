@@ -16,9 +16,8 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
-from expectations.contracts.schema import ColumnType, Table
+from expectations.contracts.schema import QUARANTINE_SCHEMA, ColumnType, Table
 from expectations.errors import ImplementationError, SchemaError, SettingError, TransientError
-from expectations.storage.quarantine import QUARANTINE_SCHEMA
 from expectations.suites.rules import literal, quoted
 
 STAGED = "staged"

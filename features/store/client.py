@@ -86,27 +86,15 @@ def apply_repo(store: "FeatureStore", feature_rows: Path) -> list[str]:
     """
     from features.store.definitions import ITEM_VIEWS, USER_VIEWS, feature_repo
 
-    sources = [_view_source(feature_rows, name) for name in (*USER_VIEWS, *ITEM_VIEWS)]
+    try:
+        schemas = {
+            name: pq.read_schema(feature_rows / f"{name}.parquet") for name in (*USER_VIEWS, *ITEM_VIEWS)
+        }
+    except FileNotFoundError as error:
+        raise SchemaError(f"a file of {feature_rows} is missing ({error}); build them again") from None
     with _without_advice():
-        store.apply(feature_repo(sources, owner=OWNER))
-    return [source.name for source in sources]
-
-
-def _view_source(feature_rows: Path, name: str) -> Any:
-    from features.store.definitions import ViewSource
-
-    path = feature_rows / f"{name}.parquet"
-    if not path.exists():
-        raise SchemaError(f"{path} is missing; build the feature rows again")
-    keys = {"user_id", "item_id", "event_timestamp"}
-    columns = [(f.name, _kind(f.type)) for f in pq.read_schema(path) if f.name not in keys]
-    return ViewSource(name=name, path=path, columns=columns)
-
-
-def _kind(kind: pa.DataType) -> str:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return f"list<element: {kind.value_type}>"
-    return str(kind)
+        store.apply(feature_repo(schemas, feature_rows, owner=OWNER))
+    return list(schemas)
 
 
 def materialize(store: "FeatureStore", horizon: datetime) -> None:
@@ -133,7 +121,8 @@ def historical(store: "FeatureStore", service: str, entities: pd.DataFrame) -> p
     Raises:
         SchemaError: the join lost or doubled rows.
     """
-    frame = entities.assign(as_of=_seconds(entities["event_timestamp"]))
+    as_of = (entities["event_timestamp"] - pd.Timestamp(0)).dt.total_seconds()
+    frame = entities.assign(as_of=as_of)
     with _without_advice():
         found = store.get_historical_features(entity_df=frame, features=store.get_feature_service(service))
         table = found.to_arrow()
@@ -151,10 +140,6 @@ def _without_advice() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _seconds(timestamps: pd.Series) -> pd.Series:
-    return (timestamps - pd.Timestamp(0)).dt.total_seconds()
 
 
 def stored(store: "FeatureStore", service: str) -> list[str]:

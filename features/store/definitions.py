@@ -5,13 +5,13 @@ modules have computed; Feast joins them to examples point in time, and serves th
 The views of attributes have the columns that a source declared, so the repo is built for a source.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.data_source import RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
@@ -23,28 +23,13 @@ from features.views.request_context import CALENDAR_FEATURES, CONTEXT_FEATURES
 USER_VIEWS = ("user_behaviour", "user_outcomes", "user_attributes", "user_history")
 ITEM_VIEWS = ("item_outcomes", "item_attributes")
 
-_TYPES: Mapping[str, Any] = {
-    "double": Float64,
-    "string": String,
-    "list<element: string>": Array(String),
-    "list<element: double>": Array(Float64),
-}
 
-
-@dataclass(frozen=True, kw_only=True)
-class ViewSource:
-    """The feature rows of one view: a Parquet file and its feature columns with their Arrow types."""
-
-    name: str
-    path: Path
-    columns: Sequence[tuple[str, str]]
-
-
-def feature_repo(sources: Sequence[ViewSource], *, owner: str) -> list[Any]:
+def feature_repo(schemas: Mapping[str, pa.Schema], folder: Path, *, owner: str) -> list[Any]:
     """All Feast objects of a source's repo, to be applied.
 
     Args:
-        sources: the files of USER_VIEWS and ITEM_VIEWS.
+        schemas: columns of each of USER_VIEWS and ITEM_VIEWS.
+        folder: where their Parquet files lie.
         owner: who answers for the features.
     """
     user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="a shopper")
@@ -55,7 +40,8 @@ def feature_repo(sources: Sequence[ViewSource], *, owner: str) -> list[Any]:
         description="a thing that can be shown",
     )
     views = {
-        source.name: _view(source, user if source.name in USER_VIEWS else item, owner) for source in sources
+        name: _view(schema, folder / f"{name}.parquet", user if name in USER_VIEWS else item, owner)
+        for name, schema in schemas.items()
     }
     clock = _clock_view()
     calendar = _calendar_view(views["item_attributes"])
@@ -76,18 +62,23 @@ def feature_repo(sources: Sequence[ViewSource], *, owner: str) -> list[Any]:
     return [user, item, *views.values(), clock, calendar, *services]
 
 
-def _view(source: ViewSource, entity: Entity, owner: str) -> FeatureView:
+def _view(schema: pa.Schema, path: Path, entity: Entity, owner: str) -> FeatureView:
+    columns = [column for column in schema if column.name not in (entity.join_key, "event_timestamp")]
     return FeatureView(
-        name=source.name,
+        name=path.stem,
         entities=[entity],
         ttl=timedelta(0),  # a row holds until a later one replaces it
-        schema=[Field(name=name, dtype=_TYPES[kind]) for name, kind in source.columns],
-        source=FileSource(
-            name=f"{source.name}_rows", path=str(source.path), timestamp_field="event_timestamp"
-        ),
+        schema=[Field(name=column.name, dtype=_dtype(column.type)) for column in columns],
+        source=FileSource(name=f"{path.stem}_rows", path=str(path), timestamp_field="event_timestamp"),
         online=True,
         owner=owner,
     )
+
+
+def _dtype(kind: pa.DataType) -> Any:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return Array(_dtype(kind.value_type))
+    return {pa.float64(): Float64, pa.string(): String}[kind]
 
 
 def _clock_view() -> Any:

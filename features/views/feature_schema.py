@@ -1,15 +1,15 @@
-"""The names of the features that a source's examples have, in the order the model takes them."""
+"""The features that a source's examples have, in the order the model takes them, and how texts are put together."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import ibis
 from ibis import _
+from ibis.expr.types import Table as IbisTable
 
 from expectations.contracts.schema import Column
 from expectations.contracts.source import Source
 from features.views.request_context import CONTEXT_FEATURES
-from features.views.texts import join_texts
 from features.views.user_item import USER_ITEM_FEATURES
 
 USER_SERVICE = "user_v1"
@@ -76,6 +76,39 @@ def context_columns(extras: tuple[Column, ...]) -> dict[str, Any]:
     }
 
 
-def text_of_extras(extras: tuple[Column, ...]) -> Any:
-    """The text columns among a table's extras as one text."""
-    return join_texts([_[c.name] for c in extras if c.extra == "text"])
+def text_columns(extras: tuple[Column, ...]) -> list[Any]:
+    """The text columns among a table's extras."""
+    return [_[c.name] for c in extras if c.extra == "text"]
+
+
+def join_texts(texts: list[Any]) -> Any:
+    """Texts one after the other, nulls left out; empty where all are null."""
+    known = [text.strip().fill_null("") for text in texts]
+    if not known:
+        return ibis.literal("")
+    joined = known[0]
+    for text in known[1:]:
+        gap = ibis.ifelse((joined == "") | (text == ""), "", " ")
+        joined = joined.concat(gap, text)
+    return joined
+
+
+def query_text(extras: tuple[Column, ...]) -> Any:
+    """The query, the exposure's text columns and the user's, as one text.
+
+    Expects columns query_text and user_text beside the exposure's; null where all are empty.
+    """
+    return join_texts([_.query_text, *text_columns(extras), _.user_text]).nullif("")
+
+
+def text_table(catalogue: IbisTable, exposures: IbisTable, topics: IbisTable) -> IbisTable:
+    """Each distinct text of shown candidates, queries and histories, numbered from 0.
+
+    Returns:
+        Columns text_id (int32), text.
+    """
+    shown = catalogue.semi_join(exposures, "item_id").select(text=_.text.fill_null(""))
+    queries = exposures.filter(_["query"].notnull()).select(text=_["query"])
+    every = ibis.union(shown, queries, topics.select("text"), distinct=True)
+    number = ibis.row_number().over(ibis.window(order_by="text"))
+    return every.select(text_id=number.cast("int32"), text="text")

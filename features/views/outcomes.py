@@ -58,6 +58,7 @@ def item_outcomes(shop: Shop, entity_rows: IbisTable, history_days: int) -> Ibis
         item_price, the mean amount; item_coupon_rate and item_discount_rate, the shares with a coupon and
         with a discount; item_coupon_amount, what coupons took off where there was one.
     """
+    entity_rows = entity_rows.select("item_id", **{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp")})
     own = _with_rate(
         shop,
         aggregate_before(
@@ -126,9 +127,7 @@ def _topic_rates(shop: Shop, entity_rows: IbisTable) -> IbisTable:
     facts = facts.group_by(["topic", EVENT_TIMESTAMP]).aggregate(
         exposures=_.exposures.sum(), positives=_.positives.sum()
     )
-    covered_rows = entity_rows.select(
-        "item_id", **{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp")}
-    ).join(of_item, "item_id")
+    covered_rows = entity_rows.join(of_item, "item_id")
     totals = aggregate_before(
         facts,
         covered_rows.select("topic", EVENT_TIMESTAMP).distinct(),
@@ -146,9 +145,7 @@ def _topic_rates(shop: Shop, entity_rows: IbisTable) -> IbisTable:
 def _popularity(shop: Shop, entity_rows: IbisTable, history_days: int) -> IbisTable:
     """Events of all shoppers on what an item covers, per (item_id, event_timestamp)."""
     covered = coverage(shop)
-    covered_rows = entity_rows.select(
-        "item_id", **{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp")}
-    ).join(covered, "item_id")
+    covered_rows = entity_rows.join(covered, "item_id")
     facts = shop.events.filter(_.item_id.notnull()).select(
         EVENT_TIMESTAMP,
         "amount",

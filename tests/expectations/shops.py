@@ -24,69 +24,49 @@ SHOP_CONTRACTS: Mapping[str, Table] = {
 
 def good_shop() -> Rows:
     """20 shoppers, 10 items, 40 events, 60 exposures of which every fourth has an answer, …"""
-    users = [{"user_id": f"u{number}", "created_at": START} for number in range(20)]
-    items = [
-        {
-            "item_id": f"i{number}",
-            "item_type": "campaign",
-            "text": f"Ten percent off on coffee, offer {number}",
-            "valid_from": datetime(2026, 1, 1),
-            "valid_until": datetime(2026, 12, 31),
-            "value": 1.5,
-            "discount": 0.1,
-        }
-        for number in range(10)
-    ]
-    events = [
-        {
-            "event_id": f"e{number}",
-            "user_id": f"u{number % 20}",
-            "item_id": f"i{number % 10}" if number % 5 else None,
-            "event_type": "view" if number % 2 else "purchase",
-            "event_timestamp": START + timedelta(days=number),
-            "quantity": 1.0,
-            "amount": 2.0 + number % 7,
-            "dwell_seconds": None,
-        }
-        for number in range(40)
-    ]
-    exposures = [_exposure(number) for number in range(60)]
-    feedback = [
-        {
-            "feedback_id": f"f{number}",
-            "user_id": f"u{number}",
-            "item_id": f"i{number}",
-            "text": "just what I was looking for",
-            "event_timestamp": START + timedelta(days=number),
-        }
-        for number in range(5)
-    ]
-    relations = [
-        {"source_id": f"i{number}", "relation": "covers", "target_id": f"i{number + 1}"}
-        for number in range(5)
-    ]
+    validity = {"valid_from": datetime(2026, 1, 1), "valid_until": datetime(2026, 12, 31)}
+    item = {"item_type": "campaign", **validity, "value": 1.5, "discount": 0.1}
+    words = {"text": "just what I was looking for"}
     return {
-        "users": users,
-        "items": items,
-        "events": events,
-        "exposures": exposures,
-        "feedback": feedback,
-        "relations": relations,
+        "users": [{"user_id": f"u{n}", "created_at": START} for n in range(20)],
+        "items": [
+            {"item_id": f"i{n}", "text": f"Ten percent off on coffee, offer {n}", **item} for n in range(10)
+        ],
+        "events": [
+            {
+                **_meeting("event", n),
+                "item_id": f"i{n % 10}" if n % 5 else None,
+                "event_type": "view" if n % 2 else "purchase",
+                "quantity": 1.0,
+                "amount": 2.0 + n % 7,
+            }
+            for n in range(40)
+        ],
+        "exposures": [
+            {
+                **_meeting("exposure", n),
+                "scenario": "campaign",
+                "position": 1 + n % 3,
+                "propensity": 0.25,
+                "outcome": n % 4 == 0,
+                "outcome_timestamp": START + timedelta(days=n, hours=1) if n % 4 == 0 else None,
+            }
+            for n in range(60)
+        ],
+        "feedback": [{**_meeting("feedback", n), **words} for n in range(5)],
+        "relations": [
+            {"source_id": f"i{n}", "relation": "covers", "target_id": f"i{n + 1}"} for n in range(5)
+        ],
     }
 
 
-def _exposure(number: int) -> dict[str, Any]:
-    shown_at = START + timedelta(days=number)
+def _meeting(what: str, n: int) -> dict[str, Any]:
+    """The columns of a row that says when a shopper met an item."""
     return {
-        "exposure_id": f"x{number}",
-        "user_id": f"u{number % 20}",
-        "item_id": f"i{number % 10}",
-        "scenario": "campaign",
-        "event_timestamp": shown_at,
-        "position": 1 + number % 3,
-        "propensity": 0.25,
-        "outcome": number % 4 == 0,
-        "outcome_timestamp": shown_at + timedelta(hours=1) if number % 4 == 0 else None,
+        f"{what}_id": f"{what[0] if what != 'exposure' else 'x'}{n}",
+        "user_id": f"u{n % 20}",
+        "item_id": f"i{n % 10}",
+        "event_timestamp": START + timedelta(days=n),
     }
 
 

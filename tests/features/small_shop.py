@@ -115,11 +115,10 @@ def land(folder: Path, tables: dict[str, pd.DataFrame], source: Source = SOURCE)
     """Write frames as landed tables, each with its contract's exact schema."""
     folders = {}
     for name, frame in tables.items():
-        schema = source.contracts()[name].schema
-        full = frame.reindex(columns=schema.names).astype(object)
-        full = full.where(full.notna(), None)
-        columns = {field.name: pa.array(full[field.name].tolist(), field.type) for field in schema}
+        full = frame.astype(object)
+        rows = full.where(full.notna(), None).to_dict("records")
         folders[name] = folder / name
         folders[name].mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns, schema=schema), folders[name] / "part-0.parquet")
+        table = pa.Table.from_pylist(rows, schema=source.contracts()[name].schema)
+        pq.write_table(table, folders[name] / "part-0.parquet")
     return folders

@@ -4,7 +4,7 @@ A language model reads about 64 tokens of a text, so what tells coupons apart, t
 comes before the dates of the campaign.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -109,20 +109,10 @@ def _coupon(found: Mapping[str, Any]) -> dict[str, object]:
     types, categories, departments = (found[level] or [] for level in ("types", "categories", "departments"))
     after = found["end_date"] + timedelta(days=1)
     narrowest = [type_["name"] for type_ in types]
-    text = coupon_text(
-        campaign_type=found["campaign_type"],
-        start=found["start_date"],
-        end=found["end_date"],
-        num_products=found["num_products"],
-        types=[named_type(type_["name"], type_["category"]) for type_ in types],
-        category=categories[0] if categories else None,
-        department=departments[0] if departments else None,
-        brands=found["brands"] or [],
-    )
     return {
         "item_id": found["item_id"],
         "item_type": "campaign",
-        "text": text,
+        "text": coupon_text(found),
         "categories": [names[0] for names in (departments, categories, narrowest) if names] or None,
         "valid_from": found["start_date"],
         "valid_until": after,
@@ -132,43 +122,22 @@ def _coupon(found: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def coupon_text(
-    *,
-    campaign_type: str,
-    start: datetime,
-    end: datetime,
-    num_products: int,
-    types: Sequence[str],
-    category: str | None,
-    department: str | None,
-    brands: Sequence[str],
-) -> str:
-    """A coupon in natural language.
-
-    Args:
-        campaign_type: "Type A", "Type B" or "Type C".
-        start: first day of the campaign.
-        end: its last day.
-        num_products: how many products the coupon covers.
-        types: readable product types, the most frequent first.
-        category: the most frequent category.
-        department: the most frequent department.
-        brands: "national brand", "store brand" or both.
-    """
+def coupon_text(found: Mapping[str, Any]) -> str:
+    """A coupon in natural language, from a row of `COVERED`: its lists may be null."""
+    types, categories, departments, brands = (
+        found[level] or [] for level in ("types", "categories", "departments", "brands")
+    )
+    names = [named_type(type_["name"], type_["category"]) for type_ in types]
+    num_products = found["num_products"]
     count = "1 product" if num_products == 1 else f"{num_products:,} products"
-    shown = ", ".join(dict.fromkeys(types[:NUM_TYPES]))
-    more = " and more" if len(types) > NUM_TYPES else ""
+    shown = ", ".join(dict.fromkeys(names[:NUM_TYPES]))
+    more = " and more" if len(names) > NUM_TYPES else ""
     goods = f"Coupon for {count}" + (f": {shown}{more}" if shown else "")
-    places = [category, department and f"{department} department", _brands(brands)]
+    made_by = "national and store brands" if len(brands) > 1 else "".join(f"{brand}s" for brand in brands)
+    places = [*categories[:1], *(f"{department} department" for department in departments[:1]), made_by]
     where = ", ".join(place for place in places if place)
-    when = f"{campaign_type} campaign from {_day(start)} to {_day(end)}."
+    when = f"{found['campaign_type']} campaign from {_day(found['start_date'])} to {_day(found['end_date'])}."
     return " ".join(f"{goods}. {where[:1].upper()}{where[1:]}. {when}".replace(" . ", " ").split())
-
-
-def _brands(brands: Sequence[str]) -> str | None:
-    if not brands:
-        return None
-    return f"{brands[0]}s" if len(brands) == 1 else "national and store brands"
 
 
 def _day(timestamp: datetime) -> str:

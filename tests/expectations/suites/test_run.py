@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from expectations.contracts.schema import QUARANTINE_SCHEMA
 from expectations.errors import SchemaError
-from expectations.storage.quarantine import QUARANTINE_SCHEMA
 from expectations.suites.report import CheckReport, TableReport
 from expectations.suites.rules import Settings
 from expectations.suites.run import table_rules, validate
@@ -25,17 +25,11 @@ from tests.expectations.shops import (
     write_table,
 )
 
-STRICT = Settings(
-    tolerance=0.0,
-    missing_text=0.0,
-    odd_text=0.0,
-    unknown_outcome=0.0,
-    missing_outcome_time=0.0,
-    unknown_user=0.0,
-    outside_validity=0.0,
-    null_extra=0.0,
-    outliers=0.0,
+TOLERATED = (
+    "tolerance missing_text odd_text unknown_outcome missing_outcome_time unknown_user outside_validity"
 )
+STRICT = Settings(**dict.fromkeys(f"{TOLERATED} null_extra outliers".split(), 0.0))  # type: ignore[arg-type]
+Ran = tuple[Path, dict[str, Path], dict[str, TableReport]]
 
 
 def run(home: Path, tables: dict[str, Path], **options: object) -> dict[str, TableReport]:
@@ -50,24 +44,29 @@ def run(home: Path, tables: dict[str, Path], **options: object) -> dict[str, Tab
     )
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path], dict[str, TableReport]]:
-    home = tmp_path_factory.mktemp("good")
-    tables = write_shop(home / "tables", good_shop())
+def run_rows(home: Path, rows: Rows) -> Ran:
+    tables = write_shop(home / "tables", rows)
     return home, tables, run(home, tables, settings=STRICT)
 
 
 @pytest.fixture(scope="module")
-def bad(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path], dict[str, TableReport]]:
-    home = tmp_path_factory.mktemp("bad")
-    tables = write_shop(home / "tables", bad_shop())
-    return home, tables, run(home, tables, settings=STRICT)
+def good(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return run_rows(tmp_path_factory.mktemp("good"), good_shop())
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return run_rows(tmp_path_factory.mktemp("bad"), bad_shop())
 
 
 def small_shop() -> Rows:
     """Only what a shop must bring."""
     rows = good_shop()
     return {"items": rows["items"], "exposures": rows["exposures"]}
+
+
+def keys_of(table: str, rows: list[dict]) -> list[str]:
+    return sorted(str([row[name] for name in SHOP_CONTRACTS[table].key]) for row in rows)
 
 
 def check_of(reports: dict[str, TableReport], rule: str) -> CheckReport:
@@ -126,11 +125,8 @@ def test_nothing_is_lost(bad, table):
     assert report.num_checked == len(checked)
     assert report.num_quarantined == len(quarantined)
     assert len(landed) == len(checked) + len(quarantined)
-    key = SHOP_CONTRACTS[table].key
-    apart = [tuple(json.loads(row["row"])[name] for name in key) for row in quarantined]
-    stayed = [tuple(row[name] for name in key) for row in checked]
-    together = sorted(map(str, apart + stayed))
-    assert together == sorted(str(tuple(row[name] for name in key)) for row in landed)
+    together = [*checked, *(json.loads(row["row"]) for row in quarantined)]
+    assert keys_of(table, together) == keys_of(table, landed)
 
 
 @pytest.mark.parametrize("table", SHOP_CONTRACTS)

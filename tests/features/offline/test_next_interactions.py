@@ -1,7 +1,7 @@
 import pandas as pd
 
 from features.offline.feature_rows import open_engine
-from features.offline.next_interactions import grid, next_interactions
+from features.offline.interaction_history import grid, next_interactions
 from features.views.shop import read_shop
 from tests.features import small_shop
 

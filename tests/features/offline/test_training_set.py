@@ -1,7 +1,5 @@
 """Examples through a real Feast store, of a whole shop and of one that brings the two required tables only."""
 
-from datetime import datetime
-
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -14,28 +12,10 @@ from expectations.contracts.examples import (
     TEXT_SCHEMA,
     ExampleSchema,
 )
-from features.offline.feature_rows import build_feature_rows
-from features.offline.training_set import build_examples
-from features.store.client import StoreSettings, apply_repo, open_store
 from tests.features import small_shop
+from tests.features.built_shop import build
 
 pytestmark = pytest.mark.slow
-
-
-def _build(folder, tables):
-    source = small_shop.SOURCE
-    checked = small_shop.land(folder / "checked", tables)
-    pointer, made = build_feature_rows(source, checked, folder / "feature_rows")
-    assert made
-    feature_rows = folder / "feature_rows" / pointer["version"]
-    settings = StoreSettings(
-        project=source.name, registry_url=f"sqlite:///{folder}/registry.db", online_path=folder / "online.db"
-    )
-    store = open_store(settings)
-    apply_repo(store, feature_rows)
-    horizon = datetime.fromisoformat(pointer["horizon"])
-    facts, _ = build_examples(source, checked, feature_rows, folder / "examples", store, horizon)
-    return folder / "examples" / facts["version"], feature_rows
 
 
 @pytest.fixture(scope="module", params=["every table", "items and exposures only"])
@@ -44,8 +24,9 @@ def shop(request, tmp_path_factory):
     tables["exposures"].loc[:1, ["outcome", "outcome_timestamp"]] = None
     if request.param != "every table":
         tables = {name: tables[name] for name in ("items", "exposures")}
-    examples, feature_rows = _build(tmp_path_factory.mktemp("shop"), tables)
-    return tables, examples, feature_rows
+    home = tmp_path_factory.mktemp("shop")
+    built = build(small_shop.SOURCE, small_shop.land(home / "checked", tables), home, online=False)
+    return tables, built.examples, built.snapshots
 
 
 def test_each_known_exposure_is_one_row_in_order_of_time(shop):

@@ -10,9 +10,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from expectations.contracts.schema import QUARANTINE_SCHEMA
 from expectations.contracts.source import read_source
 from expectations.errors import SchemaError, SettingError, TransientError
-from expectations.storage.quarantine import QUARANTINE_SCHEMA
 from features.sources.landing import LandedTable, ingest
 
 ITEMS_CSV = "item_id,item_type,text\nc1,campaign,Half price on tea\nc2,campaign,\n"
@@ -170,7 +170,7 @@ def test_mapping_constants_and_extras(shop: Shop) -> None:
     (shop.folder / "coupons").mkdir()
     codes = pa.table(
         {
-            "code": [1.0, 2.0, None],
+            "code": [1.0, 2, None],
             "words": ["x", "", "z"],
             "discount": [0.5, float("nan"), 1],
             "kind": [1, 2, 3],
@@ -229,7 +229,7 @@ def test_numbers_are_no_timestamps_and_a_wholly_rejected_table_is_refused(shop: 
         (
             "items.csv",
             "code,item_type\nc1,ad\n",
-            r"items: no column 'item_id', which is required.*found code, item_type.*columns = \{ item_id",
+            r"no column 'item_id', which is required.*found code, item_type",
         ),
         ("items.csv", "", r"items.csv is empty \(0 bytes\)"),
         ("items.csv", "item_id,item_type\n", "items has no rows, but is required"),
@@ -260,15 +260,17 @@ def test_a_parquet_file_with_damaged_pages_is_refused(shop: Shop) -> None:
         shop.ingest()
 
 
-def test_mapped_and_extra_columns_must_be_there_and_constants_must_fit(shop: Shop) -> None:
-    shop.declare(DECLARED.replace('"items.csv"', '"items.csv"\ncolumns = { value = "worth" }'))
-    with pytest.raises(SchemaError, match="no column 'worth', from which columns takes value"):
-        shop.ingest()
-    shop.declare(DECLARED.replace('"items.csv"', '"items.csv"\nextra = { discount = "numeric" }'))
-    with pytest.raises(SchemaError, match="no column 'discount', which extra declares"):
-        shop.ingest()
-    shop.declare(DECLARED.replace('"items.csv"', '"items.csv"\nconstants = { value = "much" }'))
-    with pytest.raises(SettingError, match="value: 'much' is not a number"):
+@pytest.mark.parametrize(
+    ("declared", "error", "message"),
+    [
+        ('columns = { value = "worth" }', SchemaError, "no column 'worth', from which columns takes value"),
+        ('extra = { discount = "numeric" }', SchemaError, "no column 'discount', which extra declares"),
+        ('constants = { value = "much" }', SettingError, "value: 'much' is not a number"),
+    ],
+)
+def test_what_is_declared_must_be_there_and_fit(shop: Shop, declared: str, error: type, message: str) -> None:
+    shop.declare(DECLARED.replace('"items.csv"', f'"items.csv"\n{declared}'))
+    with pytest.raises(error, match=message):
         shop.ingest()
 
 
@@ -317,27 +319,23 @@ def test_sql_lands_by_content_not_by_order(shop: Shop, database: sqlite3.Connect
     assert (second["items"].written, second["exposures"].written) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("url", "error", "message"),
+    [
+        ("", SettingError, "TEST_SHOP_URL is not set"),
+        ("hunter2", SettingError, "does not hold an SQLAlchemy URL"),
+        ("nosuch://me:hunter2@host/shop", SettingError, "no driver for nosuch"),
+        ("sqlite:///nowhere/none.db", SchemaError, "does not exist"),
+        ("postgresql://me:hunter2@127.0.0.1:9/shop?sslpassword=hunter2", TransientError, "cannot be reached"),
+        ("sqlite:///{folder}/empty.db", SchemaError, "no such table: items"),
+    ],
+)
 def test_a_database_that_fails_says_so_without_the_password(
-    shop: Shop, database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, url: str, error: type, message: str
 ) -> None:
-    database.execute("DROP TABLE items")
-    database.commit()
-    with pytest.raises(SchemaError, match="no such table: items"):
-        shop.ingest()
-    monkeypatch.setenv("TEST_SHOP_URL", f"sqlite:///{shop.folder}/none.db")
-    with pytest.raises(SchemaError, match="does not exist"):
-        shop.ingest()
-    monkeypatch.setenv("TEST_SHOP_URL", "postgresql://me:hunter2@127.0.0.1:9/shop")
-    with pytest.raises(TransientError, match="cannot be reached") as caught:
+    shop.declare(DATABASE)
+    shop.bring("empty.db", b"")
+    monkeypatch.setenv("TEST_SHOP_URL", url.format(folder=shop.folder))
+    with pytest.raises(error, match=message) as caught:
         shop.ingest()
     assert "hunter2" not in str(caught.value)
-    monkeypatch.setenv("TEST_SHOP_URL", "hunter2")
-    with pytest.raises(SettingError, match="does not hold an SQLAlchemy URL") as refused:
-        shop.ingest()
-    assert "hunter2" not in str(refused.value)
-    monkeypatch.setenv("TEST_SHOP_URL", "nosuch://me:hunter2@host/shop")
-    with pytest.raises(SettingError, match="no driver for nosuch"):
-        shop.ingest()
-    monkeypatch.delenv("TEST_SHOP_URL")
-    with pytest.raises(SettingError, match="TEST_SHOP_URL is not set"):
-        shop.ingest()
