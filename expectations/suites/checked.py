@@ -24,13 +24,7 @@ def write_checked(
 
     A file without a broken row is linked, not written again: landed files never change. A month
     of which no row is left has no file, unless the whole table would have none.
-
-    Args:
-        source: folder of the landed version.
-        files: its Parquet files.
-        contract: the table's contract, whose schema the files have.
-        broken: file name -> numbers of the rows to leave out.
-        target: an empty folder.
+    `broken` has the numbers of the rows to leave out by file name, `target` is an empty folder.
 
     Returns:
         Rows written.

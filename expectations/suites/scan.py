@@ -95,12 +95,7 @@ class Scan:
         return dict(zip(columns, row, strict=True))
 
     def frame(self, rules: Sequence[Rule], columns: Sequence[str]) -> "pd.DataFrame":
-        """The frame that Great Expectations reads, one row per landed row, in no particular order.
-
-        Args:
-            rules: the rules that will be expected of it.
-            columns: names of the columns that the landed table has.
-        """
+        """The frame that Great Expectations reads, one row per landed row, in no particular order."""
         import pandas as pd
 
         needed = {column for rule in rules for column in rule.needs}
@@ -131,11 +126,7 @@ class Scan:
         return tuple(row[0] for row in self._fetch(query))
 
     def set_apart(self, rules: Sequence[Rule]) -> int:
-        """Find the rows that break any of these rules, for `broken_rows` and `quarantine`.
-
-        Returns:
-            How many rows there are. A row that breaks several rules counts once.
-        """
+        """Find the rows that break any of these rules, each once, and count them."""
         self._fetch("DROP TABLE IF EXISTS broken")
         if not rules:
             return 0
@@ -207,15 +198,7 @@ def open_scan(
     checked: Mapping[str, Path],
     now: datetime,
 ) -> Iterator[Scan]:
-    """A scan over one landed table, closed with its connection.
-
-    Args:
-        files: the table's Parquet files.
-        contract: its contract.
-        references: what its columns refer to; their tables must be in `checked`.
-        checked: table -> folder of the version that passed.
-        now: events later than this are in the future.
-    """
+    """A scan over one landed table, closed with its connection; `checked` has the folders of what it refers to."""
     with (
         tempfile.TemporaryDirectory(prefix="validation-") as spill,
         duckdb.connect(config={"temp_directory": spill, "autoinstall_known_extensions": False}) as connection,

@@ -91,13 +91,7 @@ def _write(source: Source, checked: Mapping[str, Path], folder: Path) -> dict[st
 
 
 def feature_tables(source: Source, shop: Shop, now: datetime) -> dict[str, IbisTable]:
-    """Every file of a version by name, as expressions.
-
-    Args:
-        source: the shop's declaration (extra columns, history_days).
-        shop: its tables.
-        now: the time after everything known, at which online values are taken.
-    """
+    """Every file of a version by name, as expressions; online values are those at `now`, after everything known."""
     contracts = source.contracts()
     users, items = user_entity_rows(shop, now), item_entity_rows(shop, now)
     behaviour = user_behaviour(shop, users, source.history_days)

@@ -7,6 +7,7 @@ the final join run in DuckDB.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,10 +70,7 @@ def build_examples(
     version = fingerprint(
         "examples", CODE_VERSION, feature_rows.name, str(source.test_from), source.validation_fraction
     )
-
-    def write(folder: Path) -> dict[str, Any]:
-        return _write(source, checked, feature_rows, folder, store, horizon, version)
-
+    write = partial(_write, source, checked, feature_rows, store, horizon, version)
     return land(dataset, version, write)
 
 
@@ -80,10 +78,10 @@ def _write(
     source: Source,
     checked: Mapping[str, Path],
     feature_rows: Path,
-    folder: Path,
     store: "FeatureStore",
     horizon: Any,
     version: str,
+    folder: Path,
 ) -> dict[str, Any]:
     connection = open_engine()
     shop = read_shop(connection, checked, source.contracts())

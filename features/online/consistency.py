@@ -38,19 +38,9 @@ class Consistency:
 def compare_stores(
     store: "FeatureStore", feature_rows: Path, horizon: datetime, *, sample: int = 50
 ) -> Consistency:
-    """Compare online with offline features of evenly spread shoppers at the horizon.
-
-    Args:
-        store: the source's store, materialized from the feature rows.
-        feature_rows: folder of their version.
-        horizon: the as-of time of online features (naive UTC).
-        sample: how many shoppers.
-    """
-    users = sorted(
-        set(
-            pq.read_table(feature_rows / "user_behaviour.parquet", columns=["user_id"])["user_id"].to_pylist()
-        )
-    )
+    """Compare online with offline features of so many evenly spread shoppers at the horizon (naive UTC)."""
+    rows = pq.read_table(feature_rows / "user_behaviour.parquet", columns=["user_id"])
+    users = sorted(rows["user_id"].unique().to_pylist())
     chosen = users[:: max(1, len(users) // sample)][:sample]
     entities = pd.DataFrame({"user_id": chosen, "event_timestamp": pd.Timestamp(horizon)})
     offline = {

@@ -81,13 +81,7 @@ class OnlineFeatures:
     """Reads the features of requests. Safe to share between threads."""
 
     def __init__(self, store: "FeatureStore", feature_rows: Path, source: Source) -> None:
-        """Load the candidates of one feature rows version.
-
-        Args:
-            store: the source's Feast store, materialized from these feature rows.
-            feature_rows: folder of the version.
-            source: the shop's declaration.
-        """
+        """Load the candidates of one feature rows version, from which the store is materialized."""
         self._store = store
         self._stored = stored(store, feature_schema.USER_SERVICE)
         self._lock = threading.Lock()
@@ -129,11 +123,7 @@ class OnlineFeatures:
         )
 
     def _rows(
-        self,
-        decision_request: DecisionRequest,
-        user: Mapping[str, Any],
-        chosen: pd.DataFrame,
-        seconds: float,
+        self, decision_request: DecisionRequest, user: Mapping[str, Any], chosen: pd.DataFrame, seconds: float
     ) -> pd.DataFrame:
         """One row per candidate, the columns of both sides and of the pair."""
         own = {n: value for n, value in user.items() if n.startswith("user_") and n != "user_id"}

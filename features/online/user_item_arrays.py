@@ -22,11 +22,7 @@ _REDUCE: Mapping[str, np.ufunc] = {"sum": np.add, "count": np.add, "min": np.min
 
 
 class UserItemArrays:
-    """What histories say of the keys of candidates.
-
-    Args:
-        feature_rows: folder of a feature rows version, with item_keys.parquet and levels.parquet.
-    """
+    """What histories say of the keys of candidates, from item_keys.parquet and levels.parquet of the feature rows."""
 
     def __init__(self, feature_rows: Path) -> None:
         order = [("item_id", "ascending"), ("level", "ascending")]

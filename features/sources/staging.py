@@ -61,12 +61,8 @@ def first_row(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[obj
 def open_duckdb(spill: Path, memory_limit: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB in UTC that spills to a folder and never fetches extensions.
 
-    Args:
-        spill: folder for what does not fit in memory.
-        memory_limit: such as "4GB"; DuckDB's own default (80 % of memory) where None.
-
     Raises:
-        SettingError: the memory limit is not a size.
+        SettingError: the memory limit is not a size such as "4GB"; None is DuckDB's own, 80 % of memory.
     """
     config: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     with duckdb.connect(config=config | {"temp_directory": str(spill)}) as con:
@@ -81,10 +77,7 @@ def open_duckdb(spill: Path, memory_limit: str | None = None) -> Iterator[duckdb
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn DuckDB's and the system's errors into ours.
-
-    Args:
-        what: the thing being read or written, with which the message starts.
+    """Turn DuckDB's and the system's errors into ours; the message starts with what is read or written.
 
     Raises:
         TransientError: the disk is full or cannot be written.

@@ -72,14 +72,7 @@ def open_store(settings: StoreSettings) -> "FeatureStore":
 
 
 def apply_repo(store: "FeatureStore", feature_rows: Path) -> list[str]:
-    """Register the feature views of a feature rows version.
-
-    Args:
-        store: the source's store.
-        feature_rows: folder of the version, one Parquet file per view.
-
-    Returns:
-        Names of the feature views.
+    """Register the feature views of a feature rows version, one Parquet file per view, and return their names.
 
     Raises:
         SchemaError: a view's file is missing.

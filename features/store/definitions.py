@@ -25,20 +25,10 @@ ITEM_VIEWS = ("item_outcomes", "item_attributes")
 
 
 def feature_repo(schemas: Mapping[str, pa.Schema], folder: Path, *, owner: str) -> list[Any]:
-    """All Feast objects of a source's repo, to be applied.
-
-    Args:
-        schemas: columns of each of USER_VIEWS and ITEM_VIEWS.
-        folder: where their Parquet files lie.
-        owner: who answers for the features.
-    """
+    """All Feast objects of a source's repo, for the columns of the Parquet files of USER_VIEWS and ITEM_VIEWS."""
     user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="a shopper")
-    item = Entity(
-        name="item",
-        join_keys=["item_id"],
-        value_type=ValueType.STRING,
-        description="a thing that can be shown",
-    )
+    thing = "a thing that can be shown"
+    item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING, description=thing)
     views = {
         name: _view(schema, folder / f"{name}.parquet", user if name in USER_VIEWS else item, owner)
         for name, schema in schemas.items()

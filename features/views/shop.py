@@ -84,11 +84,7 @@ def horizon(shop: Shop) -> datetime:
 
 
 def user_entity_rows(shop: Shop, now: datetime) -> IbisTable:
-    """Entity rows of users: one per (user_id, event_timestamp) of an exposure, and everyone's now.
-
-    Returns:
-        Columns user_id, event_timestamp.
-    """
+    """Columns user_id, event_timestamp: one row per such pair of an exposure, and everyone's now."""
     known = ibis.union(
         shop.users.select("user_id"),
         shop.events.select("user_id"),
@@ -115,11 +111,7 @@ def candidates(shop: Shop) -> IbisTable:
 
 
 def item_entity_rows(shop: Shop, now: datetime) -> IbisTable:
-    """Entity rows of items: one per (item_id, event_timestamp) of an exposure, and every candidate's now.
-
-    Returns:
-        Columns item_id, event_timestamp.
-    """
+    """Columns item_id, event_timestamp: one row per such pair of an exposure, and every candidate's now."""
     return ibis.union(
         shop.exposures.select("item_id", EVENT_TIMESTAMP),
         candidates(shop)
@@ -130,11 +122,7 @@ def item_entity_rows(shop: Shop, now: datetime) -> IbisTable:
 
 
 def topics(shop: Shop) -> IbisTable:
-    """One row per item that says what it is about.
-
-    Returns:
-        Columns item_id; topic, its whole category path in words, or its text where it has none.
-    """
+    """One row per item that is about something: item_id; topic, its whole category path in words, or its text."""
     found = shop.items.select("item_id", topic=_topic())
     return found.filter(_.topic.notnull() & (_.topic != ""))
 
@@ -169,11 +157,7 @@ def _topic() -> ibis.Value:
 
 
 def coverage(shop: Shop) -> IbisTable:
-    """One row per (candidate, item it stands for): a campaign's products, or the item itself.
-
-    Returns:
-        Columns item_id, covered_id.
-    """
+    """Columns item_id, covered_id: a candidate and what it stands for, a campaign's products or the item itself."""
     edges = shop.relations.filter(_.relation == COVERS).select(item_id="source_id", covered_id="target_id")
     edges = edges.semi_join(candidates(shop), "item_id")
     alone = candidates(shop).anti_join(edges, "item_id").select("item_id", covered_id="item_id")

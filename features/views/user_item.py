@@ -86,14 +86,7 @@ ITEM_LISTS = {
 
 
 def unnest_topics(histories: IbisTable) -> IbisTable:
-    """One row per (history, topic) from the parallel lists of `features.views.user_history.user_history`.
-
-    Args:
-        histories: columns history_id, topics, topic_sessions, topic_amounts, topic_days.
-
-    Returns:
-        Columns history_id, topic, sessions, amount, days.
-    """
+    """Columns history_id, topic, sessions, amount, days from the lists of `features.views.user_history`."""
     lists = {"topic": "topics", "sessions": "topic_sessions", "amount": "topic_amounts", "days": "topic_days"}
     return _unnest(histories, lists)
 

@@ -33,12 +33,7 @@ _NOUNS: Mapping[ColumnType, str] = MappingProxyType(
 
 
 def cast_column(raw: str, raw_type: str, column: Column) -> tuple[str, str]:
-    """SQL that brings a raw column to a contract's column.
-
-    Args:
-        raw: SQL of the raw column.
-        raw_type: its DuckDB type.
-        column: the contract's column.
+    """SQL that brings a raw column, given in SQL with its DuckDB type, to a contract's column.
 
     Returns:
         The cast value, null where the raw value is missing or cannot be cast; and why the row must be

@@ -25,9 +25,7 @@ _RAW = "__raw"
 def readings(source: Source, scratch: Path) -> dict[str, Reading]:
     """The tables of a shop that brings the contract's tables.
 
-    Args:
-        source: the shop's declaration.
-        scratch: an empty folder for copies of query results, kept until the tables are staged.
+    `scratch` is an empty folder for copies of query results, kept until the tables are staged.
 
     Raises:
         SchemaError: files are missing or unreadable, or a query fails.

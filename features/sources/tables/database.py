@@ -64,13 +64,7 @@ def open_database(url_env: str | None) -> Iterator[sqlalchemy.Connection]:
 
 
 def copy_query(connection: sqlalchemy.Connection, table: str, query: str, target: Path) -> str:
-    """Write a query's result as Parquet, every column text, and return its identity.
-
-    Args:
-        connection: from `open_database`.
-        table: the contract table, for messages.
-        query: one SELECT statement.
-        target: the Parquet file to write.
+    """Write the result of one SELECT as Parquet, every column text, and return its identity.
 
     Raises:
         SchemaError: the query fails, or names a column twice.

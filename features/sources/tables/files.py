@@ -25,11 +25,7 @@ _HASHED_BYTES = 256 * 2**20  # larger files are told apart by size and time
 
 
 def find_files(table: str, location: str) -> tuple[str, list[Path]]:
-    """The files of a location, and their kind: "parquet" or "csv".
-
-    Args:
-        table: the contract table, for messages.
-        location: an absolute path of a file or folder, or a glob.
+    """The files of a location (an absolute path or a glob), and their kind: "parquet" or "csv".
 
     Raises:
         SchemaError: nothing is there, or the files are of unknown or of several kinds.

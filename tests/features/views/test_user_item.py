@@ -19,17 +19,12 @@ INTERACTION_HISTORIES = pd.DataFrame(
         "item_firsts": [[60.0, 40.0, 30.0], []],
     }
 )
+TOPICS = {"p1": "dairy, milk", "p2": "dairy, milk", "p9": "fish"}
 LEVELS = pd.DataFrame(
     [
-        ("p1", "item", "p1"),
-        ("p2", "item", "p2"),
-        ("p9", "item", "p9"),
-        ("p1", "topic", "dairy, milk"),
-        ("p2", "topic", "dairy, milk"),
-        ("p9", "topic", "fish"),
-        ("p1", "department", "food"),
-        ("p2", "department", "food"),
-        ("p9", "department", "food"),
+        (item, level, key)
+        for item, topic in TOPICS.items()
+        for level, key in (("item", item), ("topic", topic), ("department", "food"))
     ],
     columns=["item_id", "level", "key"],
 )
@@ -61,27 +56,19 @@ def found():
     return offline(PAIRS, INTERACTION_HISTORIES, LEVELS, ITEM_KEYS)
 
 
+MEASURES = ("sessions", "recent", "coupons", "amount", "days", "first", "matches")
+
+
 @pytest.mark.parametrize(
     ("level", "expected"),
     [
-        (
-            "item",
-            {"sessions": 2, "recent": 1, "coupons": 0, "amount": 6, "days": 4, "first": 60, "matches": 1},
-        ),
-        (
-            "topic",
-            {"sessions": 3, "recent": 1, "coupons": 1, "amount": 9, "days": 4, "first": 60, "matches": 1},
-        ),
-        (
-            "department",
-            {"sessions": 4, "recent": 1, "coupons": 1, "amount": 14, "days": 4, "first": 60, "matches": 1},
-        ),
+        ("item", [2, 1, 0, 6, 4, 60, 1]),
+        ("topic", [3, 1, 1, 9, 4, 60, 1]),
+        ("department", [4, 1, 1, 14, 4, 60, 1]),
     ],
 )
 def test_a_candidate_whose_products_were_bought(found, level, expected):
-    assert found.loc[0, [f"user_item_{level}_{name}" for name in expected]].tolist() == list(
-        expected.values()
-    )
+    assert found.loc[0, [f"user_item_{level}_{name}" for name in MEASURES]].tolist() == expected
 
 
 def test_affinity_weighs_sessions_by_what_the_candidate_is_mostly_about(found):

@@ -27,19 +27,19 @@ def _expected(facts, entity, as_of):
     return len(before), sum(x for _, x in before), sum(recent), max(last, default=pd.NaT)
 
 
+def _found(facts, entity_rows):
+    facts = pd.DataFrame(facts, columns=["who", "event_timestamp", "x"])
+    rows = ibis.memtable(pd.DataFrame(entity_rows, columns=["who", "event_timestamp"]))
+    return aggregate_before(ibis.memtable(facts), rows, by="who", aggregations=AGGREGATIONS).execute()
+
+
 @settings(max_examples=30, deadline=None)
 @given(facts=facts, entity_rows=entity_rows)
 def test_totals_are_those_of_a_loop_over_everything_strictly_before(facts, entity_rows):
-    fact_frame = pd.DataFrame(
+    found = _found(
         [(e, START + timedelta(hours=hour), float(x)) for (e, hour), x in facts],
-        columns=["who", "event_timestamp", "x"],
+        [(e, START + timedelta(hours=hour)) for e, hour in entity_rows],
     )
-    entity_frame = pd.DataFrame(
-        [(e, START + timedelta(hours=hour)) for e, hour in entity_rows], columns=["who", "event_timestamp"]
-    )
-    found = aggregate_before(
-        ibis.memtable(fact_frame), ibis.memtable(entity_frame), by="who", aggregations=AGGREGATIONS
-    ).execute()
     assert len(found) == len(entity_rows)
     for row in found.itertuples():
         count, total, recent, last = _expected(facts, row.who, row.event_timestamp)
@@ -48,13 +48,6 @@ def test_totals_are_those_of_a_loop_over_everything_strictly_before(facts, entit
 
 
 def test_what_happens_at_an_instant_is_not_known_at_it():
-    fact = pd.DataFrame({"who": ["a"], "event_timestamp": [START], "x": [1.0]})
-    found = aggregate_before(
-        ibis.memtable(fact),
-        ibis.memtable(fact[["who", "event_timestamp"]]),
-        by="who",
-        aggregations=AGGREGATIONS,
-    )
-    row = found.execute().iloc[0]
+    row = _found([("a", START, 1.0)], [("a", START)]).iloc[0]
     assert row["number"] == row["total"] == row["recent"] == 0
     assert pd.isna(row["last"])
