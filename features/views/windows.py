@@ -55,18 +55,21 @@ def aggregate_before(
     Returns:
         The entity rows, with one column per aggregation.
     """
-    timeline = _merge(_stack(facts, entity_rows, by, aggregations), by, aggregations)
+    # One row per entity and instant, so that the rows before an entity row are strictly before it.
+    merged = {m.name: _[m.name].max() if m.how == "last" else _[m.name].sum() for m in aggregations}
+    timeline = (
+        _stack(facts, entity_rows, by, aggregations)
+        .group_by([by, EVENT_TIMESTAMP])
+        .aggregate(**merged, is_entity_row=_.is_entity_row.max())
+    )
     before = ibis.window(group_by=by, order_by=EVENT_TIMESTAMP, preceding=(None, 1))
     running = {
-        aggregation.name: (
-            _[aggregation.name].max().over(before)
-            if aggregation.how == "last"
-            else _[aggregation.name].sum().over(before).coalesce(0.0)
-        )
-        for aggregation in aggregations
+        m.name: _[m.name].max().over(before)
+        if m.how == "last"
+        else _[m.name].sum().over(before).coalesce(0.0).round(6)
+        for m in aggregations
     }
-    found = timeline.mutate(**running).filter(_.is_entity_row == 1).drop("is_entity_row")
-    return found.mutate(**{m.name: _[m.name].round(6) for m in aggregations if m.how == "sum"})
+    return timeline.mutate(**running).filter(_.is_entity_row == 1).drop("is_entity_row")
 
 
 def _stack(
@@ -114,9 +117,3 @@ def _layer(
         **{by: _[by], EVENT_TIMESTAMP: when.cast("timestamp"), **columns},
         is_entity_row=ibis.literal(0, "int8"),
     )
-
-
-def _merge(timeline: IbisTable, by: str, aggregations: Sequence[WindowAggregation]) -> IbisTable:
-    """One row per entity and instant, so that the rows before an entity row are strictly before it."""
-    merged = {m.name: _[m.name].max() if m.how == "last" else _[m.name].sum() for m in aggregations}
-    return timeline.group_by([by, EVENT_TIMESTAMP]).aggregate(**merged, is_entity_row=_.is_entity_row.max())

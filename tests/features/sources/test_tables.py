@@ -34,9 +34,10 @@ class Shop:
     """A shop's folder: its files, its source.toml, and where its tables land."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.tables_dir = folder / "home" / "tables" / "shop"
-        self.quarantine_dir = folder / "home" / "quarantine" / "shop"
+        self.folder, self.source = folder, folder / "source.toml"
+        self.tables_dir, self.quarantine_dir = (
+            folder / "home" / n / "shop" for n in ("tables", "quarantine")
+        )
         self.declare(DECLARED)
         self.bring("items.csv", ITEMS_CSV)
         self.bring("exposures.csv", EXPOSURES_CSV)
@@ -50,18 +51,12 @@ class Shop:
     def declare(self, text: str) -> None:
         self.bring("source.toml", text)
 
-    def ingest(self, **options: str) -> dict[str, LandedTable]:
-        path = self.folder / "source.toml"
-        return ingest(
-            read_source(path),
-            path,
-            tables_dir=self.tables_dir,
-            quarantine_dir=self.quarantine_dir,
-            **options,
-        )
+    def ingest(self) -> dict[str, LandedTable]:
+        declared, folders = read_source(self.source), (self.tables_dir, self.quarantine_dir)
+        return ingest(declared, self.source, tables_dir=folders[0], quarantine_dir=folders[1])
 
     def rows(self, landed: LandedTable) -> list[dict]:
-        contract = read_source(self.folder / "source.toml").contracts()[landed.table]
+        contract = read_source(self.source).contracts()[landed.table]
         files = sorted(landed.folder.rglob("*.parquet"))
         assert all(pq.read_schema(path).equals(contract.schema) for path in files)
         return ds.dataset(files).to_table().to_pylist()
