@@ -29,12 +29,7 @@ class TabularObjective:
     """
 
     def __init__(
-        self,
-        collator: Collator,
-        columns: Columns,
-        rows: np.ndarray,
-        recipe: Recipe,
-        device: str,
+        self, collator: Collator, columns: Columns, rows: np.ndarray, recipe: Recipe, device: str
     ) -> None:
         self.collator, self.labels, self.rows, self.recipe = collator, columns["label"], rows, recipe
         self.device = device

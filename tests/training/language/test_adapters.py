@@ -263,11 +263,7 @@ def test_scores_of_the_bundle_are_those_of_the_model_in_training(
     ["bottleneck", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("lora", "ia3", "prefix"))],
 )
 def test_a_killed_fit_goes_on_to_the_same_weights(
-    kind: str,
-    examples: Path,
-    recipe: Recipe,
-    fits: Callable[[str], FitResult],
-    tmp_path: Path,
+    kind: str, examples: Path, recipe: Recipe, fits: Callable[[str], FitResult], tmp_path: Path
 ) -> None:
     result = goes_on(
         lambda: run(examples, short(recipe, kind), tmp_path), killed_after=3

@@ -220,11 +220,7 @@ def _learned_first(examples: Path, known: Recipe, tmp_path_factory: pytest.TempP
 
 @pytest.mark.parametrize("epochs_before_the_kill", [1, 2, 5, 9])
 def test_a_killed_run_goes_on_to_the_same_weights(
-    epochs_before_the_kill: int,
-    examples: Path,
-    known: Recipe,
-    learned_first: FitResult,
-    tmp_path: Path,
+    epochs_before_the_kill: int, examples: Path, known: Recipe, learned_first: FitResult, tmp_path: Path
 ) -> None:
     stages = list(dict.fromkeys(entry["phase"] for entry in learned_first.history))
     assert (

@@ -18,13 +18,7 @@ import torch
 from torch import nn
 
 from expectations.contracts.examples import INTERACTION_HISTORIES, ROWS
-from expectations.errors import (
-    DataError,
-    RecommenderError,
-    SchemaError,
-    SettingError,
-    TransientError,
-)
+from expectations.errors import DataError, RecommenderError, SchemaError, SettingError, TransientError
 from tests.training.synthetic import make_rows, write_examples
 from training.config.recipe import Recipe
 from training.data.dataset import read_examples

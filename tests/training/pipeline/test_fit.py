@@ -11,13 +11,7 @@ import pytest
 
 from expectations.contracts.bundle import verify_bundle
 from expectations.contracts.examples import ROWS
-from expectations.errors import (
-    DataError,
-    RecommenderError,
-    SchemaError,
-    SettingError,
-    TransientError,
-)
+from expectations.errors import DataError, RecommenderError, SchemaError, SettingError, TransientError
 from tests.training.killed import goes_on, weights_of
 from tests.training.synthetic import make_rows, write_encoder, write_examples
 from training.config.recipe import Recipe
@@ -60,11 +54,7 @@ def test_the_same_seed_gives_the_same_loss_and_another_does_not(
 
 @pytest.mark.parametrize("epochs_before_the_kill", [1, 2, 4, 8, 9, 11, 12])
 def test_a_killed_run_goes_on_to_the_same_weights(
-    epochs_before_the_kill: int,
-    examples: Path,
-    recipe: Recipe,
-    fitted: FitResult,
-    tmp_path: Path,
+    epochs_before_the_kill: int, examples: Path, recipe: Recipe, fitted: FitResult, tmp_path: Path
 ) -> None:
     result = goes_on(lambda: run(examples, recipe, tmp_path), killed_after=epochs_before_the_kill)
     assert result.history == fitted.history

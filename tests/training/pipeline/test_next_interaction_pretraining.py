@@ -29,9 +29,7 @@ def days(*numbers: int) -> np.ndarray:
 
 def test_a_window_that_is_not_over_is_left_out() -> None:
     next_interactions = NextInteractions(
-        history_id=np.arange(4),
-        event_timestamp=days(0, 1, 2, 3),
-        text_ids=pa.array([[5, 6], [], [7], [8]]),
+        history_id=np.arange(4), event_timestamp=days(0, 1, 2, 3), text_ids=pa.array([[5, 6], [], [7], [8]])
     )
     end = np.datetime64("2020-01-01", "us") + np.timedelta64(29, "D")
     # Day 1 is over exactly when the part begins: its last day lies before.

@@ -177,12 +177,7 @@ def test_texts_that_the_champion_never_saw_are_read(champion: Path, long: Recipe
 
 @pytest.mark.parametrize("epochs_before_the_kill", [1, 3])
 def test_a_killed_warm_start_goes_on_to_the_same_weights(
-    epochs_before_the_kill: int,
-    later: Path,
-    long: Recipe,
-    champion: Path,
-    warm: FitResult,
-    tmp_path: Path,
+    epochs_before_the_kill: int, later: Path, long: Recipe, champion: Path, warm: FitResult, tmp_path: Path
 ) -> None:
     result = goes_on(lambda: run(later, long, tmp_path, champion), killed_after=epochs_before_the_kill)
     assert result.history == warm.history
