@@ -112,8 +112,8 @@ def build_model(
     recipe: Recipe,
     transforms: Transforms,
     *,
-    text_width: int,
     base_rate: float,
+    text_width: int,
     num_topics: int,
     reference_shape: tuple[int, int],
 ) -> AdditiveModel:
@@ -122,29 +122,18 @@ def build_model(
     Args:
         recipe: sizes.
         transforms: fitted transforms.
-        text_width: width of the language model's vectors.
         base_rate: fraction of positives in the training part, between 0 and 1.
+        text_width: width of the language model's vectors.
         num_topics: how many topics the text model knows.
-        reference_shape: number of the text model's reference users and length of their histories.
+        reference_shape: number of its reference users and length of their histories.
     """
-    text_model = TextMatch(
+    f = TextMatch(
         transforms,
+        recipe.text_model,
         text_width=text_width,
-        num_kernels=recipe.text_model.num_kernels,
-        projection_size=recipe.text_model.projection_size,
-        hidden_size=recipe.text_model.hidden_size,
-        dropout=recipe.text_model.dropout,
         num_topics=num_topics,
         reference_shape=reference_shape,
     )
-    tabular = TabularEnsemble(
-        transforms,
-        ensemble_size=recipe.tabular_model.ensemble_size,
-        hidden_size=recipe.tabular_model.hidden_size,
-        dropout=recipe.tabular_model.dropout,
-        base_rate=base_rate,
-    )
-    trees = BoostedTrees(
-        recipe.tabular_model.boosting_models, recipe.tabular_model.num_trees, recipe.tabular_model.num_leaves
-    )
-    return AdditiveModel(text_model, tabular, trees, tree_weight=recipe.tabular_model.tree_weight)
+    networks = TabularEnsemble(transforms, recipe.tabular_model, base_rate=base_rate)
+    trees = BoostedTrees(recipe.tabular_model)
+    return AdditiveModel(f, networks, trees, tree_weight=recipe.tabular_model.tree_weight)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from expectations.contracts.bundle import verify_bundle, write_manifest
 from expectations.errors import BundleError
-from tests.training.killed import goes_on, weights_of
+from tests.training.fits import goes_on, run, weights_of
 from tests.training.synthetic import SUBJECTS, make_rows, write_examples
 from training.config.recipe import Recipe
 from training.config.settings import nested
@@ -24,7 +24,7 @@ from training.data.split import TEST, TRAIN, VALIDATION
 from training.inference.bundle import PRETRAINED_EMBEDDINGS
 from training.inference.predictor import Predictor
 from training.pipeline.context import FitContext
-from training.pipeline.fit import FitResult, fit
+from training.pipeline.fit import FitResult
 from training.pipeline.warm_start import Champion, shortened
 
 WARM = {"tabular_model.epochs": 4, "finetuning.epochs": 2}
@@ -32,11 +32,6 @@ WARM = {"tabular_model.epochs": 4, "finetuning.epochs": 2}
 
 def day(number: int) -> datetime:
     return datetime(2020, 1, number)
-
-
-def run(examples: Path, recipe: Recipe, folder: Path, champion: Path | None = None) -> FitResult:
-    places = {"out": folder / "out", "work": folder / "work", "log_dir": folder / "tb"}
-    return fit(examples, recipe, **places, champion=champion, progress=False)
 
 
 def phases(result: FitResult) -> list[tuple[str, int]]:
@@ -93,24 +88,17 @@ def test_no_row_that_is_measured_on_was_learned_from(champion: Path, later: Path
     assert moments[data.part == VALIDATION].min() < start.learned_until  # so there was something to move
 
 
-def test_the_weights_mean_what_they_meant(champion: Path, later: Path, long: Recipe) -> None:
+def test_the_weights_mean_what_they_meant(champion: Path, later: Path, long: Recipe, tmp_path: Path) -> None:
     start = loaded(champion)
     data = start.after(read_examples(later))
     begun = FitContext(data, shortened(long), start)
-    assert (champion / "transforms.json").read_text() == _written(begun)
+    begun.transforms.write(tmp_path / "transforms.json")
+    assert (champion / "transforms.json").read_bytes() == (tmp_path / "transforms.json").read_bytes()
     known = Predictor.load(champion).score_examples(data, data.part == VALIDATION)
     scores, model = begun.validation_scores(), loaded(champion).predictor.model
     slope, shift = float(model.slope), float(model.intercept)
     assert np.allclose(slope * scores.text_logit, known.text_logit, atol=1e-4)
     assert np.allclose(slope * scores.tabular_logit + shift, known.tabular_logit, atol=1e-4)
-
-
-def _written(begun: FitContext) -> str:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        begun.transforms.write(Path(folder) / "transforms.json")
-        return (Path(folder) / "transforms.json").read_text()
 
 
 def test_a_warm_start_learns_something(warm: FitResult, champion: Path) -> None:
@@ -192,68 +180,61 @@ def manifest_with(folder: Path, champion: Path, **changes: Any) -> Path:
     return folder
 
 
-def other_source(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    return replace(data, schema=replace(data.schema, source="another shop")), recipe
+Change = Callable[[Examples, Recipe], tuple[Examples, Recipe]]
 
 
-def fewer_features(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    return replace(data, schema=replace(data.schema, numeric=data.schema.numeric[1:])), recipe
-
-
-def other_size(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    return data, recipe.updated(tabular_model={"hidden_size": 8})
-
-
-def no_refit(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    return data, recipe.updated(early_stopping={"refit": False})
-
-
-def nothing_new(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    moments = data.rows["event_timestamp"]
-    return replace(data, part=np.where(moments >= pd.Timestamp(day(8)), TEST, data.part)), recipe
+def until_the_eighth(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
+    known = (data.rows["event_timestamp"] < day(8)).to_numpy()
+    return replace(data, part=np.where(known, data.part, TEST)), recipe
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (other_source, "another shop"),
-        (fewer_features, "numeric features differ: user_events"),
-        (other_size, "tabular_model.hidden_size was 16 and is 8"),
-        (no_refit, "refit"),
-        (nothing_new, "0 rows of the validation part are newer"),
+        (
+            lambda data, r: (replace(data, schema=replace(data.schema, source="another shop")), r),
+            "another shop",
+        ),
+        (
+            lambda data, r: (replace(data, schema=replace(data.schema, numeric=data.schema.numeric[1:])), r),
+            "numeric features differ: user_events",
+        ),
+        (
+            lambda data, r: (data, r.updated(tabular_model={"hidden_size": 8})),
+            "tabular_model.hidden_size was 16 and is 8",
+        ),
+        (until_the_eighth, "0 rows of the validation part are newer"),
     ],
 )
 def test_what_does_not_fit_is_named(
-    change: Callable[[Examples, Recipe], tuple[Examples, Recipe]],
-    words: str,
-    champion: Path,
-    later: Path,
-    long: Recipe,
-    tmp_path: Path,
+    change: Change, words: str, champion: Path, later: Path, long: Recipe
 ) -> None:
-    start = loaded(champion)
-    if change is no_refit:
-        known = start.predictor.manifest.recipe
-        recipe = {**known, "early_stopping": {**known["early_stopping"], "refit": False}}
-        start = loaded(manifest_with(tmp_path / "champion", champion, recipe=recipe))
-    problem = start.incompatibility(*change(read_examples(later), long))
+    problem = loaded(champion).incompatibility(*change(read_examples(later), long))
     assert problem is not None and words in problem
-    assert loaded(champion).incompatibility(read_examples(later), long.updated(seed=99)) is None
+
+
+def test_what_may_differ_and_what_is_of_no_use_without_a_refit(
+    champion: Path, later: Path, long: Recipe, tmp_path: Path
+) -> None:
+    data = read_examples(later)
+    assert loaded(champion).incompatibility(data, long.updated(seed=99)) is None
+    known = loaded(champion).predictor.manifest.recipe
+    known = {**known, "early_stopping": {**known["early_stopping"], "refit": False}}
+    start = loaded(manifest_with(tmp_path / "champion", champion, recipe=known))
+    assert "without refit" in str(start.incompatibility(data, long.updated(early_stopping={"refit": False})))
 
 
 def test_after_enough_warm_starts_one_is_from_scratch(
-    champion: Path, later: Path, long: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    champion: Path, later: Path, long: Recipe, tmp_path: Path
 ) -> None:
     often = manifest_with(
         tmp_path / "champion", champion, consecutive_warm_starts=long.warm_start.max_consecutive
     )
-    result = fit(
-        later, long, out=tmp_path / "out", work=tmp_path / "work", log_dir=tmp_path / "tb", champion=often
-    )
+    result = run(later, long, tmp_path, often)
     assert result.consecutive_warm_starts == 0
     assert ("tabular", 1) in phases(result)
     assert verify_bundle(result.bundle)[0].champion is None
-    assert "from scratch" in capsys.readouterr().out
+    assert "from scratch, not from champion" in result.initialization
 
 
 def test_a_champion_of_older_code_is_not_begun_with(
