@@ -128,30 +128,14 @@ class TextEncoder(nn.Module):
         return min(most - before, int(getattr(self.tokenizer, "model_max_length", most)))
 
     @classmethod
-    def load(
-        cls,
-        name: str,
-        *,
-        max_tokens: int,
-        trainable_layers: int,
-        pooling: str = MEAN,
-        adapter: Adapter | None = None,
-    ) -> "TextEncoder":
-        """Load by "package:…", "hub:…" or folder.
+    def load(cls, name: str, **settings: Any) -> "TextEncoder":
+        """Load by "package:…", "hub:…" or folder; `settings` are the constructor's.
 
         Raises:
             SettingError: there is no such model, or it cannot be used with these settings.
         """
         model, tokenizer, place = read_pretrained(name)
-        return cls(
-            model,
-            tokenizer,
-            max_tokens=max_tokens,
-            trainable_layers=trainable_layers,
-            pooling=pooling,
-            adapter=adapter,
-            saved=place if saved_kind(place) else None,
-        ).eval()
+        return cls(model, tokenizer, saved=place if saved_kind(place) else None, **settings).eval()
 
     def save(self, folder: Path) -> None:
         """Write config, safetensors weights and tokenizer: an adapter's merged, or beside them."""

@@ -15,17 +15,11 @@ from training.models.text_match import TextMatch
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedLogits:
-    """Calibrated logit parts of N rows.
+    """Calibrated logit parts of N rows; the attention, rows sum to at most 1, is None where it was not asked for."""
 
-    Attributes:
-        text_logit: (N,) f, of texts and context.
-        tabular_logit: (N,) g, of past outcomes.
-        attention: (N, H) weight of each history entry, rows sum to at most 1; None where it was not asked for.
-    """
-
-    text_logit: Tensor
-    tabular_logit: Tensor
-    attention: Tensor | None
+    text_logit: Tensor  # (N,) f, of texts and context
+    tabular_logit: Tensor  # (N,) g, of past outcomes
+    attention: Tensor | None  # (N, H) weight of each history entry
 
 
 class AdditiveModel(nn.Module):
@@ -38,9 +32,6 @@ class AdditiveModel(nn.Module):
         tree_weight: weight of the trees' logit in g, once they are fitted; the networks have the rest.
     """
 
-    slope: Tensor
-    intercept: Tensor
-
     def __init__(
         self, text_model: TextMatch, tabular: TabularEnsemble, trees: BoostedTrees, *, tree_weight: float
     ) -> None:
@@ -49,8 +40,8 @@ class AdditiveModel(nn.Module):
         self.tabular = tabular
         self.trees = trees
         self.tree_weight = tree_weight
-        self.register_buffer("slope", torch.tensor(1.0))
-        self.register_buffer("intercept", torch.tensor(0.0))
+        self.slope = nn.Buffer(torch.tensor(1.0))
+        self.intercept = nn.Buffer(torch.tensor(0.0))
 
     def forward(self, batch: Batch, text_vectors_VE: Tensor) -> tuple[Tensor, Tensor]:
         """For training: f (N,) and each member's g (N, K), not calibrated."""

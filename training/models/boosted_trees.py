@@ -99,14 +99,12 @@ class BoostedTrees(nn.Module):
         offset: log(sampling rate of the negatives), which corrects the logit for it.
     """
 
-    offset: Tensor
-
     def __init__(self, settings: TabularModelSettings) -> None:
         super().__init__()
         self.settings = settings
         self.texts: list[str] = []
         self._boosters: list[Any] = []
-        self.register_buffer("offset", torch.tensor(0.0))
+        self.offset = nn.Buffer(torch.tensor(0.0))
 
     @property
     def fitted(self) -> bool:

@@ -42,28 +42,17 @@ ENTRY_FEATURES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class MatchInputs:
-    """Histories and candidates that are matched.
+    """Histories and candidates that are matched; topics and candidates relative to their means, of length 1."""
 
-    Attributes:
-        history: (U, H) places among the topics; -1: padding.
-        features: (U, H, 4) events, amount, days ago, sentiment.
-        topics: (V, E) relative to their mean, of length 1.
-        candidates: (P, E) relative to their mean, of length 1.
-        queries: (P, E) vectors of the queries, 0 where there is none.
-        query_similarity: (P,) cosine of candidate and query.
-        user, candidate_query: (N,) history and pair of each row.
-        max_similarity: (P,) greatest cosine similarity of each candidate with a known topic; None: not computed yet.
-    """
-
-    history: Tensor
-    features: Tensor
-    topics: Tensor
-    candidates: Tensor
-    queries: Tensor
-    query_similarity: Tensor
-    user: Tensor
-    candidate_query: Tensor
-    max_similarity: Tensor | None = None
+    history: Tensor  # (U, H) places among the topics; -1: padding
+    features: Tensor  # (U, H, 4) events, amount, days ago, sentiment
+    topics: Tensor  # (V, E)
+    candidates: Tensor  # (P, E)
+    queries: Tensor  # (P, E) 0 where there is none
+    query_similarity: Tensor  # (P,) cosine of candidate and query
+    user: Tensor  # (N,) history of each row
+    candidate_query: Tensor  # (N,) pair of each row
+    max_similarity: Tensor | None = None  # (P,) of each candidate with a known topic; None: not computed yet
 
 
 class TextMatch(nn.Module):
@@ -76,13 +65,6 @@ class TextMatch(nn.Module):
         num_topics: K.
         reference_shape: number of reference users and length of their histories.
     """
-
-    candidate_mean: Tensor
-    topic_mean: Tensor
-    topics: Tensor
-    reference_history: Tensor
-    reference_features: Tensor
-    centred: Tensor
 
     def __init__(
         self,
@@ -99,12 +81,12 @@ class TextMatch(nn.Module):
             settings.projection_size,
             settings.hidden_size,
         )
-        self.register_buffer("candidate_mean", torch.zeros(text_width))
-        self.register_buffer("topic_mean", torch.zeros(text_width))
-        self.register_buffer("topics", torch.zeros(num_topics, text_width))
-        self.register_buffer("reference_history", torch.full(reference_shape, -1))
-        self.register_buffer("reference_features", torch.zeros(*reference_shape, len(HISTORY_FEATURES)))
-        self.register_buffer("centred", torch.tensor(0.0))
+        self.candidate_mean = nn.Buffer(torch.zeros(text_width))
+        self.topic_mean = nn.Buffer(torch.zeros(text_width))
+        self.topics = nn.Buffer(torch.zeros(num_topics, text_width))
+        self.reference_history = nn.Buffer(torch.full(reference_shape, -1))
+        self.reference_features = nn.Buffer(torch.zeros(*reference_shape, len(HISTORY_FEATURES)))
+        self.centred = nn.Buffer(torch.tensor(0.0))
         self.log_bandwidth = nn.Parameter(
             torch.linspace(math.log(MIN_BANDWIDTH), math.log(MAX_BANDWIDTH), num_kernels)
         )

@@ -29,25 +29,15 @@ from training.runtime.checkpoint import Checkpoints, TrainingState, select_prefi
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """What a fit made.
-
-    Attributes:
-        bundle: the bundle's folder.
-        hash: the bundle's hash.
-        metrics: on the validation part, of the model before the refit.
-        history: one entry for each epoch: phase, epoch, steps, train_loss, learning_rate, metrics.
-        seconds: wall time by phase.
-        consecutive_warm_starts: how many fits in a row, this one the last, began with a champion; 0: from scratch.
-        initialization: with what it began, and where that is not the champion, why.
-    """
+    """What a fit made: a bundle and its hash."""
 
     bundle: Path
     hash: str
-    metrics: dict[str, Any]
-    history: list[dict[str, Any]]
-    seconds: dict[str, float]
-    consecutive_warm_starts: int = 0
-    initialization: str = "from scratch"
+    metrics: dict[str, Any]  # on the validation part, of the model before the refit
+    history: list[dict[str, Any]]  # of each epoch: phase, epoch, steps, train_loss, learning_rate, metrics
+    seconds: dict[str, float]  # wall time by phase
+    consecutive_warm_starts: int = 0  # fits in a row, this one the last, that began with a champion
+    initialization: str = "from scratch"  # with what it began, and where that is not the champion, why
 
 
 def fit(

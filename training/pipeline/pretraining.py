@@ -24,7 +24,7 @@ from training.data.next_interactions import NextInteractions
 from training.data.sampling import distinct_values, rows_of
 from training.data.split import TRAIN
 from training.language.encoder import TextEncoder
-from training.language.pretraining import num_special_tokens, pretraining_objective
+from training.language.pretraining import pretraining_objective
 from training.language.text_embeddings import TextEmbeddings
 from training.models.text_match import MatchInputs, TextMatch
 from training.pipeline.context import FitContext
@@ -60,7 +60,8 @@ def language_pretraining_phase(
             f"{recipe.encoder.trainable_layers}: nothing "
             "of the language model learns; set trainable_layers to -1 or above 0, or language_epochs to 0"
         )
-    non_empty = text_ids[table.lengths[text_ids] > num_special_tokens(encoder)]
+    of_empty_text = int(encoder.tokenize([""]).lengths[0])
+    non_empty = text_ids[table.lengths[text_ids] > of_empty_text]
     if not len(non_empty):
         raise DataError(f"none of the {len(text_ids)} texts known before the validation part holds a word")
     torch.manual_seed(recipe.seed)

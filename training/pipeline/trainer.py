@@ -40,14 +40,11 @@ from training.runtime.memory import in_microbatches
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One phase of a fit.
+    """One phase of a fit, by its name in logs and checkpoints.
 
     Attributes:
-        name: its name in logs and checkpoints.
         modules: the modules that learn or are saved, by name.
         groups: optimizer groups: parameters, `lr`, and `weight_decay` where it is not the recipe's.
-        planned: epochs that the learning rate is planned for.
-        epochs: epochs to run, at most `planned`.
         batches: an epoch's generator -> row numbers of each batch.
         loss: row numbers and the epoch's generator -> mean loss of a batch, or of a part of one.
         finish: called after an epoch and after weights were put back (refreshes vectors).
@@ -55,18 +52,19 @@ class Phase:
             were over before it.
         before_step: called before each step with all its rows and the epoch's generator: draws what must be the same
             for all parts of the batch.
-        validate: metrics on the validation part, or None: no early stopping, the last epoch counts.
     """
 
     name: str
     modules: dict[str, nn.Module]
     groups: Sequence[dict[str, Any]]
-    planned: int
-    epochs: int
+    planned: int  # epochs that the learning rate is planned for
+    epochs: int  # to run, at most `planned`
     batches: Callable[[np.random.Generator], list[np.ndarray]]
     loss: Callable[[np.ndarray, np.random.Generator], Tensor]
     finish: Callable[[], None] = lambda: None
-    validate: Callable[[], dict[str, float | None]] | None = None
+    validate: Callable[[], dict[str, float | None]] | None = (
+        None  # None: no early stopping, the last epoch counts
+    )
     after_step: Callable[[float], None] = lambda _: None
     before_step: Callable[[np.ndarray, np.random.Generator], None] = lambda *_: None
 

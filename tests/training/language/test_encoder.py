@@ -260,3 +260,20 @@ def test_tokens_are_left_out_only_where_the_model_learns(models: dict[str, str],
     long = table.encode(np.array([5])).detach()
     assert not torch.allclose(long, table.vectors[5:], atol=1e-4)
     torch.testing.assert_close(torch.linalg.norm(long), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("layers", [1, -1])
+def test_vectors_read_in_bf16_are_float32_and_near(layers: int, models: dict[str, str]) -> None:
+    """With the CPU's autocast, whose lists of operations are those of a GPU where it matters here."""
+    encoder = load(models["bert"], layers)
+    table = TextEmbeddings(encoder, TEXTS, batch=2)
+    table.cache_frozen_layers()
+    table.refresh()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        vectors = table.gather(np.arange(4), np.array([1, 3]))
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors, table.vectors[:4], atol=0.02, rtol=0)
+    assert not torch.equal(vectors[1], table.vectors[1])  # it was read again, in bf16
+    vectors[1].sum().backward()
+    gradients = [value.grad for value in encoder.parameters() if value.grad is not None]
+    assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)

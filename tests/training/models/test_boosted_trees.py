@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import lightgbm
 import numpy as np
@@ -6,7 +7,6 @@ import pytest
 import torch
 
 from expectations.errors import SettingError
-from training.config.recipe import read_recipe
 from training.models import boosted_trees
 from training.models.boosted_trees import BoostedTrees
 from training.runtime.checkpoint import restore, trainable_state
@@ -25,7 +25,7 @@ def table():
 
 def unfitted():
     settings = {"boosting_models": 2, "num_trees": 40, "num_leaves": 15, "tree_learning_rate": 0.1}
-    return BoostedTrees(read_recipe(None).updated(tabular_model=settings).tabular_model)
+    return BoostedTrees(SimpleNamespace(**settings))
 
 
 def fitted(table, sampling_rate=1.0):

@@ -81,42 +81,28 @@ def _rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "words"),
+    ("column", "values", "error", "words"),
     [
-        (lambda t: t.drop_columns(["cross_visits"]), SchemaError, "column cross_visits is missing"),
-        (lambda t: t.drop_columns(["context_channel"]), SchemaError, "column context_channel is missing"),
-        (lambda t: t.drop_columns(["history_id"]), SchemaError, "column history_id is missing"),
-        (
-            lambda t: _with(t, "cross_visits", pa.array(["many"] * len(t))),
-            SchemaError,
-            "column cross_visits holds string that cannot be read as float",
-        ),
-        (
-            lambda t: _with(t, "label", pa.array([0.5] * len(t))),
-            SchemaError,
-            "column label holds double that cannot be read as int8",
-        ),
-        (
-            lambda t: _with(t, "label", pa.array([None, 2, *[1] * (len(t) - 2)], pa.int8())),
-            DataError,
-            "2 rows have a label that is neither 0 nor 1",
-        ),
-        (
-            lambda t: _with(t, "text_id", pa.array([None, 99, *[0] * (len(t) - 2)], pa.int32())),
-            DataError,
-            "2 rows have a text_id outside",
-        ),
-        (
-            lambda t: _with(t, "event_timestamp", pa.array([datetime(2020, 1, 2)] * len(t))),
-            DataError,
-            "no validation part",
-        ),
-        (lambda t: t.slice(0, 0), DataError, "no rows"),
+        ("cross_visits", [], SchemaError, "column cross_visits is missing"),
+        ("context_channel", [], SchemaError, "column context_channel is missing"),
+        ("history_id", [], SchemaError, "column history_id is missing"),
+        ("cross_visits", ["many"], SchemaError, "cross_visits holds string that cannot be read as float"),
+        ("label", [0.5], SchemaError, "column label holds double that cannot be read as int8"),
+        ("label", [None, 2, 1], DataError, "2 rows have a label that is neither 0 nor 1"),
+        ("text_id", [None, 99, 0], DataError, "2 rows have a text_id outside"),
+        ("event_timestamp", [datetime(2020, 1, 2)], DataError, "no validation part"),
     ],
 )
 def test_rows_that_do_not_fit_their_schema_are_refused(
-    change: Callable[[pa.Table], pa.Table], error: type[RecommenderError], words: str, tmp_path: Path
+    column: str, values: list[Any], error: type[RecommenderError], words: str, tmp_path: Path
 ) -> None:
+    """Without the column where there are no values; else with these, the last of them in all other rows."""
+
+    def change(table: pa.Table) -> pa.Table:
+        if not values:
+            return table.drop_columns([column])
+        return _with(table, column, pa.array(values + values[-1:] * (len(table) - len(values))))
+
     folder = write_examples(tmp_path)
     _rewrite(folder / ROWS, change)
     with pytest.raises(error, match=words):
@@ -144,6 +130,9 @@ def test_unreadable_examples_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="schema"):
         read_examples(tmp_path / "nowhere")
     folder = write_examples(tmp_path / "examples")
+    _rewrite(folder / ROWS, lambda table: table.slice(0, 0))
+    with pytest.raises(DataError, match="no rows"):
+        read_examples(folder)
     (folder / ROWS).write_bytes(b"PAR1 not really")
     with pytest.raises(SchemaError, match=ROWS):
         read_examples(folder)
