@@ -100,7 +100,7 @@ def _gate(options: argparse.Namespace) -> int:
 def _new_encoder(options: argparse.Namespace) -> int:
     from training.data.dataset import read_examples
     from training.language.new_encoder import write_new_encoder
-    from training.pipeline.language_pretraining import known_text_ids
+    from training.pipeline.pretraining import known_text_ids
 
     data = read_examples(options.examples)
     place = write_new_encoder(

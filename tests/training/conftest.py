@@ -42,10 +42,18 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def fitted(examples: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory):
-    from training.pipeline.fit import fit
-
-    folder = tmp_path_factory.mktemp("fitted")
-    return fit(
-        examples, recipe, out=folder / "bundles", work=folder / "work", log_dir=folder / "tb", progress=False
+def short(recipe: Recipe) -> Recipe:
+    """One epoch of what cannot be left out."""
+    return recipe.updated(
+        early_stopping={"refit": False},
+        finetuning={"epochs": 1},
+        tabular_model={"epochs": 1},
+        pretraining={"next_interaction_epochs": 0},
     )
+
+
+@pytest.fixture(scope="session")
+def fitted(examples: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory):
+    from tests.training.fits import run
+
+    return run(examples, recipe, tmp_path_factory.mktemp("fitted"))

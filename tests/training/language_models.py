@@ -1,8 +1,15 @@
 """Tiny language models of several families with random weights, each in a folder with its tokenizer."""
 
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
+
+from training.language.adapters import Adapter
+from training.language.encoder import TextEncoder
+from training.language.text_embeddings import TextEmbeddings
 
 FAMILIES = ("bert", "roberta", "gpt2", "llama", "qwen3")
 DECODERS = ("gpt2", "llama", "qwen3")
@@ -14,6 +21,27 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 80,
 }
 CHINESE = ("优惠券可以买咖啡和茶，满五十元减十元", "这本书很好看", "快递太慢了，差评！")
+TEXTS = ["coupon for dog food", "a", "", "frozen pizza and garden flowers, 3 for 2", "tea"]
+
+
+def load(
+    name: str | Path, trainable_layers: int = 0, *, kind: str | None = None, seed: int = 3, **settings: Any
+) -> TextEncoder:
+    """A language model of short texts, with an adapter of rank 4 where a kind is given."""
+    adapter = None if kind is None else Adapter(kind=kind, rank=4, seed=seed)
+    settings = {"max_tokens": 32, "adapter": adapter, **settings}
+    return TextEncoder.load(str(name), trainable_layers=trainable_layers, **settings)
+
+
+def read(
+    encoder: TextEncoder, texts: Sequence[str] = TEXTS, *, batch: int = 16, cached: bool = False
+) -> Tensor:
+    """Vectors of texts; `cached`: by way of the frozen layers' cached output."""
+    table = TextEmbeddings(encoder, list(texts), batch=batch)
+    if cached:
+        table.cache_frozen_layers()
+    table.refresh()
+    return table.vectors
 
 
 def write_model(folder: Path, family: str) -> Path:

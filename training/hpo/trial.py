@@ -14,8 +14,7 @@ from torch import Tensor
 from training.config.recipe import Recipe
 from training.data.dataset import Examples
 from training.data.split import TEST
-from training.pipeline.context import FitContext
-from training.pipeline.corpus import EncodedCorpus
+from training.pipeline.context import EncodedCorpus, FitContext
 from training.pipeline.phases import LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING, Phases
 from training.pipeline.trainer import Phase, run_phase
 from training.runtime.checkpoint import Checkpoints, TrainingState, restore, trainable_state

@@ -38,17 +38,11 @@ FOLDER, BOTTLENECK_FILE = "adapter", "bottleneck.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """Which adapter, and how large.
-
-    Attributes:
-        kind: "lora", "adalora", "prefix", "ia3" or "bottleneck".
-        rank: of LoRA and AdaLoRA; number of tokens of a prefix; width of a bottleneck.
-        seed: of its first weights.
-    """
+    """Which adapter, and how large."""
 
     kind: str
-    rank: int
-    seed: int
+    rank: int  # of LoRA and AdaLoRA; number of tokens of a prefix; width of a bottleneck
+    seed: int  # of its first weights
 
 
 def saved_kind(folder: Path) -> str | None:
@@ -59,12 +53,7 @@ def saved_kind(folder: Path) -> str | None:
 
 
 def check_adapter_setting(adapter: Adapter | None, trainable_layers: int, saved: Path | None) -> None:
-    """Whether an adapter fits the layers that learn, and the model that it is put into.
-
-    Args:
-        adapter: what is to learn; None: the layers' own weights.
-        trainable_layers: top layers that learn; -1: everything; 0: nothing.
-        saved: folder of the model, where an adapter lies beside it.
+    """Refuse what does not fit the layers that learn, or the adapter that lies beside the model in `saved`.
 
     Raises:
         SettingError: it does not.
@@ -123,9 +112,8 @@ def _config(peft: Any, model: Any, layers: Sequence[nn.Module], adapter: Adapter
     common: dict[str, Any] = {"task_type": "FEATURE_EXTRACTION"}
     if adapter.kind == PREFIX:
         return peft.PrefixTuningConfig(num_virtual_tokens=adapter.rank, **common)
-    names = [
-        re.escape(name) for name, module in model.named_modules() if any(module is one for one in layers)
-    ]
+    own = set(layers)
+    names = [re.escape(name) for name, module in model.named_modules() if module in own]
     common["exclude_modules"] = rf"(?!({'|'.join(names)})\.).*"
     # GPT-2's linear layers hold their weights the other way round.
     common["fan_in_fan_out"] = any(type(one).__name__ == "Conv1D" for one in model.modules())
@@ -254,9 +242,8 @@ def allocate_ranks(adapted: Any, fraction: float) -> None:
         allocator.reset_ipt()
         config.rank_pattern = None
     elif step >= LAST_ALLOCATION:
-        is_final = (
-            config.rank_pattern is not None and not allocator.exp_avg_ipt
-        )  # peft forgets them at the last one
+        # At the last allocation peft forgets the importances.
+        is_final = config.rank_pattern is not None and not allocator.exp_avg_ipt
         step = TOTAL_STEP if is_final else LAST_ALLOCATION
         if not (is_final or allocator.exp_avg_ipt):
             allocator.update_ipt(tuner.model)

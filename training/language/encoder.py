@@ -43,15 +43,10 @@ MAX_CHARACTERS_PER_TOKEN = 20  # in any language; what lies beyond would be toke
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Token ids of texts, one after the other, without padding.
+    """Token ids of texts, one after the other, without padding."""
 
-    Attributes:
-        ids: (all tokens,) int64.
-        offsets: (texts + 1,) where each text begins.
-    """
-
-    ids: Tensor
-    offsets: Tensor
+    ids: Tensor  # (all tokens,) int64
+    offsets: Tensor  # (texts + 1,) where each text begins
 
     @property
     def lengths(self) -> Tensor:
@@ -133,30 +128,14 @@ class TextEncoder(nn.Module):
         return min(most - before, int(getattr(self.tokenizer, "model_max_length", most)))
 
     @classmethod
-    def load(
-        cls,
-        name: str,
-        *,
-        max_tokens: int,
-        trainable_layers: int,
-        pooling: str = MEAN,
-        adapter: Adapter | None = None,
-    ) -> "TextEncoder":
-        """Load by "package:…", "hub:…" or folder.
+    def load(cls, name: str, **settings: Any) -> "TextEncoder":
+        """Load by "package:…", "hub:…" or folder; `settings` are the constructor's.
 
         Raises:
             SettingError: there is no such model, or it cannot be used with these settings.
         """
         model, tokenizer, place = read_pretrained(name)
-        return cls(
-            model,
-            tokenizer,
-            max_tokens=max_tokens,
-            trainable_layers=trainable_layers,
-            pooling=pooling,
-            adapter=adapter,
-            saved=place if saved_kind(place) else None,
-        ).eval()
+        return cls(model, tokenizer, saved=place if saved_kind(place) else None, **settings).eval()
 
     def save(self, folder: Path) -> None:
         """Write config, safetensors weights and tokenizer: an adapter's merged, or beside them."""
@@ -175,12 +154,12 @@ class TextEncoder(nn.Module):
             text[: self.max_tokens * MAX_CHARACTERS_PER_TOKEN].encode("utf-8", "replace").decode("utf-8")
             for text in texts
         ]
-        lists = (
-            self.tokenizer(short, truncation=True, max_length=self.max_tokens)["input_ids"] if short else []
+        read = (
+            self.tokenizer(short, truncation=True, max_length=self.max_tokens) if short else {"input_ids": []}
         )
         marks = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
         nothing = next((mark for mark in marks if mark is not None), 0)
-        lists = [ids or [nothing] for ids in lists]
+        lists = [ids or [nothing] for ids in read["input_ids"]]
         lengths = torch.tensor([0, *(len(ids) for ids in lists)])
         flat = torch.tensor([token for ids in lists for token in ids], dtype=torch.long)
         return Tokens(ids=flat, offsets=lengths.cumsum(0))
@@ -264,9 +243,8 @@ class TextEncoder(nn.Module):
         self.eval()
         ids, mask = torch.tensor([[1, 2, 3], [3, 2, 1]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
         try:
-            same = torch.allclose(
-                self(ids, mask), self.forward_trainable(self.forward_frozen(ids, mask), mask), atol=1e-4
-            )
+            in_two = self.forward_trainable(self.forward_frozen(ids, mask), mask)
+            same = torch.allclose(self(ids, mask), in_two, atol=1e-4)
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
             same = False  # layers that are called in another way: read the model in one piece
         super().train(was_training)

@@ -129,10 +129,15 @@ def _trained_tokenizer(kind: str, texts: Sequence[str], vocabulary: int) -> Any:
 def _set_semantic_embeddings(model: Any, tokenizer: Any, texts: Sequence[str], seed: int) -> None:
     """Set the vectors of tokens that occur: left singular vectors of tokens by texts, all of one length."""
     import torch
-    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
     from sklearn.utils.extmath import randomized_svd
 
-    counts = _token_counts(tokenizer, texts)
+    def tokens(text: str) -> list[int]:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [token for token in ids if token >= len(SPECIAL_TOKENS)]
+
+    vocabulary = {token: token for token in range(len(tokenizer))}
+    counts = CountVectorizer(analyzer=tokens, vocabulary=vocabulary).transform(texts)
     weights = model.get_input_embeddings().weight
     weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts).T
     used = min(weights.shape[1], *weighted.shape)
@@ -143,18 +148,3 @@ def _set_semantic_embeddings(model: Any, tokenizer: Any, texts: Sequence[str], s
         length = SEMANTIC_RMS * weights.shape[1] ** 0.5
         weights[occurs, :used] = length * torch.nn.functional.normalize(vectors, dim=1)[occurs]
         weights[occurs, used:] = 0
-
-
-def _token_counts(tokenizer: Any, texts: Sequence[str]) -> Any:
-    """How often each text holds each token that is no marker, a sparse matrix (texts, tokens)."""
-    import numpy as np
-    from scipy.sparse import csr_matrix
-
-    rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    columns = np.array([token for row in rows for token in row], dtype=np.int64)
-    row = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-    counted = columns >= len(SPECIAL_TOKENS)
-    shape = (len(rows), len(tokenizer))
-    found = csr_matrix((np.ones(int(counted.sum())), (row[counted], columns[counted])), shape=shape)
-    found.sum_duplicates()
-    return found

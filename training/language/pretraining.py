@@ -117,11 +117,6 @@ def _next_token_labels(ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]
     return ids_BL, label_BL
 
 
-def num_special_tokens(encoder: TextEncoder) -> int:
-    """Tokens of an empty text."""
-    return int(encoder.tokenize([""]).lengths[0])
-
-
 @torch.no_grad()
 def _is_causal(model: Any) -> bool:
     """Whether what a model says of a token depends on none that follows."""

@@ -41,10 +41,7 @@ class TextEmbeddings:
         device: str = "cpu",
         token_dropout: float = 0.0,
     ) -> None:
-        self.encoder = encoder
-        self.token_dropout = token_dropout
-        self.batch = batch
-        self.device = device
+        self.encoder, self.token_dropout, self.batch, self.device = encoder, token_dropout, batch, device
         self.tokens = encoder.tokenize(texts)
         self.lengths = self.tokens.lengths.numpy()
         self.vectors = torch.zeros(len(texts), encoder.width, device=device)
@@ -53,19 +50,14 @@ class TextEmbeddings:
     def cache_frozen_layers(self) -> None:
         """Compute the frozen layers' output of every text, where it is worth caching."""
         encoder = self.encoder
-        size = len(self.tokens.ids) * encoder.width * 4
-        if (
-            encoder.reads_in_one_piece
-            or encoder.num_frozen == 0
-            or not encoder.is_trainable
-            or size > MAX_CACHE_BYTES
-        ):
+        in_two = encoder.num_frozen > 0 and encoder.is_trainable and not encoder.reads_in_one_piece
+        if not in_two or len(self.tokens.ids) * encoder.width * 4 > MAX_CACHE_BYTES:
             return
         output = torch.zeros(len(self.tokens.ids), encoder.width)
         with torch.inference_mode():
             for text_ids in distributed.interleaved_shard(self._batches(np.arange(len(self.lengths)))):
                 position_BL, mask_BL = self._token_positions(text_ids)
-                hidden = encoder.forward_frozen(self._ids(position_BL), mask_BL.to(self.device)).float().cpu()
+                hidden = encoder.forward_frozen(*self.padded(text_ids)).float().cpu()
                 output[position_BL[mask_BL.bool()]] = hidden[mask_BL.bool()]
             distributed.all_reduce_rows(output, torch.arange(len(output)))
         self._frozen_output = output.clone()
@@ -90,13 +82,13 @@ class TextEmbeddings:
             position_BL, mask_BL = drop_tokens(position_BL, mask_BL, self.token_dropout)
         mask = mask_BL.to(self.device)
         if self._frozen_output is None:
-            return self.encoder(self._ids(position_BL), mask)
+            return self.encoder(self.tokens.ids[position_BL].to(self.device), mask)
         return self.encoder.forward_trainable(self._frozen_output[position_BL].to(self.device), mask)
 
     def padded(self, text_ids: np.ndarray) -> tuple[Tensor, Tensor]:
         """Token ids of some texts and which of them are there, both (B, L)."""
         position_BL, mask_BL = self._token_positions(text_ids)
-        return self._ids(position_BL), mask_BL.to(self.device)
+        return self.tokens.ids[position_BL].to(self.device), mask_BL.to(self.device)
 
     def gather(self, text_ids: np.ndarray, with_gradient: np.ndarray) -> Tensor:
         """Vectors of `text_ids`, (V, E): those also in `with_gradient` encoded now with gradient, the rest cached.
@@ -128,9 +120,6 @@ class TextEmbeddings:
         mask = steps[None, :] < lengths[:, None]
         places = torch.where(mask, offsets[:, None] + steps, offsets[:, None])
         return places, mask.long()
-
-    def _ids(self, position_BL: Tensor) -> Tensor:
-        return self.tokens.ids[position_BL].to(self.device)
 
 
 def drop_tokens(position_BL: Tensor, mask_BL: Tensor, rate: float) -> tuple[Tensor, Tensor]:

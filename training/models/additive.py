@@ -15,17 +15,11 @@ from training.models.text_match import TextMatch
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedLogits:
-    """Calibrated logit parts of N rows.
+    """Calibrated logit parts of N rows; the attention, rows sum to at most 1, is None where it was not asked for."""
 
-    Attributes:
-        text_logit: (N,) f, of texts and context.
-        tabular_logit: (N,) g, of past outcomes.
-        attention: (N, H) weight of each history entry, rows sum to at most 1; None where it was not asked for.
-    """
-
-    text_logit: Tensor
-    tabular_logit: Tensor
-    attention: Tensor | None
+    text_logit: Tensor  # (N,) f, of texts and context
+    tabular_logit: Tensor  # (N,) g, of past outcomes
+    attention: Tensor | None  # (N, H) weight of each history entry
 
 
 class AdditiveModel(nn.Module):
@@ -38,9 +32,6 @@ class AdditiveModel(nn.Module):
         tree_weight: weight of the trees' logit in g, once they are fitted; the networks have the rest.
     """
 
-    slope: Tensor
-    intercept: Tensor
-
     def __init__(
         self, text_model: TextMatch, tabular: TabularEnsemble, trees: BoostedTrees, *, tree_weight: float
     ) -> None:
@@ -49,8 +40,8 @@ class AdditiveModel(nn.Module):
         self.tabular = tabular
         self.trees = trees
         self.tree_weight = tree_weight
-        self.register_buffer("slope", torch.tensor(1.0))
-        self.register_buffer("intercept", torch.tensor(0.0))
+        self.slope = nn.Buffer(torch.tensor(1.0))
+        self.intercept = nn.Buffer(torch.tensor(0.0))
 
     def forward(self, batch: Batch, text_vectors_VE: Tensor) -> tuple[Tensor, Tensor]:
         """For training: f (N,) and each member's g (N, K), not calibrated."""
@@ -112,8 +103,8 @@ def build_model(
     recipe: Recipe,
     transforms: Transforms,
     *,
-    text_width: int,
     base_rate: float,
+    text_width: int,
     num_topics: int,
     reference_shape: tuple[int, int],
 ) -> AdditiveModel:
@@ -122,29 +113,18 @@ def build_model(
     Args:
         recipe: sizes.
         transforms: fitted transforms.
-        text_width: width of the language model's vectors.
         base_rate: fraction of positives in the training part, between 0 and 1.
+        text_width: width of the language model's vectors.
         num_topics: how many topics the text model knows.
-        reference_shape: number of the text model's reference users and length of their histories.
+        reference_shape: number of its reference users and length of their histories.
     """
-    text_model = TextMatch(
+    f = TextMatch(
         transforms,
+        recipe.text_model,
         text_width=text_width,
-        num_kernels=recipe.text_model.num_kernels,
-        projection_size=recipe.text_model.projection_size,
-        hidden_size=recipe.text_model.hidden_size,
-        dropout=recipe.text_model.dropout,
         num_topics=num_topics,
         reference_shape=reference_shape,
     )
-    tabular = TabularEnsemble(
-        transforms,
-        ensemble_size=recipe.tabular_model.ensemble_size,
-        hidden_size=recipe.tabular_model.hidden_size,
-        dropout=recipe.tabular_model.dropout,
-        base_rate=base_rate,
-    )
-    trees = BoostedTrees(
-        recipe.tabular_model.boosting_models, recipe.tabular_model.num_trees, recipe.tabular_model.num_leaves
-    )
-    return AdditiveModel(text_model, tabular, trees, tree_weight=recipe.tabular_model.tree_weight)
+    networks = TabularEnsemble(transforms, recipe.tabular_model, base_rate=base_rate)
+    trees = BoostedTrees(recipe.tabular_model)
+    return AdditiveModel(f, networks, trees, tree_weight=recipe.tabular_model.tree_weight)

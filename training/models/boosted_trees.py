@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from expectations.errors import SettingError
+from training.config.recipe import TabularModelSettings
 from training.runtime import distributed
 
 MAX_DEPTH = 8  # splits between root and leaf, at most
@@ -93,24 +94,17 @@ def import_lightgbm() -> Any:
 class BoostedTrees(nn.Module):
     """The mean of boosted models, each with a draw of the negatives of its own.
 
-    Args:
-        num_models: how many.
-        num_trees: of each of them.
-        num_leaves: most leaves of a tree.
-
     Attributes:
         texts: LightGBM's text of each fitted model; empty until fitted.
         offset: log(sampling rate of the negatives), which corrects the logit for it.
     """
 
-    offset: Tensor
-
-    def __init__(self, num_models: int, num_trees: int, num_leaves: int) -> None:
+    def __init__(self, settings: TabularModelSettings) -> None:
         super().__init__()
-        self.num_models, self.num_trees, self.num_leaves = num_models, num_trees, num_leaves
+        self.settings = settings
         self.texts: list[str] = []
         self._boosters: list[Any] = []
-        self.register_buffer("offset", torch.tensor(0.0))
+        self.offset = nn.Buffer(torch.tensor(0.0))
 
     @property
     def fitted(self) -> bool:
@@ -132,26 +126,20 @@ class BoostedTrees(nn.Module):
         return torch.from_numpy(np.mean(found, axis=0)).to(numbers_NF)
 
     def fit(
-        self,
-        draw: Callable[[int], tuple[np.ndarray, np.ndarray]],
-        *,
-        sampling_rate: float,
-        learning_rate: float,
-        seed: int,
-    ) -> bool:
-        """Fit the trees, each process some of the models; False, and nothing is changed, without LightGBM.
+        self, draw: Callable[[int], tuple[np.ndarray, np.ndarray]], *, sampling_rate: float, seed: int
+    ) -> None:
+        """Fit the trees, each process some of the models; without LightGBM nothing is changed.
 
         Args:
             draw: model -> the rows that it learns from: features (N, D), numbers, then codes; labels (N,).
             sampling_rate: fraction of the negatives that is among these; the logits are corrected for it.
-            learning_rate: what a tree's leaves count.
             seed: of what a tree sees.
         """
         if import_lightgbm() is None:
-            return False
+            return
         params = {
-            "learning_rate": learning_rate,
-            "num_leaves": self.num_leaves,
+            "learning_rate": self.settings.tree_learning_rate,
+            "num_leaves": self.settings.num_leaves,
             "max_depth": MAX_DEPTH,
             "feature_fraction": FEATURE_FRACTION,
             "bagging_fraction": BAGGING_FRACTION,
@@ -160,19 +148,15 @@ class BoostedTrees(nn.Module):
             "lambda_l2": LAMBDA_L2,
         }
 
-        def text(
-            model: int,
-        ) -> str:  # a function, so that a model's rows are gone before the next one's are made
-            booster = train_boosting(*draw(model), params, num_trees=self.num_trees, seed=seed + model)
-            return str(booster.model_to_string())
-
-        self.load_texts(
-            distributed.gathered(
-                text(model) for model in distributed.interleaved_shard(range(self.num_models))
+        def text(model: int) -> str:  # a model's rows are gone before the next one's are made
+            num_trees = self.settings.num_trees
+            return str(
+                train_boosting(*draw(model), params, num_trees=num_trees, seed=seed + model).model_to_string()
             )
-        )
+
+        own = distributed.interleaved_shard(range(self.settings.boosting_models))
+        self.load_texts(distributed.gathered(text(model) for model in own))
         self.offset.fill_(float(np.log(sampling_rate)))
-        return True
 
     def load_texts(self, texts: Sequence[str]) -> None:
         """Take the models that LightGBM wrote as texts.

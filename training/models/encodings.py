@@ -16,15 +16,11 @@ CONTEXT = "context_"
 class NumericEncoding(nn.Module):
     """Piecewise-linear quantile bins (Gorishniy et al. 2022), a standardised logarithm and an "unknown" flag."""
 
-    edges: Tensor
-    centre: Tensor
-    scale: Tensor
-
     def __init__(self, transforms: Transforms) -> None:
         super().__init__()
-        self.register_buffer("edges", torch.from_numpy(transforms.bin_edges.copy()))
-        self.register_buffer("centre", torch.from_numpy(transforms.centre.copy()))
-        self.register_buffer("scale", torch.from_numpy(transforms.scale.copy()))
+        self.edges = nn.Buffer(torch.from_numpy(transforms.bin_edges.copy()))
+        self.centre = nn.Buffer(torch.from_numpy(transforms.centre.copy()))
+        self.scale = nn.Buffer(torch.from_numpy(transforms.scale.copy()))
         num_features, num_edges = transforms.bin_edges.shape
         self.width = num_features * (num_edges + 1)
 
@@ -62,13 +58,11 @@ class NumericEncoding(nn.Module):
 class CategoryEncoding(nn.Module):
     """Categories as one-hot columns, one for "unknown"."""
 
-    starts: Tensor
-
     def __init__(self, transforms: Transforms) -> None:
         super().__init__()
         sizes = [len(transforms.category_vocabularies[name]) + 1 for name in transforms.categorical]
         self.width = sum(sizes)
-        self.register_buffer("starts", torch.tensor([sum(sizes[:i]) for i in range(len(sizes))]).long())
+        self.starts = nn.Buffer(torch.tensor([sum(sizes[:i]) for i in range(len(sizes))]).long())
 
     def forward(self, codes_NC: Tensor) -> Tensor:
         """(N, C) codes -> (N, width) of 0 and 1."""
@@ -79,16 +73,13 @@ class CategoryEncoding(nn.Module):
 class ContextEncoding(nn.Module):
     """The features named context_*: standardised logarithms, "unknown" flags and one-hot categories."""
 
-    numeric: Tensor
-    categorical: Tensor
-
     def __init__(self, transforms: Transforms) -> None:
         super().__init__()
         part, numeric, categorical = transforms.with_prefix(CONTEXT)
         self.numbers = NumericEncoding(part)
         self.categories = CategoryEncoding(part)
-        self.register_buffer("numeric", torch.tensor(numeric, dtype=torch.long))
-        self.register_buffer("categorical", torch.tensor(categorical, dtype=torch.long))
+        self.numeric = nn.Buffer(torch.tensor(numeric, dtype=torch.long))
+        self.categorical = nn.Buffer(torch.tensor(categorical, dtype=torch.long))
         self.width = 2 * len(numeric) + self.categories.width
 
     def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:

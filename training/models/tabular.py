@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.config.recipe import TabularModelSettings
 from training.data.transforms import Transforms
 from training.models.encodings import CategoryEncoding, NumericEncoding
 
@@ -26,22 +27,13 @@ class TabularEnsemble(nn.Module):
 
     Args:
         transforms: fitted on the training part.
-        ensemble_size: K.
-        hidden_size: hidden units of each member.
-        dropout: fraction of hidden units left out in training.
+        settings: K, hidden units of each member, and the fraction of them left out in training.
         base_rate: fraction of positives; the first output of every member.
     """
 
-    def __init__(
-        self,
-        transforms: Transforms,
-        *,
-        ensemble_size: int,
-        hidden_size: int,
-        dropout: float,
-        base_rate: float,
-    ) -> None:
+    def __init__(self, transforms: Transforms, settings: TabularModelSettings, *, base_rate: float) -> None:
         super().__init__()
+        ensemble_size, hidden_size = settings.ensemble_size, settings.hidden_size
         self.numbers = NumericEncoding(transforms)
         self.categories = CategoryEncoding(transforms)
         encoded = self.numbers.width + self.categories.width
@@ -53,7 +45,7 @@ class TabularEnsemble(nn.Module):
         self.second_bias = nn.Parameter(torch.zeros(ensemble_size, 1, hidden_size))
         self.out_weight = nn.Parameter(torch.randn(ensemble_size, hidden_size, 1) * 0.01)
         self.out_bias = nn.Parameter(torch.full((ensemble_size, 1), math.log(base_rate / (1 - base_rate))))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """The members' logits, (N, K)."""
@@ -71,10 +63,8 @@ class TabularEnsemble(nn.Module):
             self.numbers.by_feature(self.numbers(numbers)) for numbers in (numbers_NF, typical_F[None])
         )
         weights_FEH = self.numbers.by_feature(of_numbers).permute(1, 2, 0)
-        codes_CN, most_frequent_C1 = (
-            (codes_NC + self.categories.starts).T,
-            (most_frequent_C + self.categories.starts)[:, None],
-        )
+        codes_CN = (codes_NC + self.categories.starts).T
+        most_frequent_C1 = (most_frequent_C + self.categories.starts)[:, None]
         changes = [
             (typical_1FE - own_NFE).transpose(0, 1) @ weights_FEH,
             of_categories.T[most_frequent_C1] - of_categories.T[codes_CN],

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.config.recipe import TextModelSettings
 from training.data.collate import Batch
 from training.data.interaction_history import HISTORY_FEATURES, SENTIMENT
 from training.data.transforms import Transforms
@@ -41,28 +42,17 @@ ENTRY_FEATURES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class MatchInputs:
-    """Histories and candidates that are matched.
+    """Histories and candidates that are matched; topics and candidates relative to their means, of length 1."""
 
-    Attributes:
-        history: (U, H) places among the topics; -1: padding.
-        features: (U, H, 4) events, amount, days ago, sentiment.
-        topics: (V, E) relative to their mean, of length 1.
-        candidates: (P, E) relative to their mean, of length 1.
-        queries: (P, E) vectors of the queries, 0 where there is none.
-        query_similarity: (P,) cosine of candidate and query.
-        user, candidate_query: (N,) history and pair of each row.
-        max_similarity: (P,) greatest cosine similarity of each candidate with a known topic; None: not computed yet.
-    """
-
-    history: Tensor
-    features: Tensor
-    topics: Tensor
-    candidates: Tensor
-    queries: Tensor
-    query_similarity: Tensor
-    user: Tensor
-    candidate_query: Tensor
-    max_similarity: Tensor | None = None
+    history: Tensor  # (U, H) places among the topics; -1: padding
+    features: Tensor  # (U, H, 4) events, amount, days ago, sentiment
+    topics: Tensor  # (V, E)
+    candidates: Tensor  # (P, E)
+    queries: Tensor  # (P, E) 0 where there is none
+    query_similarity: Tensor  # (P,) cosine of candidate and query
+    user: Tensor  # (N,) history of each row
+    candidate_query: Tensor  # (N,) pair of each row
+    max_similarity: Tensor | None = None  # (P,) of each candidate with a known topic; None: not computed yet
 
 
 class TextMatch(nn.Module):
@@ -70,41 +60,33 @@ class TextMatch(nn.Module):
 
     Args:
         transforms: fitted transforms; the features named context_* are its context.
+        settings: M, W, hidden units and dropout of the network at the end.
         text_width: E.
-        num_kernels: M.
-        projection_size: W.
-        hidden_size: hidden units of the network at the end.
-        dropout: fraction of hidden units left out in training.
         num_topics: K.
         reference_shape: number of reference users and length of their histories.
     """
 
-    candidate_mean: Tensor
-    topic_mean: Tensor
-    topics: Tensor
-    reference_history: Tensor
-    reference_features: Tensor
-    centred: Tensor
-
     def __init__(
         self,
         transforms: Transforms,
+        settings: TextModelSettings,
         *,
         text_width: int,
-        num_kernels: int,
-        projection_size: int,
-        hidden_size: int,
-        dropout: float,
         num_topics: int,
         reference_shape: tuple[int, int],
     ) -> None:
         super().__init__()
-        self.register_buffer("candidate_mean", torch.zeros(text_width))
-        self.register_buffer("topic_mean", torch.zeros(text_width))
-        self.register_buffer("topics", torch.zeros(num_topics, text_width))
-        self.register_buffer("reference_history", torch.full(reference_shape, -1))
-        self.register_buffer("reference_features", torch.zeros(*reference_shape, len(HISTORY_FEATURES)))
-        self.register_buffer("centred", torch.tensor(0.0))
+        num_kernels, projection_size, hidden_size = (
+            settings.num_kernels,
+            settings.projection_size,
+            settings.hidden_size,
+        )
+        self.candidate_mean = nn.Buffer(torch.zeros(text_width))
+        self.topic_mean = nn.Buffer(torch.zeros(text_width))
+        self.topics = nn.Buffer(torch.zeros(num_topics, text_width))
+        self.reference_history = nn.Buffer(torch.full(reference_shape, -1))
+        self.reference_features = nn.Buffer(torch.zeros(*reference_shape, len(HISTORY_FEATURES)))
+        self.centred = nn.Buffer(torch.tensor(0.0))
         self.log_bandwidth = nn.Parameter(
             torch.linspace(math.log(MIN_BANDWIDTH), math.log(MAX_BANDWIDTH), num_kernels)
         )
@@ -118,14 +100,13 @@ class TextMatch(nn.Module):
         self.topicality = nn.Linear(text_width, projection_size)
         self.context = ContextEncoding(transforms)
         self.context_weight = nn.Parameter(torch.zeros(self.context.width, hidden_size))
-        num_features = (
-            2 * num_kernels + 2 * projection_size + 3
-        )  # kernels near and overall, projections, 3 numbers
+        # Kernels near and overall, projections, three numbers.
+        num_features = 2 * num_kernels + 2 * projection_size + 3
         self.first = nn.Linear(num_features, hidden_size)
         self.second = nn.Linear(hidden_size, hidden_size)
         self.out = nn.Linear(hidden_size, 1)
         self.skip = nn.Linear(num_features, 1, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(settings.dropout)
         self.personalised_scale = nn.Parameter(torch.tensor(1.0))
         self.popularity_scale = nn.Parameter(torch.tensor(1.0))
         self.sentiment_out = nn.Parameter(torch.zeros(num_kernels + 2))
@@ -194,9 +175,8 @@ class TextMatch(nn.Module):
             query_PE: vectors of their queries, 0 where there is none.
         """
         pairs = self._candidate_inputs(text_PE, query_PE)
-        popularity_P = (
-            self._popularity_logit(pairs) if self.centred else torch.zeros_like(pairs["query_similarity"])
-        )
+        none_P = torch.zeros_like(pairs["query_similarity"])
+        popularity_P = self._popularity_logit(pairs) if self.centred else none_P
         return torch.stack([self._max_similarity(pairs["candidates"]), popularity_P], dim=1)
 
     def _candidate_inputs(self, text_PE: Tensor, query_PE: Tensor) -> dict[str, Tensor]:
@@ -252,18 +232,14 @@ class TextMatch(nn.Module):
         matched = [torch.log1p(torch.stack(kernels, dim=1)), profile_UW[user] * candidate_PW[pair]]
         features_NZ = torch.cat([*matched, user_features[user], candidate_features[pair]], dim=1)
         sentiment_NO = self._sentiment_features(inputs, strength_UHM, similarities)
-        hidden = self.dropout(
-            torch.relu(self.first(features_NZ) + sentiment_NO @ self.sentiment_first + context_NW)
-        )
-        hidden = self.dropout(torch.relu(self.second(hidden)))
+        hidden = self.first(features_NZ) + sentiment_NO @ self.sentiment_first + context_NW
+        hidden = self.dropout(torch.relu(self.second(self.dropout(torch.relu(hidden)))))
         logit_N = (self.out(hidden) + self.skip(features_NZ)).squeeze(1) + sentiment_NO @ self.sentiment_out
         if not with_attention:
             return logit_N, None
         cell_NH = history[user] * len(inputs.candidates) + pair[:, None]
-        attention_NHM = (
-            torch.stack([similarity_VP.flatten()[cell_NH] for similarity_VP in similarities], 2)
-            * weight_UHM[user]
-        )
+        similarity_NHM = torch.stack([similarity_VP.flatten()[cell_NH] for similarity_VP in similarities], 2)
+        attention_NHM = similarity_NHM * weight_UHM[user]
         return logit_N, (attention_NHM / (1 + attention_NHM.sum(1, keepdim=True))).mean(2)
 
     def _sentiment_features(
@@ -280,11 +256,8 @@ class TextMatch(nn.Module):
         for kernel, similarity_VP in enumerate(similarities):
             feedback_UH = strength_UHM[:, :, kernel] * sentiment_UH
             balance_UP = weighted_sums(history, similarity_VP, feedback_UH)
-            found.append(
-                (balance_UP / (1 + weighted_sums(history, similarity_VP, feedback_UH.abs())))[
-                    inputs.user, inputs.candidate_query
-                ]
-            )
+            balance_UP = balance_UP / (1 + weighted_sums(history, similarity_VP, feedback_UH.abs()))
+            found.append(balance_UP[inputs.user, inputs.candidate_query])
         feedback_UH = strength_UHM.mean(2) * sentiment_UH
         total_U = feedback_UH.abs().sum(1)
         user_features = torch.stack([feedback_UH.sum(1) / (1 + total_U), torch.log1p(total_U)], dim=1)
@@ -292,11 +265,9 @@ class TextMatch(nn.Module):
 
     def _similarity(self, inputs: MatchInputs) -> list[Tensor]:
         """Similarity of each topic and pair, one (V, P) a kernel: 1 where no known topic is more similar."""
-        max_similarity_P = (
-            self._max_similarity(inputs.candidates)
-            if inputs.max_similarity is None
-            else inputs.max_similarity
-        )
+        max_similarity_P = inputs.max_similarity
+        if max_similarity_P is None:
+            max_similarity_P = self._max_similarity(inputs.candidates)
         difference_VP = inputs.topics @ inputs.candidates.T - max_similarity_P
         return [
             torch.exp((difference_VP * torch.exp(-log_bandwidth)).clamp(max=MAX_EXPONENT))

@@ -1,4 +1,6 @@
-"""The data, texts and modules of one fit, and the phases that train them."""
+"""The data, texts and modules of one fit."""
+
+import copy
 
 import numpy as np
 import torch
@@ -12,18 +14,77 @@ from training.data.split import TRAIN, VALIDATION
 from training.data.transforms import Transforms, fit_transforms
 from training.evaluation.validation import ValidationMetrics
 from training.inference.batch_scoring import Scores, score_rows
+from training.language.adapters import NONE, Adapter
+from training.language.encoder import TextEncoder
+from training.language.text_embeddings import TextEmbeddings
 from training.models.additive import AdditiveModel, build_model
-from training.pipeline.corpus import EncodedCorpus
-from training.pipeline.finetuning import FinetuningObjective
-from training.pipeline.next_interaction_pretraining import NextInteractionObjective
-from training.pipeline.tabular_training import TabularObjective
-from training.pipeline.trainer import Phase
 from training.pipeline.warm_start import Champion
+from training.runtime.checkpoint import restore, trainable_state
 from training.runtime.device import first_device
 
 # Of more rows than these, transforms are fitted on a sample, and trees learn from fewer of the negatives.
 FITTED_ROWS, TREE_ROWS = 1 << 20, 1 << 19
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference users, entries of their histories
+
+
+class EncodedCorpus:
+    """A language model, and its vectors of every text as it begins; that beginning can be restored.
+
+    Args:
+        texts: distinct texts, by `text_id`.
+        recipe: names the language model and says how it reads.
+        champion: the bundle whose language model it is; None: the pretrained one.
+        device: where it runs.
+
+    Attributes:
+        encoder: the language model.
+        embeddings: the texts with their vectors as they are now.
+        pretrained_vectors: (T, E) the texts' vectors before any fine-tuning.
+    """
+
+    def __init__(self, texts: list[str], recipe: Recipe, champion: Champion | None, device: str) -> None:
+        settings = recipe.encoder
+        adapted = settings.adapter != NONE
+        self.encoder = TextEncoder.load(
+            champion.encoder if champion else settings.name,
+            max_tokens=settings.max_tokens,
+            trainable_layers=settings.trainable_layers,
+            pooling=settings.pooling,
+            adapter=Adapter(kind=settings.adapter, rank=settings.adapter_rank, seed=recipe.seed)
+            if adapted
+            else None,
+        ).to(device)
+        self.embeddings = TextEmbeddings(
+            self.encoder,
+            texts,
+            batch=settings.batch_size,
+            device=device,
+            token_dropout=settings.token_dropout,
+        )
+        self.embeddings.cache_frozen_layers()
+        if champion:
+            champion.fill(self.embeddings, texts)
+        else:
+            self.embeddings.refresh()
+        self._initial_weights = trainable_state({"encoder": self.encoder})
+        self._vectors = self.embeddings.vectors.clone()
+        self.pretrained_vectors = (
+            champion.texts_before(texts, recipe).to(device) if champion else self._vectors
+        )
+
+    def starting_from(self, weights: dict[str, Tensor]) -> "EncodedCorpus":
+        """The same language model and texts, but these weights are the beginning."""
+        restore({"encoder": self.encoder}, weights)
+        self.embeddings.refresh()
+        other = copy.copy(self)
+        other._initial_weights, other._vectors = weights, self.embeddings.vectors.clone()
+        return other
+
+    def reset(self) -> None:
+        """Put weights and vectors back to the initial ones."""
+        restore({"encoder": self.encoder}, self._initial_weights)
+        self.encoder.eval()
+        self.embeddings.vectors.copy_(self._vectors)
 
 
 class FitContext:
@@ -113,10 +174,10 @@ class FitContext:
             num_topics=len(self.topic_ids),
             reference_shape=self.reference_places.shape,
         ).to(self.device)
-        vectors = self.table.vectors
-        model.text_model.set_topics(
-            vectors[self._ids(self.candidate_ids)], vectors[self._ids(self.topic_ids)]
+        candidates, topics = (
+            self.table.vectors[torch.from_numpy(ids)] for ids in (self.candidate_ids, self.topic_ids)
         )
+        model.text_model.set_topics(candidates, topics)
         model.text_model.reference_history.copy_(torch.from_numpy(self.reference_places))
         model.text_model.reference_features.copy_(torch.from_numpy(self.reference_features))
         return model.eval()
@@ -125,42 +186,6 @@ class FitContext:
         """Every later phase, the refit's too, begins with these weights of the language model."""
         self.corpus = self.corpus.starting_from(weights)
         self.model = self.fresh_model()
-
-    def _ids(self, ids: np.ndarray) -> Tensor:
-        return torch.from_numpy(ids).to(self.device)
-
-    def next_interaction_phase(self, name: str, *, before: str) -> Phase | None:
-        """Pretraining of f on the next interactions whose window was over when a part began; None without any."""
-        next_interactions, recipe, text_model = (
-            self.data.next_interactions,
-            self.recipe,
-            self.model.text_model,
-        )
-        chosen = self.next_interactions_before(before)
-        if next_interactions is None or not len(chosen) or recipe.pretraining.next_interaction_epochs == 0:
-            return None
-        objective = NextInteractionObjective(self.data, next_interactions, chosen, self.topic_ids, recipe)
-        if objective.num_candidates == 0:
-            return None
-        return Phase(
-            name=name,
-            modules={"text_model": text_model},
-            groups=[
-                {
-                    "params": [
-                        value for key, value in text_model.named_parameters() if not key.endswith("_scale")
-                    ],
-                    "lr": recipe.pretraining.next_interaction_learning_rate,
-                    "weight_decay": recipe.optimizer.weight_decay,
-                }
-            ],
-            planned=recipe.pretraining.next_interaction_epochs,
-            epochs=recipe.pretraining.next_interaction_epochs,
-            batches=objective.batches,
-            loss=lambda rows, rng: objective.loss(text_model, rows, rng),
-            finish=lambda: None,
-            validate=None,
-        )
 
     def centre_text_model(self) -> None:
         """After pretraining: f is centred by reference users, and silent until its scales are chosen."""
@@ -176,98 +201,35 @@ class FitContext:
 
     def best_scales(self) -> tuple[float, float]:
         """Scales of f's two parts beside g: by turns the best by the recipe's metric on the validation part."""
+        validation, columns = self.validation_metrics, self.data.columns
         self.scale_text_model(1.0, 0.0)
         scores = self.validation_scores()
         self.scale_text_model(0.0, 1.0)
-        columns = self.data.columns
-        pairs = np.stack(
-            [columns.at(name, self.validation_metrics.rows) for name in ("text_id", "query_id")], axis=1
-        )
+        pairs = np.stack([columns.at(name, validation.rows) for name in ("text_id", "query_id")], axis=1)
         _, first, pair = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
-        vectors = self.table.vectors
-        popularity_logit = score_rows(
-            self.model, self.collator, vectors, self.validation_metrics.rows[first]
-        ).text_logit[pair.reshape(-1)]
-        personalised = self.validation_metrics.best_scale(scores.tabular_logit, scores.text_logit)
-        popularity = self.validation_metrics.best_scale(
-            scores.tabular_logit + personalised * scores.text_logit, popularity_logit
-        )
+        of_pairs = score_rows(
+            self.model, self.collator, self.table.vectors, validation.rows[first]
+        ).text_logit
+        g, own, popular = scores.tabular_logit, scores.text_logit, of_pairs[pair.reshape(-1)]
+        personalised = validation.best_scale(g, own)
+        popularity = validation.best_scale(g + personalised * own, popular)
         if popularity:
-            personalised = self.validation_metrics.best_scale(
-                scores.tabular_logit + popularity * popularity_logit, scores.text_logit
-            )
+            personalised = validation.best_scale(g + popularity * popular, own)
         return personalised, popularity
-
-    def tabular_phase(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Phase:
-        """The phase that trains g alone."""
-        recipe, model, tabular = self.recipe, self.model, self.model.tabular
-        objective = TabularObjective(self.collator, self.data.columns, rows, recipe, self.device)
-
-        def metrics() -> dict[str, float | None]:
-            vectors = self.table.vectors
-            scores = score_rows(
-                model, self.collator, vectors, self.validation_metrics.rows, tabular_only=True
-            )
-            return self.validation_metrics.compute(scores.tabular_logit)
-
-        rates = {"lr": recipe.tabular_model.learning_rate, "weight_decay": recipe.tabular_model.weight_decay}
-        return Phase(
-            name=name,
-            modules={"model": model},  # f's weights lie in the checkpoint too
-            groups=[{"params": list(tabular.parameters()), **rates}],
-            planned=max(recipe.tabular_model.epochs, 1),
-            epochs=epochs,
-            batches=objective.batches,
-            loss=lambda chosen, _rng: objective.loss(tabular, chosen),
-            finish=lambda: None,
-            validate=metrics if validate else None,
-            before_step=objective.draw,
-        )
 
     def grow_trees(self, rows: np.ndarray) -> None:
         """Grow the trees of g on some rows, where they are wanted and LightGBM is there."""
-        recipe = self.recipe
-        sampling_rate = min(recipe.tabular_model.negative_sampling_rate, TREE_ROWS / len(rows))
-        if recipe.tabular_model.tree_weight == 0:
+        settings, seed = self.recipe.tabular_model, self.recipe.seed
+        if settings.tree_weight == 0:
             return
+        sampling_rate = min(settings.negative_sampling_rate, TREE_ROWS / len(rows))
 
         def draw(model: int) -> tuple[np.ndarray, np.ndarray]:
-            rng = np.random.default_rng([recipe.seed, model])
+            rng = np.random.default_rng([seed, model])
             drawn = np.sort(downsample_negatives(self.labels, rows, sampling_rate, rng))
-            return self.collator.feature_matrix(drawn), self.labels_of(drawn)
+            return self.collator.feature_matrix(drawn), self.labels[drawn].astype(np.float32)
 
-        self.model.trees.fit(
-            draw,
-            sampling_rate=sampling_rate,
-            learning_rate=recipe.tabular_model.tree_learning_rate,
-            seed=recipe.seed,
-        )
-
-    def finetuning_phase(self, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Phase:
-        """The phase that trains f and g together."""
-        objective = FinetuningObjective(
-            self.model,
-            self.encoder,
-            self.table,
-            self.collator,
-            labels=self.labels,
-            rows=rows,
-            recipe=self.recipe,
-            device=self.device,
-        )
-        return Phase(
-            name=name,
-            modules={"model": self.model, "encoder": self.encoder},
-            groups=objective.groups(),
-            planned=max(self.recipe.finetuning.epochs, 1),
-            epochs=epochs,
-            batches=objective.batches,
-            loss=objective.loss,
-            finish=self.table.refresh if self.encoder.is_trainable else (lambda: None),
-            validate=self.metrics if validate else None,
-            after_step=self.encoder.allocate_ranks,
-            before_step=objective.draw,
-        )
+        self.model.trees.fit(draw, sampling_rate=sampling_rate, seed=seed)
 
     def metrics(self) -> dict[str, float | None]:
         """Metrics of f + g on the validation part."""
@@ -277,7 +239,3 @@ class FitContext:
     def validation_scores(self) -> Scores:
         """Scores of f and g on the measured rows of the validation part."""
         return score_rows(self.model, self.collator, self.table.vectors, self.validation_metrics.rows)
-
-    def labels_of(self, rows: np.ndarray) -> np.ndarray:
-        """Labels of some rows, float32."""
-        return self.labels[rows].astype(np.float32)

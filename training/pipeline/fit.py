@@ -29,25 +29,15 @@ from training.runtime.checkpoint import Checkpoints, TrainingState, select_prefi
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """What a fit made.
-
-    Attributes:
-        bundle: the bundle's folder.
-        hash: the bundle's hash.
-        metrics: on the validation part, of the model before the refit.
-        history: one entry for each epoch: phase, epoch, steps, train_loss, learning_rate, metrics.
-        seconds: wall time by phase.
-        consecutive_warm_starts: how many fits in a row, this one the last, began with a champion; 0: from scratch.
-        initialization: with what it began, and where that is not the champion, why.
-    """
+    """What a fit made: a bundle and its hash."""
 
     bundle: Path
     hash: str
-    metrics: dict[str, Any]
-    history: list[dict[str, Any]]
-    seconds: dict[str, float]
-    consecutive_warm_starts: int = 0
-    initialization: str = "from scratch"
+    metrics: dict[str, Any]  # on the validation part, of the model before the refit
+    history: list[dict[str, Any]]  # of each epoch: phase, epoch, steps, train_loss, learning_rate, metrics
+    seconds: dict[str, float]  # wall time by phase
+    consecutive_warm_starts: int = 0  # fits in a row, this one the last, that began with a champion
+    initialization: str = "from scratch"  # with what it began, and where that is not the champion, why
 
 
 def fit(
@@ -90,12 +80,11 @@ def fit(
     clock.lap("read")
     context = FitContext(data, shortened(recipe) if start else recipe, start)
     clock.lap("texts")
-    checkpoints = Checkpoints(
-        work, fingerprint(recipe.as_dict(), example_hashes(examples), torch.__version__, start and start.hash)
-    )
-    saved = checkpoints.load()
-    state = saved[1] if saved is not None else TrainingState(phase="")
-    checkpoints.pretrained.update(select_prefix("pretrained", saved[0]) if saved is not None else {})
+    began_with = start.predictor.hash if start else None
+    key = fingerprint(recipe.as_dict(), example_hashes(examples), torch.__version__, began_with)
+    checkpoints = Checkpoints(work, key)
+    tensors, state = checkpoints.load() or ({}, TrainingState(phase=""))
+    checkpoints.pretrained.update(select_prefix("pretrained", tensors))
     with SummaryWriter(str(log_dir)) if distributed.rank() == 0 else nullcontext() as log:
 
         def train(phase: Phase) -> None:
@@ -114,7 +103,7 @@ def fit(
             transforms=context.transforms,
             pretrained_vectors=context.pretrained_vectors,
             metrics=state.results["metrics"],
-            champion=start.hash if start else None,
+            champion=began_with,
             consecutive_warm_starts=consecutive_warm_starts,
         )
     )
@@ -140,7 +129,7 @@ def _usable_champion(folder: Path | None, data: Examples, recipe: Recipe) -> tup
     if isinstance(found, str) or problem is not None:
         return None, f"from scratch, not from champion {folder.name[:12]}: {problem}"
     number, most = found.consecutive_warm_starts + 1, recipe.warm_start.max_consecutive
-    return found, f"from champion {found.hash[:12]}, warm start {number} of {most}"
+    return found, f"from champion {found.predictor.hash[:12]}, warm start {number} of {most}"
 
 
 def example_hashes(examples: Path) -> list[str]:

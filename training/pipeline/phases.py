@@ -27,7 +27,8 @@ from training.data.split import TEST, VALIDATION
 from training.models.boosted_trees import import_lightgbm
 from training.models.calibration import fit_calibration
 from training.pipeline.context import FitContext
-from training.pipeline.language_pretraining import known_text_ids, language_pretraining_phase
+from training.pipeline.pretraining import known_text_ids, language_pretraining_phase, next_interaction_phase
+from training.pipeline.supervised import finetuning_phase, tabular_phase
 from training.pipeline.trainer import Phase
 from training.runtime.checkpoint import TrainingState, trainable_state
 
@@ -93,12 +94,9 @@ class Phases:
         """Learn the language of the texts, or take what was learned of it. A champion has learned it already."""
         context = self.context
         if self._position() == ORDER.index(LANGUAGE_PRETRAINING) and not context.champion:
+            text_ids = known_text_ids(context.data)
             phase = language_pretraining_phase(
-                LANGUAGE_PRETRAINING,
-                context.recipe,
-                context.encoder,
-                context.table,
-                known_text_ids(context.data),
+                LANGUAGE_PRETRAINING, context.recipe, context.encoder, context.table, text_ids
             )
             if phase is None:
                 return
@@ -116,12 +114,11 @@ class Phases:
         elif results[pretrained]:
             context.centre_text_model()
         if self._position() <= ORDER.index(TABULAR + refit):
-            epochs = (
-                self._search_epochs(recipe.tabular_model.epochs) if searching else results["tabular_epochs"]
-            )
-            self.run_phase(context.tabular_phase(TABULAR + refit, rows, epochs=epochs, validate=searching))
+            planned = recipe.tabular_model.epochs
+            epochs = self._search_epochs(planned) if searching else results["tabular_epochs"]
+            self.run_phase(tabular_phase(context, TABULAR + refit, rows, epochs=epochs, validate=searching))
             if searching:
-                results["tabular_epochs"] = self.state.best_epoch or recipe.tabular_model.epochs
+                results["tabular_epochs"] = self.state.best_epoch or planned
             if epochs or not searching:
                 context.grow_trees(rows)
             if searching:
@@ -130,7 +127,7 @@ class Phases:
         if context.champion:
             rows = context.champion.with_replay(context.data, rows, recipe.seed)
         epochs = self._search_epochs(recipe.finetuning.epochs) if searching else results["finetuning_epochs"]
-        self.run_phase(context.finetuning_phase(FINETUNING + refit, rows, epochs=epochs, validate=searching))
+        self.run_phase(finetuning_phase(context, FINETUNING + refit, rows, epochs=epochs, validate=searching))
         if searching:
             results["finetuning_epochs"] = self.state.best_epoch or recipe.finetuning.epochs
 
@@ -142,8 +139,8 @@ class Phases:
     def _pretrain_next_interactions(self, refit: str, before: str) -> bool:
         """Pretrain f; False where there are no next interactions. A champion has learned from them already."""
         if self.context.champion:
-            return self.context.champion.pretrained_on_next_interactions
-        phase = self.context.next_interaction_phase(NEXT_INTERACTION_PRETRAINING + refit, before=before)
+            return bool(self.context.champion.predictor.model.text_model.centred)
+        phase = next_interaction_phase(self.context, NEXT_INTERACTION_PRETRAINING + refit, before=before)
         if phase is None:
             self.report(f"{NEXT_INTERACTION_PRETRAINING}{refit}: skipped, no next interactions to learn from")
             return False
@@ -156,11 +153,9 @@ class Phases:
         context, results = self.context, self.results
         scores, validation_metrics = context.validation_scores(), context.validation_metrics
         logits = scores.text_logit + scores.tabular_logit
-        slope, shift = (
-            fit_calibration(logits, validation_metrics.labels)
-            if context.recipe.calibration.enabled
-            else (1.0, 0.0)
-        )
+        slope, shift = 1.0, 0.0
+        if context.recipe.calibration.enabled:
+            slope, shift = fit_calibration(logits, validation_metrics.labels)
         results["calibration"] = [slope, shift]
         skipped = not results["pretrained"]
         results["metrics"] = {

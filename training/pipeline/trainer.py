@@ -40,14 +40,11 @@ from training.runtime.memory import in_microbatches
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One phase of a fit.
+    """One phase of a fit, by its name in logs and checkpoints.
 
     Attributes:
-        name: its name in logs and checkpoints.
         modules: the modules that learn or are saved, by name.
-        groups: optimizer groups: parameters, `lr`, `weight_decay`.
-        planned: epochs that the learning rate is planned for.
-        epochs: epochs to run, at most `planned`.
+        groups: optimizer groups: parameters, `lr`, and `weight_decay` where it is not the recipe's.
         batches: an epoch's generator -> row numbers of each batch.
         loss: row numbers and the epoch's generator -> mean loss of a batch, or of a part of one.
         finish: called after an epoch and after weights were put back (refreshes vectors).
@@ -55,20 +52,21 @@ class Phase:
             were over before it.
         before_step: called before each step with all its rows and the epoch's generator: draws what must be the same
             for all parts of the batch.
-        validate: metrics on the validation part, or None: no early stopping, the last epoch counts.
     """
 
     name: str
     modules: dict[str, nn.Module]
     groups: Sequence[dict[str, Any]]
-    planned: int
-    epochs: int
+    planned: int  # epochs that the learning rate is planned for
+    epochs: int  # to run, at most `planned`
     batches: Callable[[np.random.Generator], list[np.ndarray]]
     loss: Callable[[np.ndarray, np.random.Generator], Tensor]
-    finish: Callable[[], None]
-    validate: Callable[[], dict[str, float | None]] | None
-    after_step: Callable[[float], None] | None = None
-    before_step: Callable[[np.ndarray, np.random.Generator], None] | None = None
+    finish: Callable[[], None] = lambda: None
+    validate: Callable[[], dict[str, float | None]] | None = (
+        None  # None: no early stopping, the last epoch counts
+    )
+    after_step: Callable[[float], None] = lambda _: None
+    before_step: Callable[[np.ndarray, np.random.Generator], None] = lambda *_: None
 
 
 def run_phase(
@@ -76,19 +74,15 @@ def run_phase(
 ) -> None:
     """Run a phase to its end, from where `state` and its checkpoint are; leaves the best weights in place.
 
-    Args:
-        phase: what to run.
-        recipe: seed, warm-up, clipping, patience and metric.
-        state: changed as the phase goes on.
-        checkpoints: written after each epoch.
-        log: a TensorBoard `SummaryWriter`, or None.
-        bar: whether to show a progress bar.
+    `state` changes as it goes on, and a checkpoint is written after each epoch; `log` is a TensorBoard
+    `SummaryWriter`, or None.
 
     Raises:
         SettingError: the loss is no longer a number.
         DataError: the metric is not defined on the validation part.
     """
-    optimizer = torch.optim.AdamW([dict(group) for group in phase.groups])  # AdamW changes what it is given
+    groups = [dict(group) for group in phase.groups]  # AdamW changes what it is given
+    optimizer = torch.optim.AdamW(groups, weight_decay=recipe.optimizer.weight_decay)
     best: dict[str, Tensor] = {}
     at_once = state.results.setdefault("rows_at_once", {})
     if state.phase == phase.name:
@@ -108,14 +102,13 @@ def run_phase(
         state.epoch += 1
         if _record(phase, recipe, state, entry):
             best = trainable_state(phase.modules)
-        _write_log(log, entry)
+        for name, value in entry.items() if log is not None else ():
+            if isinstance(value, float):
+                log.add_scalar(f"{phase.name}/{name}", value, entry["epoch"])
         if bar:
-            metrics = [
-                f"{name} {entry[name]:.4f}"
-                for name in ("train_loss", recipe.early_stopping.metric)
-                if entry.get(name)
-            ]
-            tqdm.write(f"{phase.name} {state.epoch}/{phase.epochs}: {', '.join(metrics)}", file=sys.stderr)
+            shown = [name for name in ("train_loss", recipe.early_stopping.metric) if entry.get(name)]
+            metrics = ", ".join(f"{name} {entry[name]:.4f}" for name in shown)
+            tqdm.write(f"{phase.name} {state.epoch}/{phase.epochs}: {metrics}", file=sys.stderr)
         if distributed.rank() == 0:
             tensors = {
                 **with_prefix("model", trainable_state(phase.modules)),
@@ -154,8 +147,7 @@ def _run_epoch(
         loss, norm = training_step(
             phase, optimizer, rows, rng, clip_norm=recipe.optimizer.clip_norm, at_once=at_once
         )
-        if phase.after_step is not None:
-            phase.after_step(fraction)
+        phase.after_step(fraction)
         total += loss * len(rows)
         norms.append(norm)
     for module in phase.modules.values():
@@ -181,7 +173,7 @@ def training_step(
     clip_norm: float,
     at_once: dict[str, int],
 ) -> tuple[float, float]:
-    """One optimizer step on one batch.
+    """One optimizer step on the batch `rows`: the loss, and the gradient's length before it was clipped.
 
     Args:
         phase: gives the loss.
@@ -191,14 +183,10 @@ def training_step(
         clip_norm: greatest length of the gradient.
         at_once: rows that were found to fit into memory, by phase; changed where fewer do.
 
-    Returns:
-        The loss, and the gradient's length before it was clipped.
-
     Raises:
         SettingError: the loss is no longer a number, or not even one row fits into memory.
     """
-    if phase.before_step is not None:
-        phase.before_step(rows, rng)
+    phase.before_step(rows, rng)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     value = distributed.all_reduce_gradients(parameters, _backward(phase, parameters, rows, rng, at_once))
     if not math.isfinite(value):
@@ -261,9 +249,3 @@ def _record(phase: Phase, recipe: Recipe, state: TrainingState, entry: dict[str,
 
 def _stopped_early(phase: Phase, recipe: Recipe, state: TrainingState) -> bool:
     return phase.validate is not None and state.epoch - state.best_epoch >= recipe.early_stopping.patience > 0
-
-
-def _write_log(log: Any, entry: dict[str, Any]) -> None:
-    for name, value in entry.items() if log is not None else ():
-        if isinstance(value, float):
-            log.add_scalar(f"{entry['phase']}/{name}", value, entry["epoch"])

@@ -36,21 +36,13 @@ from training.language.text_embeddings import TextEmbeddings
 from training.models.additive import AdditiveModel
 
 MIN_ROWS_PER_CLASS = 20  # positives, and negatives, without which a validation part tells nothing
-FREE_SETTINGS = (
-    "seed",
-    "warm_start.epoch_fraction",
-    "warm_start.max_consecutive",
-)  # settings in which champion and recipe may differ
+# Settings in which champion and recipe may differ.
+FREE_SETTINGS = ("seed", "warm_start.epoch_fraction", "warm_start.max_consecutive")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Champion:
-    """The bundle that a fit begins with.
-
-    Attributes:
-        folder: the bundle's folder.
-        predictor: the bundle in memory.
-    """
+    """The bundle that a fit begins with: its folder, and what it holds in memory."""
 
     folder: Path
     predictor: Predictor
@@ -69,11 +61,6 @@ class Champion:
             return str(error)
 
     @property
-    def hash(self) -> str:
-        """The bundle's hash."""
-        return self.predictor.hash
-
-    @property
     def encoder(self) -> str:
         """Where its language model lies."""
         return str(self.folder / ENCODER)
@@ -88,11 +75,6 @@ class Champion:
         """Everything that it has learned from lies before this time; None where it does not say."""
         until = self.predictor.manifest.data.get("learned_until")
         return None if until is None else np.datetime64(pd.Timestamp(until), "us")
-
-    @property
-    def pretrained_on_next_interactions(self) -> bool:
-        """Whether its f was pretrained on next interactions."""
-        return bool(self.predictor.model.text_model.centred)
 
     def incompatibility(self, data: Examples, recipe: Recipe) -> str | None:
         """Why a fit to these examples cannot begin with it, or None."""
@@ -124,9 +106,8 @@ class Champion:
                 f"{self.learned_until}), {num_positive} of them positive: too few to tell how good it is"
             )
         before_test = data.part != TEST
-        known, new = (
-            int(data.labels[before_test & rows].sum()) for rows in (~self._new(data), self._new(data))
-        )
+        is_new = self._new(data)
+        known, new = (int(data.labels[before_test & rows].sum()) for rows in (~is_new, is_new))
         if new > known:
             return f"most positives are new: {new}, beside {known} that it has learned from"
         if not recipe.early_stopping.refit and not self.has_new(after):

@@ -23,22 +23,14 @@ FILE = "checkpoint.safetensors"
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """How far a fit has come.
+    """How far a fit has come."""
 
-    Attributes:
-        phase: name of the phase under way.
-        epoch: epochs of it that are done.
-        best_epoch, best_value: its best epoch so far (0: none) and that epoch's metric.
-        results: what finished phases found.
-        history: one entry for each epoch of every phase.
-    """
-
-    phase: str
-    epoch: int = 0
-    best_epoch: int = 0
-    best_value: float | None = None
-    results: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
+    phase: str  # the one under way
+    epoch: int = 0  # epochs of it that are done
+    best_epoch: int = 0  # 0: none so far
+    best_value: float | None = None  # that epoch's metric
+    results: dict[str, Any] = field(default_factory=dict)  # what finished phases found
+    history: list[dict[str, Any]] = field(default_factory=list)  # one entry for each epoch of every phase
 
 
 class Checkpoints:

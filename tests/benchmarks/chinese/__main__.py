@@ -37,8 +37,8 @@ from training.evaluation.metrics import auc
 from training.inference.predictor import Predictor
 from training.language.new_encoder import write_new_encoder
 from training.pipeline.fit import fit
-from training.pipeline.language_pretraining import known_text_ids
 from training.pipeline.phases import FINETUNING, LANGUAGE_PRETRAINING
+from training.pipeline.pretraining import known_text_ids
 
 SIZES: Facts = {
     "tokenizer": "bpe",

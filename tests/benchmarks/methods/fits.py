@@ -20,7 +20,7 @@ from training.data.split import TEST
 from training.evaluation.bootstrap import draw_weights, interval, resampled_metrics
 from training.evaluation.metrics import auc, average_precision
 from training.inference.predictor import Predictor
-from training.pipeline.corpus import EncodedCorpus
+from training.pipeline.context import EncodedCorpus
 from training.pipeline.fit import fit
 from training.pipeline.phases import FINETUNING
 

@@ -18,8 +18,7 @@ from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.hpo.trial import EpochReports
 from training.inference.batch_scoring import score_rows
-from training.pipeline.context import FitContext
-from training.pipeline.corpus import EncodedCorpus
+from training.pipeline.context import EncodedCorpus, FitContext
 from training.pipeline.phases import Phases
 from training.pipeline.trainer import run_phase
 from training.runtime.checkpoint import TrainingState

@@ -17,7 +17,7 @@ from training.data.split import TEST
 from training.inference.predictor import Predictor
 from training.language.new_encoder import write_new_encoder
 from training.pipeline.fit import fit
-from training.pipeline.language_pretraining import known_text_ids
+from training.pipeline.pretraining import known_text_ids
 
 pytestmark = pytest.mark.slow
 

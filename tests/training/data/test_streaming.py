@@ -22,7 +22,7 @@ from training.data.disk_arrays import DiskArray
 from training.data.transforms import fit_transforms
 from training.evaluation import validation as judge
 from training.pipeline import context as run
-from training.pipeline import tabular_training as past
+from training.pipeline import supervised as past
 
 ROOT = Path(__file__).parents[3]
 
@@ -161,14 +161,12 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
     assert not set(groups[made.validation_metrics.rows]) & set(
         groups[np.setdiff1d(made.validation, made.validation_metrics.rows)]
     )
-    phase = made.tabular_phase("tabular", made.train, epochs=1, validate=True)
+    phase = past.tabular_phase(made, "tabular", made.train, epochs=1, validate=True)
     assert phase.validate is not None and phase.validate()["ndcg_at_10"] is not None
     made.grow_trees(made.train)
     assert made.model.trees.fitted
     found = made.model.trees(*made.collator.features(made.train)).sigmoid().mean()
-    assert float(found) == pytest.approx(
-        made.labels_of(made.train).mean(), rel=0.3
-    )  # whatever share was drawn
+    assert float(found) == pytest.approx(made.labels[made.train].mean(), rel=0.3)  # whatever share was drawn
 
 
 READ = """

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from expectations.errors import BundleError, SettingError
+from training.config.recipe import read_recipe
 from training.data.transforms import Transforms, fit_transforms
 from training.models.encodings import NumericEncoding
 from training.models.tabular import TabularEnsemble
@@ -29,6 +30,12 @@ def _fitted() -> Transforms:
     return fit_transforms(ROWS, numeric=NUMERIC, categorical=("kind",), bins=4)
 
 
+def ensemble(transforms: Transforms, size: int, *, base_rate: float) -> TabularEnsemble:
+    sizes = {"ensemble_size": size, "hidden_size": 4, "dropout": 0.0}
+    settings = read_recipe(None).updated(tabular_model=sizes).tabular_model
+    return TabularEnsemble(transforms, settings, base_rate=base_rate)
+
+
 def test_values_out_of_range_are_clipped_and_nan_stays(fitted: Transforms) -> None:
     new = ROWS.head(3).assign(count=[-5, 1e9, np.nan], endless=[np.inf, 9, 4])
     numbers = fitted.numeric_features(new)
@@ -40,7 +47,7 @@ def test_the_networks_see_only_finite_numbers(fitted: Transforms) -> None:
     numbers = torch.from_numpy(fitted.numeric_features(ROWS))
     encoded = NumericEncoding(fitted)(numbers)
     assert encoded.shape == (10, 4 * 6) and torch.isfinite(encoded).all()
-    net = TabularEnsemble(fitted, ensemble_size=3, hidden_size=4, dropout=0.0, base_rate=0.1)
+    net = ensemble(fitted, 3, base_rate=0.1)
     assert torch.isfinite(net(numbers, torch.from_numpy(fitted.categorical_features(ROWS)))).all()
 
 
@@ -86,6 +93,6 @@ def test_no_feature_at_all_is_refused() -> None:
 
 def test_categorical_alone_is_enough() -> None:
     fitted = fit_transforms(ROWS, numeric=(), categorical=("kind",), bins=4)
-    net = TabularEnsemble(fitted, ensemble_size=2, hidden_size=4, dropout=0.0, base_rate=0.5)
+    net = ensemble(fitted, 2, base_rate=0.5)
     codes = torch.from_numpy(fitted.categorical_features(ROWS))
     assert net(torch.from_numpy(fitted.numeric_features(ROWS)), codes).shape == (10, 2)

@@ -1,6 +1,7 @@
 """Adapters: what learns, what is saved, AdaLoRA's ranks, and fits that are killed and go on."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +10,20 @@ import torch
 from torch import Tensor
 
 from expectations.errors import SettingError
-from tests.training.killed import goes_on, weights_of
-from tests.training.language_models import write_model
+from tests.training.fits import goes_on, run, weights_of
+from tests.training.language_models import TEXTS, load, read, write_model
 from training.config.recipe import Recipe
 from training.config.settings import nested
 from training.data.dataset import read_examples
 from training.inference.predictor import Predictor
-from training.language.adapters import Adapter
 from training.language.encoder import TextEncoder, load_saved
-from training.language.text_embeddings import TextEmbeddings
 from training.pipeline.context import FitContext
-from training.pipeline.fit import FitResult, fit
+from training.pipeline.fit import FitResult
+from training.pipeline.supervised import finetuning_phase
 from training.runtime.checkpoint import restore, trainable_state
 
 BESIDE = ("prefix", "bottleneck")  # what lies beside the model
 KINDS = ("lora", "adalora", "ia3", *BESIDE)
-TEXTS = ["coupon for dog food", "a", "", "frozen pizza and garden flowers, 3 for 2", "tea"]
-
-
-@pytest.fixture(name="models", scope="module")
-def _models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    place = tmp_path_factory.mktemp("models")
-    return {family: str(write_model(place / family, family)) for family in ("bert", "gpt2", "llama")}
-
-
-def load(name: str, kind: str | None, trainable_layers: int = -1, *, seed: int = 3) -> TextEncoder:
-    adapter = None if kind is None else Adapter(kind=kind, rank=4, seed=seed)
-    return TextEncoder.load(name, max_tokens=32, trainable_layers=trainable_layers, adapter=adapter)
-
-
-def read(encoder: TextEncoder) -> Tensor:
-    table = TextEmbeddings(encoder, TEXTS, batch=16)
-    table.refresh()
-    return table.vectors
 
 
 def teach(encoder: TextEncoder, *, first: int = 0, last: int = 20, planned: int = 20) -> None:
@@ -61,8 +43,8 @@ def teach(encoder: TextEncoder, *, first: int = 0, last: int = 20, planned: int 
 def test_only_the_adapter_learns_and_what_is_saved_reads_the_same(
     family: str, kind: str, models: dict[str, str], tmp_path: Path
 ) -> None:
-    before = read(load(models[family], None, 0))
-    encoder = load(models[family], kind)
+    before = read(load(models[family]))
+    encoder = load(models[family], -1, kind=kind)
     if kind != "prefix":
         torch.testing.assert_close(read(encoder), before, atol=1e-6, rtol=0)  # a new adapter says nothing
     own = {name: value.clone() for name, value in encoder.model.named_parameters() if not value.requires_grad}
@@ -87,22 +69,19 @@ def test_only_the_adapter_learns_and_what_is_saved_reads_the_same(
 def test_an_adapter_of_the_top_layers_leaves_the_lower_ones_to_be_kept(
     kind: str, models: dict[str, str]
 ) -> None:
-    encoder = load(models["bert"], kind, 1)
+    encoder = load(models["bert"], 1, kind=kind)
     assert not encoder.reads_in_one_piece and encoder.num_frozen == 2
     learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
     assert learning and all(".layer.2." in name for name in learning)
     assert sorted(encoder.parameters_by_depth(0.5)) == [1.0]
     teach(encoder)
-    table = TextEmbeddings(encoder, TEXTS, batch=16)
-    table.cache_frozen_layers()
-    table.refresh()
-    torch.testing.assert_close(table.vectors, read(encoder), atol=1e-5, rtol=0)
+    torch.testing.assert_close(read(encoder, cached=True), read(encoder), atol=1e-5, rtol=0)
 
 
 def test_first_weights_come_from_the_seed(models: dict[str, str]) -> None:
     def weights(seed: int) -> Tensor:
         torch.rand(seed)
-        encoder = load(models["bert"], "lora", seed=seed)
+        encoder = load(models["bert"], -1, kind="lora", seed=seed)
         return torch.cat([value.flatten() for value in encoder.parameters() if value.requires_grad])
 
     torch.rand(1)
@@ -115,7 +94,7 @@ def test_first_weights_come_from_the_seed(models: dict[str, str]) -> None:
 )
 def test_settings_that_do_not_go_together(kind: str, layers: int, words: str, models: dict[str, str]) -> None:
     with pytest.raises(SettingError, match=words):
-        load(models["bert"], kind, layers)
+        load(models["bert"], layers, kind=kind)
 
 
 @pytest.mark.parametrize(
@@ -139,29 +118,29 @@ def test_a_family_that_ia3_does_not_know_is_named(tmp_path: Path) -> None:
         AutoTokenizer.from_pretrained(write_model(tmp_path / "bert", "bert")).save_pretrained(tmp_path)
         sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
         ElectraModel(ElectraConfig(vocab_size=76, embedding_size=32, **sizes)).save_pretrained(tmp_path)
-        load(str(tmp_path), "ia3")
+        load(tmp_path, -1, kind="ia3")
 
 
 @pytest.mark.parametrize("kind", BESIDE)
 def test_what_lies_beside_a_model_goes_on_learning_or_is_read_under_other_layers(
     kind: str, models: dict[str, str], tmp_path: Path
 ) -> None:
-    encoder = load(models["bert"], kind)
+    encoder = load(models["bert"], -1, kind=kind)
     teach(encoder)
     encoder.save(tmp_path)
-    again = load(str(tmp_path), kind)
+    again = load(tmp_path, -1, kind=kind)
     torch.testing.assert_close(read(again), read(encoder), atol=1e-5, rtol=0)
     teach(again)
     assert (read(again) - read(encoder)).abs().max() > 1e-3
-    layers = load(str(tmp_path), None, 1)
+    layers = load(tmp_path, 1)
     assert layers.reads_in_one_piece and all(
         ".layer.2." in name for name, value in layers.named_parameters() if value.requires_grad
     )
     with pytest.raises(SettingError, match=f"has a {kind}"):
-        load(str(tmp_path), "lora")
+        load(tmp_path, -1, kind="lora")
     next((tmp_path / "adapter").glob("*.safetensors")).write_bytes(b"cut off")
     with pytest.raises(SettingError, match=rf"{kind} in .* cannot be used"):
-        load(str(tmp_path), None, 0)
+        load(tmp_path)
 
 
 def ranks(encoder: TextEncoder) -> tuple[int, int, int]:
@@ -171,7 +150,7 @@ def ranks(encoder: TextEncoder) -> tuple[int, int, int]:
 
 
 def test_adalora_ends_with_the_rank_it_is_given(models: dict[str, str]) -> None:
-    encoder = load(models["bert"], "adalora")
+    encoder = load(models["bert"], -1, kind="adalora")
     _, layers, there = ranks(encoder)
     assert (layers, there) == (18, 18 * 6)
     teach(encoder, last=2)
@@ -187,7 +166,7 @@ def test_adalora_ends_with_the_rank_it_is_given(models: dict[str, str]) -> None:
 @pytest.mark.parametrize("stop", [5, 16])
 def test_adaloras_choice_of_ranks_goes_on_from_a_checkpoint(stop: int, models: dict[str, str]) -> None:
     """The importances begin anew, before and after the last allocation; the number of ranks is the same."""
-    begun, other = load(models["bert"], "adalora"), load(models["bert"], "adalora")
+    begun, other = load(models["bert"], -1, kind="adalora"), load(models["bert"], -1, kind="adalora")
     teach(begun, last=stop)
     restore({"encoder": other}, trainable_state({"encoder": begun}))
     teach(other, first=stop)
@@ -195,7 +174,7 @@ def test_adaloras_choice_of_ranks_goes_on_from_a_checkpoint(stop: int, models: d
 
 
 def test_adalora_allocates_anew_in_a_second_fit(models: dict[str, str]) -> None:
-    encoder = load(models["bert"], "adalora")
+    encoder = load(models["bert"], -1, kind="adalora")
     initial = trainable_state({"encoder": encoder})
     teach(encoder)
     first = trainable_state({"encoder": encoder})
@@ -206,35 +185,20 @@ def test_adalora_allocates_anew_in_a_second_fit(models: dict[str, str]) -> None:
     )
 
 
-def short(recipe: Recipe, kind: str) -> Recipe:
+def with_adapter(short: Recipe, kind: str) -> Recipe:
     layers = -1 if kind == "prefix" else 1
-    return recipe.updated(
+    return short.updated(
         encoder={"adapter": kind, "adapter_rank": 2, "trainable_layers": layers},
         finetuning={"adapter_learning_rate": 1e-1, "epochs": 3, "texts_per_step": 2},
-        pretraining={"next_interaction_epochs": 0},
-        tabular_model={"epochs": 1},
-        early_stopping={"patience": 9},
+        early_stopping={"patience": 9, "refit": True},
     )
 
 
-@pytest.fixture(name="fits", scope="module")
-def _fits(
-    examples: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+@pytest.fixture(scope="module")
+def fits(
+    examples: Path, short: Recipe, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], FitResult]:
-    found: dict[str, FitResult] = {}
-
-    def fitted(kind: str) -> FitResult:
-        if kind not in found:
-            found[kind] = run(examples, short(recipe, kind), tmp_path_factory.mktemp(kind))
-        return found[kind]
-
-    return fitted
-
-
-def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
-    return fit(
-        examples, recipe, out=folder / "out", work=folder / "work", log_dir=folder / "tb", progress=False
-    )
+    return cache(lambda kind: run(examples, with_adapter(short, kind), tmp_path_factory.mktemp(kind)))
 
 
 @pytest.mark.parametrize("kind", ["lora", "adalora", pytest.param("ia3", marks=pytest.mark.slow), *BESIDE])
@@ -244,18 +208,14 @@ def test_scores_of_the_bundle_are_those_of_the_model_in_training(
     data = read_examples(examples)
     predictor = Predictor.load(fits(kind).bundle)
     in_training = predictor.score_examples(data)  # vectors kept from training, read with the adapter apart
-    table = TextEmbeddings(predictor.texts.encoder, data.texts, batch=16)
-    table.refresh()
     before = torch.from_numpy(predictor.texts.get(data.texts, cached=False).numpy().copy())
-    predictor.texts.vectors = table.vectors
+    predictor.texts.vectors = read(predictor.texts.encoder, data.texts)
     from_saved = predictor.score_examples(data)
     for part in ("text_logit", "tabular_logit", "probability"):
         difference = abs(getattr(in_training, part) - getattr(from_saved, part)).max()
         assert difference < 1e-4, part
-    fresh = TextEncoder.load(predictor.manifest.recipe["encoder"]["name"], max_tokens=24, trainable_layers=0)
-    untuned = TextEmbeddings(fresh, data.texts, batch=16)
-    untuned.refresh()
-    assert (untuned.vectors - before).abs().max() > 1e-3
+    untuned = read(load(predictor.manifest.recipe["encoder"]["name"], max_tokens=24), data.texts)
+    assert (untuned - before).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -263,14 +223,10 @@ def test_scores_of_the_bundle_are_those_of_the_model_in_training(
     ["bottleneck", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("lora", "ia3", "prefix"))],
 )
 def test_a_killed_fit_goes_on_to_the_same_weights(
-    kind: str,
-    examples: Path,
-    recipe: Recipe,
-    fits: Callable[[str], FitResult],
-    tmp_path: Path,
+    kind: str, examples: Path, short: Recipe, fits: Callable[[str], FitResult], tmp_path: Path
 ) -> None:
     result = goes_on(
-        lambda: run(examples, short(recipe, kind), tmp_path), killed_after=3
+        lambda: run(examples, with_adapter(short, kind), tmp_path), killed_after=3
     )  # tabular, finetuning 1, finetuning 2
     assert result.history == fits(kind).history
     assert weights_of(result) == weights_of(fits(kind))
@@ -278,10 +234,10 @@ def test_a_killed_fit_goes_on_to_the_same_weights(
 
 
 def test_a_killed_fit_with_adalora_goes_on_to_its_end(
-    examples: Path, recipe: Recipe, fits: Callable[[str], FitResult], tmp_path: Path
+    examples: Path, short: Recipe, fits: Callable[[str], FitResult], tmp_path: Path
 ) -> None:
     """Its importances are not in the checkpoint, so later weights may differ from those of a fit without a break."""
-    result = goes_on(lambda: run(examples, short(recipe, "adalora"), tmp_path), killed_after=3)
+    result = goes_on(lambda: run(examples, with_adapter(short, "adalora"), tmp_path), killed_after=3)
     through = fits("adalora").history
     assert [entry["phase"] for entry in result.history] == [entry["phase"] for entry in through]
     assert result.history[:3] == through[:3]
@@ -291,8 +247,8 @@ def test_rates_by_recipe(examples: Path, recipe: Recipe) -> None:
     data = read_examples(examples)
 
     def rates(decay: float = 1.0, **settings: Any) -> list[float]:
-        run = FitContext(data, recipe.updated(encoder=settings, finetuning={"layerwise_decay": decay}))
-        groups = run.finetuning_phase("finetuning", run.train, epochs=1, validate=False).groups
+        context = FitContext(data, recipe.updated(encoder=settings, finetuning={"layerwise_decay": decay}))
+        groups = finetuning_phase(context, "finetuning", context.train, epochs=1, validate=False).groups
         return sorted(group["lr"] for group in groups[2:])
 
     assert rates(trainable_layers=-1) == [2e-5]

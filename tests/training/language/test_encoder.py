@@ -1,7 +1,6 @@
 """The language model: families, pooling, layers read in two pieces, odd texts, models that do not fit."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +8,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from expectations.errors import BundleError, SettingError
-from tests.training.language_models import CHINESE, DECODERS, FAMILIES, write_chinese_bert, write_model
-from training.language.encoder import TextEncoder, load_saved, pool
+from tests.training.language_models import (
+    CHINESE,
+    DECODERS,
+    FAMILIES,
+    TEXTS,
+    load,
+    read,
+    write_chinese_bert,
+    write_model,
+)
+from training.language.encoder import load_saved, pool
 from training.language.text_embeddings import TextEmbeddings, drop_tokens
 
-TEXTS = ["coupon for dog food", "a", "", "frozen pizza and garden flowers, 3 for 2", "tea"]
 ODD = [
     "",
     " \n\t ",
@@ -26,35 +33,15 @@ ODD = [
 ]
 
 
-@pytest.fixture(name="models", scope="module")
-def _models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    place = tmp_path_factory.mktemp("models")
-    return {family: str(write_model(place / family, family)) for family in FAMILIES}
-
-
-def load(name: str, trainable_layers: int = 0, **settings: Any) -> TextEncoder:
-    return TextEncoder.load(
-        name, trainable_layers=trainable_layers, **{"max_tokens": 32, "pooling": "mean", **settings}
-    )
-
-
-def read(encoder: TextEncoder, texts: list[str], *, batch: int = 16, kept: bool = False) -> torch.Tensor:
-    table = TextEmbeddings(encoder, texts, batch=batch)
-    if kept:
-        table.cache_frozen_layers()
-    table.refresh()
-    return table.vectors
-
-
 @pytest.mark.parametrize("pooling", ["mean", "first", "last"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_text_reads_the_same_alone_and_beside_longer_ones(
     family: str, pooling: str, models: dict[str, str]
 ) -> None:
     encoder = load(models[family], pooling=pooling)
-    together = read(encoder, TEXTS)
+    together = read(encoder)
     assert together.isfinite().all() and together.norm(dim=1).sub(1).abs().max() < 1e-5
-    torch.testing.assert_close(read(encoder, TEXTS, batch=1), together, atol=1e-5, rtol=0)
+    torch.testing.assert_close(read(encoder, batch=1), together, atol=1e-5, rtol=0)
 
 
 def test_pooling_by_hand() -> None:
@@ -72,7 +59,7 @@ def test_a_decoder_is_its_last_token_as_transformers_reads_it(family: str, model
 
     encoder = load(models[family], pooling="last")
     own = AutoModel.from_pretrained(models[family]).eval()
-    for text, vector in zip(TEXTS, read(encoder, TEXTS), strict=True):
+    for text, vector in zip(TEXTS, read(encoder), strict=True):
         ids = encoder.tokenizer(text)["input_ids"] or [encoder.tokenizer.eos_token_id]
         with torch.no_grad():
             last = own(input_ids=torch.tensor([ids[:32]])).last_hidden_state[0, -1]
@@ -83,7 +70,7 @@ def test_a_decoder_is_its_last_token_as_transformers_reads_it(family: str, model
 def test_layers_in_two_pieces_are_the_whole(family: str, models: dict[str, str]) -> None:
     encoder = load(models[family], 1, pooling="last")
     assert not encoder.reads_in_one_piece and encoder.num_frozen == 2
-    torch.testing.assert_close(read(encoder, TEXTS, kept=True), read(encoder, TEXTS), atol=1e-5, rtol=0)
+    torch.testing.assert_close(read(encoder, cached=True), read(encoder), atol=1e-5, rtol=0)
     learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
     assert learning and all(".2." in name for name in learning)
     table = TextEmbeddings(encoder, TEXTS, batch=16)
@@ -137,7 +124,7 @@ def test_odd_texts_have_finite_vectors(family: str, models: dict[str, str]) -> N
     encoder = load(models[family], 1)
     assert int(encoder.tokenize(ODD).lengths.max()) == 32
     assert int(encoder.tokenize(ODD).lengths.min()) >= 1
-    vectors = read(encoder, ODD, kept=True)
+    vectors = read(encoder, ODD, cached=True)
     assert vectors.isfinite().all() and vectors.norm(dim=1).sub(1).abs().max() < 1e-5
 
 
@@ -152,7 +139,7 @@ def test_a_tokenizer_of_another_model_is_refused(models: dict[str, str], tmp_pat
     AutoModel.from_pretrained(models["bert"]).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(models["gpt2"]).save_pretrained(tmp_path)
     with pytest.raises(SettingError, match=r"ids up to 256.*76 rows"):
-        load(str(tmp_path))
+        load(tmp_path)
     with pytest.raises(BundleError, match="76 rows"):
         load_saved(tmp_path, max_tokens=32, pooling="mean")
 
@@ -164,6 +151,7 @@ def test_a_tokenizer_of_another_model_is_refused(models: dict[str, str], tmp_pat
         ("missing", r"1 weights are missing, encoder.layer.1.output.dense.weight"),
         ("shape", "cannot be loaded"),
         ("config", "cannot be loaded"),
+        ("file", "cannot be loaded"),
     ],
 )
 def test_weights_that_cannot_be_right_are_refused(change: str, words: str, tmp_path: Path) -> None:
@@ -179,8 +167,16 @@ def test_weights_that_cannot_be_right_are_refused(change: str, words: str, tmp_p
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     if change == "config":
         (folder / "config.json").write_text("{}", encoding="utf-8")
+    if change == "file":
+        (folder / "model.safetensors").unlink()
     with pytest.raises(SettingError, match=words):
-        load(str(folder), 1)
+        load(folder, 1)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "package:no_such_package_x"])
+def test_an_encoder_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(SettingError, match=r"no_such|/no/such"):
+        load(name)
 
 
 def test_layers_that_cannot_be_found_are_not_trained_apart(tmp_path: Path) -> None:
@@ -190,9 +186,9 @@ def test_layers_that_cannot_be_found_are_not_trained_apart(tmp_path: Path) -> No
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
     AlbertModel(AlbertConfig(vocab_size=76, embedding_size=16, **sizes)).save_pretrained(tmp_path)
     with pytest.raises(SettingError, match="layers of AlbertModel cannot be found"):
-        load(str(tmp_path), 1)
-    whole = load(str(tmp_path), -1)
-    assert whole.reads_in_one_piece and read(whole, TEXTS).isfinite().all()
+        load(tmp_path, 1)
+    whole = load(tmp_path, -1)
+    assert whole.reads_in_one_piece and read(whole).isfinite().all()
     with pytest.raises(SettingError, match=r"layerwise_decay is 0\.9"):
         whole.parameters_by_depth(0.9)
 
@@ -201,19 +197,19 @@ def test_files_like_those_of_bert_base_chinese(tmp_path: Path) -> None:
     from transformers import BertForPreTraining
 
     folder = write_chinese_bert(tmp_path / "bert-base-chinese")
-    encoder = load(str(folder), 1, pooling="first")
+    encoder = load(folder, 1, pooling="first")
     tokens = encoder.tokenize([CHINESE[1], "Q 优惠券"])
     assert tokens.lengths.tolist() == [len(CHINESE[1]) + 2, 6]  # a character is a token, with [CLS] and [SEP]
     unknown, ids = encoder.tokenizer.unk_token_id, tokens.ids.tolist()
     assert unknown not in ids[: len(CHINESE[1]) + 2] and ids[len(CHINESE[1]) + 3] == unknown
-    vectors = read(encoder, list(CHINESE), kept=True)
+    vectors = read(encoder, CHINESE, cached=True)
     own = BertForPreTraining.from_pretrained(folder).eval().bert
     with torch.no_grad():
         cls = own(**encoder.tokenizer(CHINESE[1], return_tensors="pt")).last_hidden_state[0, 0]
     torch.testing.assert_close(vectors[1], cls / cls.norm(), atol=1e-5, rtol=0)
     encoder.save(tmp_path / "saved")
     again = load_saved(tmp_path / "saved", max_tokens=32, pooling="first")
-    torch.testing.assert_close(read(again, list(CHINESE)), vectors, atol=1e-5, rtol=0)
+    torch.testing.assert_close(read(again, CHINESE), vectors, atol=1e-5, rtol=0)
 
 
 def test_a_hub_id_is_found_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +221,7 @@ def test_a_hub_id_is_found_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest
     (cache / "refs" / "main").write_text("0" * 40, encoding="utf-8")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert read(load("hub:bert-base-chinese"), list(CHINESE)).isfinite().all()
+    assert read(load("hub:bert-base-chinese"), CHINESE).isfinite().all()
     with pytest.raises(SettingError, match="hub:bert-base-klingon"):
         load("hub:bert-base-klingon")
 
@@ -264,3 +260,20 @@ def test_tokens_are_left_out_only_where_the_model_learns(models: dict[str, str],
     long = table.encode(np.array([5])).detach()
     assert not torch.allclose(long, table.vectors[5:], atol=1e-4)
     torch.testing.assert_close(torch.linalg.norm(long), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("layers", [1, -1])
+def test_vectors_read_in_bf16_are_float32_and_near(layers: int, models: dict[str, str]) -> None:
+    """With the CPU's autocast, whose lists of operations are those of a GPU where it matters here."""
+    encoder = load(models["bert"], layers)
+    table = TextEmbeddings(encoder, TEXTS, batch=2)
+    table.cache_frozen_layers()
+    table.refresh()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        vectors = table.gather(np.arange(4), np.array([1, 3]))
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors, table.vectors[:4], atol=0.02, rtol=0)
+    assert not torch.equal(vectors[1], table.vectors[1])  # it was read again, in bf16
+    vectors[1].sum().backward()
+    gradients = [value.grad for value in encoder.parameters() if value.grad is not None]
+    assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)

@@ -1,34 +1,35 @@
 """Pretraining on texts alone: what it reads, what it learns, how it goes on after a kill; and new encoders."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from expectations.errors import DataError, SettingError
-from tests.training.killed import goes_on, weights_of
-from tests.training.synthetic import write_examples
+from tests.training.fits import goes_on, losses_of, run, weights_of
+from tests.training.language_models import load, read
+from tests.training.synthetic import make_rows, write_examples
 from training.cli import main
 from training.config.recipe import Recipe
 from training.data.dataset import read_examples
 from training.data.split import TRAIN
 from training.inference.predictor import Predictor
-from training.language.adapters import Adapter
 from training.language.encoder import TextEncoder
 from training.language.new_encoder import write_new_encoder
 from training.language.pretraining import IGNORED, pretraining_objective, token_masking
 from training.language.text_embeddings import TextEmbeddings
 from training.pipeline.context import FitContext
-from training.pipeline.fit import FitResult, fit
-from training.pipeline.language_pretraining import known_text_ids, language_pretraining_phase, length_batches
+from training.pipeline.fit import FitResult
+from training.pipeline.pretraining import known_text_ids, language_pretraining_phase, length_batches
 from training.runtime.checkpoint import trainable_state
 
 CHINESE = ["房间很干净，服务也不错", "苹果坏了，差评！", "手机 iPhone14 很好👍", "ＡＢＣ wifi 太慢 😡", ""]
 ODD = ["", "   ", "👍👍👍", "好" * 10_000, "Ａ wifi 信号 ، مرحبا", "e\u0301\u200d"]
 
 
-def new_encoder(folder: Path, kind: str = "bpe", texts: list[str] | None = None, **sizes: int) -> Path:
+def new_encoder(folder: Path, kind: str = "bpe", texts: list[str] | None = None, **sizes: Any) -> Path:
     chosen = {"vocabulary": 300, "layers": 2, "width": 32, "max_tokens": 48, "seed": 1, **sizes}
     return write_new_encoder(folder, texts or CHINESE * 3, tokenizer=kind, **chosen)
 
@@ -42,32 +43,22 @@ def _known(recipe: Recipe, examples: Path, tmp_path_factory: pytest.TempPathFact
     return recipe.updated(encoder={"name": str(folder)}, pretraining=steps, tabular_model={"epochs": 2})
 
 
-def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
-    return fit(
-        examples, recipe, out=folder / "out", work=folder / "work", log_dir=folder / "tb", progress=False
-    )
-
-
-def phase_losses(recipe: Recipe, encoder: TextEncoder, texts: list[str], epochs: int) -> list[float]:
+def phase_losses(
+    recipe: Recipe, encoder: TextEncoder, texts: list[str], epochs: int, **settings: Any
+) -> list[float]:
+    """Each step's loss under a recipe with language pretraining, and these of its settings."""
+    recipe = recipe.updated(pretraining={"language_epochs": 1, "language_learning_rate": 3e-3, **settings})
     table = TextEmbeddings(encoder, texts, batch=8)
     phase = language_pretraining_phase("language_pretraining", recipe, encoder, table, np.arange(len(texts)))
-    assert phase is not None
-    optimizer = torch.optim.AdamW([dict(group) for group in phase.groups])
-    losses, rng = [], np.random.default_rng(0)
-    for _ in range(epochs):
-        for chosen in phase.batches(rng):
-            loss = phase.loss(chosen, rng)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-    return losses
+    return losses_of(phase, epochs)
 
 
 def test_only_texts_known_before_the_validation_part_are_read(tmp_path: Path) -> None:
     """A text that is first shown, asked or bought from the validation part on teaches nothing before."""
-    rows = write_rows_with_late_texts(tmp_path)
-    data = read_examples(rows)
+    rows = make_rows(np.random.default_rng(0), 24, 12)
+    rows.loc[(rows["event_timestamp"] >= "2020-01-07") & (rows["text_id"] == 3), "text_id"] = 16
+    texts = [f"text {number}" for number in range(17)]
+    data = read_examples(write_examples(tmp_path, rows=rows, texts=texts))
     known = set(known_text_ids(data))
     train = data.part == TRAIN
     shown = set(data.rows["text_id"][train]) | set(data.rows["query_id"][train]) - {-1}
@@ -76,18 +67,8 @@ def test_only_texts_known_before_the_validation_part_are_read(tmp_path: Path) ->
     assert shown <= known
 
 
-def write_rows_with_late_texts(folder: Path) -> Path:
-    from tests.training.synthetic import make_rows
-
-    rows = make_rows(np.random.default_rng(0), 24, 12)
-    late = rows["event_timestamp"] >= "2020-01-07"
-    rows.loc[late & (rows["text_id"] == 3), "text_id"] = 16
-    texts = [f"text {number}" for number in range(17)]
-    return write_examples(folder / "examples", rows=rows, texts=texts)
-
-
 def test_what_is_masked_is_a_label_and_nothing_else(tmp_path: Path) -> None:
-    encoder = TextEncoder.load(str(new_encoder(tmp_path)), max_tokens=24, trainable_layers=-1)
+    encoder = load(new_encoder(tmp_path), -1)
     torch.manual_seed(0)
     ids = torch.full((400, 12), 9)
     ids[:, 0], ids[:, -1] = encoder.tokenizer.cls_token_id, encoder.tokenizer.sep_token_id
@@ -103,7 +84,7 @@ def test_what_is_masked_is_a_label_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_batch_without_a_masked_token_has_no_loss(recipe: Recipe, tmp_path: Path) -> None:
-    encoder = TextEncoder.load(str(new_encoder(tmp_path)), max_tokens=24, trainable_layers=-1)
+    encoder = load(new_encoder(tmp_path), -1)
     objective = pretraining_objective("masked", encoder)
     objective.corrupt = lambda ids, _mask: (ids, torch.full_like(ids, IGNORED))
     ids = torch.tensor([[2, 9, 3]])
@@ -126,15 +107,9 @@ def test_an_encoder_learns_the_language_of_the_texts(objective: str, recipe: Rec
     texts = [
         f"{place}的{thing}很{kind}" for place in "京沪广深" for thing in "房店货书" for kind in "好坏大小"
     ]
-    encoder = TextEncoder.load(
-        str(new_encoder(tmp_path / "encoder", "wordpiece", texts)), max_tokens=24, trainable_layers=-1
-    )
-    encoder.train()
+    encoder = load(new_encoder(tmp_path, "wordpiece", texts), -1).train()
     torch.manual_seed(0)
-    chosen = recipe.updated(
-        pretraining={"language_epochs": 1, "language_objective": objective, "language_learning_rate": 3e-3}
-    )
-    losses = phase_losses(chosen, encoder, texts, epochs=40)
+    losses = phase_losses(recipe, encoder, texts, epochs=40, language_objective=objective)
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
 
 
@@ -150,49 +125,33 @@ def decoder(folder: Path, num_tokens: int) -> TextEncoder:
 
 def test_a_decoder_learns_what_comes_next_and_cannot_be_masked(recipe: Recipe, tmp_path: Path) -> None:
     gpt = decoder(tmp_path, 300)
-    causal = recipe.updated(
-        pretraining={"language_epochs": 1, "language_objective": "causal", "language_learning_rate": 3e-3}
-    )
-    losses = phase_losses(causal, gpt, CHINESE[:4], epochs=30)
+    losses = phase_losses(recipe, gpt, CHINESE[:4], epochs=30, language_objective="causal")
     assert losses[-1] < 0.75 * losses[0]
     with pytest.raises(SettingError, match="reads forward only; choose 'causal' or 'contrastive'"):
-        phase_losses(causal.updated(pretraining={"language_objective": "masked"}), gpt, CHINESE, epochs=1)
-    bert = TextEncoder.load(str(new_encoder(tmp_path / "bert")), max_tokens=24, trainable_layers=-1)
+        phase_losses(recipe, gpt, CHINESE, epochs=1, language_objective="masked")
     with pytest.raises(SettingError, match="both directions; choose 'masked' or 'contrastive'"):
-        phase_losses(causal, bert, CHINESE, epochs=1)
+        bert = load(new_encoder(tmp_path / "bert"), -1)
+        phase_losses(recipe, bert, CHINESE, epochs=1, language_objective="causal")
 
 
 @pytest.mark.parametrize("kind", ["lora", "prefix"])
 def test_an_adapter_learns_in_place_of_the_model(kind: str, recipe: Recipe, tmp_path: Path) -> None:
-    encoder = TextEncoder.load(
-        str(new_encoder(tmp_path / "encoder")),
-        max_tokens=24,
-        trainable_layers=-1,
-        adapter=Adapter(kind=kind, rank=2, seed=0),
-    )
+    encoder = load(new_encoder(tmp_path), -1, kind=kind)
     before = {name: value.detach().clone() for name, value in encoder.named_parameters()}
-    phase_losses(
-        recipe.updated(pretraining={"language_epochs": 1, "language_learning_rate": 1e-2}),
-        encoder,
-        CHINESE,
-        epochs=3,
-    )
+    phase_losses(recipe, encoder, CHINESE, epochs=3, language_learning_rate=1e-2)
     changed = {name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])}
     learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
     assert changed == learning and changed
 
 
 def test_what_cannot_be_learned_from_is_said(recipe: Recipe, tmp_path: Path, encoder: Path) -> None:
-    on = recipe.updated(pretraining={"language_epochs": 1})
-    bert = TextEncoder.load(str(new_encoder(tmp_path / "bert")), max_tokens=24, trainable_layers=-1)
+    place = new_encoder(tmp_path)
     with pytest.raises(DataError, match="none of the 2 texts"):
-        phase_losses(on, bert, ["", " "], epochs=1)
-    frozen = TextEncoder.load(str(tmp_path / "bert"), max_tokens=24, trainable_layers=0)
+        phase_losses(recipe, load(place, -1), ["", " "], epochs=1)
     with pytest.raises(SettingError, match="nothing of the language model learns"):
-        phase_losses(on.updated(encoder={"trainable_layers": 0}), frozen, CHINESE, epochs=1)
-    without_mask = TextEncoder.load(str(encoder), max_tokens=24, trainable_layers=-1)
+        phase_losses(recipe.updated(encoder={"trainable_layers": 0}), load(place), CHINESE, epochs=1)
     with pytest.raises(SettingError, match="no mask token"):
-        phase_losses(on, without_mask, CHINESE, epochs=1)
+        phase_losses(recipe, load(encoder, -1), CHINESE, epochs=1)
 
 
 def test_later_stages_and_the_refit_begin_with_what_the_stage_left(examples: Path, known: Recipe) -> None:
@@ -220,11 +179,7 @@ def _learned_first(examples: Path, known: Recipe, tmp_path_factory: pytest.TempP
 
 @pytest.mark.parametrize("epochs_before_the_kill", [1, 2, 5, 9])
 def test_a_killed_run_goes_on_to_the_same_weights(
-    epochs_before_the_kill: int,
-    examples: Path,
-    known: Recipe,
-    learned_first: FitResult,
-    tmp_path: Path,
+    epochs_before_the_kill: int, examples: Path, known: Recipe, learned_first: FitResult, tmp_path: Path
 ) -> None:
     stages = list(dict.fromkeys(entry["phase"] for entry in learned_first.history))
     assert (
@@ -238,26 +193,19 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
 def test_odd_texts_are_read_by_a_new_encoder(kind: str, tmp_path: Path) -> None:
-    place = str(new_encoder(tmp_path / kind, kind))
-    encoder = TextEncoder.load(place, max_tokens=64, trainable_layers=0)
+    encoder = load(new_encoder(tmp_path, kind), max_tokens=64)
     assert encoder.max_tokens == 48
     tokens = encoder.tokenize([*CHINESE, *ODD])
     assert (tokens.lengths >= 2).all() and tokens.lengths.max() == 48
-    table = TextEmbeddings(encoder, [*CHINESE, *ODD], batch=4)
-    table.refresh()
-    assert torch.isfinite(table.vectors).all()
+    assert torch.isfinite(read(encoder, [*CHINESE, *ODD], batch=4)).all()
     known = encoder.tokenizer.convert_ids_to_tokens(encoder.tokenizer("很好👍 iphone")["input_ids"])
     assert "👍" in "".join(known) and "[UNK]" not in known
 
 
 def test_byte_pairs_are_fewer_than_word_pieces(tmp_path: Path) -> None:
     texts = ["房间很干净服务也不错", "房间很干净", "服务也不错"] * 5
-    lengths = [
-        TextEncoder.load(str(new_encoder(tmp_path / kind, kind, texts)), max_tokens=48, trainable_layers=0)
-        .tokenize(texts)
-        .lengths.sum()
-        for kind in ("bpe", "wordpiece")
-    ]
+    places = (new_encoder(tmp_path / kind, kind, texts) for kind in ("bpe", "wordpiece"))
+    lengths = [load(place).tokenize(texts).lengths.sum() for place in places]
     assert lengths[0] < 0.6 * lengths[1]
 
 
@@ -281,18 +229,13 @@ def test_impossible_sizes_are_refused(sizes: dict[str, int], words: str, tmp_pat
 
 
 def test_the_command_makes_an_encoder_that_a_fit_reads(
-    examples: Path, known: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    examples: Path, short: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "encoder"
     sizes = ["--layers", "1", "--width", "32", "--max-tokens", "24", "--vocabulary", "200"]
     assert main(["new-encoder", "--examples", str(examples), "--out", str(place), *sizes]) == 0
     assert str(place) in capsys.readouterr().out
-    recipe = known.updated(
-        encoder={"name": str(place)},
-        finetuning={"epochs": 1},
-        pretraining={"language_epochs": 1},
-        early_stopping={"refit": False},
-    )
+    recipe = short.updated(encoder={"name": str(place)}, pretraining={"language_epochs": 1})
     result = run(examples, recipe, tmp_path)
     predictor = Predictor.load(result.bundle)
     data = read_examples(examples)
@@ -303,18 +246,7 @@ def test_the_command_makes_an_encoder_that_a_fit_reads(
 
 def test_tokens_of_the_same_texts_are_alike_before_anything_is_learned(tmp_path: Path) -> None:
     texts = ["苹果甜，香", "苹果香，甜", "手机快，新", "手机新，快"] * 3
-    folder = write_new_encoder(
-        tmp_path / "encoder",
-        texts,
-        tokenizer="wordpiece",
-        vocabulary=300,
-        layers=1,
-        width=64,
-        max_tokens=16,
-        seed=1,
-        semantic_embeddings=True,
-    )
-    encoder = TextEncoder.load(str(folder), max_tokens=16, trainable_layers=0)
+    encoder = load(new_encoder(tmp_path, "wordpiece", texts, layers=1, width=64, semantic_embeddings=True))
     vectors = encoder.model.get_input_embeddings().weight.detach()
     sweet, apple, quick = (vectors[encoder.tokenizer.convert_tokens_to_ids(one)] for one in "甜果快")
     assert torch.isfinite(vectors).all()

@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import lightgbm
 import numpy as np
@@ -22,12 +23,16 @@ def table():
     return torch.from_numpy(numbers), torch.from_numpy(codes), labels
 
 
-def fitted(table, **settings):
+def unfitted():
+    settings = {"boosting_models": 2, "num_trees": 40, "num_leaves": 15, "tree_learning_rate": 0.1}
+    return BoostedTrees(SimpleNamespace(**settings))
+
+
+def fitted(table, sampling_rate=1.0):
     numbers, codes, labels = table
-    trees = BoostedTrees(2, 40, 15)
-    features = np.hstack([numbers, codes]).astype(np.float32)
-    draws = [(features[start:], labels[start:]) for start in range(2)]
-    assert trees.fit(draws.__getitem__, **{"sampling_rate": 1.0, "learning_rate": 0.1, "seed": 3} | settings)
+    trees, features = unfitted(), np.hstack([numbers, codes]).astype(np.float32)
+    trees.fit(lambda start: (features[start:], labels[start:]), sampling_rate=sampling_rate, seed=3)
+    assert trees.fitted
     return trees
 
 
@@ -58,12 +63,12 @@ def test_the_same_seed_fits_the_same_trees(table):
 
 def test_checkpoints_and_copies_hold_the_trees(table):
     numbers, codes, _ = table
-    trees, other = fitted(table), BoostedTrees(2, 40, 15)
+    trees, other = fitted(table), unfitted()
     assert not other.fitted
     restore({"trees": other}, trainable_state({"trees": trees}))
     for same in (other, copy.deepcopy(other)):
         assert same.fitted and torch.equal(same(numbers, codes), trees(numbers, codes))
-    restore({"trees": other}, trainable_state({"trees": BoostedTrees(2, 40, 15)}))
+    restore({"trees": other}, trainable_state({"trees": unfitted()}))
     assert not other.fitted
 
 
@@ -74,8 +79,8 @@ def test_without_lightgbm_none_are_fitted_and_none_are_read(table, monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(boosted_trees.importlib, "import_module", missing)
-    trees = BoostedTrees(2, 5, 7)
-    assert not trees.fit(lambda _: (table[0], table[2]), sampling_rate=1.0, learning_rate=0.1, seed=0)
+    trees = unfitted()
+    trees.fit(lambda _: (table[0], table[2]), sampling_rate=1.0, seed=0)
     assert not trees.fitted
     with pytest.raises(SettingError, match="pip install lightgbm"):
         trees.load_texts(texts)
@@ -87,6 +92,4 @@ def test_a_lightgbm_that_does_not_load_says_what_it_needs(table, monkeypatch):
 
     monkeypatch.setattr(boosted_trees.importlib, "import_module", broken)
     with pytest.raises(SettingError, match=r"libgomp\.so\.1.*apt-get install libgomp1"):
-        BoostedTrees(2, 5, 7).fit(
-            lambda _: (table[0], table[2]), sampling_rate=1.0, learning_rate=0.1, seed=0
-        )
+        fitted(table)

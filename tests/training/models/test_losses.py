@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from training.models.losses import binary_loss, listwise_loss
-from training.pipeline.tabular_training import mixed_query_groups
+from training.pipeline.supervised import mixed_query_groups
 
 
 def test_the_loss_corrects_for_the_sampling_rate():

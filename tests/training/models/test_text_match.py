@@ -11,6 +11,7 @@ import torch
 
 from expectations.errors import RequestError
 from tests.training import synthetic
+from training.config.recipe import TextModelSettings
 from training.data.interaction_history import SENTIMENT, InteractionHistories, InteractionHistory
 from training.data.transforms import fit_transforms
 from training.models.text_match import MatchInputs, TextMatch
@@ -21,16 +22,8 @@ def _text_model() -> TextMatch:
     rows = synthetic.make_rows(np.random.default_rng(0), 4, 2)
     transforms = fit_transforms(rows, numeric=["context_hour"], categorical=["context_channel"], bins=4)
     torch.manual_seed(0)
-    return TextMatch(
-        transforms,
-        text_width=8,
-        num_kernels=3,
-        projection_size=4,
-        hidden_size=8,
-        dropout=0.0,
-        num_topics=5,
-        reference_shape=(2, 3),
-    )
+    settings = TextModelSettings(num_kernels=3, projection_size=4, hidden_size=8, dropout=0.0)
+    return TextMatch(transforms, settings, text_width=8, num_topics=5, reference_shape=(2, 3))
 
 
 def _inputs(*sentiments: float) -> MatchInputs:
@@ -52,15 +45,8 @@ def _inputs(*sentiments: float) -> MatchInputs:
 def test_positive_pulls_up_negative_down_and_most_where_it_is_near(text_model: TextMatch) -> None:
     with torch.no_grad():
         text_model.sentiment_out[:-1] = 1.0
-        logits = {
-            name: text_model.logits(_inputs(*sentiments))[0]
-            for name, sentiments in {
-                "positive": (1.0,),
-                "negative": (-1.0,),
-                "both": (1.0, -1.0),
-                "none": (0.0,),
-            }.items()
-        }
+        given = {"positive": (1.0,), "negative": (-1.0,), "both": (1.0, -1.0), "none": (0.0,)}
+        logits = {name: text_model.logits(_inputs(*sentiments))[0] for name, sentiments in given.items()}
     assert logits["positive"][0] > logits["positive"][1] > 0 > logits["negative"][1] > logits["negative"][0]
     torch.testing.assert_close(logits["both"], torch.zeros(2))
     torch.testing.assert_close(logits["none"], torch.zeros(2))

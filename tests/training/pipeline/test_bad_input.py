@@ -5,9 +5,12 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,39 +21,18 @@ import torch
 from torch import nn
 
 from expectations.contracts.examples import INTERACTION_HISTORIES, ROWS
-from expectations.errors import (
-    DataError,
-    RecommenderError,
-    SchemaError,
-    SettingError,
-    TransientError,
-)
+from expectations.errors import DataError, RecommenderError, SchemaError, SettingError, TransientError
+from tests.training.fits import run
 from tests.training.synthetic import make_rows, write_examples
 from training.config.recipe import Recipe
 from training.data.dataset import read_examples
 from training.data.disk_arrays import DiskArray
 from training.pipeline.context import FitContext
-from training.pipeline.fit import FitResult, fit
-from training.pipeline.trainer import Phase, training_step
-from training.runtime.checkpoint import FILE, Checkpoints
+from training.pipeline.supervised import finetuning_phase
+from training.pipeline.trainer import training_step
+from training.runtime.checkpoint import FILE, Checkpoints, TrainingState
 
 ROOT = Path(__file__).parents[3]
-
-
-def run(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
-    return fit(
-        examples, recipe, out=folder / "out", work=folder / "work", log_dir=folder / "tb", progress=False
-    )
-
-
-@pytest.fixture(name="short", scope="module")
-def _short(recipe: Recipe) -> Recipe:
-    return recipe.updated(
-        early_stopping={"refit": False},
-        finetuning={"epochs": 1},
-        tabular_model={"epochs": 1},
-        pretraining={"next_interaction_epochs": 0},
-    )
 
 
 def rows() -> pd.DataFrame:
@@ -80,12 +62,6 @@ def test_numbers_beyond_float32_are_infinite(tmp_path: Path) -> None:
         assert np.isnan(read_examples(folder).columns.numeric_features(np.arange(3))[:, 0]).all()
 
 
-def test_a_feature_that_is_never_known_teaches_nothing(short: Recipe, tmp_path: Path) -> None:
-    odd = rows().assign(cross_visits=np.float32("nan"), item_kind=None)
-    result = run(write_examples(tmp_path / "examples", rows=odd), short, tmp_path)
-    assert np.isfinite(result.metrics["log_loss"])
-
-
 # columns
 
 
@@ -105,37 +81,28 @@ def _rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "words"),
+    ("column", "values", "error", "words"),
     [
-        (lambda t: t.drop_columns(["cross_visits"]), SchemaError, "column cross_visits is missing"),
-        (lambda t: t.drop_columns(["context_channel"]), SchemaError, "column context_channel is missing"),
-        (lambda t: t.drop_columns(["history_id"]), SchemaError, "column history_id is missing"),
-        (
-            lambda t: _with(t, "cross_visits", pa.array(["many"] * len(t))),
-            SchemaError,
-            "column cross_visits holds string that cannot be read as float",
-        ),
-        (
-            lambda t: _with(t, "label", pa.array([0.5] * len(t))),
-            SchemaError,
-            "column label holds double that cannot be read as int8",
-        ),
-        (
-            lambda t: _with(t, "label", pa.array([None, *[1] * (len(t) - 1)], pa.int8())),
-            DataError,
-            "1 rows have a label that is neither 0 nor 1",
-        ),
-        (
-            lambda t: _with(t, "text_id", pa.array([None, *[0] * (len(t) - 1)], pa.int32())),
-            DataError,
-            "1 rows have a text_id outside",
-        ),
-        (lambda t: t.slice(0, 0), DataError, "no rows"),
+        ("cross_visits", [], SchemaError, "column cross_visits is missing"),
+        ("context_channel", [], SchemaError, "column context_channel is missing"),
+        ("history_id", [], SchemaError, "column history_id is missing"),
+        ("cross_visits", ["many"], SchemaError, "cross_visits holds string that cannot be read as float"),
+        ("label", [0.5], SchemaError, "column label holds double that cannot be read as int8"),
+        ("label", [None, 2, 1], DataError, "2 rows have a label that is neither 0 nor 1"),
+        ("text_id", [None, 99, 0], DataError, "2 rows have a text_id outside"),
+        ("event_timestamp", [datetime(2020, 1, 2)], DataError, "no validation part"),
     ],
 )
 def test_rows_that_do_not_fit_their_schema_are_refused(
-    change: Callable[[pa.Table], pa.Table], error: type[RecommenderError], words: str, tmp_path: Path
+    column: str, values: list[Any], error: type[RecommenderError], words: str, tmp_path: Path
 ) -> None:
+    """Without the column where there are no values; else with these, the last of them in all other rows."""
+
+    def change(table: pa.Table) -> pa.Table:
+        if not values:
+            return table.drop_columns([column])
+        return _with(table, column, pa.array(values + values[-1:] * (len(table) - len(values))))
+
     folder = write_examples(tmp_path)
     _rewrite(folder / ROWS, change)
     with pytest.raises(error, match=words):
@@ -159,49 +126,62 @@ def test_histories_that_do_not_fit_their_schema_are_refused(tmp_path: Path) -> N
         read_examples(folder)
 
 
-@pytest.mark.parametrize("label", [0, 1])
+def test_unreadable_examples_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match="schema"):
+        read_examples(tmp_path / "nowhere")
+    folder = write_examples(tmp_path / "examples")
+    _rewrite(folder / ROWS, lambda table: table.slice(0, 0))
+    with pytest.raises(DataError, match="no rows"):
+        read_examples(folder)
+    (folder / ROWS).write_bytes(b"PAR1 not really")
+    with pytest.raises(SchemaError, match=ROWS):
+        read_examples(folder)
+    (folder / ROWS).unlink()
+    with pytest.raises(SchemaError, match="does not exist"):
+        read_examples(folder)
+
+
+@pytest.mark.parametrize(
+    ("days", "label", "words"),
+    [((1, 6), 0, "train part, 0 are"), ((7, 12), 0, "validation part, 0 are"), ((1, 12), 1, "both labels")],
+)
 def test_one_class_only_is_refused_before_anything_is_learned(
-    label: int, short: Recipe, tmp_path: Path
+    days: tuple[int, int], label: int, words: str, short: Recipe, tmp_path: Path
 ) -> None:
-    folder = write_examples(tmp_path / "examples", rows=rows().assign(label=np.int8(label)))
-    with pytest.raises(DataError, match="a model learns from both labels"):
-        run(folder, short, tmp_path)
+    odd = rows()
+    odd.loc[odd["event_timestamp"].dt.day.between(*days), "label"] = label
+    with pytest.raises(DataError, match=words):
+        run(write_examples(tmp_path / "examples", rows=odd), short, tmp_path)
     assert not (tmp_path / "work" / FILE).exists() and not (tmp_path / "out").exists()
 
 
 # a full disk
 
-WRITE = """
-import resource, sys, torch
-from pathlib import Path
-from training.runtime.checkpoint import Checkpoints, TrainingState
-checkpoints = Checkpoints(Path(sys.argv[1]), "key")
-checkpoints.save({"x": torch.ones(1000)}, TrainingState(phase="tabular", epoch=1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-checkpoints.save({"x": torch.ones(1_000_000)}, TrainingState(phase="tabular", epoch=2))
-"""
+
+@contextmanager
+def room_for(num_bytes: int) -> Iterator[None]:
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
 
 
 def test_a_checkpoint_that_finds_no_room_leaves_the_former_one(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WRITE, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    said = done.stderr.splitlines()[-1]
-    assert "TransientError" in said and str(tmp_path / FILE) in said and "free disk space" in said
-    tensors, progress = Checkpoints(tmp_path, "key").load() or ({}, None)
+    checkpoints = Checkpoints(tmp_path, "key")
+    checkpoints.save({"x": torch.ones(1000)}, TrainingState(phase="tabular", epoch=1))
+    with room_for(100_000), pytest.raises(TransientError, match=f"{tmp_path / FILE}.*free disk space"):
+        checkpoints.save({"x": torch.ones(1_000_000)}, TrainingState(phase="tabular", epoch=2))
+    tensors, progress = checkpoints.load() or ({}, None)
     assert progress is not None and progress.epoch == 1 and tensors["x"].sum() == 1000
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
-def logged(examples: Path, recipe: Recipe, folder: Path) -> FitResult:
-    """A fit whose log lies beside its checkpoints, as it does by default."""
-    work = folder / "work"
-    return fit(examples, recipe, out=folder / "out", work=work, log_dir=work / "tb", progress=False)
+def test_columns_that_find_no_room_are_a_transient_error(tmp_path: Path) -> None:
+    array = DiskArray(tmp_path, np.float32)
+    with room_for(10_000), pytest.raises(TransientError, match=f"{tmp_path}.*free disk space"):
+        array.append(np.zeros(100_000))
 
 
 @pytest.mark.slow
@@ -221,32 +201,20 @@ def test_a_disk_that_is_full_ends_a_fit_that_goes_on_when_there_is_room(
     try:
         (work / "others").write_bytes(b"x" * (1024 - left) * 1024)
         with pytest.raises(TransientError, match=f"{work}.*free disk space"):
-            logged(examples, short, tmp_path)
+            run(examples, short, tmp_path)
         subprocess.run(["mount", "-o", "remount,size=64m", str(work)], check=True)
-        assert logged(examples, short, tmp_path).bundle.is_dir()
+        assert run(examples, short, tmp_path).bundle.is_dir()
     finally:
         subprocess.run(["umount", str(work)], check=True)
-
-
-def test_columns_that_find_no_room_are_a_transient_error(tmp_path: Path) -> None:
-    former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, former[1]))
-    try:
-        array = DiskArray(tmp_path, np.float32)
-        with pytest.raises(TransientError, match=f"{tmp_path}.*free disk space"):
-            array.append(np.zeros(100_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, former)
 
 
 # out of memory
 
 
-def narrow(most: int, words: str) -> tuple[Phase, nn.Linear, list[int]]:
-    """A phase whose loss says that more rows than `most` do not fit into memory."""
+def gradient(most: int, words: str, rows_at_once: dict[str, int]) -> tuple[torch.Tensor, float, list[int]]:
+    """A step's gradient, loss and parts where more rows than `most` do not fit into memory, as `words` say."""
     torch.manual_seed(0)
-    model, sizes = nn.Linear(4, 1), []
-    values = torch.randn(100, 4)
+    model, sizes, values = nn.Linear(4, 1), [], torch.randn(100, 4)
 
     def loss(chosen: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         sizes.append(len(chosen))
@@ -254,16 +222,10 @@ def narrow(most: int, words: str) -> tuple[Phase, nn.Linear, list[int]]:
             raise MemoryError(words) if words == "numpy" else RuntimeError(words)
         return ((model(values[chosen]) - rng.normal()) ** 2).mean()
 
-    phase = SimpleNamespace(name="narrow", loss=loss, before_step=None)
-    return phase, model, sizes  # type: ignore[return-value]
-
-
-def gradient(most: int, words: str, rows_at_once: dict[str, int]) -> tuple[torch.Tensor, float, list[int]]:
-    phase, model, sizes = narrow(most, words)
+    phase: Any = SimpleNamespace(name="narrow", loss=loss, before_step=lambda *_: None)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    value, _ = training_step(
-        phase, optimizer, np.arange(37), np.random.default_rng(0), clip_norm=1e9, at_once=rows_at_once
-    )
+    rng = np.random.default_rng(0)
+    value, _ = training_step(phase, optimizer, np.arange(37), rng, clip_norm=1e9, at_once=rows_at_once)
     assert model.weight.grad is not None
     return model.weight.grad.clone(), value, sizes
 
@@ -308,7 +270,7 @@ def test_finetuning_in_parts_has_the_gradient_of_the_whole(recipe: Recipe, examp
         read_examples(examples), recipe.updated(tabular_model={"dropout": 0.0}, text_model={"dropout": 0.0})
     )
     nn.init.normal_(context.model.text_model.out.weight)
-    phase = context.finetuning_phase("finetuning", context.train, epochs=1, validate=False)
+    phase = finetuning_phase(context, "finetuning", context.train, epochs=1, validate=False)
     parameters = [value for group in phase.groups for value in group["params"]]
     found = []
     for most in (10_000, 20):
@@ -350,20 +312,9 @@ fit(examples, recipe_from(values, where="test"), out=folder / "out", work=folder
 
 
 @pytest.mark.slow
-def test_a_fit_in_too_little_memory_says_so_and_ends_well(recipe: Recipe, tmp_path: Path) -> None:
-    wide = recipe.updated(
-        tabular_model={
-            "batch_size": 100_000,
-            "ensemble_size": 16,
-            "hidden_size": 512,
-            "negative_sampling_rate": 1.0,
-            "epochs": 1,
-        },
-        finetuning={"epochs": 0},
-        early_stopping={"refit": False},
-        pretraining={"next_interaction_epochs": 0},
-        encoder={"trainable_layers": 0},
-    )
+def test_a_fit_in_too_little_memory_says_so_and_ends_well(short: Recipe, tmp_path: Path) -> None:
+    sizes = {"batch_size": 100_000, "ensemble_size": 16, "hidden_size": 512, "negative_sampling_rate": 1.0}
+    wide = short.updated(tabular_model=sizes, finetuning={"epochs": 0}, encoder={"trainable_layers": 0})
     folder = write_examples(tmp_path / "examples", num_users=60, num_days=12)
     done = subprocess.run(
         [sys.executable, "-c", SCARCE, json.dumps(wide.as_dict()), str(folder), str(tmp_path)],

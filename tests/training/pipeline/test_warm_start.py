@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
 from expectations.contracts.bundle import verify_bundle, write_manifest
 from expectations.errors import BundleError
-from tests.training.killed import goes_on, weights_of
+from tests.training.fits import goes_on, run, weights_of
 from tests.training.synthetic import SUBJECTS, make_rows, write_examples
 from training.config.recipe import Recipe
 from training.config.settings import nested
@@ -24,7 +23,7 @@ from training.data.split import TEST, TRAIN, VALIDATION
 from training.inference.bundle import PRETRAINED_EMBEDDINGS
 from training.inference.predictor import Predictor
 from training.pipeline.context import FitContext
-from training.pipeline.fit import FitResult, fit
+from training.pipeline.fit import FitResult
 from training.pipeline.warm_start import Champion, shortened
 
 WARM = {"tabular_model.epochs": 4, "finetuning.epochs": 2}
@@ -32,11 +31,6 @@ WARM = {"tabular_model.epochs": 4, "finetuning.epochs": 2}
 
 def day(number: int) -> datetime:
     return datetime(2020, 1, number)
-
-
-def run(examples: Path, recipe: Recipe, folder: Path, champion: Path | None = None) -> FitResult:
-    places = {"out": folder / "out", "work": folder / "work", "log_dir": folder / "tb"}
-    return fit(examples, recipe, **places, champion=champion, progress=False)
 
 
 def phases(result: FitResult) -> list[tuple[str, int]]:
@@ -93,24 +87,17 @@ def test_no_row_that_is_measured_on_was_learned_from(champion: Path, later: Path
     assert moments[data.part == VALIDATION].min() < start.learned_until  # so there was something to move
 
 
-def test_the_weights_mean_what_they_meant(champion: Path, later: Path, long: Recipe) -> None:
+def test_the_weights_mean_what_they_meant(champion: Path, later: Path, long: Recipe, tmp_path: Path) -> None:
     start = loaded(champion)
     data = start.after(read_examples(later))
     begun = FitContext(data, shortened(long), start)
-    assert (champion / "transforms.json").read_text() == _written(begun)
+    begun.transforms.write(tmp_path / "transforms.json")
+    assert (champion / "transforms.json").read_bytes() == (tmp_path / "transforms.json").read_bytes()
     known = Predictor.load(champion).score_examples(data, data.part == VALIDATION)
     scores, model = begun.validation_scores(), loaded(champion).predictor.model
     slope, shift = float(model.slope), float(model.intercept)
     assert np.allclose(slope * scores.text_logit, known.text_logit, atol=1e-4)
     assert np.allclose(slope * scores.tabular_logit + shift, known.tabular_logit, atol=1e-4)
-
-
-def _written(begun: FitContext) -> str:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        begun.transforms.write(Path(folder) / "transforms.json")
-        return (Path(folder) / "transforms.json").read_text()
 
 
 def test_a_warm_start_learns_something(warm: FitResult, champion: Path) -> None:
@@ -146,12 +133,8 @@ def test_new_rows_before_the_validation_part_are_searched_with_early_stopping(
 ) -> None:
     later = write_examples(tmp_path / "examples", test_from=day(12))  # validation from the ninth or tenth
     result = run(later, long, tmp_path, champion)
-    assert {phase for phase, _ in phases(result)} == {
-        "tabular",
-        "finetuning",
-        "tabular refit",
-        "finetuning refit",
-    }
+    names = {"tabular", "finetuning"}
+    assert {phase for phase, _ in phases(result)} == names | {f"{name} refit" for name in names}
     assert all(epoch <= 2 for _, epoch in phases(result))
 
 
@@ -177,12 +160,7 @@ def test_texts_that_the_champion_never_saw_are_read(champion: Path, long: Recipe
 
 @pytest.mark.parametrize("epochs_before_the_kill", [1, 3])
 def test_a_killed_warm_start_goes_on_to_the_same_weights(
-    epochs_before_the_kill: int,
-    later: Path,
-    long: Recipe,
-    champion: Path,
-    warm: FitResult,
-    tmp_path: Path,
+    epochs_before_the_kill: int, later: Path, long: Recipe, champion: Path, warm: FitResult, tmp_path: Path
 ) -> None:
     result = goes_on(lambda: run(later, long, tmp_path, champion), killed_after=epochs_before_the_kill)
     assert result.history == warm.history
@@ -197,68 +175,61 @@ def manifest_with(folder: Path, champion: Path, **changes: Any) -> Path:
     return folder
 
 
-def other_source(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    return replace(data, schema=replace(data.schema, source="another shop")), recipe
+Change = Callable[[Examples, Recipe], tuple[Examples, Recipe]]
 
 
-def fewer_features(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    return replace(data, schema=replace(data.schema, numeric=data.schema.numeric[1:])), recipe
-
-
-def other_size(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    return data, recipe.updated(tabular_model={"hidden_size": 8})
-
-
-def no_refit(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    return data, recipe.updated(early_stopping={"refit": False})
-
-
-def nothing_new(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
-    moments = data.rows["event_timestamp"]
-    return replace(data, part=np.where(moments >= pd.Timestamp(day(8)), TEST, data.part)), recipe
+def until_the_eighth(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
+    known = (data.rows["event_timestamp"] < day(8)).to_numpy()
+    return replace(data, part=np.where(known, data.part, TEST)), recipe
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (other_source, "another shop"),
-        (fewer_features, "numeric features differ: user_events"),
-        (other_size, "tabular_model.hidden_size was 16 and is 8"),
-        (no_refit, "refit"),
-        (nothing_new, "0 rows of the validation part are newer"),
+        (
+            lambda data, r: (replace(data, schema=replace(data.schema, source="another shop")), r),
+            "another shop",
+        ),
+        (
+            lambda data, r: (replace(data, schema=replace(data.schema, numeric=data.schema.numeric[1:])), r),
+            "numeric features differ: user_events",
+        ),
+        (
+            lambda data, r: (data, r.updated(tabular_model={"hidden_size": 8})),
+            "tabular_model.hidden_size was 16 and is 8",
+        ),
+        (until_the_eighth, "0 rows of the validation part are newer"),
     ],
 )
 def test_what_does_not_fit_is_named(
-    change: Callable[[Examples, Recipe], tuple[Examples, Recipe]],
-    words: str,
-    champion: Path,
-    later: Path,
-    long: Recipe,
-    tmp_path: Path,
+    change: Change, words: str, champion: Path, later: Path, long: Recipe
 ) -> None:
-    start = loaded(champion)
-    if change is no_refit:
-        known = start.predictor.manifest.recipe
-        recipe = {**known, "early_stopping": {**known["early_stopping"], "refit": False}}
-        start = loaded(manifest_with(tmp_path / "champion", champion, recipe=recipe))
-    problem = start.incompatibility(*change(read_examples(later), long))
+    problem = loaded(champion).incompatibility(*change(read_examples(later), long))
     assert problem is not None and words in problem
-    assert loaded(champion).incompatibility(read_examples(later), long.updated(seed=99)) is None
+
+
+def test_what_may_differ_and_what_is_of_no_use_without_a_refit(
+    champion: Path, later: Path, long: Recipe, tmp_path: Path
+) -> None:
+    data = read_examples(later)
+    assert loaded(champion).incompatibility(data, long.updated(seed=99)) is None
+    known = loaded(champion).predictor.manifest.recipe
+    known = {**known, "early_stopping": {**known["early_stopping"], "refit": False}}
+    start = loaded(manifest_with(tmp_path / "champion", champion, recipe=known))
+    assert "without refit" in str(start.incompatibility(data, long.updated(early_stopping={"refit": False})))
 
 
 def test_after_enough_warm_starts_one_is_from_scratch(
-    champion: Path, later: Path, long: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    champion: Path, later: Path, long: Recipe, tmp_path: Path
 ) -> None:
     often = manifest_with(
         tmp_path / "champion", champion, consecutive_warm_starts=long.warm_start.max_consecutive
     )
-    result = fit(
-        later, long, out=tmp_path / "out", work=tmp_path / "work", log_dir=tmp_path / "tb", champion=often
-    )
+    result = run(later, long, tmp_path, often)
     assert result.consecutive_warm_starts == 0
     assert ("tabular", 1) in phases(result)
     assert verify_bundle(result.bundle)[0].champion is None
-    assert "from scratch" in capsys.readouterr().out
+    assert "from scratch, not from champion" in result.initialization
 
 
 def test_a_champion_of_older_code_is_not_begun_with(
@@ -280,17 +251,14 @@ def test_an_altered_champion_is_refused(champion: Path, later: Path, long: Recip
         run(later, long, tmp_path, altered)
 
 
-def test_rows_of_a_few_positives_are_too_few(champion: Path, long: Recipe, tmp_path: Path) -> None:
-    rows = make_rows(np.random.default_rng(0), 24, 12)
-    rows.loc[rows["event_timestamp"] == pd.Timestamp(day(8)), "label"] = 0
-    later = write_examples(tmp_path / "examples", rows=rows, test_from=day(9))
-    assert "0 of them positive" in str(loaded(champion).incompatibility(read_examples(later), long))
-
-
-def test_where_most_positives_are_new_there_is_little_to_begin_with(
-    champion: Path, long: Recipe, tmp_path: Path
+@pytest.mark.parametrize(
+    ("negative_days", "test_from", "words"),
+    [((8, 8), 9, "0 of them positive"), ((1, 6), 10, "most positives are new: ")],
+)
+def test_too_little_is_new_or_nearly_everything(
+    negative_days: tuple[int, int], test_from: int, words: str, champion: Path, long: Recipe, tmp_path: Path
 ) -> None:
     rows = make_rows(np.random.default_rng(0), 24, 12)
-    rows.loc[rows["event_timestamp"] < pd.Timestamp(day(7)), "label"] = 0
-    later = write_examples(tmp_path / "examples", rows=rows, test_from=day(10))
-    assert "most positives are new: " in str(loaded(champion).incompatibility(read_examples(later), long))
+    rows.loc[rows["event_timestamp"].dt.day.between(*negative_days), "label"] = 0
+    later = write_examples(tmp_path / "examples", rows=rows, test_from=day(test_from))
+    assert words in str(loaded(champion).incompatibility(read_examples(later), long))

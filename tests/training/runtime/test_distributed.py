@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,20 +32,15 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def _setting(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Examples, and a recipe without dropout, which differs from rank to rank; stages enough to be killed in."""
     folder = tmp_path_factory.mktemp("setting")
-    quiet = recipe.updated(
-        tabular_model={"dropout": 0.0}, text_model={"dropout": 0.0}, calibration={"enabled": False}
-    )
-    encoder = folder / "encoder"
-    encoder.mkdir()
-    for path in Path(recipe.encoder.name).iterdir():
-        (encoder / path.name).write_bytes(path.read_bytes())
+    encoder = Path(shutil.copytree(recipe.encoder.name, folder / "encoder"))
     config = json.loads((encoder / "config.json").read_text())
     off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (encoder / "config.json").write_text(json.dumps({**config, **off}))
-    lines = [
-        f"{name} = {json.dumps(value)}"
-        for name, value in quiet.updated(encoder={"name": str(encoder)}).flat().items()
-    ]
+    no = {"dropout": 0.0}
+    quiet = recipe.updated(
+        encoder={"name": str(encoder)}, tabular_model=no, text_model=no, calibration={"enabled": False}
+    )
+    lines = [f"{name} = {json.dumps(value)}" for name, value in quiet.flat().items()]
     (folder / "recipe.toml").write_text("\n".join(lines), encoding="utf-8")
     return write_examples(folder / "examples"), folder / "recipe.toml"
 
@@ -53,6 +49,12 @@ def fit_command(setting: tuple[Path, Path], folder: Path) -> list[str]:
     examples, recipe = setting
     return ["-m", "training", "fit", "--quiet", "--examples", str(examples), "--recipe", str(recipe),
             "--out", str(folder)]  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def run(*command: str) -> dict[str, Any]:
@@ -100,9 +102,7 @@ def test_after_one_process_was_killed_the_next_run_goes_on(
 @pytest.mark.slow
 def test_a_process_whose_partner_is_gone_says_so(setting: tuple[Path, Path], tmp_path: Path) -> None:
     """Without torchrun, which ends the others itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     both = [
         subprocess.Popen(
             [sys.executable, *fit_command(setting, tmp_path)],
@@ -133,10 +133,8 @@ def _wait_for(path: Path, process: "subprocess.Popen[Any]") -> None:
 
 def test_shards_are_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, items = np.arange(11), list("abcde")
-    assert (
-        distributed.shard(rows).tolist() == rows.tolist()
-        and list(distributed.interleaved_shard(items)) == items
-    )
+    assert distributed.shard(rows).tolist() == rows.tolist()
+    assert list(distributed.interleaved_shard(items)) == items
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     shards, interleaved = [], []
     for rank in range(3):
@@ -168,9 +166,7 @@ def _gradients(rank: int, port: int, results: Any) -> None:
 
 @pytest.mark.slow
 def test_gradients_are_summed_and_an_unused_parameter_stays_without() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     context = torch.multiprocessing.get_context("spawn")
     results = context.Queue()
     started = [context.Process(target=_gradients, args=(rank, port, results)) for rank in range(2)]

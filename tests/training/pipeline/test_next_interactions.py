@@ -10,6 +10,7 @@ import torch
 
 from expectations.contracts.examples import NEXT_INTERACTION_SCHEMA, NEXT_INTERACTIONS
 from expectations.errors import DataError
+from tests.training.fits import losses_of, run
 from tests.training.synthetic import write_examples
 from training.config.recipe import Recipe
 from training.data.collate import Collator
@@ -19,8 +20,8 @@ from training.data.split import TEST, VALIDATION
 from training.evaluation.validation import SCALES
 from training.inference.predictor import Predictor
 from training.pipeline.context import FitContext
-from training.pipeline.fit import FitResult, fit
-from training.pipeline.next_interaction_pretraining import NextInteractionObjective
+from training.pipeline.fit import FitResult
+from training.pipeline.pretraining import NextInteractionObjective, next_interaction_phase
 
 
 def days(*numbers: int) -> np.ndarray:
@@ -29,9 +30,7 @@ def days(*numbers: int) -> np.ndarray:
 
 def test_a_window_that_is_not_over_is_left_out() -> None:
     next_interactions = NextInteractions(
-        history_id=np.arange(4),
-        event_timestamp=days(0, 1, 2, 3),
-        text_ids=pa.array([[5, 6], [], [7], [8]]),
+        history_id=np.arange(4), event_timestamp=days(0, 1, 2, 3), text_ids=pa.array([[5, 6], [], [7], [8]])
     )
     end = np.datetime64("2020-01-01", "us") + np.timedelta64(29, "D")
     # Day 1 is over exactly when the part begins: its last day lies before.
@@ -50,47 +49,30 @@ def test_no_phase_learns_from_what_it_is_measured_on(context: FitContext) -> Non
     assert next_interactions is not None
     for part, num_timestamps in ((VALIDATION, 2), (TEST, 3)):
         begins = rows["event_timestamp"].to_numpy()[context.data.part == part].min()
-        phase = context.next_interaction_phase("next_interaction_pretraining", before=part)
+        phase = next_interaction_phase(context, "next_interaction_pretraining", before=part)
         assert phase is not None
         drawn = np.concatenate(phase.batches(np.random.default_rng(0)))
         ends = next_interactions.event_timestamp[drawn] + np.timedelta64(28, "D")
         assert ends.max() <= begins
         assert len(context.next_interactions_before(part)) == num_timestamps * 24
-    late = next_interactions.texts_of(
-        np.setdiff1d(
-            np.arange(len(next_interactions.event_timestamp)), context.next_interactions_before(VALIDATION)
-        )
-    )[0]
-    early = next_interactions.texts_of(context.next_interactions_before(VALIDATION))[0]
+    known = context.next_interactions_before(VALIDATION)
+    other = np.setdiff1d(np.arange(len(next_interactions.event_timestamp)), known)
+    late, early = (next_interactions.texts_of(windows)[0] for windows in (other, known))
     assert not set(late) - set(early) & set(context.topic_ids)
 
 
 def test_f_learns_who_interacts_with_what(context: FitContext) -> None:
-    phase = context.next_interaction_phase("next_interaction_pretraining", before=VALIDATION)
-    assert phase is not None
-    rng, losses = np.random.default_rng(0), []
+    phase = next_interaction_phase(context, "next_interaction_pretraining", before=VALIDATION)
     torch.manual_seed(0)
-    optimizer = torch.optim.AdamW([dict(group) for group in phase.groups])
-    for _ in range(10):
-        for rows in phase.batches(rng):
-            loss = phase.loss(rows, rng)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
+    losses = losses_of(phase, epochs=10)
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
 
 
 def test_a_candidate_is_one_to_four_topics(context: FitContext) -> None:
     next_interactions = context.data.next_interactions
     assert next_interactions is not None
-    objective = NextInteractionObjective(
-        context.data,
-        next_interactions,
-        context.next_interactions_before(VALIDATION),
-        context.topic_ids,
-        context.recipe,
-    )
+    chosen = context.next_interactions_before(VALIDATION)
+    objective = NextInteractionObjective(context, next_interactions, chosen)
     weights = objective._topic_weights(context.model.text_model.topics, np.random.default_rng(0))
     assert weights.shape == (objective.num_candidates, len(context.topic_ids))
     assert ((weights > 0).sum(1) >= 1).all() and ((weights > 0).sum(1) <= 4).all()
@@ -99,9 +81,8 @@ def test_a_candidate_is_one_to_four_topics(context: FitContext) -> None:
 def test_a_fitted_f_is_centred_by_reference_users(fitted: FitResult) -> None:
     text_model = Predictor.load(fitted.bundle).model.text_model
     assert text_model.centred == 1 and fitted.metrics["num_next_interactions"] == 48
-    assert (text_model.reference_history >= 0).any() and text_model.topics.norm(dim=1).sub(
-        1
-    ).abs().max() < 1e-5
+    assert (text_model.reference_history >= 0).any()
+    assert text_model.topics.norm(dim=1).sub(1).abs().max() < 1e-5
 
 
 def test_f_is_personalised_and_popularity_part_and_the_latter_is_the_same_for_everybody(
@@ -141,14 +122,9 @@ def test_the_scales_of_both_parts_are_the_best_by_turns(examples: Path, recipe: 
     assert least <= loss(0.0, 0.0)
 
 
-def test_without_next_interactions_the_phase_is_skipped_and_said_so(recipe: Recipe, tmp_path: Path) -> None:
+def test_without_next_interactions_the_phase_is_skipped_and_said_so(short: Recipe, tmp_path: Path) -> None:
     folder = write_examples(tmp_path / "examples", next_interactions=False)
-    short = recipe.updated(
-        early_stopping={"refit": False}, finetuning={"epochs": 1}, tabular_model={"epochs": 1}
-    )
-    result = fit(
-        folder, short, out=tmp_path / "out", work=tmp_path / "work", log_dir=tmp_path / "tb", progress=False
-    )
+    result = run(folder, short.updated(pretraining={"next_interaction_epochs": 2}), tmp_path)
     assert [entry["phase"] for entry in result.history] == ["tabular", "finetuning"]
     assert result.metrics["num_next_interactions"] == 0
     assert Predictor.load(result.bundle).model.text_model.centred == 0

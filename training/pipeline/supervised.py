@@ -1,0 +1,180 @@
+"""Learning from labels: first g's networks alone, then f, g and the language model together.
+
+Most rows of an epoch of g's are of query groups without any positive; of those with one, some whole groups are drawn
+for each step, so that g learns what tells a user's candidates apart and not only users.
+
+The rows of a fine-tuning step belong to a few candidates' texts. Those are read with gradient, and some texts of the
+interaction histories too; the vectors of all others are as they were at the end of the last epoch.
+"""
+
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.data.sampling import downsample_negatives, tabular_batches, text_batches, whole_query_groups
+from training.inference.batch_scoring import score_rows
+from training.language.adapters import NONE
+from training.models.losses import binary_loss, listwise_loss
+from training.pipeline.context import FitContext
+from training.pipeline.trainer import Phase
+
+GROUPED_ROWS = 1 << 20  # of more rows than these, the query groups of the listwise loss are a sample
+
+
+class TabularObjective:
+    """Batches and loss of training g's networks on the rows numbered `rows`, (N,)."""
+
+    def __init__(self, context: FitContext, rows: np.ndarray) -> None:
+        self.collator, self.labels, self.rows, self.device = (
+            context.collator,
+            context.labels,
+            rows,
+            context.device,
+        )
+        self.settings, self.tabular = context.recipe.tabular_model, context.model.tabular
+        columns = context.data.columns
+        grouped = whole_query_groups(columns, rows, GROUPED_ROWS)
+        kept, self._starts = mixed_query_groups(
+            columns.at("label", grouped), columns.at("query_group_id", grouped)
+        )
+        self._grouped = grouped[kept]
+        self._drawn = np.zeros(0, dtype=np.int64)
+
+    def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """An epoch's batches."""
+        drawn = downsample_negatives(self.labels, self.rows, self.settings.negative_sampling_rate, rng)
+        return tabular_batches(drawn, self.settings.batch_size)
+
+    def draw(self, _rows: np.ndarray, rng: np.random.Generator) -> None:
+        """Choose the query groups of a step."""
+        num_groups = len(self._starts) - 1
+        self._drawn = rng.choice(
+            num_groups, min(self.settings.query_groups_per_step, num_groups), replace=False
+        )
+
+    def loss(self, rows: np.ndarray, _rng: np.random.Generator) -> Tensor:
+        """The rows' binary loss, plus the drawn query groups' listwise loss by its weight."""
+        rate, weight, groups = (
+            self.settings.negative_sampling_rate,
+            self.settings.listwise_weight,
+            self._drawn,
+        )
+        if not len(groups) or weight == 0:
+            return binary_loss(self._logits(rows), self.labels[rows], rate)
+        rows_of_groups = [self._grouped[self._starts[number] : self._starts[number + 1]] for number in groups]
+        grouped = np.concatenate(rows_of_groups)
+        group_of_row = np.repeat(np.arange(len(groups)), [len(part) for part in rows_of_groups])
+        own_NK, grouped_NK = self._logits(np.concatenate([rows, grouped])).tensor_split([len(rows)])
+        listwise = listwise_loss(grouped_NK, self.labels[grouped], group_of_row, len(groups))
+        return binary_loss(own_NK, self.labels[rows], rate) + weight * listwise
+
+    def _logits(self, rows: np.ndarray) -> Tensor:
+        numbers, codes = self.collator.features(rows)
+        logits: Tensor = self.tabular(numbers.to(self.device), codes.to(self.device))
+        return logits
+
+
+def mixed_query_groups(labels_N: np.ndarray, query_group_id_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The query groups that have both positives and negatives.
+
+    Returns:
+        Their rows' places, 0 to N - 1, one group after the other, and (groups + 1,) where each begins.
+    """
+    _, group_of_row = np.unique(query_group_id_N, return_inverse=True)
+    num_positive, size = np.bincount(group_of_row, labels_N), np.bincount(group_of_row)
+    mixed = (num_positive > 0) & (num_positive < size)
+    kept = np.flatnonzero(mixed[group_of_row])
+    return kept[np.argsort(group_of_row[kept], kind="stable")], np.r_[0, size[mixed].cumsum()]
+
+
+def tabular_phase(context: FitContext, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Phase:
+    """The phase that trains g alone."""
+    settings, model, validation = context.recipe.tabular_model, context.model, context.validation_metrics
+    objective = TabularObjective(context, rows)
+
+    def metrics() -> dict[str, float | None]:
+        vectors = context.table.vectors
+        scores = score_rows(model, context.collator, vectors, validation.rows, tabular_only=True)
+        return validation.compute(scores.tabular_logit)
+
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    return Phase(
+        name=name,
+        modules={"model": model},  # f's weights lie in the checkpoint too
+        groups=[{"params": list(model.tabular.parameters()), **rates}],
+        planned=max(settings.epochs, 1),
+        epochs=epochs,
+        batches=objective.batches,
+        loss=objective.loss,
+        validate=metrics if validate else None,
+        before_step=objective.draw,
+    )
+
+
+class FinetuningObjective:
+    """Batches and loss of fine-tuning on the rows numbered `rows`, (N,)."""
+
+    def __init__(self, context: FitContext, rows: np.ndarray) -> None:
+        self.model, self.encoder, self.table = context.model, context.encoder, context.table
+        self.collator, self.labels, self.rows, self.device = (
+            context.collator,
+            context.labels,
+            rows,
+            context.device,
+        )
+        self.settings = context.recipe.finetuning
+        self._with_gradient = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
+
+    def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """An epoch's batches."""
+        drawn = downsample_negatives(self.labels, self.rows, self.settings.negative_sampling_rate, rng)
+        texts, size = self.settings.texts_per_step, self.settings.max_rows_per_step
+        return text_batches(drawn, self.collator.text_id, num_texts=texts, size=size, rng=rng)
+
+    def draw(self, rows: np.ndarray, rng: np.random.Generator) -> None:
+        """Choose the texts that a step reads with gradient: its candidates and some of its history texts."""
+        candidates = np.unique(self.collator.text_id[rows])
+        others = np.setdiff1d(self.collator.text_ids(rows), candidates, assume_unique=True)
+        count = min(self.settings.history_texts_per_step, len(others))
+        self._with_gradient = np.concatenate([candidates, rng.choice(others, count, replace=False)])
+
+    def loss(self, rows: np.ndarray, _rng: np.random.Generator) -> Tensor:
+        """Mean binary loss of f + g, plus what the adapter adds."""
+        batch, text_ids = self.collator.batch(rows)
+        # The language model alone computes in bf16: f tells cosines apart by less than that can hold.
+        cuda = torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
+        with cuda:
+            vectors = self.table.gather(text_ids, self._with_gradient[np.isin(self._with_gradient, text_ids)])
+        f_N, g_NK = self.model(batch.to(self.device), vectors)
+        loss = binary_loss(f_N[:, None] + g_NK, self.labels[rows], self.settings.negative_sampling_rate)
+        return loss + self.encoder.orthogonal_penalty()
+
+
+def finetuning_phase(
+    context: FitContext, name: str, rows: np.ndarray, *, epochs: int, validate: bool
+) -> Phase:
+    """The phase that trains f, g and the language model, by depth, each with its own learning rate."""
+    settings, model, encoder = context.recipe.finetuning, context.model, context.encoder
+    objective = FinetuningObjective(context, rows)
+    adapted = context.recipe.encoder.adapter != NONE
+    rate = settings.adapter_learning_rate if adapted else settings.encoder_learning_rate
+    by_depth = encoder.parameters_by_depth(settings.layerwise_decay)
+    return Phase(
+        name=name,
+        modules={"model": model, "encoder": encoder},
+        groups=[
+            {"params": list(model.text_model.parameters()), "lr": settings.text_model_learning_rate},
+            {"params": list(model.tabular.parameters()), "lr": settings.tabular_model_learning_rate},
+            *({"params": values, "lr": multiplier * rate} for multiplier, values in by_depth.items()),
+        ],
+        planned=max(settings.epochs, 1),
+        epochs=epochs,
+        batches=objective.batches,
+        loss=objective.loss,
+        finish=context.table.refresh if encoder.is_trainable else (lambda: None),
+        validate=context.metrics if validate else None,
+        after_step=encoder.allocate_ranks,
+        before_step=objective.draw,
+    )
