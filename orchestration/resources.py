@@ -1,9 +1,12 @@
-"""Dagster resources: where the assets of a run work."""
+"""What every asset is given: where it works, and what becomes of its errors."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
+from expectations.errors import RecommenderError, TransientError
 from features.sources import COMPLETE_JOURNEY
 from orchestration.home import DEFAULT, Home
 from orchestration.pipeline.workspace import Workspace
@@ -37,3 +40,14 @@ class WorkspaceResource(dg.ConfigurableResource):
             recipe=Path(self.recipe) if self.recipe else None,
             gate_rules=Path(self.gate_rules) if self.gate_rules else None,
         )
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn a transient error into a retry, and any other error of ours into a plain failure without one."""
+    try:
+        yield
+    except TransientError as error:
+        raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from error
+    except RecommenderError as error:
+        raise dg.Failure(description=f"{type(error).__name__}: {error}", allow_retries=False) from error

@@ -7,12 +7,10 @@ import pandas as pd
 import pytest
 
 from expectations.errors import RejectedError
-from orchestration.assets.training import searched_recipe
-from orchestration.definitions import ASSETS
+from orchestration.definitions import ASSETS, searched_recipe
 from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings, running
-from orchestration.pipeline.model import train
-from orchestration.pipeline.release import deploy
+from orchestration.pipeline.model import deploy, train
 from orchestration.resources import WorkspaceResource
 from tests.features import small_shop
 from tests.orchestration.ports import free_port

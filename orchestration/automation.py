@@ -1,4 +1,4 @@
-"""Sensors that turn failed runs and failed checks into alerts."""
+"""When the system runs by itself: jobs and schedules; and sensors that turn failures into alerts."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -7,12 +7,50 @@ from typing import Any
 import dagster as dg
 
 from expectations.errors import TransientError
-from orchestration.alerting.alert import Alert
-from orchestration.alerting.channels import read_services, send
+from orchestration.alerting import Alert, read_services, send
 from orchestration.resources import WorkspaceResource
 from orchestration.run_events import failure_reason
 
 INTERVAL_SECONDS = 30
+INGESTION_CRON, RETRAINING_CRON = "0 3 * * *", "0 4 * * 0"
+
+data_job = dg.define_asset_job(
+    "data",
+    selection=dg.AssetSelection.groups("ingestion", "validation"),
+    description="Land and check the source's tables.",
+)
+
+whole_job = dg.define_asset_job(
+    "recommender",
+    selection=dg.AssetSelection.all() - dg.AssetSelection.assets("searched_recipe"),
+    description="Everything: ingestion, validation, features, fine-tuning, evaluation, gate, deployment.",
+)
+
+search_job = dg.define_asset_job(
+    "search",
+    selection=dg.AssetSelection.assets("searched_recipe"),
+    description="Many trials for a better recipe on the current examples; on demand only.",
+)
+
+
+def schedules(environ: Mapping[str, str]) -> list[dg.ScheduleDefinition]:
+    """The schedules, switched on; RECOMMENDER_INGESTION_CRON and RECOMMENDER_RETRAINING_CRON move them."""
+    return [
+        dg.ScheduleDefinition(
+            name="daily_ingestion",
+            job=data_job,
+            cron_schedule=environ.get("RECOMMENDER_INGESTION_CRON") or INGESTION_CRON,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description="Lands and checks new data every night (UTC).",
+        ),
+        dg.ScheduleDefinition(
+            name="weekly_retraining",
+            job=whole_job,
+            cron_schedule=environ.get("RECOMMENDER_RETRAINING_CRON") or RETRAINING_CRON,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description="Retrains every Sunday (UTC); the gate decides whether the new model serves.",
+        ),
+    ]
 
 
 @dg.run_failure_sensor(

@@ -7,8 +7,7 @@ import logging
 import pytest
 
 from expectations.errors import SettingError, TransientError
-from orchestration.alerting.alert import Alert
-from orchestration.alerting.channels import SLACK_CHARACTERS, read_services, send, slack_text
+from orchestration.alerting import SLACK_CHARACTERS, Alert, read_services, send, slack_text
 from tests.orchestration.conftest import letter_text
 from tests.orchestration.ports import free_port
 
@@ -115,7 +114,7 @@ def test_one_failing_channel_does_not_stop_the_other(webhook, mail, logged):
 
 
 def test_without_settings_alerts_go_to_the_log(caplog):
-    with caplog.at_level(logging.WARNING, logger="orchestration.alerting.channels"):
+    with caplog.at_level(logging.WARNING, logger="orchestration.alerting"):
         tell({})
         tell({}, [])
     (record,) = caplog.records
