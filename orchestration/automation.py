@@ -61,23 +61,14 @@ def schedules(environ: Mapping[str, str]) -> list[dg.ScheduleDefinition]:
 )
 def failed_runs(context: dg.RunFailureSensorContext, workspace: WorkspaceResource) -> None:
     """Send what a failed run broke on."""
-    run = context.dagster_run
-    link = f"{workspace.ui}/runs/{run.run_id}"
-    alerts = list(_failed_checks(context.instance, run.run_id, link))
-    steps = [event for event in context.get_step_failure_events() if event.step_key]
-    alerts += [
-        Alert(
-            title=f"step {event.step_key} of job {run.job_name} failed",
-            link=link,
-            detail=failure_reason(event),
-        )
-        for event in steps
-    ]
-    if not alerts:
-        alerts = [
-            Alert(title=f"job {run.job_name} failed", link=link, detail=context.failure_event.message or "")
-        ]
-    _send(alerts)
+    run, link = context.dagster_run, _link(context, workspace)
+    alerts = list(_failed_checks(context, link))
+    for event in context.get_step_failure_events():
+        if event.step_key:
+            title = f"step {event.step_key} of job {run.job_name} failed"
+            alerts.append(Alert(title=title, link=link, detail=failure_reason(event)))
+    reason = context.failure_event.message or ""
+    _send(alerts or [Alert(title=f"job {run.job_name} failed", link=link, detail=reason)])
 
 
 @dg.run_status_sensor(
@@ -89,8 +80,11 @@ def failed_runs(context: dg.RunFailureSensorContext, workspace: WorkspaceResourc
 )
 def failed_checks(context: dg.RunStatusSensorContext, workspace: WorkspaceResource) -> None:
     """Send the failed checks of a run that itself succeeded."""
-    run = context.dagster_run
-    _send(list(_failed_checks(context.instance, run.run_id, f"{workspace.ui}/runs/{run.run_id}")))
+    _send(list(_failed_checks(context, _link(context, workspace))))
+
+
+def _link(context: dg.RunStatusSensorContext, workspace: WorkspaceResource) -> str:
+    return f"{workspace.ui}/runs/{context.dagster_run.run_id}"
 
 
 def _send(alerts: list[Alert]) -> None:
@@ -102,11 +96,10 @@ def _send(alerts: list[Alert]) -> None:
         raise dg.Failure(description=str(error)) from error
 
 
-def _failed_checks(instance: dg.DagsterInstance, run_id: str, link: str) -> Iterator[Alert]:
+def _failed_checks(context: dg.RunStatusSensorContext, link: str) -> Iterator[Alert]:
     """One alert for each broken rule of each failed check of a run, errors only."""
-    for record in instance.get_records_for_run(
-        run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    ).records:
+    kind, run_id = dg.DagsterEventType.ASSET_CHECK_EVALUATION, context.dagster_run.run_id
+    for record in context.instance.get_records_for_run(run_id, of_type=kind).records:
         event = record.event_log_entry.dagster_event
         if event is None:
             continue

@@ -109,9 +109,7 @@ def create_databases(address: Address, names: tuple[str, ...] = DATABASES) -> No
         with connection.cursor() as cursor:
             cursor.execute("SELECT datname FROM pg_database")
             there = {row[0] for row in cursor.fetchall()}
-            for name in names:
-                if name in there:
-                    continue
+            for name in (name for name in names if name not in there):
                 # two processes may come here at the same time
                 with contextlib.suppress(errors.DuplicateDatabase, errors.UniqueViolation):
                     cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -126,9 +124,8 @@ def create_databases(address: Address, names: tuple[str, ...] = DATABASES) -> No
 
 def embedded_address(server: Server) -> Address:
     """The address of the embedded server."""
-    return Address(
-        base=f"{DRIVER}://{USER}:{quote(server.password())}@127.0.0.1:{server.listening_port()}/postgres"
-    )
+    user = f"{USER}:{quote(server.password())}"
+    return Address(base=f"{DRIVER}://{user}@127.0.0.1:{server.listening_port()}/postgres")
 
 
 @contextlib.contextmanager

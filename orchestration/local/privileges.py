@@ -21,12 +21,7 @@ CANDIDATES = ("postgres", "nobody")
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """An operating system user that a program runs as.
-
-    Attributes:
-        uid: user number.
-        gid: group number.
-    """
+    """An operating system user that a program runs as, by its numbers."""
 
     uid: int
     gid: int

@@ -10,8 +10,7 @@ from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings
 from orchestration.local.stack import Stack, api_service, dagster_services
 from tests.features import small_shop
-from tests.orchestration.conftest import letter_text
-from tests.orchestration.ports import free_port
+from tests.orchestration.conftest import free_port, letter_text
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ import pytest
 
 from expectations.contracts.bundle import bundle_hash
 from serving.api.schema import RecommendReply
+from tests.orchestration.conftest import free_port
 from tests.serving.conftest import put
 
 pytestmark = pytest.mark.slow
@@ -34,9 +34,7 @@ def until(what, process: subprocess.Popen) -> None:
 
 @pytest.fixture(name="api")
 def _api(home, shop, bento_home):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "BENTOML_HOME": str(bento_home),
