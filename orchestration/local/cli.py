@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from orchestration.home import Home
 from orchestration.local.instance import child_environment, source_file, write_instance
 from orchestration.local.job_run import run_job
 from orchestration.local.postgres import PostgresSettings, running
+from orchestration.local.processes import wait_until
 from orchestration.local.report_text import recommendation_text, report_table
 from orchestration.local.stack import (
     DEFINITIONS,
@@ -170,14 +170,11 @@ def await_model(url: str) -> None:
     Raises:
         ServiceError: it has none after `READY_SECONDS`.
     """
-    deadline = time.monotonic() + READY_SECONDS
-    while not answers(f"{url}/readyz"):
-        if time.monotonic() > deadline:
-            raise ServiceError(
-                f"the API at {url} loaded no model in {READY_SECONDS} s; see whether the gate approved "
-                "the model, and the log logs/api.log in RECOMMENDER_HOME"
-            )
-        time.sleep(0.3)
+    if not wait_until(lambda: answers(f"{url}/readyz"), READY_SECONDS, pause=0.3):
+        raise ServiceError(
+            f"the API at {url} loaded no model in {READY_SECONDS} s; see whether the gate approved "
+            "the model, and the log logs/api.log in RECOMMENDER_HOME"
+        )
 
 
 def ask(url: str, users: Sequence[str]) -> list[dict[str, Any]]:

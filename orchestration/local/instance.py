@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from sqlalchemy.engine import URL
 
 from expectations.errors import SettingError
 from expectations.storage.atomic import write_text
 from features.sources import COMPLETE_JOURNEY
 from orchestration.home import VARIABLE, Home
-from orchestration.local.postgres import Address
+from orchestration.local.postgres import database_url
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun
@@ -92,9 +93,7 @@ def source_file(name: str | None) -> Path:
     return path
 
 
-def child_environment(
-    home: Home, address: Address, source: Path, environ: Mapping[str, str]
-) -> dict[str, str]:
+def child_environment(home: Home, server: URL, source: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of the programs that we start: ours, and where everything is.
 
     The settings of `environ` win over `DEFAULTS`; the source's path is absolute.
@@ -105,9 +104,9 @@ def child_environment(
         **QUIET,
         VARIABLE: str(home.root),
         "RECOMMENDER_SOURCE": str(source),
-        "RECOMMENDER_POSTGRES_URL": address.url(address.database()),
-        DAGSTER_URL: address.url("dagster"),
-        "RECOMMENDER_FEAST_URL": address.url("feast"),
+        "RECOMMENDER_POSTGRES_URL": database_url(server),
+        DAGSTER_URL: database_url(server, "dagster"),
+        "RECOMMENDER_FEAST_URL": database_url(server, "feast"),
         "DAGSTER_HOME": str(home.dagster),
         "BENTOML_HOME": str(home.bentoml),
     }

@@ -22,7 +22,7 @@ import psycopg2
 from orchestration.home import Home
 from orchestration.local import cli
 from orchestration.local.job_run import run_job
-from orchestration.local.postgres import PostgresSettings, running
+from orchestration.local.postgres import PostgresSettings, database_url, running
 from orchestration.local.privileges import Account
 home, postgres = Home(root=Path({root!r})), PostgresSettings(port={port})
 """

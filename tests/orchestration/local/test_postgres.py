@@ -15,10 +15,11 @@ import pytest
 from expectations.errors import ServiceError, SettingError
 from orchestration.home import Home
 from orchestration.local.postgres import (
-    Address,
     PostgresSettings,
     create_databases,
+    database_url,
     embedded_address,
+    read_address,
     running,
 )
 from orchestration.local.postgres_server import Server
@@ -32,7 +33,7 @@ def server(home, postgres):
 
 
 def ask(address, statement, database="feast"):
-    connection = psycopg2.connect(address.url(database, "postgresql"))
+    connection = psycopg2.connect(database_url(address, database, "postgresql"))
     connection.autocommit = True
     with contextlib.closing(connection), connection.cursor() as cursor:
         cursor.execute(statement)
@@ -47,24 +48,25 @@ def test_settings_come_from_the_environment_and_are_checked():
 
 
 def test_urls_carry_the_driver_that_dagster_needs_and_never_show_in_a_repr():
-    address = Address(base="postgresql://me:p%40ss@db.example:6432/postgres?sslmode=require")
-    assert address.url("dagster") == (
+    address = read_address("postgresql://me:p%40ss@db.example:6432/postgres?sslmode=require")
+    assert database_url(address, "dagster") == (
         "postgresql+psycopg2://me:p%40ss@db.example:6432/dagster?sslmode=require"
     )
-    assert address.url("feast", "postgresql").startswith("postgresql://me:p%40ss@db.example:6432/feast")
-    assert "p%40ss" not in repr(address)
-    assert "p%40ss" not in repr(PostgresSettings(url=address.base))
+    assert database_url(address, "feast", "postgresql").startswith(
+        "postgresql://me:p%40ss@db.example:6432/feast"
+    )
+    assert "p%40ss" not in repr(PostgresSettings(url=address)) and "p@ss" not in repr(address)
 
 
 @pytest.mark.parametrize("url", ["mysql://me@host/db", "not an address"])
 def test_an_address_of_something_else_is_refused(url):
     with pytest.raises(SettingError, match="no PostgreSQL address"):
-        Address(base=url).url("dagster")
+        PostgresSettings.from_environment({"RECOMMENDER_POSTGRES_URL": url})
 
 
 def test_a_server_that_does_not_answer_is_told_without_its_password():
     with pytest.raises(ServiceError, match="does not answer") as caught:
-        create_databases(Address(base=f"postgresql://me:hush@127.0.0.1:{free_port()}/postgres"))
+        create_databases(read_address(f"postgresql://me:hush@127.0.0.1:{free_port()}/postgres"))
     assert "hush" not in str(caught.value)
 
 
@@ -88,7 +90,7 @@ def test_it_makes_both_databases_and_stops_after_its_last_user(home, postgres, s
 @pytest.mark.slow
 def test_a_wrong_password_is_refused(home, postgres):
     with running(home, postgres):
-        wrong = Address(base=f"postgresql://recommender:wrong@127.0.0.1:{postgres.port}/postgres")
+        wrong = read_address(f"postgresql://recommender:wrong@127.0.0.1:{postgres.port}/postgres")
         with pytest.raises(ServiceError, match="password authentication failed"):
             create_databases(wrong)
 
@@ -184,7 +186,7 @@ def test_two_processes_at_once_share_one_server(server, program):
     code = """
         for turn in range(3):
             with running(home, postgres) as address:
-                psycopg2.connect(address.url("dagster", "postgresql")).close()
+                psycopg2.connect(database_url(address, "dagster", "postgresql")).close()
     """
     both = [subprocess.Popen(program(code), stderr=subprocess.PIPE, text=True) for _ in range(3)]
     errors = [process.communicate(timeout=120)[1] for process in both]
@@ -195,13 +197,13 @@ def test_two_processes_at_once_share_one_server(server, program):
 @pytest.mark.slow
 def test_a_server_of_the_users_own_is_used_and_left_running(home, postgres, tmp_path):
     with running(Home(root=tmp_path / "own"), postgres) as address:
-        settings = PostgresSettings(url=address.url("postgres", "postgresql"))
+        settings = PostgresSettings(url=read_address(database_url(address, driver="postgresql")))
         ask(address, "DROP DATABASE feast", database="postgres")
         with running(home, settings) as used:
             assert ask(used, "SELECT current_database()") == [("feast",)]
         assert not home.postgres.exists()
         ask(address, "CREATE ROLE clerk LOGIN PASSWORD 'clerk'", database="postgres")
-        clerk = Address(base=address.base.replace(address.base.split("//")[1].split("@")[0], "clerk:clerk"))
+        clerk = address.set(username="clerk", password="clerk")
         ask(address, "DROP DATABASE feast", database="postgres")
         with pytest.raises(ServiceError, match="may not create databases"):
             create_databases(clerk)

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import httpx
@@ -29,7 +28,7 @@ from orchestration.local.instance import (
 from orchestration.local.job_run import StepOutput, run_job
 from orchestration.local.postgres import running
 from orchestration.local.postgres_server import Server
-from orchestration.local.processes import stop, wait_gone
+from orchestration.local.processes import stop, wait_gone, wait_until
 from orchestration.local.stack import (
     Ports,
     Service,
@@ -156,8 +155,10 @@ def test_what_dies_is_started_again_and_a_killed_supervisor_leaves_nothing(home,
         first, database = stack.supervisor.states()["web"]["pid"], stack.server.process()
         psutil.Process(first).kill()
         database.kill()
-        wait_until(lambda: stack.supervisor.states()["web"]["pid"] not in (0, first) and web.is_ready())
-        wait_until(lambda: stack.server.process() not in (None, database))
+        assert wait_until(
+            lambda: stack.supervisor.states()["web"]["pid"] not in (0, first) and web.is_ready(), 60
+        )
+        assert wait_until(lambda: stack.server.process() not in (None, database), 60)
         secret = (home.postgres / "password").read_text().strip()
         assert secret not in (home.supervisor / "supervisord.conf").read_text()
 
@@ -171,13 +172,6 @@ def test_what_dies_is_started_again_and_a_killed_supervisor_leaves_nothing(home,
     finally:
         stack.down(lambda _line: None)
     assert all("not running" in line for line in stack.status())
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from expectations.errors import RejectedError
 from orchestration.definitions import ASSETS, searched_recipe
 from orchestration.home import Home
-from orchestration.local.postgres import PostgresSettings, running
+from orchestration.local.postgres import PostgresSettings, database_url, running
 from orchestration.local.report_text import MEASURES
 from orchestration.pipeline.model import deploy, train
 from orchestration.resources import WorkspaceResource
@@ -94,7 +94,7 @@ def workspace(shop, tmp_path_factory, bento_home):
         yield WorkspaceResource(
             home=str(home.root),
             source=str(shop / "source.toml"),
-            registry_url=address.url("feast"),
+            registry_url=database_url(address, "feast"),
             recipe=str(shop / "recipe.toml"),
             gate_rules=str(shop / "lenient.toml"),
         )
