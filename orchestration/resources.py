@@ -13,15 +13,9 @@ from orchestration.pipeline.workspace import Workspace
 
 
 class WorkspaceResource(dg.ConfigurableResource):
-    """The settings of a `Workspace`.
+    """The settings of a `Workspace`, as text; an empty recipe or gate is the packaged one.
 
-    Attributes:
-        home: the home folder.
-        source: path of the `source.toml`.
-        registry_url: database of the Feast registry; has a password.
-        recipe: path of a training recipe; empty: the packaged one.
-        gate_rules: path of the gate's rules; empty: the packaged ones.
-        ui: address of Dagster's UI, for links in alerts.
+    `registry_url` has a password; `ui` is the address of Dagster's UI, for links in alerts.
     """
 
     home: str = DEFAULT

@@ -153,14 +153,9 @@ class Progress:
 def run_job(
     home: Home, environment: Mapping[str, str], *, definitions: str, job: str, stream: IO[bytes]
 ) -> RunResult:
-    """Execute a job in a process of its own and tell its progress.
+    """Execute a job of a module of definitions in a process of its own and tell its progress.
 
-    Args:
-        home: the home folder, with its Dagster instance written.
-        environment: the child's environment (`orchestration.local.instance.child_environment`).
-        definitions: module of the Dagster definitions.
-        job: name of the job.
-        stream: where progress and the steps' output go.
+    The home's Dagster instance must have been written. Progress and the steps' output go to `stream`.
     """
     launch = uuid.uuid4().hex
     log = home.logs / "runs" / f"{time.strftime('%Y%m%dT%H%M%S')}-{launch[:8]}.log"

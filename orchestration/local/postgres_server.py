@@ -125,23 +125,19 @@ class Server:
         with locked(self.home.postgres / "lock", timeout=LOCK_SECONDS):
             self._wait_ready(self.process() or self._start())
 
-    def stop(self) -> None:
-        """Stop the server, whoever uses it, and wait until it is gone.
+    def release(self) -> None:
+        """Stop the server unless somebody uses it, and wait until it is gone.
 
         Raises:
             ServiceError: it does not end.
         """
-        with locked(self.home.postgres / "lock", timeout=LOCK_SECONDS):
-            self._stop()
-
-    def release(self) -> None:
-        """Stop the server unless somebody uses it."""
         with (
             locked(self.home.postgres / "lock", timeout=LOCK_SECONDS),
             contextlib.suppress(TransientError),
             locked(self.users_lock, timeout=0),
         ):
-            self._stop()
+            if process := self.process():
+                stop(process, first=signal.SIGINT, grace=30)
 
     @property
     def users_lock(self) -> Path:
@@ -161,11 +157,6 @@ class Server:
             return ours and is_alive(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
-
-    def _stop(self) -> None:
-        process = self.process()
-        if process:
-            stop(process, first=signal.SIGINT, grace=30)
 
     def _start(self) -> psutil.Process:
         account = server_account(self.data)

@@ -26,12 +26,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def stop(process: psutil.Process, *, first: signal.Signals, grace: float) -> None:
-    """Ask a process to end, wait, then kill it and what it started.
-
-    Args:
-        process: the process; its descendants end with it.
-        first: the signal that asks.
-        grace: seconds it has before it is killed.
+    """Ask a process by its `first` signal to end, wait `grace` seconds, then kill it and what it started.
 
     Raises:
         ServiceError: it is still there after it was killed.

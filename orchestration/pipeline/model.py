@@ -134,12 +134,7 @@ def decide(workspace: Workspace) -> GateDecision:
 
 
 def report(workspace: Workspace, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Write `reports/latest.json`: what the run came to, for people and their scripts.
-
-    Args:
-        workspace: where the run worked.
-        seconds: wall time by step.
-    """
+    """Write `reports/latest.json`: what the run came to, with the wall time of its steps."""
     import pandas as pd
     import pyarrow.parquet as pq
 

@@ -43,10 +43,10 @@ class LoadedDeployment:
 
 
 class HotSwap:
-    """Holds the model that serves and follows the pointer.
+    """Holds the model that serves and follows the pointer, the deployment's `current.json`.
 
     Args:
-        pointer: path of the deployment's `current.json`.
+        pointer: its path.
         load: makes a ranker of a pointer; may take seconds.
         on_load: called after every replacement.
 
@@ -184,12 +184,9 @@ def _smoke_request(items: pd.DataFrame, pointer: DeploymentPointer) -> DecisionR
         as_of = item["valid_from"].to_pydatetime()
     elif not pd.isna(item["valid_until"]):
         as_of = min(as_of, item["valid_until"].to_pydatetime() - timedelta(seconds=1))
+    scenario, candidates = str(item["kind"]), [str(shown.index[0])]
     return DecisionRequest(
-        user_id=COLD_START_USER,
-        scenario=str(item["kind"]),
-        as_of=as_of,
-        context={},
-        candidates=[str(shown.index[0])],
+        user_id=COLD_START_USER, scenario=scenario, as_of=as_of, context={}, candidates=candidates
     )
 
 

@@ -100,13 +100,7 @@ class DeploymentContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """What a deployment made.
-
-    Attributes:
-        pointer: what the pointer says now.
-        changed: whether another bundle served before, or none.
-        seconds: wall time by step.
-    """
+    """What a deployment made: the pointer, whether another bundle or none served before, seconds by step."""
 
     pointer: DeploymentPointer
     changed: bool

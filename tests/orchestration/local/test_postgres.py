@@ -140,7 +140,7 @@ def test_after_kill_9_of_every_process_the_rows_are_there(home, postgres, server
             assert ask(address, "SELECT count(*), sum(n) FROM acknowledged") == [(1000, 500500)]
         assert server.process() is None
     finally:
-        server.stop()
+        server.release()
 
 
 @pytest.mark.slow

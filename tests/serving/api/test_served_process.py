@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import httpx
 import pytest
 
 from expectations.contracts.bundle import bundle_hash
+from orchestration.local.processes import wait_until
+from orchestration.local.stack import answers
 from serving.api.schema import RecommendReply
 from tests.orchestration.conftest import free_port
 from tests.serving.conftest import put
@@ -25,11 +26,10 @@ WAIT_SECONDS = 120
 
 
 def until(what, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not what():
-        assert process.poll() is None, "the service ended"
-        assert time.monotonic() < deadline, "the service did not get there in time"
-        time.sleep(0.2)
+    assert wait_until(lambda: process.poll() is not None or what(), WAIT_SECONDS), (
+        "it did not get there in time"
+    )
+    assert process.poll() is None, "the service ended"
 
 
 @pytest.fixture(name="api")
@@ -50,19 +50,12 @@ def _api(home, shop, bento_home):
         )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=40, trust_env=False) as client:
         try:
-            until(lambda: _answers(client), process)
+            until(lambda: answers(f"{client.base_url}/healthz"), process)
             yield client, process
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
             sys.stderr.write((home / "log").read_text()[-4000:])
-
-
-def _answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/healthz").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def ask(client: httpx.Client, number: int) -> httpx.Response:

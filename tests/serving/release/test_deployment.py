@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,8 +103,6 @@ def test_newer_features_serve_without_a_new_model(home, shop, later, bundles) ->
 
 
 def test_bundle_of_another_source_and_missing_features_are_refused(home, shop, bundles, tmp_path) -> None:
-    from dataclasses import replace
-
     write_decision(home, bundles[0])
     other = tmp_path / "other.toml"
     other.write_text(shop.source.read_text().replace("small_shop", "other_shop"))
