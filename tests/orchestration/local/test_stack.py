@@ -187,6 +187,7 @@ def test_a_run_tells_its_steps_and_a_failing_one_plainly(home, environment):
     assert "a line of Dagster's log" in done.log.read_text()
     with dagster_instance(home, environment) as instance:
         assert instance.get_run_by_id(done.run_id).is_success
+    assert fail_lost_runs(home, environment) == []
 
     failing = {**environment, "TINY_FAIL": "1"}
     failed = run_job(home, failing, definitions=TINY, job="recommender", stream=stream)

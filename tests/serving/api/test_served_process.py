@@ -50,7 +50,7 @@ def _api(home, shop, bento_home):
         )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=40, trust_env=False) as client:
         try:
-            until(lambda: answers(f"{client.base_url}/healthz"), process)
+            until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), process)
             yield client, process
         finally:
             process.send_signal(signal.SIGTERM)
