@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RankedCandidate:
-    """One item of the list, with what decided it: probability = σ(text_logit + tabular_logit).
+    """One item of the list, with what decided it: probability = σ(text_logit + tabular_logit)."""
 
-    The API's reply has it as it is: its page is made from these descriptions.
-    """
-
+    # the API's reply has it as it is, and its page is made from these descriptions
     item_id: Annotated[str, Field(description="the item", examples=["18:10000085475"])]
     text: Annotated[str, Field(description="what the model read of it", examples=["Coupon for yogurt"])]
     position: Annotated[int, Field(description="place in the list, from 1", examples=[1])]
