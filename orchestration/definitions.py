@@ -6,17 +6,21 @@ from collections.abc import Mapping
 import dagster as dg
 
 from features.sources import COMPLETE_JOURNEY
-from orchestration.assets.evaluation import gate_decision, model_evaluation, run_report
 from orchestration.assets.features import feature_rows, online_features, training_examples
-from orchestration.assets.ingestion import landed_tables
-from orchestration.assets.release import deployed_model
-from orchestration.assets.training import model_bundle, searched_recipe
-from orchestration.assets.validation import checked_tables
-from orchestration.automation.schedules import data_job, schedules, search_job, whole_job
-from orchestration.automation.sensors import failed_checks, failed_runs
+from orchestration.assets.model import (
+    deployed_model,
+    gate_decision,
+    model_bundle,
+    model_evaluation,
+    run_report,
+    searched_recipe,
+)
+from orchestration.assets.tables import checked_tables, landed_tables
+from orchestration.automation import data_job, failed_checks, failed_runs, schedules, search_job, whole_job
 from orchestration.home import Home
 from orchestration.resources import WorkspaceResource
 
+OWNERS = ["team:recommendations"]
 ASSETS = (
     landed_tables,
     checked_tables,
@@ -47,7 +51,10 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         ui=environ.get("RECOMMENDER_UI_URL") or "http://127.0.0.1:3000",
     )
     return dg.Definitions(
-        assets=[*ASSETS, searched_recipe],
+        assets=[
+            asset.map_asset_specs(lambda spec: spec.replace_attributes(owners=OWNERS))
+            for asset in (*ASSETS, searched_recipe)
+        ],
         jobs=[data_job, whole_job, search_job],
         schedules=schedules(environ),
         sensors=[failed_runs, failed_checks],

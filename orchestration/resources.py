@@ -1,24 +1,21 @@
-"""Dagster resources: where the assets of a run work."""
+"""What every asset is given: where it works, and what becomes of its errors."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
+from expectations.errors import RecommenderError, TransientError
 from features.sources import COMPLETE_JOURNEY
 from orchestration.home import DEFAULT, Home
 from orchestration.pipeline.workspace import Workspace
 
 
 class WorkspaceResource(dg.ConfigurableResource):
-    """The settings of a `Workspace`.
+    """The settings of a `Workspace`, as text; an empty recipe or gate is the packaged one.
 
-    Attributes:
-        home: the home folder.
-        source: path of the `source.toml`.
-        registry_url: database of the Feast registry; has a password.
-        recipe: path of a training recipe; empty: the packaged one.
-        gate_rules: path of the gate's rules; empty: the packaged ones.
-        ui: address of Dagster's UI, for links in alerts.
+    `registry_url` has a password; `ui` is the address of Dagster's UI, for links in alerts.
     """
 
     home: str = DEFAULT
@@ -37,3 +34,14 @@ class WorkspaceResource(dg.ConfigurableResource):
             recipe=Path(self.recipe) if self.recipe else None,
             gate_rules=Path(self.gate_rules) if self.gate_rules else None,
         )
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn a transient error into a retry, and any other error of ours into a plain failure without one."""
+    try:
+        yield
+    except TransientError as error:
+        raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from error
+    except RecommenderError as error:
+        raise dg.Failure(description=f"{type(error).__name__}: {error}", allow_retries=False) from error

@@ -6,9 +6,9 @@ import dagster as dg
 
 from expectations.contracts.shop_tables import CONTRACTS
 from orchestration.assets import metadata
-from orchestration.assets.failures import translate_errors
-from orchestration.assets.validation import checked_key
-from orchestration.resources import WorkspaceResource
+from orchestration.assets.tables import checked_key
+from orchestration.pipeline import data as steps
+from orchestration.resources import WorkspaceResource, translate_errors
 
 FEATURE_ROWS = {
     "user_behaviour": (
@@ -44,7 +44,6 @@ FEATURE_ROWS = {
             deps=[checked_key(table) for table in tables],
             description=f"{grain} Strictly before the event timestamp: a row never knows its own outcome.",
             kinds={"duckdb", "parquet"},
-            owners=metadata.OWNERS,
             tags={"layer": "features"},
         )
         for name, (grain, tables) in FEATURE_ROWS.items()
@@ -52,8 +51,6 @@ FEATURE_ROWS = {
 )
 def feature_rows(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]:
     """Compute the feature rows of all entities and event timestamps."""
-    from orchestration.pipeline import data as steps
-
     with translate_errors():
         result = steps.build_features(workspace.workspace())
     for name in FEATURE_ROWS:
@@ -74,9 +71,7 @@ def feature_rows(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]
 @dg.asset(
     group_name="features",
     deps=list(FEATURE_ROWS),
-    description="One row per user and per item in Feast's online store: the latest feature row of each.",
     kinds={"feast", "sqlite"},
-    owners=metadata.OWNERS,
     tags={"layer": "features"},
     check_specs=[
         dg.AssetCheckSpec(
@@ -88,9 +83,10 @@ def feature_rows(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]
     ],
 )
 def online_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
-    """Apply the Feast repo, fill the online store, compare it with the offline store."""
-    from orchestration.pipeline import data as steps
+    """One row per user and per item in Feast's online store: the latest feature row of each.
 
+    Compared with the offline store.
+    """
     with translate_errors():
         result = steps.fill_online_store(workspace.workspace())
         consistency = steps.compare_stores(workspace.workspace())
@@ -119,16 +115,14 @@ def online_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
 @dg.asset(
     group_name="features",
     deps=["online_features", *(checked_key(name) for name in CONTRACTS)],
-    description="One row per exposure whose outcome is known: label, texts and every feature as of its "
-    "event timestamp, from Feast's point-in-time join. Each distinct text and history is stored once.",
     kinds={"feast", "duckdb", "parquet"},
-    owners=metadata.OWNERS,
     tags={"layer": "examples"},
 )
 def training_examples(workspace: WorkspaceResource) -> dg.MaterializeResult:
-    """Join exposures and features into the examples folder."""
-    from orchestration.pipeline import data as steps
+    """One row per exposure whose outcome is known: label, texts and features as of its event timestamp.
 
+    From Feast's point-in-time join. Each distinct text and history is stored once.
+    """
     with translate_errors():
         result = steps.build_examples(workspace.workspace())
     return dg.MaterializeResult(

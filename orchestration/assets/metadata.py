@@ -7,7 +7,6 @@ from typing import Any
 
 import dagster as dg
 
-OWNERS = ["team:recommendations"]
 PREVIEW_ROWS = 5
 MAX_CELL = 80
 
@@ -46,6 +45,18 @@ def page(path: Path) -> dg.MetadataValue:
 def scalars(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The single numbers among metrics, without curves and tables."""
     return {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
+
+
+def metrics(found: Mapping[str, Any], scorers: Sequence[str]) -> dg.MarkdownMetadataValue:
+    """A row of metrics for each scorer that was measured."""
+    return table([{"scorer": name, **scalars(found[name])} for name in scorers if found.get(name)])
+
+
+def failed_rule(
+    name: str, rule: str, rows: int | None, sample: Sequence[Any], message: str
+) -> dict[str, Any]:
+    """A broken rule of a table, or of the gate, as the sensors read it from a check's metadata."""
+    return {"table": name, "rule": rule, "rows": rows, "sample": list(sample), "message": message}
 
 
 def _cell(value: Any) -> str:

@@ -1,18 +1,44 @@
-"""`python -m orchestration {up,down,status,run,demo,exec}`: the system on one machine."""
+"""`python -m orchestration {up,down,status,run,demo,exec}`: the system on one machine.
+
+One function for each command; it returns the exit code.
+"""
 
 import argparse
+import contextlib
 import os
+import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from expectations.errors import RecommenderError
+import httpx
+
+from expectations.errors import RecommenderError, ServiceError
+from expectations.storage.atomic import read_json
 from orchestration.home import Home
-from orchestration.local import commands
-from orchestration.local.postgres import PostgresSettings
-from orchestration.local.stack import Ports
+from orchestration.local.instance import child_environment, source_file, write_instance
+from orchestration.local.job_run import run_job
+from orchestration.local.postgres import PostgresSettings, running
+from orchestration.local.processes import wait_until
+from orchestration.local.report_text import recommendation_text, report_table
+from orchestration.local.stack import (
+    DEFINITIONS,
+    READY_SECONDS,
+    SERVICE,
+    Ports,
+    Stack,
+    answers,
+    api_service,
+    dagster_services,
+    serving,
+)
 
+JOB = "recommender"
 EPILOG = """environment:
   RECOMMENDER_HOME           where everything is kept (default: .recommender)
   RECOMMENDER_SOURCE         what --source says where it is not given
@@ -31,20 +57,25 @@ def parser() -> argparse.ArgumentParser:
     )
     part = whole.add_subparsers(dest="command", required=True, metavar="{up,down,status,run,demo,exec}")
     start = part.add_parser("up", help="start PostgreSQL, Dagster's UI and daemon, and the API")
-    part.add_parser("down", help="stop all of them")
-    part.add_parser("status", help="say which of them run")
-    run = part.add_parser("run", help="ingest, validate, train, evaluate and deploy a source's data")
-    demo = part.add_parser("demo", help="run Complete Journey and show three households' recommendations")
+    start.set_defaults(act=lambda c, o: up(c, o.source, Ports(ui=o.port_ui, api=o.port_api)))
+    part.add_parser("down", help="stop all of them").set_defaults(act=lambda c, _: down(c))
+    part.add_parser("status", help="say which of them run").set_defaults(act=lambda c, _: status(c))
+    whole_run = part.add_parser("run", help="ingest, validate, train, evaluate and deploy a source's data")
+    whole_run.set_defaults(act=lambda c, o: run(c, o.source))
+    example = part.add_parser("demo", help="run Complete Journey and show three households' recommendations")
+    example.set_defaults(act=lambda c, o: demo(c, Ports(api=o.port_api)))
     program = part.add_parser("exec", help="execute a program with PostgreSQL and our environment")
-    program.add_argument("program", nargs=argparse.REMAINDER, help="such as: dagster asset list -m …")
-    for command in (start, run):
+    program.add_argument("program", help="such as: dagster asset list -m …")
+    program.add_argument("arguments", nargs=argparse.REMAINDER, help="what it is given")
+    program.set_defaults(act=lambda c, o: execute(c, [o.program, *o.arguments]))
+    for command in (start, whole_run):
         command.add_argument(
             "--source", help="your source.toml (default: Complete Journey, which pip brings)"
         )
     start.add_argument(
         "--port-ui", type=_port, default=Ports().ui, help="Dagster's UI (default: %(default)s)"
     )
-    for command in (start, demo):
+    for command in (start, example):
         command.add_argument("--port-api", type=_port, default=Ports().api, help="API (default: %(default)s)")
     return whole
 
@@ -55,19 +86,149 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def dispatch(options: argparse.Namespace, context: commands.Context) -> int:
-    """Carry out a command; its exit code."""
-    if options.command == "up":
-        return commands.up(context, options.source, Ports(ui=options.port_ui, api=options.port_api))
-    if options.command == "run":
-        return commands.run(context, options.source)
-    if options.command == "demo":
-        return commands.demo(context, Ports(api=options.port_api))
-    if options.command == "exec":
-        if not options.program:
-            parser().error("exec needs a program, such as: dagster asset list -m orchestration.definitions")
-        return commands.execute(context, options.program)
-    return {"down": commands.down, "status": commands.status}[options.command](context)
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What every command works on: where all is kept, the environment, and which programs are started."""
+
+    home: Home
+    postgres: PostgresSettings
+    environ: Mapping[str, str]
+    definitions: str = DEFINITIONS
+    service: str = SERVICE
+
+    def stack(self, ports: Ports) -> Stack:
+        """The services, on these ports."""
+        services = [*dagster_services(ports.ui, self.definitions), api_service(ports.api, self.service)]
+        return Stack(home=self.home, postgres=self.postgres, services=services)
+
+
+def up(context: Context, source: str | None, ports: Ports) -> int:
+    """Start all services."""
+    context.stack(ports).up(_source(context, source), context.environ, _say)
+    return 0
+
+
+def down(context: Context) -> int:
+    """Stop all services."""
+    context.stack(Ports()).down(_say)
+    return 0
+
+
+def status(context: Context) -> int:
+    """Say which services run."""
+    _say("\n".join(context.stack(Ports()).status()))
+    return 0
+
+
+@contextlib.contextmanager
+def _environment(context: Context, source: Path) -> Iterator[dict[str, str]]:
+    """The environment of programs that need PostgreSQL and Dagster's instance, while both are there."""
+    with running(context.home, context.postgres) as address:
+        write_instance(context.home)
+        yield child_environment(context.home, address, source, context.environ)
+
+
+def run(context: Context, source: str | None) -> int:
+    """Execute the whole job and print what it came to; 1 if it failed."""
+    with _environment(context, _source(context, source)) as environment:
+        return _run(context, environment)
+
+
+def demo(context: Context, ports: Ports) -> int:
+    """Run Complete Journey, ask the API for three households, print the table."""
+    with _environment(context, source_file(None)) as environment:
+        if code := _run(context, environment, table=False):
+            return code
+        report = read_json(context.home.report)
+        with serving(api_service(ports.api, context.service), context.home, environment) as url:
+            await_model(url)
+            for answer in ask(url, report["demo_users"][:3]):
+                _say(recommendation_text(answer) + "\n")
+    _say(report_table(report))
+    _say("\nnext: `make up` starts Dagster's UI and the API; `make run SOURCE=…` takes data of your own")
+    return 0
+
+
+def execute(context: Context, program: Sequence[str]) -> int:
+    """Execute any program (`dagster asset list …`) with PostgreSQL and the environment; its exit code.
+
+    Raises:
+        ServiceError: there is no such program.
+    """
+    with _environment(context, _source(context, None)) as environment:
+        folder = str(Path(sys.executable).parent)  # the programs that came with our packages
+        environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", os.defpath)])
+        found = shutil.which(program[0], path=environment["PATH"])
+        if found is None:
+            raise ServiceError(f"there is no program {program[0]}; check its name")
+        return subprocess.run([found, *program[1:]], env=environment, check=False).returncode
+
+
+def await_model(url: str) -> None:
+    """Wait until the API has loaded the deployed model; it lives, and answers 503, before that.
+
+    Raises:
+        ServiceError: it has none after `READY_SECONDS`.
+    """
+    if not wait_until(lambda: answers(f"{url}/readyz"), READY_SECONDS, pause=0.3):
+        raise ServiceError(
+            f"the API at {url} loaded no model in {READY_SECONDS} s; see whether the gate approved "
+            "the model, and the log logs/api.log in RECOMMENDER_HOME"
+        )
+
+
+def ask(url: str, users: Sequence[str]) -> list[dict[str, Any]]:
+    """POST /recommend for each shopper.
+
+    Raises:
+        ServiceError: the API does not answer with a recommendation.
+    """
+    replies = []
+    for user in users:
+        body = {"user_id": user, "scenario": "campaign", "k": 3}
+        try:
+            response = httpx.post(f"{url}/recommend", json=body, timeout=60, trust_env=False)
+        except httpx.HTTPError as error:
+            raise ServiceError(f"{url}/recommend does not answer ({type(error).__name__})") from error
+        if not response.is_success:
+            raise ServiceError(
+                f"{url}/recommend answered {response.status_code} for household {user}: {response.text[:500]}"
+            )
+        replies.append(response.json())
+    return replies
+
+
+def _source(context: Context, source: str | None) -> Path:
+    return source_file(source or context.environ.get("RECOMMENDER_SOURCE"))
+
+
+def _run(context: Context, environment: Mapping[str, str], *, table: bool = True) -> int:
+    path = context.home.report
+    before = _written(path)
+    result = run_job(
+        context.home, environment, definitions=context.definitions, job=JOB, stream=sys.stderr.buffer
+    )
+    written = _written(path) != before
+    if written and (table or not result.succeeded):  # a rejected model is reported like any other
+        _say("\n" + report_table(read_json(path)))
+    if not result.succeeded:
+        reasons = [f"\n{step} failed: {reason}" for step, reason in result.failures.items()]
+        _complain("\n".join([*reasons, f"\nthe run failed; everything it printed is in {result.log}"]))
+    elif not written:
+        _complain(f"the run wrote no report to {path}; see {result.log}")
+    return 0 if result.succeeded and written else 1
+
+
+def _written(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,12 +236,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)  # so that what was started is stopped
     try:
-        context = commands.Context(
+        context = Context(
             home=Home.from_environment(os.environ),
             postgres=PostgresSettings.from_environment(os.environ),
             environ=dict(os.environ),
         )
-        return dispatch(options, context)
+        return options.act(context, options)
     except RecommenderError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

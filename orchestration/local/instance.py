@@ -1,24 +1,37 @@
-"""Dagster's instance file and the environment of every program that we start.
+"""Dagster's instance: its file, its runs whose process is gone, and the environment of what we start.
 
 Secrets travel in the environment only: `dagster.yaml` names a variable, never a password.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+from sqlalchemy.engine import URL
 
 from expectations.errors import SettingError
 from expectations.storage.atomic import write_text
 from features.sources import COMPLETE_JOURNEY
 from orchestration.home import VARIABLE, Home
-from orchestration.local.postgres import Address
+from orchestration.local.postgres import database_url
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance, DagsterRun
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The folder that holds our packages: programs start there, so that they find them."""
 
 DAGSTER_URL = "RECOMMENDER_DAGSTER_URL"
-MAX_CONCURRENT_RUNS = 1
-"""Two trainings at once on one machine take longer than one after the other."""
+LAUNCH_TAG = "recommender/launch"
+"""Names a run before Dagster has given it an id. It stands in the command line of the run's process too.
+
+Tags are given at the start only: Dagster rewrites a run at each change of its status, and a tag that is added
+at the same moment is lost.
+"""
 
 QUIET = {
     "BENTOML_DO_NOT_TRACK": "true",  # literally: `1` is not understood
@@ -40,17 +53,14 @@ DEFAULTS = {
 
 
 def write_instance(home: Home) -> Path:
-    """Write `dagster.yaml` into the home's DAGSTER_HOME.
-
-    Returns:
-        The file. It is JSON, which YAML contains.
-    """
+    """Write `dagster.yaml` into the home's DAGSTER_HOME, as JSON, which YAML contains; the file."""
     settings = {
         "storage": {"postgres": {"postgres_url": {"env": DAGSTER_URL}}},
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},
         "run_coordinator": {"module": "dagster", "class": "QueuedRunCoordinator"},
-        "concurrency": {"runs": {"max_concurrent_runs": MAX_CONCURRENT_RUNS}},
+        # two trainings at once on one machine take longer than one after the other
+        "concurrency": {"runs": {"max_concurrent_runs": 1}},
         "run_monitoring": {"enabled": True, "start_timeout_seconds": 300},
         "compute_logs": {
             "module": "dagster._core.storage.local_compute_log_manager",
@@ -83,16 +93,10 @@ def source_file(name: str | None) -> Path:
     return path
 
 
-def child_environment(
-    home: Home, address: Address, source: Path, environ: Mapping[str, str]
-) -> dict[str, str]:
+def child_environment(home: Home, server: URL, source: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of the programs that we start: ours, and where everything is.
 
-    Args:
-        home: the home folder.
-        address: the PostgreSQL server.
-        source: absolute path of the `source.toml`.
-        environ: the environment to build on; its settings win over `DEFAULTS`.
+    The settings of `environ` win over `DEFAULTS`; the source's path is absolute.
     """
     return {
         **DEFAULTS,
@@ -100,9 +104,64 @@ def child_environment(
         **QUIET,
         VARIABLE: str(home.root),
         "RECOMMENDER_SOURCE": str(source),
-        "RECOMMENDER_POSTGRES_URL": address.url(address.database()),
-        DAGSTER_URL: address.url("dagster"),
-        "RECOMMENDER_FEAST_URL": address.url("feast"),
+        "RECOMMENDER_POSTGRES_URL": database_url(server),
+        DAGSTER_URL: database_url(server, "dagster"),
+        "RECOMMENDER_FEAST_URL": database_url(server, "feast"),
         "DAGSTER_HOME": str(home.dagster),
         "BENTOML_HOME": str(home.bentoml),
     }
+
+
+@contextlib.contextmanager
+def dagster_instance(home: Home, environment: Mapping[str, str]) -> "Iterator[DagsterInstance]":
+    """Dagster's instance of a home; its address is in our own environment only inside the block."""
+    from dagster import DagsterInstance
+
+    before = os.environ.get(DAGSTER_URL)
+    os.environ[DAGSTER_URL] = environment[DAGSTER_URL]
+    try:
+        with DagsterInstance.from_config(str(home.dagster)) as instance:
+            yield instance
+    finally:
+        os.environ.pop(DAGSTER_URL)
+        if before is not None:
+            os.environ[DAGSTER_URL] = before
+
+
+def fail_lost_runs(home: Home, environment: Mapping[str, str]) -> list[str]:
+    """Mark the runs that lost their process as failed, and return their ids.
+
+    A killed machine or `kill -9` leaves a run "started" for ever, and the queue, which lets one run go at a
+    time, would wait for it. Call it while neither UI nor daemon runs. A run that somebody started with a
+    plain `dagster job execute` says neither who executes it nor that a daemon launched it: it is left alone.
+    """
+    from dagster import DagsterRunStatus, RunsFilter
+
+    in_progress = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+    with dagster_instance(home, environment) as instance:
+        runs = instance.get_runs(RunsFilter(statuses=in_progress))
+        command_lines = _command_lines()
+        lost = [run for run in runs if _is_lost(run, command_lines)]
+        for run in lost:
+            instance.report_run_failed(
+                run, "its process is gone (killed, or the machine stopped); run it again"
+            )
+        return [run.run_id for run in lost]
+
+
+def _is_lost(run: "DagsterRun", command_lines: Sequence[str]) -> bool:
+    from dagster._core.storage.tags import GRPC_INFO_TAG
+
+    launch = run.tags.get(LAUNCH_TAG)
+    if launch:
+        return not any(launch in line for line in command_lines)
+    return GRPC_INFO_TAG in run.tags
+
+
+def _command_lines() -> list[str]:
+    """The command lines of all live processes; that of a zombie is empty."""
+    lines = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            lines.append(" ".join(process.cmdline()))
+    return lines

@@ -4,6 +4,7 @@ Dagster's own event log says which step runs, ended or failed. What the steps pr
 through as it comes; Dagster's log lines go to the run's log file only.
 """
 
+import json
 import os
 import re
 import signal
@@ -21,9 +22,8 @@ import psutil
 
 from expectations.storage.atomic import write_text
 from orchestration.home import Home
-from orchestration.local.instance import PROJECT
+from orchestration.local.instance import LAUNCH_TAG, PROJECT, dagster_instance
 from orchestration.local.processes import stop, tail
-from orchestration.local.runs import LAUNCH_TAG, dagster_instance
 from orchestration.run_events import failure_reason
 
 if TYPE_CHECKING:
@@ -153,26 +153,24 @@ class Progress:
 def run_job(
     home: Home, environment: Mapping[str, str], *, definitions: str, job: str, stream: IO[bytes]
 ) -> RunResult:
-    """Execute a job in a process of its own and tell its progress.
+    """Execute a job of a module of definitions in a process of its own and tell its progress.
 
-    Args:
-        home: the home folder, with its Dagster instance written.
-        environment: the child's environment (`orchestration.local.instance.child_environment`).
-        definitions: module of the Dagster definitions.
-        job: name of the job.
-        stream: where progress and the steps' output go.
+    The home's Dagster instance must have been written. Progress and the steps' output go to `stream`.
     """
     launch = uuid.uuid4().hex
     log = home.logs / "runs" / f"{time.strftime('%Y%m%dT%H%M%S')}-{launch[:8]}.log"
     write_text(log, "")
     argv = [sys.executable, "-m", "dagster", "job", "execute", "-m", definitions, "-j", job]
-    argv += ["--tags", f'{{"{LAUNCH_TAG}": "{launch}"}}']
+    argv += ["--tags", json.dumps({LAUNCH_TAG: launch})]
+    # `dagster job execute` advises against itself at every run
+    advice = "ignore:Function `job_execute_command` is superseded"
+    warnings = ",".join(filter(None, [environment.get("PYTHONWARNINGS"), advice]))
     console = Console(stream)
     progress = Progress(console)
     with dagster_instance(home, environment) as instance:  # first: it makes Dagster's tables
         child = subprocess.Popen(
             argv,
-            env=_without_advice(environment),
+            env={**environment, "PYTHONWARNINGS": warnings},
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -195,13 +193,6 @@ def run_job(
     return RunResult(run_id=progress.run_id, succeeded=not failures, failures=failures, log=log)
 
 
-def _without_advice(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment, in which `dagster job execute` does not advise against itself at every run."""
-    advice = "ignore:Function `job_execute_command` is superseded"
-    warnings = [*filter(None, [environment.get("PYTHONWARNINGS")]), advice]
-    return {**environment, "PYTHONWARNINGS": ",".join(warnings)}
-
-
 def _interrupt(child: "subprocess.Popen[bytes]") -> None:
     """Let an interrupted run end by itself, so that it is written down as cancelled; then end it."""
     try:
@@ -218,6 +209,5 @@ def _pass_through(child: "subprocess.Popen[bytes]", log: Path, console: Console)
         while output := os.read(child.stdout.fileno(), 65_536):
             file.write(output)
             file.flush()
-            shown = steps.feed(output)
-            if shown:
+            if shown := steps.feed(output):
                 console.raw(shown)

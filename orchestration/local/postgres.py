@@ -10,12 +10,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from urllib.parse import quote
+from dataclasses import dataclass
 
 import psycopg2
 from psycopg2 import errors, sql
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from expectations.errors import ServiceError, SettingError, TransientError
@@ -38,7 +37,7 @@ class PostgresSettings:
         port: port of the embedded server on 127.0.0.1.
     """
 
-    url: str | None = field(default=None, repr=False)
+    url: URL | None = None
     port: int = DEFAULT_PORT
 
     @classmethod
@@ -46,59 +45,50 @@ class PostgresSettings:
         """Read RECOMMENDER_POSTGRES_URL and RECOMMENDER_POSTGRES_PORT.
 
         Raises:
-            SettingError: the port is no port.
+            SettingError: the port is no port, the address none of PostgreSQL's.
         """
         text = environ.get("RECOMMENDER_POSTGRES_PORT") or str(DEFAULT_PORT)
         if not text.isdigit() or not 0 < int(text) < 65_536:
             raise SettingError(f"RECOMMENDER_POSTGRES_PORT is {text!r}; give a number from 1 to 65535")
-        return cls(url=environ.get("RECOMMENDER_POSTGRES_URL") or None, port=int(text))
+        address = environ.get("RECOMMENDER_POSTGRES_URL")
+        return cls(url=read_address(address) if address else None, port=int(text))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Address:
-    """How to reach one PostgreSQL server.
+def read_address(text: str) -> URL:
+    """The URL of a PostgreSQL server; its `repr` shows no password.
 
-    Attributes:
-        base: URL with user and password, of a database that exists. Never print it.
+    Raises:
+        SettingError: it cannot be read.
     """
-
-    base: str = field(repr=False)
-
-    def url(self, database: str, driver: str = DRIVER) -> str:
-        """The URL of a database of this server, password and all.
-
-        Args:
-            database: name of the database.
-            driver: SQLAlchemy's name of dialect and driver; `postgresql` for libpq and psycopg.
-
-        Raises:
-            SettingError: the server's URL cannot be read.
-        """
-        try:
-            url = make_url(self.base)
-        except (ArgumentError, ValueError):
-            raise SettingError(_BAD_URL) from None
-        if url.get_backend_name() not in ("postgresql", "postgres"):
-            raise SettingError(_BAD_URL)
-        return url.set(drivername=driver, database=database).render_as_string(hide_password=False)
-
-    def database(self) -> str:
-        """The database that the address itself names."""
-        self.url("postgres")
-        return make_url(self.base).database or "postgres"
+    with contextlib.suppress(ArgumentError, ValueError):
+        if (url := make_url(text)).get_backend_name() in ("postgresql", "postgres"):
+            return url
+    raise SettingError(
+        "RECOMMENDER_POSTGRES_URL is no PostgreSQL address; "
+        "write it as postgresql://user:password@host:5432/postgres"
+    )
 
 
-_BAD_URL = "RECOMMENDER_POSTGRES_URL is no PostgreSQL address; write it as postgresql://user:password@host:5432/postgres"
+def database_url(server: URL, database: str | None = None, driver: str = DRIVER) -> str:
+    """The URL of a database, password and all: never print it.
+
+    Args:
+        server: its server.
+        database: its name; None: what the server's URL names.
+        driver: SQLAlchemy's name of dialect and driver; `postgresql` for libpq and psycopg.
+    """
+    url = server.set(drivername=driver, database=database or server.database or "postgres")
+    return url.render_as_string(hide_password=False)
 
 
-def create_databases(address: Address, names: tuple[str, ...] = DATABASES) -> None:
+def create_databases(server: URL, names: tuple[str, ...] = DATABASES) -> None:
     """Create the databases that are not there yet.
 
     Raises:
         ServiceError: the server does not answer, or its user may not create databases.
     """
     try:
-        connection = psycopg2.connect(address.url(address.database(), "postgresql"), connect_timeout=10)
+        connection = psycopg2.connect(database_url(server, driver="postgresql"), connect_timeout=10)
     except psycopg2.OperationalError as error:
         raise ServiceError(
             f"PostgreSQL does not answer ({str(error).strip()}); start it, "
@@ -109,9 +99,7 @@ def create_databases(address: Address, names: tuple[str, ...] = DATABASES) -> No
         with connection.cursor() as cursor:
             cursor.execute("SELECT datname FROM pg_database")
             there = {row[0] for row in cursor.fetchall()}
-            for name in names:
-                if name in there:
-                    continue
+            for name in (name for name in names if name not in there):
                 # two processes may come here at the same time
                 with contextlib.suppress(errors.DuplicateDatabase, errors.UniqueViolation):
                     cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -124,15 +112,15 @@ def create_databases(address: Address, names: tuple[str, ...] = DATABASES) -> No
         connection.close()
 
 
-def embedded_address(server: Server) -> Address:
+def embedded_address(server: Server) -> URL:
     """The address of the embedded server."""
-    return Address(
-        base=f"{DRIVER}://{USER}:{quote(server.password())}@127.0.0.1:{server.listening_port()}/postgres"
+    return URL.create(
+        DRIVER, USER, server.password(), "127.0.0.1", server.listening_port(), database="postgres"
     )
 
 
 @contextlib.contextmanager
-def running(home: Home, settings: PostgresSettings) -> Iterator[Address]:
+def running(home: Home, settings: PostgresSettings) -> Iterator[URL]:
     """PostgreSQL with its databases, while the block runs.
 
     The embedded server is started if it does not run. It is stopped after the block, unless another
@@ -143,9 +131,8 @@ def running(home: Home, settings: PostgresSettings) -> Iterator[Address]:
         TransientError: another process was starting or stopping it for too long.
     """
     if settings.url:
-        address = Address(base=settings.url)
-        create_databases(address)
-        yield address
+        create_databases(settings.url)
+        yield settings.url
         return
     server = Server(home=home, port=settings.port)
     try:

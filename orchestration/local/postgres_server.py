@@ -29,14 +29,7 @@ import psutil
 from expectations.errors import ServiceError, TransientError
 from orchestration.home import Home
 from orchestration.local.privileges import Account, server_account
-from orchestration.local.processes import (
-    is_alive,
-    locked,
-    require_free_port,
-    stop,
-    tail,
-    wait_gone,
-)
+from orchestration.local.processes import is_alive, locked, require_free_port, stop, tail, wait_gone
 
 USER = "recommender"
 LOCK_SECONDS = 120
@@ -132,23 +125,19 @@ class Server:
         with locked(self.home.postgres / "lock", timeout=LOCK_SECONDS):
             self._wait_ready(self.process() or self._start())
 
-    def stop(self) -> None:
-        """Stop the server, whoever uses it, and wait until it is gone.
+    def release(self) -> None:
+        """Stop the server unless somebody uses it, and wait until it is gone.
 
         Raises:
             ServiceError: it does not end.
         """
-        with locked(self.home.postgres / "lock", timeout=LOCK_SECONDS):
-            self._stop()
-
-    def release(self) -> None:
-        """Stop the server unless somebody uses it."""
         with (
             locked(self.home.postgres / "lock", timeout=LOCK_SECONDS),
             contextlib.suppress(TransientError),
             locked(self.users_lock, timeout=0),
         ):
-            self._stop()
+            if process := self.process():
+                stop(process, first=signal.SIGINT, grace=30)
 
     @property
     def users_lock(self) -> Path:
@@ -169,31 +158,17 @@ class Server:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
 
-    def _stop(self) -> None:
-        process = self.process()
-        if process:
-            stop(process, first=signal.SIGINT, grace=30)
-
     def _start(self) -> psutil.Process:
         account = server_account(self.data)
         self._clear_stale()
-        require_free_port(
-            self.port,
-            what="PostgreSQL",
-            remedy="stop it, or set RECOMMENDER_POSTGRES_PORT to a free port",
-        )
+        remedy = "stop it, or set RECOMMENDER_POSTGRES_PORT to a free port"
+        require_free_port(self.port, what="PostgreSQL", remedy=remedy)
         self.home.postgres.mkdir(parents=True, exist_ok=True)
         if not (self.data / "PG_VERSION").exists():
             self._initialise(account)
         options = ["-h", "127.0.0.1", "-p", str(self.port), "-D", str(self.data)]
-        settings = {
-            "unix_socket_directories": "",
-            "cluster_name": self.name,
-            "timezone": "UTC",
-            "log_timezone": "UTC",
-        }
-        for key, value in settings.items():
-            options += ["-c", f"{key}={value}"]
+        names = ("unix_socket_directories=", f"cluster_name={self.name}", "timezone=UTC", "log_timezone=UTC")
+        options += [part for setting in names for part in ("-c", setting)]
         argv = account.command([str(binaries() / "postgres"), *options], reach=self._reach())
         self.home.logs.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:

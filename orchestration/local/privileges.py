@@ -21,12 +21,7 @@ CANDIDATES = ("postgres", "nobody")
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """An operating system user that a program runs as.
-
-    Attributes:
-        uid: user number.
-        gid: group number.
-    """
+    """An operating system user that a program runs as, by its numbers."""
 
     uid: int
     gid: int
@@ -73,10 +68,7 @@ def _opens(switch: Sequence[str], path: Path) -> bool:
 
 
 def server_account(data: Path) -> Account:
-    """Whom the server runs as: the owner of its data; at first us, or for root an ordinary user.
-
-    Args:
-        data: the server's data folder, which need not exist yet.
+    """Whom the server runs as: the owner of its data folder; at first us, or for root an ordinary user.
 
     Raises:
         ServiceError: the data belong to another user, or root finds no ordinary user.

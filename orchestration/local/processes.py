@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -26,12 +26,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def stop(process: psutil.Process, *, first: signal.Signals, grace: float) -> None:
-    """Ask a process to end, wait, then kill it and what it started.
-
-    Args:
-        process: the process; its descendants end with it.
-        first: the signal that asks.
-        grace: seconds it has before it is killed.
+    """Ask a process by its `first` signal to end, wait `grace` seconds, then kill it and what it started.
 
     Raises:
         ServiceError: it is still there after it was killed.
@@ -52,14 +47,20 @@ def stop(process: psutil.Process, *, first: signal.Signals, grace: float) -> Non
         raise ServiceError(f"process {left[0].pid} does not end; look at it with `ps -fp {left[0].pid}`")
 
 
+def wait_until(condition: Callable[[], object], timeout: float, *, pause: float = 0.05) -> bool:
+    """Wait until a condition holds; False where it does not after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(pause)
+    return True
+
+
 def wait_gone(processes: Sequence[psutil.Process], timeout: float) -> list[psutil.Process]:
     """Wait until processes have ended (zombies have); those still alive after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    left = [process for process in processes if is_alive(process)]
-    while left and time.monotonic() < deadline:
-        time.sleep(0.05)
-        left = [process for process in left if is_alive(process)]
-    return left
+    wait_until(lambda: not any(map(is_alive, processes)), timeout)
+    return [process for process in processes if is_alive(process)]
 
 
 def tail(path: Path, lines: int = 20) -> str:
@@ -76,13 +77,8 @@ def tail(path: Path, lines: int = 20) -> str:
 def require_free_port(port: int, *, what: str, remedy: str) -> None:
     """Make sure that nothing listens on a port of 127.0.0.1.
 
-    Args:
-        port: the port.
-        what: what wants it, for the message.
-        remedy: how to choose another, for the message.
-
     Raises:
-        ServiceError: the port is taken; says by whom, where the system tells.
+        ServiceError: `what` cannot have it; says who has it, where the system tells, and the `remedy`.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -90,11 +86,11 @@ def require_free_port(port: int, *, what: str, remedy: str) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ServiceError(
-                f"{what} cannot have port {port}: {listener(port)} ({error.strerror}); {remedy}"
+                f"{what} cannot have port {port}: {_listener(port)} ({error.strerror}); {remedy}"
             ) from error
 
 
-def listener(port: int) -> str:
+def _listener(port: int) -> str:
     """Who listens on a TCP port of this machine, in words."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
@@ -117,18 +113,17 @@ def locked(path: Path, *, timeout: float, shared: bool = False) -> Iterator[None
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    deadline = time.monotonic() + timeout
     try:
-        while True:
-            try:
-                fcntl.flock(handle, kind | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise TransientError(
-                        f"another process has held {path} for {timeout:.0f} s; wait for it to end"
-                    ) from None
-                time.sleep(0.1)
+        if not wait_until(lambda: _took(handle, kind), timeout, pause=0.1):
+            raise TransientError(f"another process has held {path} for {timeout:.0f} s; wait for it to end")
         yield
     finally:
         os.close(handle)
+
+
+def _took(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+MAX_ITEMS, TEXT_WIDTH = 3, 160
 MEASURES = {
     "auc": "AUC",
     "average_precision": "average precision",
@@ -12,12 +13,7 @@ MEASURES = {
     "num_exposures": "exposures",
     "num_positive": "positives",
 }
-COLUMNS = {
-    "zero_shot": "zero-shot",
-    "model": "model",
-    "lightgbm": "LightGBM",
-    "popularity": "popularity",
-}
+COLUMNS = {"zero_shot": "zero-shot", "model": "model", "lightgbm": "LightGBM", "popularity": "popularity"}
 
 
 def report_table(report: Mapping[str, Any]) -> str:
@@ -38,19 +34,13 @@ def report_table(report: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def recommendation_text(answer: Mapping[str, Any], *, most: int = 3, width: int = 160) -> str:
-    """One answer of POST /recommend: the items' text, probability and reasons.
-
-    Args:
-        answer: the answer's JSON.
-        most: how many items to show.
-        width: characters of an item's text to show.
-    """
+def recommendation_text(answer: Mapping[str, Any]) -> str:
+    """One answer of POST /recommend, its JSON: text, probability and reasons of the first items."""
     note = "  (new shopper)" if answer.get("cold_start") else ""
     lines = [f"household {answer['user_id']}{note}"]
-    for place, item in enumerate(answer["items"][:most], start=1):
+    for place, item in enumerate(answer["items"][:MAX_ITEMS], start=1):
         text = " ".join(str(item.get("text") or item["item_id"]).split())
-        shown = text if len(text) <= width else text[: width - 1] + "…"
+        shown = text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
         lines.append(f"  {place}. {shown}")
         parts = f"text {item['text_logit']:+.2f}, tabular {item['tabular_logit']:+.2f}"
         lines.append(f"     probability {item['probability']:.2%}  ({parts})")
@@ -60,31 +50,23 @@ def recommendation_text(answer: Mapping[str, Any], *, most: int = 3, width: int 
     return "\n".join(lines)
 
 
-def _number(value: Any) -> str:
+def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text under each other: the first column to the left, the others to the right."""
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    rule = "─" * max(len(line) for line in lines)
-    return "\n".join([lines[0], rule, *lines[1:]])
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]).rstrip() for row in rows]
+    return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])
 
 
 def _data(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [["table", "rows", "quarantined"]]
-    for name, facts in tables.items():
-        rows.append([name, _number(facts.get("rows")), _number(facts.get("quarantined"))])
-    return _columns(rows) if tables else ""
+    columns = ("rows", "quarantined")
+    rows = [[name, *(_number(facts.get(column)) for column in columns)] for name, facts in tables.items()]
+    return _columns([["table", *columns], *rows]) if tables else ""
 
 
 def _checks(checks: Mapping[str, Any]) -> str:
@@ -114,7 +96,6 @@ def _gate(gate: Mapping[str, Any]) -> str:
 
 
 def _seconds(seconds: Mapping[str, float]) -> str:
-    rows = [["step", "seconds"]]
-    rows += [[step, f"{value:,.1f}"] for step, value in seconds.items()]
-    rows.append(["together", f"{sum(seconds.values()):,.1f}"])
-    return _columns(rows) if seconds else ""
+    steps = {**seconds, "together": sum(seconds.values())}
+    rows = [[step, f"{value:,.1f}"] for step, value in steps.items()]
+    return _columns([["step", "seconds"], *rows]) if seconds else ""

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,11 +19,10 @@ import psutil
 
 from expectations.errors import ServiceError, TransientError
 from orchestration.home import Home
-from orchestration.local.instance import PROJECT, child_environment, write_instance
+from orchestration.local.instance import PROJECT, child_environment, fail_lost_runs, write_instance
 from orchestration.local.postgres import PostgresSettings, running
 from orchestration.local.postgres_server import Server
 from orchestration.local.processes import locked, require_free_port, stop, tail
-from orchestration.local.runs import fail_lost_runs
 from orchestration.local.supervision import Supervisor
 
 DEFINITIONS = "orchestration.definitions"
@@ -47,12 +47,9 @@ class Service:
     """One program that runs in the background.
 
     Attributes:
-        key: name of its program and log.
-        title: name for people.
-        argv: how it is started.
-        is_ready: whether it does its work yet.
-        port: where it listens, if it does.
-        option: the option that chooses another port.
+        key, title: name of its program and log; name for people.
+        argv, is_ready: how it is started; whether it does its work yet.
+        port, option: where it listens, if it does; the option that chooses another port.
     """
 
     key: str
@@ -136,12 +133,7 @@ def wait_ready(service: Service, home: Home, is_alive: Callable[[], bool]) -> No
         time.sleep(0.3)
 
 
-def require_port(service: Service) -> None:
-    """Make sure that a service's port is free.
-
-    Raises:
-        ServiceError: it is taken; says by whom and what to do.
-    """
+def _require_port(service: Service) -> None:
     if service.port is not None:
         remedy = f"stop that program, or choose another port with {service.option}"
         require_free_port(service.port, what=service.title, remedy=remedy)
@@ -156,10 +148,10 @@ def serving(service: Service, home: Home, environment: Mapping[str, str]) -> Ite
     """
     supervisor = Supervisor(home=home)
     if supervisor.states().get(service.key):
-        wait_ready(service, home, lambda: _lives(supervisor, service.key))
+        wait_ready(service, home, lambda: supervisor.lives(service.key))
         yield f"http://127.0.0.1:{supervisor.facts()['ports'][service.key]}"
         return
-    require_port(service)
+    _require_port(service)
     home.logs.mkdir(parents=True, exist_ok=True)
     with (home.logs / f"{service.key}.log").open("ab") as log:
         child = subprocess.Popen(
@@ -174,19 +166,9 @@ def serving(service: Service, home: Home, environment: Mapping[str, str]) -> Ite
         child.wait()
 
 
-def _lives(supervisor: Supervisor, key: str) -> bool:
-    return supervisor.states().get(key, {}).get("statename") in ("STARTING", "RUNNING")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """All services of one home.
-
-    Attributes:
-        home: the home folder.
-        postgres: where PostgreSQL is.
-        services: what is started beside it, in this order.
-    """
+    """All services of one home: PostgreSQL, and what is started beside it, in the order of `services`."""
 
     home: Home
     postgres: PostgresSettings
@@ -207,7 +189,7 @@ class Stack:
 
         Args:
             source: the `source.toml` that runs from the UI use.
-            environ: the environment that the services' environments build on.
+            environ: what the services' environments build on.
             say: takes one line for the user.
 
         Raises:
@@ -227,10 +209,10 @@ class Stack:
                     else:
                         supervisor.stop()  # what a killed one left
                         write_instance(self.home)
-                        environ = {**self._links(), **environ}
-                        self._start(source, child_environment(self.home, address, source, environ))
+                        environment = child_environment(self.home, address, source, environ)
+                        self._start(source, environment)
                     for service in [*self._postgres(), *self.services]:
-                        wait_ready(service, self.home, lambda key=service.key: _lives(supervisor, key))  # type: ignore[misc]
+                        wait_ready(service, self.home, partial(supervisor.lives, service.key))
                 except BaseException:
                     if not facts:
                         supervisor.stop()
@@ -241,16 +223,13 @@ class Stack:
     def _start(self, source: Path, environment: Mapping[str, str]) -> None:
         fail_lost_runs(self.home, environment)
         for service in self.services:
-            require_port(service)
+            _require_port(service)
         ports = {service.key: service.port for service in self.services}
+        if ports.get("ui"):  # where alerts link to, unless the user's settings say otherwise
+            environment = {"RECOMMENDER_UI_URL": f"http://127.0.0.1:{ports['ui']}", **environment}
         self.supervisor.write_facts(source=str(source), ports=ports)
         programs = {service.key: service.argv for service in [*self._postgres(), *self.services]}
         self.supervisor.start(programs, environment)
-
-    def _links(self) -> dict[str, str]:
-        """Where alerts say that runs can be looked at, unless the user's settings say otherwise."""
-        ports = {service.key: service.port for service in self.services}
-        return {"RECOMMENDER_UI_URL": f"http://127.0.0.1:{ports['ui']}"} if ports.get("ui") else {}
 
     def _postgres(self) -> list[Service]:
         """The program that keeps the embedded server running, as one user of it among others."""

@@ -66,11 +66,7 @@ stdout_logfile_backups=1
 
 @dataclass(frozen=True, kw_only=True)
 class Supervisor:
-    """The supervisord of one home.
-
-    Attributes:
-        home: whose services.
-    """
+    """The supervisord of one home."""
 
     home: Home
 
@@ -117,6 +113,10 @@ class Supervisor:
             return {state["name"]: state for state in self._rpc().getAllProcessInfo()}
         except (FileNotFoundError, ConnectionError, xmlrpc.client.Fault):
             return {}
+
+    def lives(self, key: str) -> bool:
+        """Whether a program runs or is being started."""
+        return self.states().get(key, {}).get("statename") in ("STARTING", "RUNNING")
 
     def facts(self) -> dict[str, Any]:
         """What the running services were started for; empty where none run."""

@@ -94,9 +94,8 @@ def compare_stores(workspace: Workspace) -> "Consistency":
     from features.online.consistency import compare_stores as compare
     from features.store.client import open_store
 
-    snapshots = snapshots_folder(workspace)
-    horizon = datetime.fromisoformat(read_json(snapshots / "facts.json")["horizon"])
-    return compare(open_store(workspace.store_settings()), snapshots, horizon)
+    store = open_store(workspace.store_settings())
+    return compare(store, snapshots_folder(workspace), horizon(workspace))
 
 
 def build_examples(workspace: Workspace) -> StepResult:
@@ -105,11 +104,10 @@ def build_examples(workspace: Workspace) -> StepResult:
     from features.store.client import open_store
 
     source, snapshots = workspace.source(), snapshots_folder(workspace)
-    horizon = datetime.fromisoformat(read_json(snapshots / "facts.json")["horizon"])
     dataset = workspace.home.examples / source.name
     checked = current_tables(workspace.home.checked / source.name)
     store = open_store(workspace.store_settings())
-    facts, created = join(source, checked, snapshots, dataset, store, horizon)
+    facts, created = join(source, checked, snapshots, dataset, store, horizon(workspace))
     return StepResult(folder=dataset / facts["version"], facts=facts, created=created)
 
 
@@ -124,3 +122,8 @@ def current_tables(folder: Path) -> dict[str, Path]:
 def snapshots_folder(workspace: Workspace) -> Path:
     """The current version of the source's feature rows."""
     return current_folder(workspace.home.features / workspace.source().name / "snapshots")
+
+
+def horizon(workspace: Workspace) -> datetime:
+    """The time up to which the source's data reach, naive UTC."""
+    return datetime.fromisoformat(read_json(snapshots_folder(workspace) / "facts.json")["horizon"])

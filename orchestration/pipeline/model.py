@@ -1,18 +1,25 @@
-"""Training, evaluation and the gate: from training examples to a decision on one bundle."""
+"""From training examples to the model that serves: training, evaluation, gate, report, deployment."""
 
 import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from expectations.contracts.bundle import Manifest, verify_bundle
 from expectations.contracts.examples import ExampleSchema
-from expectations.contracts.gate_decision import GateDecision, write_gate_decision
-from expectations.errors import BundleError
+from expectations.contracts.gate_decision import GateDecision, read_gate_decision, write_gate_decision
+from expectations.errors import BundleError, RejectedError
 from expectations.storage.atomic import read_json, write_json, write_text
 from expectations.storage.datasets import current_folder
 from expectations.storage.hashes import file_hash, fingerprint
-from orchestration.pipeline.data import StepResult
+from orchestration.pipeline.data import StepResult, horizon, snapshots_folder, validate
 from orchestration.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from serving.release.deployment import Deployed
 
 
 def train(workspace: Workspace, *, full: bool = False) -> StepResult:
@@ -87,8 +94,7 @@ def search(workspace: Workspace, *, trials: int, space: str) -> tuple[Path, dict
 
 def champion(workspace: Workspace, challenger: str | None = None) -> Path | None:
     """The bundle that serves now, if it is of this source, whole, and not the challenger itself."""
-    pointer = workspace.home.deployment
-    deployed = read_json(pointer) if pointer.exists() else {}
+    deployed = _deployed(workspace)
     folder = workspace.home.bundles / str(deployed.get("bundle"))
     if "bundle" not in deployed or deployed["bundle"] == challenger or not _is_whole(folder):
         return None
@@ -106,7 +112,9 @@ def evaluate(workspace: Workspace) -> tuple[dict[str, Any], bool]:
     version = fingerprint(examples.name, digest, rival.name if rival else None, _code("training"))
     path = workspace.home.evaluations / f"{digest}.json"
     known = read_json(path) if path.exists() else {}
-    if known.get("version") == version or (known and rival is None and _is_deployed(workspace, digest)):
+    if known.get("version") == version or (
+        known and rival is None and _deployed(workspace).get("bundle") == digest
+    ):
         return known, False
     found = {"version": version, **measure(bundle, examples, champion=rival)}
     write_json(path, found)
@@ -125,6 +133,85 @@ def decide(workspace: Workspace) -> GateDecision:
     return decision
 
 
+def report(workspace: Workspace, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Write `reports/latest.json`: what the run came to, with the wall time of its steps."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    home, source = workspace.home, workspace.source()
+    _, _, digest = trained_bundle(workspace)
+    evaluation = read_json(home.evaluations / f"{digest}.json")
+    decision = read_gate_decision(home.gate_decisions, digest)
+    tables = validate(workspace)
+    checks = [check for table in tables.values() for check in table.checks]
+    failed = [check for check in checks if not check.passed]
+    quarantined = {
+        name: sum(
+            pq.read_metadata(path).num_rows
+            for path in (home.quarantine / source.name / name).glob("*.parquet")
+        )
+        for name in tables
+    }
+    examples = current_folder(home.examples / source.name)
+    rows = pd.read_parquet(
+        examples / "rows.parquet", columns=["user_id", "event_timestamp", "user_num_events"]
+    )
+    found = {
+        "source": source.name,
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "bundle": digest,
+        **{name: evaluation[name] for name in ("zero_shot", "model", "lightgbm", "popularity", "intervals")},
+        "gate": {"approved": decision.approved, "rules": [vars(rule) for rule in decision.rules]},
+        "tables": {
+            name: {"rows": table.num_rows, "quarantined": quarantined[name]} for name, table in tables.items()
+        },
+        "checks": {
+            "passed": len(checks) - len(failed),
+            "warned": sum(check.severity == "warning" for check in failed),
+            "failed": sum(check.severity == "critical" for check in failed),
+        },
+        "demo_users": _demo_users(rows),
+        "seconds": dict(seconds),
+    }
+    write_json(home.report, found)
+    return found
+
+
+def deploy(workspace: Workspace) -> "Deployed":
+    """Deploy the bundle that was trained last, if the gate approved that very bundle.
+
+    Where it did not, the model that serves goes on, with today's features.
+    """
+    from serving.release.deployment import DeploymentContext, refresh
+    from serving.release.deployment import deploy as put_into_service
+
+    bundle, _, _ = trained_bundle(workspace)
+    folder = workspace.home.deployment.parent
+    context = DeploymentContext(
+        source=workspace.source_path,
+        feature_rows=snapshots_folder(workspace),
+        online_store=workspace.store_settings().online_path,
+        horizon=horizon(workspace),
+    )
+    try:
+        return put_into_service(
+            bundle, gate_decisions=workspace.home.gate_decisions, deployment=folder, context=context
+        )
+    except RejectedError:
+        if _deployed(workspace).get("project") == workspace.source().name:
+            refresh(folder, context)
+        raise
+
+
+def _demo_users(rows: "pd.DataFrame") -> list[str]:
+    """Three shoppers of the latest exposures: with much, some and little history."""
+    latest = (
+        rows.sort_values(["event_timestamp", "user_id"]).drop_duplicates("user_id", keep="last").tail(100)
+    )
+    ordered = latest.sort_values(["user_num_events", "user_id"], ascending=False)["user_id"].tolist()
+    return list(dict.fromkeys([ordered[0], ordered[len(ordered) // 2], ordered[-1]]))
+
+
 def _is_whole(bundle: Path) -> bool:
     try:
         verify_bundle(bundle)
@@ -133,8 +220,9 @@ def _is_whole(bundle: Path) -> bool:
     return True
 
 
-def _is_deployed(workspace: Workspace, digest: str) -> bool:
-    return workspace.home.deployment.exists() and read_json(workspace.home.deployment).get("bundle") == digest
+def _deployed(workspace: Workspace) -> Mapping[str, Any]:
+    """What the deployment's pointer says; empty where none is deployed."""
+    return read_json(workspace.home.deployment) if workspace.home.deployment.exists() else {}
 
 
 def _code(room: str) -> str:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
+from sqlalchemy.exc import OperationalError
 
 from expectations.contracts.source import Source, read_source
 from expectations.errors import BundleError, RecommenderError, SettingError, TransientError
@@ -42,10 +43,10 @@ class LoadedDeployment:
 
 
 class HotSwap:
-    """Holds the model that serves and follows the pointer.
+    """Holds the model that serves and follows the pointer, the deployment's `current.json`.
 
     Args:
-        pointer: path of the deployment's `current.json`.
+        pointer: its path.
         load: makes a ranker of a pointer; may take seconds.
         on_load: called after every replacement.
 
@@ -129,9 +130,7 @@ class HotSwap:
 def load_ranker(pointer: DeploymentPointer, registry_url: str) -> Ranker:
     """Load what a pointer names and rank once with it, so that it serves or is refused as a whole.
 
-    Args:
-        pointer: the deployment.
-        registry_url: SQLAlchemy URL of the Feast registry. It has a password: never log it.
+    `registry_url` is SQLAlchemy's of the Feast registry. It has a password: never log it.
 
     Raises:
         BundleError: the bundle is altered, incomplete, or wants features that are not there.
@@ -161,8 +160,6 @@ def _features(pointer: DeploymentPointer, registry_url: str, source: Source) -> 
         if not path.exists():
             raise SettingError(f"{path} is not there, but the deployment names it; build the features again")
     settings = StoreSettings(project=pointer.project, registry_url=registry_url, online_path=online_store)
-    from sqlalchemy.exc import OperationalError
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental
@@ -187,12 +184,9 @@ def _smoke_request(items: pd.DataFrame, pointer: DeploymentPointer) -> DecisionR
         as_of = item["valid_from"].to_pydatetime()
     elif not pd.isna(item["valid_until"]):
         as_of = min(as_of, item["valid_until"].to_pydatetime() - timedelta(seconds=1))
+    scenario, candidates = str(item["kind"]), [str(shown.index[0])]
     return DecisionRequest(
-        user_id=COLD_START_USER,
-        scenario=str(item["kind"]),
-        as_of=as_of,
-        context={},
-        candidates=[str(shown.index[0])],
+        user_id=COLD_START_USER, scenario=scenario, as_of=as_of, context={}, candidates=candidates
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from features.online.reader import DecisionRequest
+from serving.ranking.ranker import RankedCandidate
 
 MAX_ITEMS = 100
 FIRST_YEAR, LAST_YEAR = 1971, 2200
@@ -72,35 +73,16 @@ class RecommendRequest(BaseModel):
     k: int = Field(default=10, ge=1, le=MAX_ITEMS, description="how many items at most", examples=[3])
 
     def decision_request(self, default_as_of: datetime) -> DecisionRequest:
-        """The request as the features understand it.
-
-        Args:
-            default_as_of: the time of a request that names none, naive UTC.
-        """
-        given = self.context.model_dump(exclude={"time"}, exclude_none=True)
+        """The request as the features understand it; `default_as_of`, naive UTC, where it names no time."""
+        as_of = self.context.time or default_as_of
         return DecisionRequest(
             user_id=self.user_id,
             scenario=self.scenario,
-            as_of=_naive_utc(self.context.time) if self.context.time else default_as_of,
-            context=given,
+            as_of=as_of.astimezone(UTC).replace(tzinfo=None) if as_of.tzinfo else as_of,
+            context=self.context.model_dump(exclude={"time"}, exclude_none=True),
             query=self.query or None,
             candidates=self.candidates,
         )
-
-
-class RankedItem(BaseModel):
-    """One item of the list, with what decided it: probability = σ(text_logit + tabular_logit)."""
-
-    item_id: str = Field(description="the item", examples=["18:10000085475"])
-    text: str = Field(description="what the model read of it", examples=["Coupon for yogurt"])
-    position: int = Field(description="place in the list, from 1", examples=[1])
-    probability: float = Field(description="of the outcome (a redemption, a click, …)", examples=[0.0471])
-    text_logit: float = Field(description="f, what texts and context say", examples=[0.52])
-    tabular_logit: float = Field(description="g, what past outcomes and behaviour say", examples=[-3.53])
-    reasons: list[str] = Field(
-        description="what spoke for it most, strongest first",
-        examples=[["bought 'yogurt' on 7 visits, last 3 days ago, which fits this campaign's words"]],
-    )
 
 
 class RecommendReply(BaseModel):
@@ -112,9 +94,5 @@ class RecommendReply(BaseModel):
     bundle: str = Field(description="hash of the model that decided")
     as_of: str = Field(description="the time that was decided for, ISO 8601, UTC")
     cold_start: bool = Field(description="nothing is known of this shopper: only the items were judged")
-    items: list[RankedItem] = Field(description="at most k items, best first")
+    items: list[RankedCandidate] = Field(description="at most k items, best first")
     skipped: dict[str, str] = Field(description="candidates that may not be shown at that time, and why")
-
-
-def _naive_utc(as_of: datetime) -> datetime:
-    return as_of.astimezone(UTC).replace(tzinfo=None) if as_of.tzinfo else as_of

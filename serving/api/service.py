@@ -9,7 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -29,33 +29,20 @@ TIMEOUT_SECONDS = 30
 THREADS = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServiceSettings:
-    """Where the service finds the deployment.
+def read_settings(environ: Mapping[str, str]) -> tuple[Path, str]:
+    """Where the deployment's pointer is, by RECOMMENDER_HOME, and RECOMMENDER_FEAST_URL, which has a password.
 
-    Attributes:
-        pointer: path of the deployment's `current.json`.
-        registry_url: SQLAlchemy URL of the Feast registry, with its password.
+    Raises:
+        SettingError: RECOMMENDER_FEAST_URL is not set.
     """
-
-    pointer: Path
-    registry_url: str = field(repr=False)
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str]) -> "ServiceSettings":
-        """Read RECOMMENDER_HOME and RECOMMENDER_FEAST_URL.
-
-        Raises:
-            SettingError: RECOMMENDER_FEAST_URL is not set.
-        """
-        home = Path(environ.get("RECOMMENDER_HOME") or ".recommender").expanduser().absolute()
-        url = environ.get("RECOMMENDER_FEAST_URL")
-        if not url:
-            raise SettingError(
-                "RECOMMENDER_FEAST_URL is not set; give the SQLAlchemy URL of the Feast registry's database "
-                "(`make up` does)"
-            )
-        return cls(pointer=home / "deployment" / CURRENT, registry_url=url)
+    home = Path(environ.get("RECOMMENDER_HOME") or ".recommender").expanduser().absolute()
+    url = environ.get("RECOMMENDER_FEAST_URL")
+    if not url:
+        raise SettingError(
+            "RECOMMENDER_FEAST_URL is not set; give the SQLAlchemy URL of the Feast registry's database "
+            "(`make up` does)"
+        )
+    return home / "deployment" / CURRENT, url
 
 
 @bentoml.service(
@@ -72,11 +59,11 @@ class Recommender:
     def __init__(self) -> None:
         import torch
 
-        settings = ServiceSettings.from_environment(os.environ)
+        pointer, registry_url = read_settings(os.environ)
         # a list is small: on a busy machine a second thread makes it 10 times slower
         torch.set_num_threads(1)
         self._metrics = metrics()
-        self._swap = HotSwap(settings.pointer, lambda p: load_ranker(p, settings.registry_url), self._on_load)
+        self._swap = HotSwap(pointer, lambda p: load_ranker(p, registry_url), self._on_load)
         self._swap.start()
 
     @bentoml.api(output_spec=RecommendReply)

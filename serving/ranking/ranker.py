@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from expectations.contracts.source import Source
 from expectations.errors import ImplementationError, RequestError
@@ -18,24 +19,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RankedCandidate:
-    """One item of a list.
+    """One item of the list, with what decided it: probability = σ(text_logit + tabular_logit)."""
 
-    Attributes:
-        item_id: the item.
-        text: what the model read of it.
-        position: place in the list, from 1.
-        probability: σ(f + g).
-        text_logit, tabular_logit: f and g, the parts of the logit.
-        reasons: what spoke for it, strongest first.
-    """
-
-    item_id: str
-    text: str
-    position: int
-    probability: float
-    text_logit: float
-    tabular_logit: float
-    reasons: Sequence[str]
+    # the API's reply has it as it is, and its page is made from these descriptions
+    item_id: Annotated[str, Field(description="the item", examples=["18:10000085475"])]
+    text: Annotated[str, Field(description="what the model read of it", examples=["Coupon for yogurt"])]
+    position: Annotated[int, Field(description="place in the list, from 1", examples=[1])]
+    probability: Annotated[
+        float, Field(description="of the outcome (a redemption, a click, …)", examples=[0.0471])
+    ]
+    text_logit: Annotated[float, Field(description="f, what texts and context say", examples=[0.52])]
+    tabular_logit: Annotated[
+        float, Field(description="g, what past outcomes and behaviour say", examples=[-3.53])
+    ]
+    reasons: Annotated[
+        list[str],
+        Field(
+            description="what spoke for it most, strongest first",
+            examples=[["bought 'yogurt' on 7 visits, last 3 days ago, which fits this campaign's words"]],
+        ),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +80,10 @@ class Ranker:
         if k < 1:
             raise RequestError(f"k is {k}; ask for at least 1 item")
         self._check_context(decision_request.context)
-        scoring_batch = self.features.scoring_batch(decision_request)
-        scores = self.score(scoring_batch)
-        top_k = self._top_k(scoring_batch, scores, k)
-        return Ranking(
-            items=self._ranked(scoring_batch, scores, top_k),
-            cold_start=not scoring_batch.known,
-            skipped=dict(scoring_batch.skipped),
-        )
+        batch = self.features.scoring_batch(decision_request)
+        scores = self.score(batch)
+        items = self._ranked(batch, scores, self._top_k(batch, scores, k))
+        return Ranking(items=items, cold_start=not batch.known, skipped=dict(batch.skipped))
 
     def score(self, scoring_batch: ScoringBatch) -> "Scores":
         """What the model says of every candidate of a scoring batch."""

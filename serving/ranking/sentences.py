@@ -89,13 +89,7 @@ class Quantity(float):
 
 
 class CandidateRow:
-    """One candidate's feature values, under the names that sentences use.
-
-    Args:
-        scoring_batch: the shopper and the candidates.
-        candidate: the item's place among the candidates.
-        history_days: length of the history window.
-    """
+    """One candidate's feature values, under the names that sentences use; `history_days` is the window's length."""
 
     def __init__(self, scoring_batch: ScoringBatch, candidate: int, history_days: int) -> None:
         self._values = {str(name): value for name, value in scoring_batch.rows.iloc[candidate].items()}
@@ -128,12 +122,10 @@ class CandidateRow:
             return self._own_column(name, logit)
         number = self.number(name)
         template = sentence.unknown if number is None else sentence.zero if number == 0 else sentence.text
+        if not template:
+            return None
         try:
-            return (
-                Reason(theme=sentence.theme, logit=logit, text=template.format_map(self))
-                if template
-                else None
-            )
+            return Reason(theme=sentence.theme, logit=logit, text=template.format_map(self))
         except (KeyError, ValueError):  # this shop lacks a column that the sentence also names
             return None
 

@@ -104,12 +104,7 @@ def build_bento(digest: str, model_tag: str) -> str:
 
 
 def remove_unused(models: set[str], bentos: set[str]) -> None:
-    """Remove stored models and Bentos of ours but those named and the NUM_RETAINED newest others.
-
-    Args:
-        models: tags of models that must stay.
-        bentos: tags of Bentos that must stay.
-    """
+    """Remove stored models and Bentos of ours but those whose tags are named and the newest others."""
     import bentoml
 
     for store, named in ((bentoml.bentos, bentos), (bentoml.models, models)):

@@ -70,8 +70,7 @@ class DeploymentPointer:
         if not path.exists():
             return None
         try:
-            values: Mapping[str, Any] = read_json(path)
-            pointer = cls(**values)
+            pointer = cls(**read_json(path))
             datetime.fromisoformat(pointer.horizon)
         except (TypeError, ValueError, RecommenderError) as error:
             raise SettingError(f"{path} is not a deployment pointer ({error}); deploy again") from error
@@ -101,13 +100,7 @@ class DeploymentContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """What a deployment made.
-
-    Attributes:
-        pointer: what the pointer says now.
-        changed: whether another bundle served before, or none.
-        seconds: wall time by step.
-    """
+    """What a deployment made: the pointer, whether another bundle or none served before, seconds by step."""
 
     pointer: DeploymentPointer
     changed: bool
@@ -144,7 +137,14 @@ def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: Dep
         raise BundleError(f"{model} is not bundle {digest[:12]} any more; deploy again")
     require_approval(gate_decisions, digest)
     before = _read_or_none(deployment / CURRENT)
-    pointer = _pointer(digest, model, model_tag, bento_tag, deployment, context)
+    pointer = DeploymentPointer(
+        bundle=digest,
+        model=str(model.absolute()),
+        model_tag=model_tag,
+        bento_tag=bento_tag,
+        deployed_at=_now(),
+        **_features(deployment, context),
+    )
     _activate(deployment, pointer)
     laps["point"] = time.perf_counter()
     seconds = {name: round(end - begin, 2) for (_, begin), (name, end) in pairwise(laps.items())}
@@ -166,7 +166,7 @@ def refresh(deployment: Path, context: DeploymentContext) -> DeploymentPointer |
         return None
     manifest, digest = verify_bundle(Path(before.model))
     _check(manifest, context)
-    pointer = _pointer(digest, Path(before.model), before.model_tag, before.bento_tag, deployment, context)
+    pointer = replace(before, bundle=digest, **_features(deployment, context), deployed_at=_now())
     _activate(deployment, pointer)
     return pointer
 
@@ -184,22 +184,10 @@ def rollback(deployment: Path) -> DeploymentPointer:
     if verify_bundle(Path(previous.model))[1] != previous.bundle:
         raise BundleError(f"{previous.model} is not bundle {previous.bundle[:12]} any more; deploy it again")
     features = current if current.project == previous.project else previous
-    restored = replace(
-        features,
-        bundle=previous.bundle,
-        model=previous.model,
-        model_tag=previous.model_tag,
-        bento_tag=previous.bento_tag,
-        deployed_at=_now(),
-    )
+    model = {name: getattr(previous, name) for name in ("bundle", "model", "model_tag", "bento_tag")}
+    restored = replace(features, **model, deployed_at=_now())
     _activate(deployment, restored)
     return restored
-
-
-def deployed_bundle(deployment: Path) -> str | None:
-    """Hash of the bundle that serves, the champion; None where none does."""
-    pointer = DeploymentPointer.read(deployment / CURRENT)
-    return pointer.bundle if pointer else None
 
 
 def _check(manifest: Manifest, context: DeploymentContext) -> None:
@@ -216,30 +204,19 @@ def _check(manifest: Manifest, context: DeploymentContext) -> None:
         )
 
 
-def _pointer(
-    digest: str,
-    model: Path,
-    model_tag: str,
-    bento_tag: str,
-    deployment: Path,
-    context: DeploymentContext,
-) -> DeploymentPointer:
-    source = read_source(context.source)
-    declared = deployment.absolute() / "sources" / f"{file_hash(context.source)[:16]}.toml"
+def _features(deployment: Path, context: DeploymentContext) -> dict[str, Any]:
+    """What a pointer says beside the model; the source's declaration and the feature rows are kept."""
+    source, deployment = read_source(context.source), deployment.absolute()
+    declared = deployment / "sources" / f"{file_hash(context.source)[:16]}.toml"
     write_text(declared, context.source.read_text(encoding="utf-8"))
-    return DeploymentPointer(
-        bundle=digest,
-        model=str(model.absolute()),
-        model_tag=model_tag,
-        bento_tag=bento_tag,
-        source=str(declared),
-        project=source.name,
-        online_store=str(context.online_store.absolute()),
-        feature_rows=str(_link_feature_rows(context.feature_rows, deployment.absolute())),
-        horizon=context.horizon.isoformat(),
-        clock=source.clock,
-        deployed_at=_now(),
-    )
+    return {
+        "source": str(declared),
+        "project": source.name,
+        "online_store": str(context.online_store.absolute()),
+        "feature_rows": str(_link_feature_rows(context.feature_rows, deployment)),
+        "horizon": context.horizon.isoformat(),
+        "clock": source.clock,
+    }
 
 
 def _link_feature_rows(feature_rows: Path, deployment: Path) -> Path:

@@ -1,7 +1,10 @@
-"""What takes alerts: a real HTTP server and a real mail server, in threads of the test."""
+"""A home and its database, programs of a test, and what takes alerts: a real HTTP and a real mail server."""
 
 import email
 import json
+import socket
+import sys
+import textwrap
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -9,7 +12,44 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from tests.orchestration.ports import free_port
+from orchestration.home import Home
+from orchestration.local.postgres import PostgresSettings
+
+PRELUDE = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+import psycopg2
+from orchestration.home import Home
+from orchestration.local import cli
+from orchestration.local.job_run import run_job
+from orchestration.local.postgres import PostgresSettings, database_url, running
+from orchestration.local.privileges import Account
+home, postgres = Home(root=Path({root!r})), PostgresSettings(port={port})
+"""
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(root=tmp_path / "home")
+
+
+@pytest.fixture
+def postgres():
+    return PostgresSettings(port=free_port())
+
+
+@pytest.fixture
+def program(home, postgres):
+    """The command line of a program that knows the test's `home` and `postgres`."""
+    prelude = PRELUDE.format(root=str(home.root), port=postgres.port)
+    return lambda code: [sys.executable, "-c", prelude + textwrap.dedent(code)]
 
 
 class Webhook(BaseHTTPRequestHandler):

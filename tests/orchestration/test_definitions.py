@@ -13,11 +13,8 @@ def definitions():
     return build_definitions({"RECOMMENDER_INGESTION_CRON": "*/5 * * * *"})
 
 
-def test_all_definitions_load_together(definitions):
-    dg.Definitions.validate_loadable(definitions)
-
-
 def test_every_asset_tells_its_story(definitions):
+    dg.Definitions.validate_loadable(definitions)
     specs = list(definitions.resolve_all_asset_specs())
     assert len(specs) == NUM_ASSETS + 1  # a search runs on demand
     assert {spec.group_name for spec in specs} == GROUPS
@@ -47,12 +44,9 @@ def test_schedules_and_sensors_are_on(definitions):
     assert running == ["RUNNING"] * 4
 
 
-def test_the_whole_job_takes_every_asset(definitions):
+def test_the_whole_job_takes_every_asset_but_the_search_which_has_no_schedule(definitions):
     job = definitions.resolve_job_def("recommender")
     assert len(job.asset_layer.executable_asset_keys) == NUM_ASSETS
-
-
-def test_the_search_is_a_job_of_its_own_without_a_schedule(definitions):
     job = definitions.resolve_job_def("search")
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {"searched_recipe"}
     assert "search" not in {schedule.job_name for schedule in definitions.schedules}

@@ -5,6 +5,7 @@ From the contract's tables on everything is made by the project's own code: feat
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,7 @@ class Shop:
 
 
 def build(folder: Path, *, also: list[dict[str, Any]] | None = None) -> Shop:
-    """Make a shop up to the online store.
-
-    Args:
-        folder: an empty folder.
-        also: exposures beside the shop's own.
-    """
+    """Make a shop up to the online store, in an empty folder; `also` are exposures beside its own."""
     declared = folder / "source.toml"
     folder.mkdir(parents=True, exist_ok=True)
     declared.write_text(SOURCE, encoding="utf-8")
@@ -130,21 +126,21 @@ def _coupons() -> list[dict[str, Any]]:
 
 def _purchases(rng: np.random.Generator) -> list[dict[str, Any]]:
     rows = []
-    for user in range(NUM_USERS):
-        for day in range(user % 3, DAYS, 3):
-            liked = user % len(SUBJECTS) if rng.random() < 0.7 else int(rng.integers(len(SUBJECTS)))
-            rows.append(
-                {
-                    "event_id": f"e{user}-{day}",
-                    "user_id": f"u{user}",
-                    "item_id": f"p{liked}",
-                    "event_type": "purchase",
-                    "event_timestamp": START + timedelta(days=day, hours=10, minutes=user),
-                    "quantity": 1.0,
-                    "amount": 2.0 + liked,
-                    "session_id": f"s{user}-{day}",
-                }
-            )
+    for user, day in product(range(NUM_USERS), range(DAYS)):
+        if day % 3 != user % 3:
+            continue
+        liked = user % len(SUBJECTS) if rng.random() < 0.7 else int(rng.integers(len(SUBJECTS)))
+        row = {
+            "event_id": f"e{user}-{day}",
+            "user_id": f"u{user}",
+            "item_id": f"p{liked}",
+            "event_type": "purchase",
+            "event_timestamp": START + timedelta(days=day, hours=10, minutes=user),
+            "quantity": 1.0,
+            "amount": 2.0 + liked,
+            "session_id": f"s{user}-{day}",
+        }
+        rows.append(row)
     return rows
 
 
@@ -167,14 +163,12 @@ def _feedback() -> list[dict[str, Any]]:
 
 def _exposures(rng: np.random.Generator) -> list[dict[str, Any]]:
     rows = []
-    for day in range(5, DAYS - 2, 6):
-        for user in range(NUM_USERS):
-            for item in range(9):
-                fits = item % len(SUBJECTS) == user % len(SUBJECTS)
-                outcome = bool(rng.random() < (0.5 if fits else 0.05))
-                name, when = f"x{day}-{user}-{item}", START + timedelta(days=day, hours=8)
-                if when < START + timedelta(days=50) or item != 8:
-                    rows.append(exposure(name, f"u{user}", f"c{item}", when, outcome=outcome))
+    for day, user, item in product(range(5, DAYS - 2, 6), range(NUM_USERS), range(9)):
+        fits = item % len(SUBJECTS) == user % len(SUBJECTS)
+        outcome = bool(rng.random() < (0.5 if fits else 0.05))
+        name, when = f"x{day}-{user}-{item}", START + timedelta(days=day, hours=8)
+        if when < START + timedelta(days=50) or item != 8:
+            rows.append(exposure(name, f"u{user}", f"c{item}", when, outcome=outcome))
     return rows
 
 

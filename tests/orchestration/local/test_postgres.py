@@ -6,9 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
-from pathlib import Path
 
 import psutil
 import psycopg2
@@ -17,33 +15,29 @@ import pytest
 from expectations.errors import ServiceError, SettingError
 from orchestration.home import Home
 from orchestration.local.postgres import (
-    Address,
     PostgresSettings,
     create_databases,
+    database_url,
     embedded_address,
+    read_address,
     running,
 )
 from orchestration.local.postgres_server import Server
 from orchestration.local.privileges import Account, server_account
-from tests.orchestration.ports import free_port
-
-ROOT = Path(__file__).parents[3]
+from tests.orchestration.conftest import free_port
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Home(root=tmp_path / "home")
+def server(home, postgres):
+    return Server(home=home, port=postgres.port)
 
 
 def ask(address, statement, database="feast"):
-    connection = psycopg2.connect(address.url(database, "postgresql"))
+    connection = psycopg2.connect(database_url(address, database, "postgresql"))
     connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else []
 
 
 def test_settings_come_from_the_environment_and_are_checked():
@@ -54,63 +48,59 @@ def test_settings_come_from_the_environment_and_are_checked():
 
 
 def test_urls_carry_the_driver_that_dagster_needs_and_never_show_in_a_repr():
-    address = Address(base="postgresql://me:p%40ss@db.example:6432/postgres?sslmode=require")
-    assert address.url("dagster") == (
+    address = read_address("postgresql://me:p%40ss@db.example:6432/postgres?sslmode=require")
+    assert database_url(address, "dagster") == (
         "postgresql+psycopg2://me:p%40ss@db.example:6432/dagster?sslmode=require"
     )
-    assert address.url("feast", "postgresql").startswith("postgresql://me:p%40ss@db.example:6432/feast")
-    assert "p%40ss" not in repr(address)
-    assert "p%40ss" not in repr(PostgresSettings(url=address.base))
+    assert database_url(address, "feast", "postgresql").startswith(
+        "postgresql://me:p%40ss@db.example:6432/feast"
+    )
+    assert "p%40ss" not in repr(PostgresSettings(url=address)) and "p@ss" not in repr(address)
 
 
 @pytest.mark.parametrize("url", ["mysql://me@host/db", "not an address"])
 def test_an_address_of_something_else_is_refused(url):
     with pytest.raises(SettingError, match="no PostgreSQL address"):
-        Address(base=url).url("dagster")
+        PostgresSettings.from_environment({"RECOMMENDER_POSTGRES_URL": url})
 
 
 def test_a_server_that_does_not_answer_is_told_without_its_password():
     with pytest.raises(ServiceError, match="does not answer") as caught:
-        create_databases(Address(base=f"postgresql://me:hush@127.0.0.1:{free_port()}/postgres"))
+        create_databases(read_address(f"postgresql://me:hush@127.0.0.1:{free_port()}/postgres"))
     assert "hush" not in str(caught.value)
 
 
 @pytest.mark.slow
-def test_it_makes_both_databases_and_stops_after_its_last_user(home):
-    settings = PostgresSettings(port=free_port())
-    server = Server(home=home, port=settings.port)
-    with running(home, settings) as outer:
+def test_it_makes_both_databases_and_stops_after_its_last_user(home, postgres, server):
+    with running(home, postgres) as outer:
         assert ask(
             outer,
             "SELECT current_setting('timezone'), pg_encoding_to_char(encoding) "
             "FROM pg_database WHERE datname = 'dagster'",
         ) == [("UTC", "UTF8")]
-        with running(home, settings) as inner:
+        with running(home, postgres) as inner:
             ask(inner, "CREATE TABLE kept (n int)")
         ask(outer, "INSERT INTO kept VALUES (7)")
         assert (home.postgres / "password").stat().st_mode & 0o777 == 0o600
     assert server.process() is None
-    with running(home, settings) as again:
+    with running(home, postgres) as again:
         assert ask(again, "SELECT n FROM kept") == [(7,)]
 
 
 @pytest.mark.slow
-def test_a_wrong_password_is_refused(home):
-    settings = PostgresSettings(port=free_port())
-    with running(home, settings):
-        wrong = Address(base=f"postgresql://recommender:wrong@127.0.0.1:{settings.port}/postgres")
+def test_a_wrong_password_is_refused(home, postgres):
+    with running(home, postgres):
+        wrong = read_address(f"postgresql://recommender:wrong@127.0.0.1:{postgres.port}/postgres")
         with pytest.raises(ServiceError, match="password authentication failed"):
             create_databases(wrong)
 
 
 @pytest.mark.slow
-def test_a_held_server_outlives_its_users_and_leaves_with_the_last_of_them(home):
-    settings = PostgresSettings(port=free_port())
-    server = Server(home=home, port=settings.port)
-    argv = [sys.executable, "-m", "orchestration.local.postgres", str(settings.port)]
+def test_a_held_server_outlives_its_users_and_leaves_with_the_last_of_them(home, postgres, server):
+    argv = [sys.executable, "-m", "orchestration.local.postgres", str(postgres.port)]
     environ = {**os.environ, "RECOMMENDER_HOME": str(home.root)}
-    with running(home, settings) as address:
-        holder = subprocess.Popen(argv, cwd=ROOT, env=environ)
+    with running(home, postgres) as address:
+        holder = subprocess.Popen(argv, env=environ)
         while not any(file.path.endswith("users.lock") for file in psutil.Process(holder.pid).open_files()):
             time.sleep(0.05)
     assert server.process() is not None
@@ -135,9 +125,7 @@ def test_a_port_in_use_is_named_with_the_remedy(home):
 
 
 @pytest.mark.slow
-def test_after_kill_9_of_every_process_the_rows_are_there(home):
-    settings = PostgresSettings(port=free_port())
-    server = Server(home=home, port=settings.port)
+def test_after_kill_9_of_every_process_the_rows_are_there(home, postgres, server):
     server.start()
     address = embedded_address(server)
     create_databases(address)
@@ -148,18 +136,16 @@ def test_after_kill_9_of_every_process_the_rows_are_there(home):
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.kill()
         assert (server.data / "postmaster.pid").exists()
-        with running(home, settings) as address:
+        with running(home, postgres) as address:
             assert ask(address, "SELECT count(*), sum(n) FROM acknowledged") == [(1000, 500500)]
         assert server.process() is None
     finally:
-        server.stop()
+        server.release()
 
 
 @pytest.mark.slow
-def test_neither_a_zombie_nor_a_recycled_number_is_taken_for_the_server(home):
-    settings = PostgresSettings(port=free_port())
-    server = Server(home=home, port=settings.port)
-    with running(home, settings):
+def test_neither_a_zombie_nor_a_recycled_number_is_taken_for_the_server(home, postgres, server):
+    with running(home, postgres):
         lines = (server.data / "postmaster.pid").read_text().split("\n")
     account = Account(uid=server.data.stat().st_uid, gid=server.data.stat().st_gid)
     zombie = subprocess.Popen(["true"])
@@ -170,7 +156,7 @@ def test_neither_a_zombie_nor_a_recycled_number_is_taken_for_the_server(home):
             (server.data / "postmaster.pid").write_text("\n".join([str(number), *lines[1:]]))
             account.own(server.data / "postmaster.pid")
             assert server.process() is None
-            with running(home, settings) as address:
+            with running(home, postgres) as address:
                 assert ask(address, "SELECT 1") == [(1,)]
         assert other.poll() is None
     finally:
@@ -180,118 +166,85 @@ def test_neither_a_zombie_nor_a_recycled_number_is_taken_for_the_server(home):
 
 
 @pytest.mark.slow
-def test_a_killed_launcher_leaves_a_server_that_the_next_user_takes_over(home):
-    settings = PostgresSettings(port=free_port())
-    code = f"""
-        import os, signal
-        from pathlib import Path
-        from orchestration.home import Home
-        from orchestration.local.postgres import PostgresSettings, running
-        with running(Home(root=Path({str(home.root)!r})), PostgresSettings(port={settings.port})):
+def test_a_killed_launcher_leaves_a_server_that_the_next_user_takes_over(home, postgres, server, program):
+    code = """
+        with running(home, postgres):
             os.kill(os.getpid(), signal.SIGKILL)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, check=False)
+    done = subprocess.run(program(code), check=False)
     assert done.returncode == -signal.SIGKILL
-    server = Server(home=home, port=settings.port)
     left = server.process()
     assert left is not None
-    with running(home, settings) as address:
+    with running(home, postgres) as address:
         assert ask(address, "SELECT 1") == [(1,)]
         assert server.process() == left
     assert server.process() is None
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_share_one_server(home):
-    settings = PostgresSettings(port=free_port())
-    code = f"""
-        import psycopg2
-        from pathlib import Path
-        from orchestration.home import Home
-        from orchestration.local.postgres import PostgresSettings, running
-        home = Home(root=Path({str(home.root)!r}))
+def test_two_processes_at_once_share_one_server(server, program):
+    code = """
         for turn in range(3):
-            with running(home, PostgresSettings(port={settings.port})) as address:
-                psycopg2.connect(address.url("dagster", "postgresql")).close()
+            with running(home, postgres) as address:
+                psycopg2.connect(database_url(address, "dagster", "postgresql")).close()
     """
-    argv = [sys.executable, "-c", textwrap.dedent(code)]
-    both = [subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    both = [subprocess.Popen(program(code), stderr=subprocess.PIPE, text=True) for _ in range(3)]
     errors = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0, 0], errors
-    assert Server(home=home, port=settings.port).process() is None
+    assert server.process() is None
 
 
 @pytest.mark.slow
-def test_a_server_of_the_users_own_is_used_and_left_running(home, tmp_path):
-    own = Home(root=tmp_path / "own")
-    with running(own, PostgresSettings(port=free_port())) as address:
-        settings = PostgresSettings(url=address.url("postgres", "postgresql"))
+def test_a_server_of_the_users_own_is_used_and_left_running(home, postgres, tmp_path):
+    with running(Home(root=tmp_path / "own"), postgres) as address:
+        settings = PostgresSettings(url=read_address(database_url(address, driver="postgresql")))
         ask(address, "DROP DATABASE feast", database="postgres")
         with running(home, settings) as used:
             assert ask(used, "SELECT current_database()") == [("feast",)]
         assert not home.postgres.exists()
         ask(address, "CREATE ROLE clerk LOGIN PASSWORD 'clerk'", database="postgres")
-        clerk = Address(base=address.base.replace(address.base.split("//")[1].split("@")[0], "clerk:clerk"))
+        clerk = address.set(username="clerk", password="clerk")
         ask(address, "DROP DATABASE feast", database="postgres")
         with pytest.raises(ServiceError, match="may not create databases"):
             create_databases(clerk)
 
 
 @pytest.mark.slow
-def test_a_cluster_of_another_version_is_not_started(home):
-    settings = PostgresSettings(port=free_port())
-    with running(home, settings):
+def test_a_cluster_of_another_version_is_not_started(home, postgres):
+    with running(home, postgres):
         pass
     (home.postgres / "data" / "PG_VERSION").write_text("15\n")
-    with pytest.raises(ServiceError, match="initialized by PostgreSQL version 15"), running(home, settings):
+    with pytest.raises(ServiceError, match="initialized by PostgreSQL version 15"), running(home, postgres):
         pass
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")
-def test_root_runs_it_as_somebody_else_even_behind_a_closed_folder(tmp_path):
+def test_root_runs_it_as_somebody_else_even_behind_a_closed_folder(postgres, tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     home = Home(root=closed / "home")
-    settings = PostgresSettings(port=free_port())
-    with running(home, settings) as address:
+    with running(home, postgres) as address:
         assert ask(address, "SELECT 1") == [(1,)]
-        assert Server(home=home, port=settings.port).process().uids().effective != 0
+        assert Server(home=home, port=postgres.port).process().uids().effective != 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root drops capabilities")
-def test_without_the_capability_the_message_says_what_to_do(tmp_path):
+def test_without_the_capability_the_message_says_what_to_do(program, tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    code = f"""
-        from pathlib import Path
-        from orchestration.local.privileges import Account, server_account
-        Account(uid=65534, gid=65534).command(["true"], reach=[Path({str(closed)!r})])
-    """
-    done = subprocess.run(
-        [
-            "setpriv",
-            "--bounding-set=-dac_override,-dac_read_search,-setpcap",
-            "--inh-caps=-all",
-            sys.executable,
-            "-c",
-            textwrap.dedent(code),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code = f'Account(uid=65534, gid=65534).command(["true"], reach=[Path({str(closed)!r})])'
+    dropped = "--bounding-set=-dac_override,-dac_read_search,-setpcap"
+    argv = ["setpriv", dropped, "--inh-caps=-all", *program(code)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert "grants no CAP_DAC_OVERRIDE" in done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
-def test_a_home_of_another_user_is_refused_with_the_remedy(tmp_path):
-    home = Home(root=tmp_path / "home")
-    settings = PostgresSettings(port=free_port())
-    with running(home, settings):
-        owner = Server(home=home, port=1).data.stat().st_uid
+def test_a_home_of_another_user_is_refused_with_the_remedy(home, postgres, server, tmp_path):
+    with running(home, postgres):
+        owner = server.data.stat().st_uid
     for folder in (tmp_path, *tmp_path.parents[:3]):  # a worker of xdist adds a level
         folder.chmod(0o755)
     pid = os.fork()
@@ -299,7 +252,7 @@ def test_a_home_of_another_user_is_refused_with_the_remedy(tmp_path):
         try:
             os.setgroups([])
             os.setuid(owner + 1)
-            server_account(home.postgres / "data")
+            server_account(server.data)
         except ServiceError as error:
             os._exit(0 if "choose another RECOMMENDER_HOME" in str(error) else 2)
         finally:

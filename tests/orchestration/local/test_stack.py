@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import httpx
@@ -18,14 +17,18 @@ import psutil
 import pytest
 
 from expectations.errors import ServiceError
-from orchestration.home import Home
-from orchestration.local import commands
-from orchestration.local.instance import child_environment, source_file, write_instance
+from orchestration.local import cli
+from orchestration.local.instance import (
+    child_environment,
+    dagster_instance,
+    fail_lost_runs,
+    source_file,
+    write_instance,
+)
 from orchestration.local.job_run import StepOutput, run_job
-from orchestration.local.postgres import PostgresSettings, running
+from orchestration.local.postgres import running
 from orchestration.local.postgres_server import Server
-from orchestration.local.processes import stop, wait_gone
-from orchestration.local.runs import dagster_instance, fail_lost_runs
+from orchestration.local.processes import stop, wait_gone, wait_until
 from orchestration.local.stack import (
     Ports,
     Service,
@@ -35,15 +38,29 @@ from orchestration.local.stack import (
     dagster_services,
     serving,
 )
-from tests.orchestration.ports import free_port
+from tests.orchestration.conftest import free_port
 
 TINY = "tests.orchestration.tiny_definitions"
 TINY_SERVICE = "tests.orchestration.tiny_service:Recommender"
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Home(root=tmp_path / "home")
+def environment(home, postgres):
+    """That of the programs that we start, while PostgreSQL runs."""
+    with running(home, postgres) as address:
+        write_instance(home)
+        yield child_environment(home, address, source_file(None), os.environ)
+
+
+@pytest.fixture
+def context(home, postgres):
+    return cli.Context(
+        home=home, postgres=postgres, environ=dict(os.environ), definitions=TINY, service=TINY_SERVICE
+    )
+
+
+def is_gone(process):
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def sleeper(**more):
@@ -72,7 +89,7 @@ def test_a_program_that_ignores_its_signal_is_killed_with_its_children():
     (child,) = process.children()
     stop(process, first=signal.SIGTERM, grace=0.3)
     assert program.wait() == -signal.SIGKILL
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert is_gone(child)
 
 
 def test_a_service_for_a_block_is_stopped_after_it(home):
@@ -115,8 +132,7 @@ def test_steps_output_is_told_from_dagsters_log():
 
 
 @pytest.mark.slow
-def test_a_failing_service_takes_what_was_started_down_with_it(home):
-    postgres = PostgresSettings(port=free_port())
+def test_a_failing_service_takes_what_was_started_down_with_it(home, postgres):
     good = web_server(free_port())
     bad = sleeper(argv=[sys.executable, "-c", "raise SystemExit('broken')"], is_ready=lambda: False)
     stack = Stack(home=home, postgres=postgres, services=[good, bad])
@@ -127,10 +143,10 @@ def test_a_failing_service_takes_what_was_started_down_with_it(home):
 
 
 @pytest.mark.slow
-def test_what_dies_is_started_again_and_a_killed_supervisor_leaves_nothing(home):
+def test_what_dies_is_started_again_and_a_killed_supervisor_leaves_nothing(home, postgres):
     web = web_server(free_port())
     services = [web, sleeper()]
-    stack = Stack(home=home, postgres=PostgresSettings(port=free_port()), services=services)
+    stack = Stack(home=home, postgres=postgres, services=services)
     try:
         stack.up(source_file(None), os.environ, lambda _line: None)
         assert stack.supervisor.socket.stat().st_mode & 0o777 == 0o600
@@ -139,8 +155,10 @@ def test_what_dies_is_started_again_and_a_killed_supervisor_leaves_nothing(home)
         first, database = stack.supervisor.states()["web"]["pid"], stack.server.process()
         psutil.Process(first).kill()
         database.kill()
-        wait_until(lambda: stack.supervisor.states()["web"]["pid"] not in (0, first) and web.is_ready())
-        wait_until(lambda: stack.server.process() not in (None, database))
+        assert wait_until(
+            lambda: stack.supervisor.states()["web"]["pid"] not in (0, first) and web.is_ready(), 60
+        )
+        assert wait_until(lambda: stack.server.process() not in (None, database), 60)
         secret = (home.postgres / "password").read_text().strip()
         assert secret not in (home.supervisor / "supervisord.conf").read_text()
 
@@ -150,117 +168,79 @@ def test_what_dies_is_started_again_and_a_killed_supervisor_leaves_nothing(home)
         said = []
         stack.down(said.append)
         assert "stopped PostgreSQL" in said
-        assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+        assert is_gone(left)
     finally:
         stack.down(lambda _line: None)
     assert all("not running" in line for line in stack.status())
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
+@pytest.mark.slow
+def test_a_run_tells_its_steps_and_a_failing_one_plainly(home, environment):
+    stream = io.BytesIO()
+    done = run_job(home, environment, definitions=TINY, job="recommender", stream=stream)
+    shown = stream.getvalue().decode()
+    assert done.succeeded, shown
+    assert float(re.search(r"✓ landed +([0-9.]+) s", shown)[1]) > 1
+    assert "! check enough_rows on landed: WARN" in shown
+    assert "landing 3/3" in shown
+    assert "STEP_START" not in shown
+    assert "a line of Dagster's log" in done.log.read_text()
+    with dagster_instance(home, environment) as instance:
+        assert instance.get_run_by_id(done.run_id).is_success
+    assert fail_lost_runs(home, environment) == []
+
+    failing = {**environment, "TINY_FAIL": "1"}
+    failed = run_job(home, failing, definitions=TINY, job="recommender", stream=stream)
+    assert not failed.succeeded
+    assert failed.failures == {"evaluated": "ValueError: table orders has 3 rows too many; remove them"}
 
 
 @pytest.mark.slow
-def test_a_run_tells_its_steps_and_a_failing_one_plainly(home):
-    settings = PostgresSettings(port=free_port())
-    with running(home, settings) as address:
-        write_instance(home)
-        environment = child_environment(home, address, source_file(None), os.environ)
-        stream = io.BytesIO()
-        done = run_job(home, environment, definitions=TINY, job="recommender", stream=stream)
-        shown = stream.getvalue().decode()
-        assert done.succeeded, shown
-        assert float(re.search(r"✓ landed +([0-9.]+) s", shown)[1]) > 1
-        assert "! check enough_rows on landed: WARN" in shown
-        assert "landing 3/3" in shown
-        assert "STEP_START" not in shown
-        assert "a line of Dagster's log" in done.log.read_text()
-
-        # the run's process is gone while the books say it goes on
-        with dagster_instance(home, environment) as instance:
-            assert instance.get_run_by_id(done.run_id).is_success
-        assert fail_lost_runs(home, environment) == []
-
-        failing = {**environment, "TINY_FAIL": "1"}
-        failed = run_job(home, failing, definitions=TINY, job="recommender", stream=stream)
-        assert not failed.succeeded
-        assert failed.failures == {"evaluated": "ValueError: table orders has 3 rows too many; remove them"}
-
-
-@pytest.mark.slow
-def test_plain_dagster_works_on_the_same_instance(home, capfd):
-    context = commands.Context(
-        home=home, postgres=PostgresSettings(port=free_port()), environ=dict(os.environ)
-    )
-    assert commands.execute(context, ["dagster", "asset", "list", "-m", TINY]) == 0
+def test_plain_dagster_works_on_the_same_instance(home, context, capfd):
+    assert cli.execute(context, ["dagster", "asset", "list", "-m", TINY]) == 0
     assert capfd.readouterr().out.split() == ["evaluated", "landed"]
-    assert commands.execute(context, ["sh", "-c", "exit 7"]) == 7
+    assert cli.execute(context, ["sh", "-c", "exit 7"]) == 7
     with pytest.raises(ServiceError, match="no program dagstre"):
-        commands.execute(context, ["dagstre"])
+        cli.execute(context, ["dagstre"])
     assert Server(home=home, port=1).process() is None
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_written_down_as_failed_at_the_next_start(home):
-    settings = PostgresSettings(port=free_port())
-    with running(home, settings) as address:
-        write_instance(home)
-        environment = child_environment(home, address, source_file(None), {**os.environ, "TINY_SLEEP": "300"})
-        code = f"""
-            import json, sys
-            from pathlib import Path
-            from orchestration.home import Home
-            from orchestration.local.job_run import run_job
-            run_job(Home(root=Path({str(home.root)!r})), json.load(sys.stdin), definitions={TINY!r},
-                    job="recommender", stream=sys.stdout.buffer)
-        """
-        runner = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        runner.stdin.write(json.dumps(environment).encode())
-        runner.stdin.close()
-        for line in runner.stdout:
-            if "… landed" in line.decode():
-                break
-        family = [psutil.Process(runner.pid), *psutil.Process(runner.pid).children(recursive=True)]
-        assert fail_lost_runs(home, environment) == []  # it is alive
-        for process in family:
-            process.kill()
-        runner.wait()
-        runner.stdout.close()
-        assert wait_gone(family, 20) == []
-        (lost,) = fail_lost_runs(home, environment)
-        with dagster_instance(home, environment) as instance:
-            assert instance.get_run_by_id(lost).is_failure
+def test_a_killed_run_is_written_down_as_failed_at_the_next_start(home, environment, program):
+    code = f"run_job(home, json.load(sys.stdin), definitions={TINY!r}, job='recommender', stream=sys.stdout.buffer)"
+    runner = subprocess.Popen(program(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    runner.stdin.write(json.dumps({**environment, "TINY_SLEEP": "300"}).encode())
+    runner.stdin.close()
+    wait_for_line(runner.stdout, "… landed")
+    family = [psutil.Process(runner.pid), *psutil.Process(runner.pid).children(recursive=True)]
+    assert fail_lost_runs(home, environment) == []  # it is alive
+    for process in family:
+        process.kill()
+    runner.wait()
+    runner.stdout.close()
+    assert wait_gone(family, 20) == []
+    (lost,) = fail_lost_runs(home, environment)
+    with dagster_instance(home, environment) as instance:
+        assert instance.get_run_by_id(lost).is_failure
+
+
+def wait_for_line(stream, text):
+    assert any(text in line.decode() for line in stream)
 
 
 @pytest.mark.slow
-def test_the_demo_runs_asks_for_three_households_and_leaves_nothing_running(home, capfd):
-    context = commands.Context(
-        home=home,
-        postgres=PostgresSettings(port=free_port()),
-        environ=dict(os.environ),
-        definitions=TINY,
-        service=TINY_SERVICE,
-    )
+def test_the_demo_runs_asks_for_three_households_and_leaves_nothing_running(context, capfd):
     ports = Ports(api=free_port())
-    assert commands.demo(context, ports) == 0
+    assert cli.demo(context, ports) == 0
     out, err = capfd.readouterr()
-    assert [line for line in out.splitlines() if line.startswith("household")] == [
-        "household 1",
-        "household 2",
-        "household 3",
-    ]
+    assert re.findall(r"^household .*", out, re.MULTILINE) == ["household 1", "household 2", "household 3"]
     assert "because bought coffee" in out
     assert out.index("household 3") < out.index("0.7500") < out.index("make up")
     assert "✓ evaluated" in err
     assert all("not running" in line for line in context.stack(ports).status())
 
     failing = dataclasses.replace(context, environ={**os.environ, "TINY_FAIL": "1"})
-    assert commands.run(failing, None) == 1
+    assert cli.run(failing, None) == 1
     out, err = capfd.readouterr()
     assert "evaluated failed: ValueError: table orders has 3 rows too many; remove them" in err
     assert "auc" not in out.lower()  # the last run's table is not shown for this one
@@ -268,35 +248,22 @@ def test_the_demo_runs_asks_for_three_households_and_leaves_nothing_running(home
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_run_is_cancelled_and_stops_what_it_started(home, number):
-    postgres = PostgresSettings(port=free_port())
+def test_an_interrupted_run_is_cancelled_and_stops_what_it_started(home, postgres, program, number):
     code = f"""
-        import os, signal
-        from pathlib import Path
-        from orchestration.local import commands
-        from orchestration.local.cli import _terminate
-        from orchestration.home import Home
-        from orchestration.local.postgres import PostgresSettings
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, cli._terminate)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs behind
-        context = commands.Context(
-            home=Home(root=Path({str(home.root)!r})), postgres=PostgresSettings(port={postgres.port}),
-            environ={{**os.environ, "TINY_SLEEP": "300"}}, definitions={TINY!r})
-        commands.run(context, None)
+        environ = {{**os.environ, "TINY_SLEEP": "300"}}
+        cli.run(cli.Context(home=home, postgres=postgres, environ=environ, definitions={TINY!r}), None)
     """
-    runner = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE, start_new_session=True
-    )
-    for line in runner.stderr:
-        if "… landed" in line.decode():
-            break
+    runner = subprocess.Popen(program(code), stderr=subprocess.PIPE, start_new_session=True)
+    wait_for_line(runner.stderr, "… landed")
     family = psutil.Process(runner.pid).children(recursive=True)
     # Ctrl-C reaches the whole group, a supervisor's SIGTERM the command alone
     os.killpg(runner.pid, number) if number == signal.SIGINT else runner.send_signal(number)
     assert runner.wait(timeout=120) != 0
     runner.stderr.close()
     assert Server(home=home, port=postgres.port).process() is None
-    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert all(map(is_gone, family))
     with running(home, postgres) as address:
         environment = child_environment(home, address, source_file(None), os.environ)
         with dagster_instance(home, environment) as instance:
@@ -305,72 +272,37 @@ def test_an_interrupted_run_is_cancelled_and_stops_what_it_started(home, number)
 
 
 @pytest.mark.slow
-def test_a_definitions_module_that_does_not_load_is_told(home):
-    with running(home, PostgresSettings(port=free_port())) as address:
-        write_instance(home)
-        environment = child_environment(home, address, source_file(None), os.environ)
-        done = run_job(home, environment, definitions="tests.nowhere", job="recommender", stream=io.BytesIO())
+def test_a_definitions_module_that_does_not_load_is_told(home, environment):
+    done = run_job(home, environment, definitions="tests.nowhere", job="recommender", stream=io.BytesIO())
     assert not done.succeeded
     assert "tests.nowhere" in done.failures["the run"]
 
 
 @pytest.mark.slow
-def test_up_twice_then_down_with_dagster_and_bentoml(home):
+def test_up_twice_then_down_with_dagster_and_bentoml(home, postgres):
     ui, api = free_port(), free_port()
-    postgres = PostgresSettings(port=free_port())
     services = [*dagster_services(ui, TINY), api_service(api, TINY_SERVICE)]
     stack = Stack(home=home, postgres=postgres, services=services)
     said = []
     try:
         stack.up(source_file(None), os.environ, said.append)
         assert f"http://127.0.0.1:{ui}" in "\n".join(said)
-        (answer,) = commands.ask(f"http://127.0.0.1:{api}", ["1178"])
+        (answer,) = cli.ask(f"http://127.0.0.1:{api}", ["1178"])
         assert answer["items"][0]["text"] == "a coupon for 1178"
         processes = pids(stack)
         stack.up(source_file(None), os.environ, said.append)
         assert pids(stack) == processes
         with pytest.raises(ServiceError, match="make down"):
             stack.up(Path("/another/source.toml"), os.environ, said.append)
-        launched = launch_by_ui(ui)
-        wait_for_success(ui, launched)
         family = [c for pid in processes for c in [psutil.Process(pid), *psutil.Process(pid).children(True)]]
     finally:
         stack.down(said.append)
     assert "stopped Dagster UI" in said
     assert "stopped PostgreSQL" in said
-    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert all(map(is_gone, family))
     assert not answers(f"http://127.0.0.1:{ui}/server_info")
     assert all("not running" in line for line in stack.status())
 
 
 def pids(stack):
     return [state["pid"] for state in stack.supervisor.states().values()]
-
-
-def launch_by_ui(port):
-    """Start the job as the button in Dagster's UI does: it goes through the queue and the daemon."""
-    query = """mutation($p: ExecutionParams!) {
-        launchRun(executionParams: $p) { __typename ... on LaunchRunSuccess { run { runId } } } }"""
-    selector = {
-        "repositoryLocationName": TINY,
-        "repositoryName": "__repository__",
-        "jobName": "recommender",
-    }
-    variables = {"p": {"selector": selector, "runConfigData": {}}}
-    body = {"query": query, "variables": variables}
-    reply = httpx.post(f"http://127.0.0.1:{port}/graphql", json=body, timeout=60).json()
-    return reply["data"]["launchRun"]["run"]["runId"]
-
-
-def wait_for_success(port, run_id):
-    query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
-    body = {"query": query, "variables": {"id": run_id}}
-    deadline = time.monotonic() + 180
-    status = None
-    while time.monotonic() < deadline:
-        reply = httpx.post(f"http://127.0.0.1:{port}/graphql", json=body, timeout=60).json()
-        status = reply["data"]["runOrError"]["status"]
-        if status in ("SUCCESS", "FAILURE", "CANCELED"):
-            break
-        time.sleep(1)
-    assert status == "SUCCESS"

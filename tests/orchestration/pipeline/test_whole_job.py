@@ -1,21 +1,20 @@
 """The whole job on a shop's own tables: everything real but the size, of the data and of the language model."""
 
-import json
+import shutil
 
 import dagster as dg
 import pandas as pd
 import pytest
 
 from expectations.errors import RejectedError
-from orchestration.assets.training import searched_recipe
-from orchestration.definitions import ASSETS
+from orchestration.definitions import ASSETS, searched_recipe
 from orchestration.home import Home
-from orchestration.local.postgres import PostgresSettings, running
-from orchestration.pipeline.model import train
-from orchestration.pipeline.release import deploy
+from orchestration.local.postgres import PostgresSettings, database_url, running
+from orchestration.local.report_text import MEASURES
+from orchestration.pipeline.model import deploy, train
 from orchestration.resources import WorkspaceResource
 from tests.features import small_shop
-from tests.orchestration.ports import free_port
+from tests.orchestration.conftest import free_port
 from tests.training.synthetic import write_encoder
 
 pytestmark = pytest.mark.slow
@@ -65,15 +64,6 @@ max_relative_calibration_error = 100.0
 min_slice_auc = 0.0
 """
 STRICT = "popularity_margin = 0.99\n"
-METRICS = {
-    "auc",
-    "average_precision",
-    "log_loss",
-    "calibration_error",
-    "ndcg_at_10",
-    "num_exposures",
-    "num_positive",
-}
 
 
 @pytest.fixture(scope="module")
@@ -104,17 +94,15 @@ def workspace(shop, tmp_path_factory, bento_home):
         yield WorkspaceResource(
             home=str(home.root),
             source=str(shop / "source.toml"),
-            registry_url=address.url("feast"),
+            registry_url=database_url(address, "feast"),
             recipe=str(shop / "recipe.toml"),
             gate_rules=str(shop / "lenient.toml"),
         )
 
 
-def _run(workspace, *, raise_on_error=True):
+def _run(workspace, assets=ASSETS, **options):
     with dg.DagsterInstance.ephemeral() as instance:
-        return dg.materialize(
-            ASSETS, resources={"workspace": workspace}, instance=instance, raise_on_error=raise_on_error
-        )
+        return dg.materialize(assets, resources={"workspace": workspace}, instance=instance, **options)
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +110,17 @@ def first_run(workspace):
     return _run(workspace)
 
 
-def _settings(workspace):
-    return {
-        name: getattr(workspace, name) for name in ("home", "source", "registry_url", "recipe", "gate_rules")
-    }
+def _changed(workspace, **settings):
+    names = ("home", "source", "registry_url", "recipe", "gate_rules")
+    return WorkspaceResource(**{**{name: getattr(workspace, name) for name in names}, **settings})
+
+
+def _report(workspace):
+    return _report(workspace)
+
+
+def _serving(workspace):
+    return _serving(workspace)
 
 
 def _metadata(result, asset):
@@ -135,9 +130,9 @@ def _metadata(result, asset):
 
 def test_the_report_has_what_scripts_read(workspace, first_run):
     assert first_run.success
-    report = json.loads(workspace.workspace().home.report.read_text())
+    report = _report(workspace)
     for scorer in ("zero_shot", "model", "lightgbm"):
-        assert set(report[scorer]) >= METRICS
+        assert set(report[scorer]) >= set(MEASURES)
     assert report["model"]["num_exposures"] == report["lightgbm"]["num_exposures"] > 100
     assert report["gate"]["approved"] is True
     assert {"rule", "value", "bound", "passed"} <= set(report["gate"]["rules"][0])
@@ -146,7 +141,7 @@ def test_the_report_has_what_scripts_read(workspace, first_run):
 
 
 def test_no_row_is_lost(workspace, first_run):
-    tables = json.loads(workspace.workspace().home.report.read_text())["tables"]
+    tables = _report(workspace)["tables"]
     assert tables["events"] == {"rows": 2997, "quarantined": 3}
     assert tables["exposures"]["quarantined"] == 2
     unread = pd.read_parquet(workspace.workspace().home.quarantine / "small_shop" / "events")
@@ -155,49 +150,37 @@ def test_no_row_is_lost(workspace, first_run):
 
 
 def test_the_approved_bundle_serves(workspace, first_run):
-    pointer = json.loads(workspace.workspace().home.deployment.read_text())
-    assert pointer["bundle"] == json.loads(workspace.workspace().home.report.read_text())["bundle"]
+    assert _serving(workspace) == _report(workspace)["bundle"]
 
 
 def test_a_second_run_computes_nothing_again(workspace, first_run):
     again = _run(workspace)
     assert again.success
-    for asset in (
-        "events",
-        "checked_events",
-        "user_behaviour",
-        "online_features",
-        "training_examples",
-        "model_bundle",
-    ):
+    features = ("user_behaviour", "online_features", "training_examples")
+    for asset in ("events", "checked_events", *features, "model_bundle"):
         assert _metadata(again, asset)["unchanged"] is True, asset
 
 
 def test_a_rejected_bundle_is_not_deployed_even_alone(workspace, shop, first_run):
-    strict = WorkspaceResource(**{**_settings(workspace), "gate_rules": str(shop / "strict.toml")})
-    before = workspace.workspace().home.deployment.read_text()
+    strict = _changed(workspace, gate_rules=str(shop / "strict.toml"))
+    before = _serving(workspace)
     result = _run(strict, raise_on_error=False)
     assert not result.success
     assert [
         check.passed for check in result.get_asset_check_evaluations() if check.check_name == "approved"
     ] == [False]
-    assert json.loads(workspace.workspace().home.report.read_text())["gate"]["approved"] is False
+    assert _report(workspace)["gate"]["approved"] is False
     with pytest.raises(RejectedError, match="popularity"):
         deploy(strict.workspace())
-    assert (
-        json.loads(workspace.workspace().home.deployment.read_text())["bundle"]
-        == json.loads(before)["bundle"]
-    )
+    assert _serving(workspace) == before
 
 
 def test_too_many_broken_rows_stop_the_run_and_name_the_rule(workspace, shop, first_run, tmp_path):
     exposures = pd.read_parquet(shop / "exposures.parquet")
     exposures["item_id"] = exposures["item_id"].where(exposures.index % 3 > 0, "c99")
-    for path in shop.iterdir():
-        if path.is_file():
-            (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(shop, tmp_path, dirs_exist_ok=True)
     exposures.to_parquet(tmp_path / "exposures.parquet")
-    broken = WorkspaceResource(**{**_settings(workspace), "source": str(tmp_path / "source.toml")})
+    broken = _changed(workspace, source=str(tmp_path / "source.toml"))
     result = _run(broken, raise_on_error=False)
     assert not result.success
     failed = [check for check in result.get_asset_check_evaluations() if not check.passed and check.blocking]
@@ -213,30 +196,25 @@ def test_too_many_broken_rows_stop_the_run_and_name_the_rule(workspace, shop, fi
 def later(workspace, shop, first_run, tmp_path_factory):
     """The same shop, when the campaign with which the test part began is old enough to learn from."""
     folder = tmp_path_factory.mktemp("later")
-    for path in shop.iterdir():
-        if path.is_file():
-            (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(shop, folder, dirs_exist_ok=True)
     (folder / "source.toml").write_text(SOURCE.replace("2024-03-20", "2024-04-05"))
-    return WorkspaceResource(**{**_settings(workspace), "source": str(folder / "source.toml")})
+    return _changed(workspace, source=str(folder / "source.toml"))
 
 
 def test_a_retraining_begins_with_the_model_that_serves(workspace, later, first_run):
-    serving = json.loads(workspace.workspace().home.deployment.read_text())["bundle"]
+    serving = _serving(workspace)
     result = _run(later)
     assert result.success
-    assert (
-        _metadata(result, "model_bundle")["initialization"]
-        == f"from champion {serving[:12]}, warm start 1 of 4"
-    )
-    assert json.loads(workspace.workspace().home.deployment.read_text())["bundle"] != serving
+    begun = f"from champion {serving[:12]}, warm start 1 of 4"
+    assert _metadata(result, "model_bundle")["initialization"] == begun
+    assert _serving(workspace) != serving
     assert train(later.workspace()).created is False
 
 
 def test_a_full_retraining_is_done_on_request(later):
     assets = [asset for asset in ASSETS if "model_bundle" in {key.to_user_string() for key in asset.keys}]
     config = {"ops": {"model_bundle": {"config": {"full": True}}}}
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize(assets, resources={"workspace": later}, instance=instance, run_config=config)
+    result = _run(later, assets, run_config=config)
     assert _metadata(result, "model_bundle")["initialization"] == "from scratch"
     assert train(later.workspace()).created is False  # on the same examples, the full one stays
 
@@ -245,13 +223,8 @@ def test_a_search_leaves_a_recipe_that_trainings_take(later):
     space = later.workspace().home.root / "space.toml"
     space.write_text("tabular_model.ensemble_size = [1, 2]")
     config = {"ops": {"searched_recipe": {"config": {"trials": 2, "space": str(space)}}}}
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize(
-            [searched_recipe], resources={"workspace": later}, instance=instance, run_config=config
-        )
+    result = _run(later, [searched_recipe], run_config=config)
     found = _metadata(result, "searched_recipe")
     assert found["num_trials"] == 2
     assert found["use_it"] == f"RECOMMENDER_RECIPE={later.workspace().home.recipes / 'small_shop.toml'}"
-    assert train(WorkspaceResource(**{**_settings(later), "recipe": str(found["recipe"])}).workspace()).facts[
-        "bundle"
-    ]
+    assert train(_changed(later, recipe=str(found["recipe"])).workspace()).facts["bundle"]

@@ -2,11 +2,9 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +12,10 @@ import httpx
 import pytest
 
 from expectations.contracts.bundle import bundle_hash
+from orchestration.local.processes import wait_until
+from orchestration.local.stack import answers
 from serving.api.schema import RecommendReply
+from tests.orchestration.conftest import free_port
 from tests.serving.conftest import put
 
 pytestmark = pytest.mark.slow
@@ -25,18 +26,15 @@ WAIT_SECONDS = 120
 
 
 def until(what, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not what():
-        assert process.poll() is None, "the service ended"
-        assert time.monotonic() < deadline, "the service did not get there in time"
-        time.sleep(0.2)
+    assert wait_until(lambda: process.poll() is not None or what(), WAIT_SECONDS), (
+        "it did not get there in time"
+    )
+    assert process.poll() is None, "the service ended"
 
 
 @pytest.fixture(name="api")
 def _api(home, shop, bento_home):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "BENTOML_HOME": str(bento_home),
@@ -52,19 +50,12 @@ def _api(home, shop, bento_home):
         )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=40, trust_env=False) as client:
         try:
-            until(lambda: _answers(client), process)
+            until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), process)
             yield client, process
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
             sys.stderr.write((home / "log").read_text()[-4000:])
-
-
-def _answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/healthz").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def ask(client: httpx.Client, number: int) -> httpx.Response:

@@ -22,11 +22,8 @@ from training.pipeline.pretraining import known_text_ids
 pytestmark = pytest.mark.slow
 
 ODD = ("", "👍👍👍", "ＷＩＦＩ 信号 OK 😀", "很好\n很好\t!", "مرحبا 房间 room", "好" * 5000)
-THINGS, PRAISE, COMPLAINT = (
-    ["房间", "手机", "苹果", "衣服", "书", "电脑"],
-    ["很好", "满意", "喜欢"],
-    ["太差", "失望", "坏了"],
-)
+THINGS = ("房间", "手机", "苹果", "衣服", "书", "电脑")
+PRAISE, COMPLAINT = ("很好", "满意", "喜欢"), ("太差", "失望", "坏了")
 
 
 def reviews() -> pd.DataFrame:

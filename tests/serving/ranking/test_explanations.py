@@ -49,95 +49,80 @@ def reasons_of(
         batch,
         0,
         text_logit=text_logit,
-        attention=np.array(attention[: len(batch.topics)]),
+        attention=np.array(attention[: len(batch.topics) + len(batch.feedback_texts)]),
         names=list(contributions),
         contributions=np.array(list(contributions.values())),
         history_days=180,
     )
 
 
-def test_attention_speaks_only_where_f_is_positive() -> None:
-    assert reasons_of(scoring_batch(), text_logit=0.5, attention=(0.7, 0.1)) == [
-        "bought 'yogurt' on 7 visits, last 3 days ago, which fits this campaign's words"
-    ]
-    assert reasons_of(scoring_batch(), text_logit=0.5, attention=(0.1, 0.7)) == [
-        "bought 'dog food' on 1 visit, 40 days ago, which fits this campaign's words"
-    ]
-    assert reasons_of(scoring_batch(), text_logit=-0.5, attention=(0.7, 0.1)) == []
+LOOKED = "bought {}, which fits this campaign's words"
+OUTCOMES = "answered 5 of 736 earlier offers"
+COVERED = "{} what this campaign covers 4 times in the last 180 days"
+POPULARITY = "shoppers acted 1,234 times on what this campaign covers in the last 180 days"
+TOPIC_RATE = "offers on the kinds of products that this campaign covers are answered at a rate of 1.25%"
+
+
+@pytest.mark.parametrize(
+    ("text_logit", "attention", "said"),
+    [
+        (0.5, (0.7, 0.1), [LOOKED.format("'yogurt' on 7 visits, last 3 days ago")]),
+        (0.5, (0.1, 0.7), [LOOKED.format("'dog food' on 1 visit, 40 days ago")]),
+        (-0.5, (0.7, 0.1), []),  # attention speaks only where f is positive
+        (0.5, (0.5, 0.5), []),  # and where it looks at something in particular
+        (0.5, (0.0, 0.0), []),
+    ],
+)
+def test_attention_is_told(text_logit, attention, said) -> None:
+    assert reasons_of(scoring_batch(), text_logit=text_logit, attention=attention) == said
 
 
 def test_what_was_said_is_told_as_said() -> None:
-    batch = replace(
-        scoring_batch(),
-        feedback_texts=["yogurt: my favourite"],
-        feedback_sentiments=[1.0],
-        feedback_days_ago=[9.0],
-    )
-    told = reasons(
-        batch,
-        0,
-        text_logit=0.5,
-        attention=np.array([0.1, 0.0, 0.7]),
-        names=[],
-        contributions=np.zeros(0),
-        history_days=180,
-    )
+    said = {
+        "feedback_texts": ["yogurt: my favourite"],
+        "feedback_sentiments": [1.0],
+        "feedback_days_ago": [9.0],
+    }
+    told = reasons_of(replace(scoring_batch(), **said), text_logit=0.5, attention=(0.1, 0.0, 0.7))
     assert told == ["said 'yogurt: my favourite' 9 days ago, which fits this campaign's words"]
 
 
-def test_attention_that_looks_nowhere_in_particular_is_no_reason() -> None:
-    assert reasons_of(scoring_batch(), text_logit=0.5, attention=(0.5, 0.5)) == []
-    assert reasons_of(scoring_batch(), text_logit=0.5, attention=(0.0, 0.0)) == []
+STRONGEST = {"user_num_outcomes": 0.3, "user_outcome_rate": 0.9, "user_item_item_sessions": 0.5}
 
 
-def test_strongest_first_one_of_each_theme() -> None:
-    told = reasons_of(
-        scoring_batch(),
-        user_num_outcomes=0.3,
-        user_outcome_rate=0.9,
-        user_item_item_sessions=0.5,
-        item_popularity=0.001,
-    )
-    assert told == [
-        "answered 5 of 736 earlier offers",
-        "bought what this campaign covers 4 times in the last 180 days",
-    ]
-
-
-def test_shoppers_who_do_more_than_buy_turn_to_things() -> None:
-    told = reasons_of(scoring_batch(user_num_events=30.0), user_item_item_sessions=0.5)
-    assert told == ["turned to what this campaign covers 4 times in the last 180 days"]
-
-
-def test_a_shops_own_column_is_told_by_name_and_value() -> None:
-    assert reasons_of(scoring_batch(), item_festival=0.5) == ["this campaign's festival: spring"]
-    assert reasons_of(scoring_batch(item_campaign_days=33.0), item_campaign_days=0.5) == [
-        "this campaign's days: 33"
-    ]
-    assert reasons_of(scoring_batch(item_festival=None), item_festival=0.5) == []
-
-
-def test_unknown_values_are_not_told() -> None:
-    assert reasons_of(scoring_batch(), user_item_item_days=0.5) == []
-    assert reasons_of(scoring_batch(user_num_exposures=np.nan), user_num_outcomes=0.5) == []
-    assert reasons_of(scoring_batch(), item_popularity=float("nan")) == []
-
-
-def test_cold_start_user_gets_only_what_is_known_of_the_item() -> None:
-    told = reasons_of(
-        scoring_batch(known=False), text_logit=2.0, user_num_outcomes=0.9, user_item_item_sessions=0.9
-    )
-    assert told == [
-        "shoppers acted 1,234 times on what this campaign covers in the last 180 days",
-        "offers on the kinds of products that this campaign covers are answered at a rate of 1.25%",
-    ]
-    assert reasons_of(scoring_batch(known=False), item_popularity=0.4)[0].startswith("shoppers acted")
-
-
-def test_where_nothing_speaks_for_it_what_speaks_against_is_told() -> None:
-    assert reasons_of(scoring_batch(), user_num_outcomes=-0.3, user_item_item_sessions=-0.1) == [
-        "among what may be shown; against it: answered 5 of 736 earlier offers"
-    ]
+@pytest.mark.parametrize(
+    ("row", "contributions", "said"),
+    [
+        # the strongest first, one of each theme, nothing too weak
+        ({}, {**STRONGEST, "item_popularity": 0.001}, [OUTCOMES, COVERED.format("bought")]),
+        # shoppers who do more than buy
+        ({"user_num_events": 30.0}, {"user_item_item_sessions": 0.5}, [COVERED.format("turned to")]),
+        # a shop's own column, by name and value
+        ({}, {"item_festival": 0.5}, ["this campaign's festival: spring"]),
+        ({"item_campaign_days": 33.0}, {"item_campaign_days": 0.5}, ["this campaign's days: 33"]),
+        # what is not known is not told
+        ({"item_festival": None}, {"item_festival": 0.5}, []),
+        ({}, {"user_item_item_days": 0.5}, []),
+        ({"user_num_exposures": np.nan}, {"user_num_outcomes": 0.5}, []),
+        ({}, {"item_popularity": np.nan}, []),
+        # of a new shopper, only what is known of the item
+        (
+            {"known": False},
+            {"user_num_outcomes": 0.9, "user_item_item_sessions": 0.9},
+            [POPULARITY, TOPIC_RATE],
+        ),
+        ({"known": False}, {"item_popularity": 0.4}, [POPULARITY]),
+        # where nothing speaks for it
+        (
+            {},
+            {"user_num_outcomes": -0.3, "user_item_item_sessions": -0.1},
+            [f"among what may be shown; against it: {OUTCOMES}"],
+        ),
+    ],
+)
+def test_features_are_told(row, contributions, said) -> None:
+    batch = scoring_batch(**row)
+    assert reasons_of(batch, text_logit=-1.0 if batch.known else 2.0, **contributions) == said
 
 
 def test_every_sentence_can_be_said() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from expectations.contracts.bundle import verify_bundle
+from expectations.contracts.source import read_source
 from expectations.errors import RequestError
 from features.online.reader import DecisionRequest, OnlineFeatures
 from features.store.client import materialize, open_store
@@ -22,8 +23,6 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(name="ranker", scope="module")
 def _ranker(shop, bundles):
-    from expectations.contracts.source import read_source
-
     source = read_source(shop.source)
     features = OnlineFeatures(open_store(shop.settings), shop.feature_rows, source)
     return Ranker(Predictor.load(bundles[0]), features, source=source)

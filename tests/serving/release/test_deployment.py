@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from expectations.contracts.bundle import bundle_hash, verify_bundle
 from expectations.errors import BundleError, RejectedError, SettingError
 from serving.release.bento_store import PACKAGES
-from serving.release.deployment import DeploymentPointer, deploy, deployed_bundle, refresh, rollback
+from serving.release.deployment import DeploymentPointer, deploy, refresh, rollback
 from tests.serving.conftest import deploy_approved, put, write_decision
 
 pytestmark = pytest.mark.slow
@@ -82,15 +83,13 @@ def test_altered_copy_in_the_store_is_replaced(home, shop, bundles) -> None:
 
 def test_rollback_goes_to_the_model_before_and_back(home, shop, bundles) -> None:
     folder = home / "deployment"
-    assert deployed_bundle(folder) is None
     with pytest.raises(RejectedError, match="no model before"):
         rollback(folder)
     for bundle in bundles:
         put(home, shop, bundle)
     first, second = map(bundle_hash, bundles)
-    assert deployed_bundle(folder) == second
-    assert rollback(folder).bundle == first == deployed_bundle(folder)
-    assert rollback(folder).bundle == second == deployed_bundle(folder)
+    for expected in (first, second):
+        assert rollback(folder).bundle == expected == DeploymentPointer.read(folder / "current.json").bundle
 
 
 def test_newer_features_serve_without_a_new_model(home, shop, later, bundles) -> None:
@@ -104,8 +103,6 @@ def test_newer_features_serve_without_a_new_model(home, shop, later, bundles) ->
 
 
 def test_bundle_of_another_source_and_missing_features_are_refused(home, shop, bundles, tmp_path) -> None:
-    from dataclasses import replace
-
     write_decision(home, bundles[0])
     other = tmp_path / "other.toml"
     other.write_text(shop.source.read_text().replace("small_shop", "other_shop"))
@@ -114,4 +111,4 @@ def test_bundle_of_another_source_and_missing_features_are_refused(home, shop, b
         deploy(bundles[0], **here, context=replace(shop.context, source=other))
     with pytest.raises(SettingError, match="materialize"):
         deploy(bundles[0], **here, context=replace(shop.context, online_store=tmp_path / "none.db"))
-    assert deployed_bundle(home / "deployment") is None
+    assert not (home / "deployment" / "current.json").exists()

@@ -7,10 +7,8 @@ import logging
 import pytest
 
 from expectations.errors import SettingError, TransientError
-from orchestration.alerting.alert import Alert
-from orchestration.alerting.channels import SLACK_CHARACTERS, read_services, send, slack_text
-from tests.orchestration.conftest import letter_text
-from tests.orchestration.ports import free_port
+from orchestration.alerting import SLACK_CHARACTERS, Alert, read_services, send, slack_text
+from tests.orchestration.conftest import free_port, letter_text
 
 ALERT = Alert(
     title="12 orders have a negative amount",
@@ -115,7 +113,7 @@ def test_one_failing_channel_does_not_stop_the_other(webhook, mail, logged):
 
 
 def test_without_settings_alerts_go_to_the_log(caplog):
-    with caplog.at_level(logging.WARNING, logger="orchestration.alerting.channels"):
+    with caplog.at_level(logging.WARNING, logger="orchestration.alerting"):
         tell({})
         tell({}, [])
     (record,) = caplog.records
@@ -127,8 +125,7 @@ def test_encrypted_mail_has_its_own_port_and_a_webhook_its_scheme(mail):
     slack, mailing = read_services(
         {**environ, "RECOMMENDER_SLACK_WEBHOOK": "https://hooks.slack.com/services/T/B/SECRET"}
     ).values()
-    assert (slack["secure"], slack["host"], slack["fullpath"]) == (
-        True,
+    assert slack["secure"] and (slack["host"], slack["fullpath"]) == (
         "hooks.slack.com",
         "/services/T/B/SECRET",
     )

@@ -1,4 +1,4 @@
-"""How alerts are delivered: to the log, and by apprise to webhooks, e-mail and whatever else it knows.
+"""What somebody should look at, told to the log, and by apprise to webhooks, e-mail and whatever else it knows.
 
 Own code beside it: which settings make which service, Slack's text, and what may be told of a failure, as
 apprise's messages may hold secrets. Its Slack service knows hooks.slack.com only; a Slack-compatible
@@ -9,11 +9,11 @@ import logging
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from expectations.errors import SettingError, TransientError
-from orchestration.alerting.alert import Alert
 
 TIMEOUTS = {"cto": 10.0, "rto": 10.0}
 """Seconds that a channel has to connect, and to answer, by apprise's names."""
@@ -25,6 +25,42 @@ Service = str | dict[str, Any]
 """What apprise makes a service of: its address, or the parts of one. Holds secrets: never print it."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """One thing that somebody should look at.
+
+    Attributes:
+        title: what happened, in one line.
+        table: the table it is about; empty where it is about none.
+        rule: the rule that was broken.
+        num_rows: how many rows broke it; None where rows do not count.
+        sample: a few of the offending values, in words.
+        link: where to read on: a run's page or a folder.
+        detail: anything else worth knowing.
+    """
+
+    title: str
+    table: str = ""
+    rule: str = ""
+    num_rows: int | None = None
+    sample: Sequence[str] = ()
+    link: str = ""
+    detail: str = ""
+
+    def text(self) -> str:
+        """The alert in plain text, one fact per line."""
+        rows = None if self.num_rows is None else f"{self.num_rows:,}"
+        facts = {
+            "table": self.table,
+            "rule": self.rule,
+            "rows": rows,
+            "sample": ", ".join(str(value) for value in self.sample),
+            "detail": self.detail,
+            "see": self.link,
+        }
+        return "\n".join([self.title, *(f"{name}: {value}" for name, value in facts.items() if value)])
 
 
 def read_services(environ: Mapping[str, str]) -> dict[str, Service]:

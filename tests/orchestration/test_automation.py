@@ -1,17 +1,14 @@
 """The services of `make up`, on a shop whose data are broken: the schedule ticks, the run stops, alerts are sent."""
 
 import os
-import time
 
 import httpx
 import pytest
 
-from orchestration.home import Home
-from orchestration.local.postgres import PostgresSettings
+from orchestration.local.processes import wait_until
 from orchestration.local.stack import Stack, api_service, dagster_services
 from tests.features import small_shop
-from tests.orchestration.conftest import letter_text
-from tests.orchestration.ports import free_port
+from tests.orchestration.conftest import free_port, letter_text
 
 pytestmark = pytest.mark.slow
 
@@ -36,21 +33,14 @@ def source(tmp_path):
     return tmp_path / "source.toml"
 
 
-def _wait(condition):
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(1)
-
-
 def _runs(port):
     query = "{ runsOrError(limit: 5) { ... on Runs { results { jobName status tags { key value } } } } }"
     reply = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=10, trust_env=False)
     return reply.json()["data"]["runsOrError"]["results"]
 
 
-def test_a_scheduled_run_on_broken_data_sends_alerts(source, tmp_path, webhook, mail):
-    home, ui, api = Home(root=tmp_path / "home"), free_port(), free_port()
+def test_a_scheduled_run_on_broken_data_sends_alerts(home, postgres, source, webhook, mail):
+    ui, api = free_port(), free_port()
     environ = {
         **os.environ,
         "RECOMMENDER_INGESTION_CRON": "* * * * *",
@@ -60,16 +50,12 @@ def test_a_scheduled_run_on_broken_data_sends_alerts(source, tmp_path, webhook, 
         "RECOMMENDER_SMTP_FROM": "bot@shop.example",
         "RECOMMENDER_SMTP_TO": "data@shop.example",
     }
-    stack = Stack(
-        home=home,
-        postgres=PostgresSettings(port=free_port()),
-        services=[*dagster_services(ui), api_service(api)],
-    )
+    stack = Stack(home=home, postgres=postgres, services=[*dagster_services(ui), api_service(api)])
     stack.up(source, environ, print)
     try:
         assert httpx.get(f"http://127.0.0.1:{api}/healthz", trust_env=False).status_code == 200
         assert httpx.get(f"http://127.0.0.1:{api}/readyz", trust_env=False).status_code == 503
-        _wait(lambda: webhook.received and mail.letters)
+        assert wait_until(lambda: webhook.received and mail.letters, PATIENCE_SECONDS)
         run = _runs(ui)[-1]
         assert run["jobName"] == "data"
         assert run["status"] == "FAILURE"

@@ -1,1 +1,0 @@
-"""What somebody should look at, and the channels that tell of it. Knows nothing of Dagster."""

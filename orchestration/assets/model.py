@@ -1,0 +1,182 @@
+"""The model: its training, the search for a better recipe, evaluation, gate, report and deployment."""
+
+import dagster as dg
+
+from orchestration.assets import metadata
+from orchestration.pipeline import model as steps
+from orchestration.resources import WorkspaceResource, translate_errors
+from orchestration.run_events import step_seconds
+
+SCORERS = ("model", "zero_shot", "lightgbm", "popularity", "champion")
+
+
+class Training(dg.Config):
+    """How the model is trained: `full`, from scratch, though the model that serves would fit to begin with."""
+
+    full: bool = False
+
+
+class Search(dg.Config):
+    """What is searched, and for how long.
+
+    Attributes:
+        trials: how many in all, those of a search that was stopped included.
+        space: path of a TOML file: which settings, between what; empty: the packaged one.
+    """
+
+    trials: int = 30
+    space: str = ""
+
+
+@dg.asset(
+    group_name="training",
+    deps=["training_examples"],
+    kinds={"pytorch", "huggingface"},
+    tags={"layer": "model"},
+)
+def model_bundle(
+    context: dg.AssetExecutionContext, config: Training, workspace: WorkspaceResource
+) -> dg.MaterializeResult:
+    """One model: the language model fine-tuned on the examples, with tokenizer and fitted transforms.
+
+    Its manifest holds the hash of every file. Goes on where a killed run stopped.
+    """
+    from training.evaluation.plots import loss_curves
+
+    with translate_errors():
+        result = steps.train(workspace.workspace(), full=config.full)
+    facts = result.facts
+    context.log.info("bundle %s %s", facts["bundle"][:12], "fitted" if result.created else "is unchanged")
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(facts["bundle"]),
+        metadata={
+            "bundle": facts["bundle"],
+            "unchanged": not result.created,
+            "initialization": facts["initialization"],
+            "validation": metadata.table([metadata.scalars(facts["metrics"])]),
+            "loss_curves": metadata.picture(loss_curves(facts["history"], facts["metric"]), "loss curves"),
+            "seconds": metadata.table([facts["seconds"]]),
+            "tensorboard": dg.MetadataValue.path(facts["log_dir"]),
+            "folder": dg.MetadataValue.path(result.folder),
+        },
+    )
+
+
+@dg.asset(
+    group_name="training",
+    deps=["training_examples"],
+    kinds={"optuna", "pytorch"},
+    tags={"layer": "model"},
+)
+def searched_recipe(config: Search, workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """One recipe: the best of many trials, measured on the validation part.
+
+    The job `search` makes it, going on where a killed search stopped; trainings take it where
+    RECOMMENDER_RECIPE names its file.
+    """
+    with translate_errors():
+        recipe, summary = steps.search(workspace.workspace(), trials=config.trials, space=config.space)
+    trials = [{**metadata.scalars(trial), **trial["settings"]} for trial in summary["trials"]]
+    return dg.MaterializeResult(
+        metadata={
+            "best_value": summary["best"]["value"],
+            "metric": summary["metric"],
+            "best": metadata.table([summary["best"]["settings"]]),
+            "trials": metadata.table(trials),
+            "num_trials": len(trials),
+            "use_it": f"RECOMMENDER_RECIPE={recipe}",
+            "recipe": dg.MetadataValue.path(recipe),
+        }
+    )
+
+
+@dg.asset(
+    group_name="evaluation",
+    deps=["model_bundle", "training_examples"],
+    kinds={"pytorch", "lightgbm"},
+    tags={"layer": "model"},
+)
+def model_evaluation(workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """One evaluation per bundle: metrics on the test part (later exposures only), with intervals and slices.
+
+    Before and after fine-tuning, beside gradient-boosted trees, popularity and the model that serves, on
+    the same rows.
+    """
+    from training.evaluation import plots
+
+    with translate_errors():
+        found, created = steps.evaluate(workspace.workspace())
+    slices = [{"slice": name, **metadata.scalars(values)} for name, values in found["slices"].items()]
+    return dg.MaterializeResult(
+        metadata={
+            "metrics": metadata.metrics(found, SCORERS),
+            "intervals_95": dg.MetadataValue.json(found["intervals"]),
+            "slices": metadata.table(slices),
+            "roc": metadata.picture(plots.roc(found), "ROC"),
+            "calibration": metadata.picture(plots.calibration(found), "calibration"),
+            "lift": metadata.picture(plots.lift(found), "lift by decile"),
+            "unchanged": not created,
+        },
+    )
+
+
+@dg.asset(
+    group_name="evaluation",
+    deps=["model_evaluation"],
+    kinds={"python"},
+    tags={"layer": "model"},
+    check_specs=[
+        dg.AssetCheckSpec("approved", asset="gate_decision", description="Every rule of the gate passed.")
+    ],
+)
+def gate_decision(workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """One gate decision per bundle: whether the gate lets this very model serve, rule by rule."""
+    with translate_errors():
+        decision = steps.decide(workspace.workspace())
+    rules = [vars(rule) for rule in decision.rules]
+    failed = [
+        metadata.failed_rule("gate", r.rule, None, [], r.reason) for r in decision.rules if not r.passed
+    ]
+    return dg.MaterializeResult(
+        metadata={"bundle": decision.bundle, "approved": decision.approved, "rules": metadata.table(rules)},
+        check_results=[
+            dg.AssetCheckResult(
+                passed=decision.approved,
+                check_name="approved",
+                metadata={"failed_rules": dg.MetadataValue.json(failed)},
+            )
+        ],
+    )
+
+
+@dg.asset(group_name="evaluation", deps=["gate_decision"], kinds={"json"}, tags={"layer": "model"})
+def run_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """One report of the last run, `reports/latest.json`: rows, checks, metrics, gate decision, seconds."""
+    with translate_errors():
+        found = steps.report(workspace.workspace(), step_seconds(context.instance, context.run_id))
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.path(workspace.workspace().home.report),
+            "metrics": metadata.metrics(found, ("zero_shot", "model", "lightgbm")),
+        }
+    )
+
+
+@dg.asset(
+    group_name="deployment",
+    deps=["gate_decision", "run_report", "online_features"],
+    kinds={"bentoml"},
+    tags={"layer": "serving"},
+)
+def deployed_model(workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """One pointer to the model that serves. Only a bundle whose own hash the gate approved gets here."""
+    with translate_errors():
+        deployed = steps.deploy(workspace.workspace())
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(deployed.pointer.bundle),
+        metadata={
+            **vars(deployed.pointer),
+            "another_model_served_before": deployed.changed,
+            "seconds": metadata.table([dict(deployed.seconds)]),
+        },
+    )

@@ -1,0 +1,125 @@
+"""When the system runs by itself: jobs and schedules; and sensors that turn failures into alerts."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from expectations.errors import TransientError
+from orchestration.alerting import Alert, read_services, send
+from orchestration.resources import WorkspaceResource
+from orchestration.run_events import failure_reason
+
+INTERVAL_SECONDS = 30
+INGESTION_CRON, RETRAINING_CRON = "0 3 * * *", "0 4 * * 0"
+
+data_job = dg.define_asset_job(
+    "data",
+    selection=dg.AssetSelection.groups("ingestion", "validation"),
+    description="Land and check the source's tables.",
+)
+
+whole_job = dg.define_asset_job(
+    "recommender",
+    selection=dg.AssetSelection.all() - dg.AssetSelection.assets("searched_recipe"),
+    description="Everything: ingestion, validation, features, fine-tuning, evaluation, gate, deployment.",
+)
+
+search_job = dg.define_asset_job(
+    "search",
+    selection=dg.AssetSelection.assets("searched_recipe"),
+    description="Many trials for a better recipe on the current examples; on demand only.",
+)
+
+
+def schedules(environ: Mapping[str, str]) -> list[dg.ScheduleDefinition]:
+    """The schedules, switched on; RECOMMENDER_INGESTION_CRON and RECOMMENDER_RETRAINING_CRON move them."""
+    return [
+        dg.ScheduleDefinition(
+            name="daily_ingestion",
+            job=data_job,
+            cron_schedule=environ.get("RECOMMENDER_INGESTION_CRON") or INGESTION_CRON,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description="Lands and checks new data every night (UTC).",
+        ),
+        dg.ScheduleDefinition(
+            name="weekly_retraining",
+            job=whole_job,
+            cron_schedule=environ.get("RECOMMENDER_RETRAINING_CRON") or RETRAINING_CRON,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description="Retrains every Sunday (UTC); the gate decides whether the new model serves.",
+        ),
+    ]
+
+
+@dg.run_failure_sensor(
+    name="failed_runs",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    description="Tells by webhook and e-mail of every failed run, with the checks that stopped it.",
+)
+def failed_runs(context: dg.RunFailureSensorContext, workspace: WorkspaceResource) -> None:
+    """Send what a failed run broke on."""
+    run, link = context.dagster_run, _link(context, workspace)
+    alerts = list(_failed_checks(context, link))
+    for event in context.get_step_failure_events():
+        if event.step_key:
+            title = f"step {event.step_key} of job {run.job_name} failed"
+            alerts.append(Alert(title=title, link=link, detail=failure_reason(event)))
+    reason = context.failure_event.message or ""
+    _send(alerts or [Alert(title=f"job {run.job_name} failed", link=link, detail=reason)])
+
+
+@dg.run_status_sensor(
+    name="failed_checks",
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    description="Tells by webhook and e-mail of error-level checks that failed in a run which ended well.",
+)
+def failed_checks(context: dg.RunStatusSensorContext, workspace: WorkspaceResource) -> None:
+    """Send the failed checks of a run that itself succeeded."""
+    _send(list(_failed_checks(context, _link(context, workspace))))
+
+
+def _link(context: dg.RunStatusSensorContext, workspace: WorkspaceResource) -> str:
+    return f"{workspace.ui}/runs/{context.dagster_run.run_id}"
+
+
+def _send(alerts: list[Alert]) -> None:
+    if not alerts:
+        return
+    try:
+        send(alerts, read_services(os.environ))
+    except TransientError as error:
+        raise dg.Failure(description=str(error)) from error
+
+
+def _failed_checks(context: dg.RunStatusSensorContext, link: str) -> Iterator[Alert]:
+    """One alert for each broken rule of each failed check of a run, errors only."""
+    kind, run_id = dg.DagsterEventType.ASSET_CHECK_EVALUATION, context.dagster_run.run_id
+    for record in context.instance.get_records_for_run(run_id, of_type=kind).records:
+        event = record.event_log_entry.dagster_event
+        if event is None:
+            continue
+        check = event.asset_check_evaluation_data
+        if check.passed or check.severity != dg.AssetCheckSeverity.ERROR:
+            continue
+        asset = check.asset_key.to_user_string()
+        rules = check.metadata.get("failed_rules")
+        broken: list[Mapping[str, Any]] = list(rules.value) if rules else []  # type: ignore[arg-type]
+        if not broken:
+            yield Alert(
+                title=f"check {check.check_name} failed", table=asset, rule=check.check_name, link=link
+            )
+        for rule in broken:
+            yield Alert(
+                title=f"check {check.check_name} failed on {asset}",
+                table=rule["table"],
+                rule=rule["rule"],
+                num_rows=rule["rows"],
+                sample=rule["sample"],
+                link=link,
+                detail=rule["message"],
+            )

@@ -1,1 +1,0 @@
-"""When the system runs by itself: schedules, and sensors that turn failures into alerts."""
