@@ -13,10 +13,10 @@ import psutil
 
 from expectations.contracts.examples import ROWS
 from tests.benchmarks.growth.examples import GROUP_SIZE, write
-from tests.benchmarks.growth.page import MIB, page
 from tests.benchmarks.harness import Facts, command_line, run
 from tests.training.synthetic import write_encoder
 
+MIB = 2**20
 SIZES = (100_000, 1_000_000, 10_000_000)
 RECIPE = {
     "pretraining.next_interaction_epochs": 0,
@@ -97,4 +97,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run("growth", parser(), measure, page))
+    sys.exit(run("growth", parser(), measure))

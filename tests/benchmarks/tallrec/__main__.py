@@ -16,12 +16,12 @@ from expectations.errors import SettingError
 from expectations.storage.hashes import fingerprint
 from tests.benchmarks.harness import Facts, Store, command_line, run, shared_data, training_code
 from tests.benchmarks.tallrec.fits import Readers, Setting, draws
-from tests.benchmarks.tallrec.page import RATE, page
 from tests.benchmarks.tallrec.shop import build
 from training.config.recipe import read_recipe
 from training.evaluation.bootstrap import interval
 from training.evaluation.metrics import auc
 
+RATE = "rate of liked books in the history, no model"
 SHOTS, DRAWS = (16, 64, 256), 5
 SEEDS = (7,)
 RESAMPLED = 1000
@@ -128,4 +128,4 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # the numbers of more threads differ in the last digits
-    sys.exit(run("tallrec", parser(), measure, page))
+    sys.exit(run("tallrec", parser(), measure))

@@ -19,7 +19,6 @@ import sys
 
 from tests.benchmarks.harness import Facts, command_line, recipe_of, run, tell
 from tests.benchmarks.training.bench import QUICK, Bench, Effort
-from tests.benchmarks.training.page import page
 
 
 def measure(options: argparse.Namespace) -> Facts:
@@ -30,4 +29,4 @@ def measure(options: argparse.Namespace) -> Facts:
 
 if __name__ == "__main__":
     parser = command_line("training", __doc__, after_demo=True)
-    sys.exit(run("training", parser, measure, page))
+    sys.exit(run("training", parser, measure))

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.benchmarks.harness import machine
+from tests.benchmarks.harness import machine, markdown
 from tests.benchmarks.training.bench import QUICK, Bench
-from tests.benchmarks.training.page import page
 from tests.benchmarks.training.textbook import Drawn, Textbook, WrittenRows, as_if_all
 from training.config.recipe import Recipe
 from training.data.dataset import read_examples
@@ -50,4 +49,4 @@ def test_the_speed_of_ours_beside_the_textbook(examples: Path, recipe: Recipe, t
     assert patient["rows"] == QUICK.patient_epochs * patient["seen"]
     assert found["floor"]["tokens"] <= found["floor"]["padded"]
     facts = {"machine": machine(), "command": "make", "seconds": 1, "quick": True, **found}
-    assert f"{found['auc_ours']:.4f}" in page(facts)
+    assert f"{found['auc_ours']:.4f}" in markdown("training", facts)
