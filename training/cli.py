@@ -51,12 +51,11 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace) -> int:
-
     from training.config.recipe import read_recipe
     from training.hpo.search import search, table
 
     recipe = read_recipe(options.recipe)
-    found = search(
+    summary = search(
         options.examples,
         recipe.updated(early_stopping={"metric": options.metric or recipe.early_stopping.metric}),
         space=options.space,
@@ -64,8 +63,8 @@ def _search(options: argparse.Namespace) -> int:
         trials=options.trials,
         progress=not options.quiet,
     )
-    print(table(found.summary))
-    print(f"best: {found.recipe}")
+    print(table(summary))
+    print(f"best: {summary['best']['recipe']}")
     return 0
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from training.config.recipe import Recipe
 from training.data.dataset import Examples
-from training.data.next_interactions import NextInteractions
+from training.data.interaction_history import NextInteractions
 from training.models.text_match import MatchInputs, TextMatch
 
 POWER = 0.75
