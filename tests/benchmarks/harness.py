@@ -13,11 +13,12 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,11 @@ QUICK_RECIPE = {
 }
 QUICK_SAYS = "**A quick run: it shows that every part runs; its metrics say nothing.**"
 
+AFTER_DEMO: dict[str, Facts] = {
+    "--examples": {"type": Path, "help": "examples folder (default: HOME's Complete Journey)"},
+    "--recipe": {"type": Path, "help": "TOML file (default: the packaged recipe)"},
+    "--quick": {"action": "store_true", "help": "a little of everything, written to the work folder"},
+}
 KEPT = "\0"  # a line's end that stays
 PAGES = Environment(  # noqa: S701 - Markdown is not escaped
     loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -72,51 +78,40 @@ PAGES.filters |= {
 }
 
 
-def command_line(name: str, about: str | None, *, after_demo: bool = False) -> argparse.ArgumentParser:
-    """The parser of `python -m tests.benchmarks.<name>`.
-
-    Args:
-        name: of the benchmark.
-        about: its description.
-        after_demo: whether it starts from the examples that `make demo` left, and has a quick variant.
-    """
-    parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}", description=about)
-    home = Path(os.environ.get("RECOMMENDER_HOME") or ".recommender")
-    parser.add_argument("--home", type=Path, default=home, help="RECOMMENDER_HOME")
-    parser.add_argument(
-        "--work", type=Path, help=f"store of finished parts (default: HOME/benchmarks/{name})"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=HERE, help="where the page and results/ go (not of --quick)"
-    )
-    if after_demo:
-        parser.add_argument(
-            "--examples", type=Path, help="examples folder (default: HOME's Complete Journey)"
-        )
-        parser.add_argument("--recipe", type=Path, help="TOML file (default: the packaged recipe)")
-        parser.add_argument(
-            "--quick", action="store_true", help="a little of everything, written to the work folder"
-        )
-    return parser
-
-
 def run(
     name: str,
-    parser: argparse.ArgumentParser,
     measure: Callable[[argparse.Namespace], Facts],
+    about: str | None,
+    *,
+    after_demo: bool = False,
+    more: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     page: Callable[[Facts], str] | None = None,
 ) -> int:
-    """Measure, then write `results/<name>.json` and from it `<name>/README.md`.
+    """Read the command line, measure, write `results/<name>.json` and from it `<name>/README.md`.
 
     Args:
         name: of the benchmark and its make target.
-        parser: its command line, as `command_line` made it.
         measure: what is to be measured, JSON-able.
+        about: its description.
+        after_demo: whether it starts from the examples that `make demo` left, and has a quick variant.
+        more: options of its own, as `add_argument` takes them.
         page: makes the page of the results; None: the benchmark's template alone.
 
     Returns:
         The exit status: 0, or 1 after an error's message.
     """
+    home = Path(os.environ.get("RECOMMENDER_HOME") or ".recommender")
+    work = f"store of finished parts (default: HOME/benchmarks/{name})"
+    flags: dict[str, Mapping[str, Any]] = {
+        "--home": {"type": Path, "default": home, "help": "RECOMMENDER_HOME"},
+        "--work": {"type": Path, "help": work},
+        "--out": {"type": Path, "default": HERE, "help": "where page and results/ go (not of --quick)"},
+        **(AFTER_DEMO if after_demo else {}),
+        **more,
+    }
+    parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}", description=about)
+    for flag, settings in flags.items():
+        parser.add_argument(flag, **settings)
     options = parser.parse_args()
     options.work = (options.work or options.home / "benchmarks" / name).absolute()
     quick, start = getattr(options, "quick", False), time.perf_counter()

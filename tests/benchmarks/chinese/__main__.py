@@ -20,7 +20,7 @@ import torch
 from expectations.errors import SettingError
 from expectations.storage.atomic import read_json, write_json
 from tests.benchmarks.chinese.shop import READER, build_shop, review_shop
-from tests.benchmarks.harness import Facts, Store, command_line, run, shared_data, training_code
+from tests.benchmarks.harness import Facts, Store, run, shared_data, training_code
 from tests.features.built_shop import BuiltShop
 from training.config.recipe import Recipe, read_recipe
 from training.data.dataset import Examples, read_examples
@@ -214,14 +214,8 @@ def request(shop: BuiltShop, data: Examples, bundle: Path) -> Facts:
     }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = command_line("chinese", __doc__)
-    reviews = shared_data("online_shopping_10_cats") / "online_shopping_10_cats.parquet"
-    found.add_argument("--reviews", type=Path, default=reviews, help="Parquet with review and label")
-    return found
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    sys.exit(run("chinese", parser(), measure))
+    reviews = shared_data("online_shopping_10_cats") / "online_shopping_10_cats.parquet"
+    more = {"--reviews": {"type": Path, "default": reviews, "help": "Parquet with review and label"}}
+    sys.exit(run("chinese", measure, __doc__, more=more))

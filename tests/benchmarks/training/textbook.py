@@ -40,31 +40,6 @@ WRITTEN = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextbookFit:
-    """What the loop did.
-
-    Attributes:
-        seen: (rows,) numbers of the rows whose loss was computed, one that came twice stands twice.
-        seconds: wall time of the loop, without loading the model.
-        stopped: whether the wall time ended it before its rows were through.
-    """
-
-    seen: np.ndarray
-    seconds: float
-    stopped: bool
-
-    @property
-    def rows(self) -> int:
-        """How many rows it learned from."""
-        return len(self.seen)
-
-    @property
-    def rows_per_second(self) -> float:
-        """Rows whose loss was computed, by wall time."""
-        return self.rows / self.seconds
-
-
 class WrittenRows(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """Rows as a tutorial's dataset: one text a row, tokenised when it is asked for.
 
@@ -152,7 +127,7 @@ class Textbook:
 
     def fit(
         self, data: Examples, rows: np.ndarray, *, sampling_rate: float, seconds: float, epochs: int = 1
-    ) -> TextbookFit:
+    ) -> tuple[np.ndarray, float]:
         """Some epochs over the rows, or as far as the wall time goes.
 
         Args:
@@ -161,6 +136,9 @@ class Textbook:
             sampling_rate: of the negatives that are among them; the loss corrects for it as ours does.
             seconds: wall time after which the loop ends; the learning rate has fallen to 0 by then.
             epochs: how often each row comes.
+
+        Returns:
+            Numbers of the rows whose loss was computed, one that came twice stands twice; and the wall time.
         """
         shuffle = torch.Generator().manual_seed(self.seed)
         written = self._written(data, rows)
@@ -183,9 +161,7 @@ class Textbook:
             nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             seen = np.concatenate([seen, rows_seen.numpy()])
-        return TextbookFit(
-            seen=seen, seconds=time.perf_counter() - start, stopped=len(seen) < epochs * len(rows)
-        )
+        return seen, time.perf_counter() - start
 
     @torch.inference_mode()
     def probabilities(

@@ -17,7 +17,6 @@ from expectations.storage.hashes import fingerprint
 from tests.benchmarks.harness import (
     Facts,
     Store,
-    command_line,
     linked_examples,
     recipe_of,
     run,
@@ -136,16 +135,15 @@ class Bench:
         }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = command_line("warm_start", __doc__, after_demo=True)
-    found.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
-    found.add_argument(
-        "--arrivals", type=int, choices=(1, 2), default=2, help="how often new campaigns arrive"
-    )
-    found.add_argument("--most", type=int, default=10**6, help="fits to run now")
-    return found
-
-
 if __name__ == "__main__":
-    sys.exit(run("warm_start", parser(), measure))
+    more = {
+        "--seeds": {"type": int, "nargs": "+", "default": [7, 8, 9]},
+        "--arrivals": {
+            "type": int,
+            "choices": (1, 2),
+            "default": 2,
+            "help": "how often new campaigns arrive",
+        },
+        "--most": {"type": int, "default": 10**6, "help": "fits to run now"},
+    }
+    sys.exit(run("warm_start", measure, __doc__, after_demo=True, more=more))
