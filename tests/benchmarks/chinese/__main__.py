@@ -124,10 +124,6 @@ def summary(data: Examples, measured: dict[str, Facts], recipe: Recipe) -> Facts
     labels = data.labels[data.part == TEST]
     encoder, history = Path(recipe.encoder.name), measured[PRETRAINED]["history"]
     scored = {name: np.array(one["probability"]) for name, one in measured.items()}
-    losses = {
-        phase: [one for one in history if one["phase"] == phase]
-        for phase in (LANGUAGE_PRETRAINING, FINETUNING)
-    }
     return {
         "rows": {part: int((data.part == part).sum()) for part in (TRAIN, VALIDATION, TEST)},
         "encoder": {
@@ -138,7 +134,7 @@ def summary(data: Examples, measured: dict[str, Facts], recipe: Recipe) -> Facts
         "recipe": recipe.updated(encoder={"name": encoder.name}).flat(),
         "metrics": {
             name: {
-                "accuracy": _accuracy(labels, scored[name]),
+                "accuracy": float(np.mean((scored[name] > 0.5) == (labels > 0))),
                 "auc": auc(labels, scored[name]),
                 **{key: one[key] for key in ("validation_auc", "cpu_seconds")},
             }
@@ -151,16 +147,16 @@ def summary(data: Examples, measured: dict[str, Facts], recipe: Recipe) -> Facts
             "with masked tokens first minus TF-IDF": _difference(labels, scored[PRETRAINED], scored[TF_IDF]),
         },
         "losses": {
-            LANGUAGE_PRETRAINING: [entry["train_loss"] for entry in losses[LANGUAGE_PRETRAINING]],
+            LANGUAGE_PRETRAINING: [
+                entry["train_loss"] for entry in history if entry["phase"] == LANGUAGE_PRETRAINING
+            ],
             FINETUNING: [
-                {key: entry[key] for key in ("train_loss", "log_loss")} for entry in losses[FINETUNING]
+                {key: entry[key] for key in ("train_loss", "log_loss")}
+                for entry in history
+                if entry["phase"] == FINETUNING
             ],
         },
     }
-
-
-def _accuracy(labels: np.ndarray, probability: np.ndarray) -> float:
-    return float(np.mean((probability > 0.5) == (labels > 0)))
 
 
 def _difference(labels: np.ndarray, ours_N: np.ndarray, theirs_N: np.ndarray) -> dict[str, float]:

@@ -141,7 +141,7 @@ class Textbook:
             Numbers of the rows whose loss was computed, one that came twice stands twice; and the wall time.
         """
         shuffle = torch.Generator().manual_seed(self.seed)
-        written = self._written(data, rows)
+        written = WrittenRows(data, rows, self.tokenizer, length=self.length)
         loader = torch.utils.data.DataLoader(written, batch_size=BATCH, shuffle=True, generator=shuffle)
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=RATE, weight_decay=DECAY)
@@ -169,7 +169,9 @@ class Textbook:
     ) -> np.ndarray:
         """Probabilities of rows, (N,)."""
         self.model.eval()
-        loader = torch.utils.data.DataLoader(self._written(data, rows), batch_size=64)
+        loader = torch.utils.data.DataLoader(
+            WrittenRows(data, rows, self.tokenizer, length=self.length), batch_size=64
+        )
         found = []
         for number, batch in enumerate(loader):
             del batch["row"], batch["label"]
@@ -177,9 +179,6 @@ class Textbook:
             if number % 20 == 0:
                 tell(f"textbook: {number * 64} of {len(rows)} rows scored")
         return np.concatenate(found)
-
-    def _written(self, data: Examples, rows: np.ndarray) -> WrittenRows:
-        return WrittenRows(data, rows, self.tokenizer, length=self.length)
 
     def _logit(self, batch: dict[str, Tensor]) -> Tensor:
         inputs = {name: value.to(self.device) for name, value in batch.items()}
