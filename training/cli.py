@@ -39,14 +39,8 @@ def _fit(options: argparse.Namespace) -> int:
         )
         if distributed.rank() > 0:
             return 0
-    result_json = {
-        "bundle": str(result.bundle),
-        "hash": result.hash,
-        "metrics": result.metrics,
-        "seconds": result.seconds,
-        "initialization": result.initialization,
-    }
-    print(json.dumps(result_json, indent=2))
+    shown = ("bundle", "hash", "metrics", "seconds", "initialization")
+    print(json.dumps({name: getattr(result, name) for name in shown}, indent=2, default=str))
     return 0
 
 

@@ -116,7 +116,6 @@ def evaluate(
     }
     bar.update()
     bar.close()
-    masks = slices(data, rows)
     return {
         "bundle": predictor.hash,
         "champion_bundle": None if champion is None or problem else champion.name,
@@ -129,7 +128,7 @@ def evaluate(
             else None
             for name in ("lightgbm", "champion")
         },
-        "slices": {name: test.metrics(model, seed, mask) for name, mask in masks.items()},
+        "slices": {name: test.metrics(model, seed, mask) for name, mask in slices(data, rows).items()},
         "curves": curves(test.label, {name: p for name, p in found.items() if p is not None}),
         "seed": seed,
         "draws": DRAWS,
