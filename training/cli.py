@@ -39,24 +39,17 @@ def _fit(options: argparse.Namespace) -> int:
         )
         if distributed.rank() > 0:
             return 0
-    result_json = {
-        "bundle": str(result.bundle),
-        "hash": result.hash,
-        "metrics": result.metrics,
-        "seconds": result.seconds,
-        "initialization": result.initialization,
-    }
-    print(json.dumps(result_json, indent=2))
+    shown = ("bundle", "hash", "metrics", "seconds", "initialization")
+    print(json.dumps({name: getattr(result, name) for name in shown}, indent=2, default=str))
     return 0
 
 
 def _search(options: argparse.Namespace) -> int:
-
     from training.config.recipe import read_recipe
     from training.hpo.search import search, table
 
     recipe = read_recipe(options.recipe)
-    found = search(
+    summary = search(
         options.examples,
         recipe.updated(early_stopping={"metric": options.metric or recipe.early_stopping.metric}),
         space=options.space,
@@ -64,8 +57,8 @@ def _search(options: argparse.Namespace) -> int:
         trials=options.trials,
         progress=not options.quiet,
     )
-    print(table(found.summary))
-    print(f"best: {found.recipe}")
+    print(table(summary))
+    print(f"best: {summary['best']['recipe']}")
     return 0
 
 

@@ -86,10 +86,10 @@ def search(workspace: Workspace, *, trials: int, space: str) -> tuple[Path, dict
     text = chosen.read_text(encoding="utf-8") if chosen and chosen.is_file() else space
     version = fingerprint(ExampleSchema.read(examples).fingerprint, recipe.as_dict(), text, _code("training"))
     out = workspace.home.training / workspace.source().name / "search" / version
-    found = try_recipes(examples, recipe, space=chosen, out=out, trials=trials)
+    summary = try_recipes(examples, recipe, space=chosen, out=out, trials=trials)
     best = workspace.home.recipes / f"{workspace.source().name}.toml"
-    write_text(best, found.recipe.read_text(encoding="utf-8"))
-    return best, found.summary
+    write_text(best, Path(summary["best"]["recipe"]).read_text(encoding="utf-8"))
+    return best, summary
 
 
 def champion(workspace: Workspace, challenger: str | None = None) -> Path | None:

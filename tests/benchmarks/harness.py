@@ -1,6 +1,7 @@
 """What every benchmark shares: command line, machine facts, stores of finished parts, JSON results, Markdown pages.
 
-A benchmark is a folder: `__main__` measures, `page` writes the README from the results alone, and `run` joins both.
+A benchmark is a folder: `__main__` measures, `page.md.jinja` is the README with the results left out, and `run` joins
+both. A template's paragraph may run over several lines: they become one, but for those in `{% filter kept %}`.
 Finished parts are stored under a key that `training_code` is part of: a run that was killed goes on, and a run after a
 change of code measures again.
 """
@@ -9,13 +10,15 @@ import argparse
 import functools
 import os
 import platform
+import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from expectations.contracts.examples import (
     INTERACTION_HISTORIES,
@@ -43,44 +47,6 @@ ROOT = HERE.parents[1]
 SOURCE = "complete_journey"
 PACKAGES = ("torch", "transformers", "lightgbm", "lenskit")
 Facts = dict[str, Any]
-# Keys of results/*.json that were measured under another name: how code and pages call them.
-PRESENT_KEYS = {
-    "answered": "positive",
-    "figures": "metrics",
-    # phases of a fit
-    "domain": "language_pretraining",
-    "purchases": "next_interaction_pretraining",
-    "past": "tabular",
-    "words": "finetuning",
-    "laps": "phase_seconds",
-    "seconds_by_step": "phase_seconds",
-    "words_seconds": "finetuning_seconds",
-    # settings of the recipe
-    "token_dropout": "encoder.token_dropout",
-    "domain_epochs": "pretraining.language_epochs",
-    # quality: methods by what they know
-    "past_uncrossed": "tabular_no_user_item",
-    "ours_uncrossed": "ours_no_user_item",
-    "trees_uncrossed": "trees_no_user_item",
-    "uncrossed": "no_user_item",
-    "past_told": "tabular_no_products",
-    "ours_told": "ours_no_products",
-    "trees_told": "trees_no_products",
-    "told": "no_products",
-    "test_lists": "test_query_groups",
-    # tallrec
-    "share of liked books in the history, no model": "rate of liked books in the history, no model",
-    "words, without polarity": "text model, without sentiment",
-    "words with polarity, without the share": "text model with sentiment, without the rate",
-    "the share alone, in our model (no words)": "the rate alone, in the tabular model (no text model)",
-    "ours: words with polarity, and the share of liked books": "ours: text model with sentiment, and the rate",
-    "beyond_share": "beyond_rate",
-    # chinese
-    "taught minus plain": "with masked tokens first minus without",
-    "taught minus TF-IDF": "with masked tokens first minus TF-IDF",
-}
-
-
 # Enough of every phase to see that it runs; metrics of a quick run say nothing.
 QUICK_RECIPE = {
     "encoder.max_tokens": 4,
@@ -95,55 +61,58 @@ QUICK_RECIPE = {
 }
 QUICK_SAYS = "**A quick run: it shows that every part runs; its metrics say nothing.**"
 
-
-def command_line(name: str, about: str | None, *, after_demo: bool = False) -> argparse.ArgumentParser:
-    """The parser of `python -m tests.benchmarks.<name>`.
-
-    Args:
-        name: of the benchmark.
-        about: its description.
-        after_demo: whether it starts from the examples that `make demo` left, and has a quick variant.
-    """
-    parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}", description=about)
-    home = Path(os.environ.get("RECOMMENDER_HOME") or ".recommender")
-    parser.add_argument("--home", type=Path, default=home, help="RECOMMENDER_HOME")
-    parser.add_argument(
-        "--work", type=Path, help=f"store of finished parts (default: HOME/benchmarks/{name})"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=HERE, help="where the page and results/ go (not of --quick)"
-    )
-    if after_demo:
-        parser.add_argument(
-            "--examples", type=Path, help="examples folder (default: HOME's Complete Journey)"
-        )
-        parser.add_argument("--recipe", type=Path, help="TOML file (default: the packaged recipe)")
-        parser.add_argument(
-            "--quick", action="store_true", help="a little of everything, written to the work folder"
-        )
-    return parser
+AFTER_DEMO: dict[str, Facts] = {
+    "--examples": {"type": Path, "help": "examples folder (default: HOME's Complete Journey)"},
+    "--recipe": {"type": Path, "help": "TOML file (default: the packaged recipe)"},
+    "--quick": {"action": "store_true", "help": "a little of everything, written to the work folder"},
+}
+KEPT = "\0"  # a line's end that stays
+PAGES = Environment(  # noqa: S701 - Markdown is not escaped
+    loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+PAGES.filters |= {
+    "fmt": format,
+    "kept": lambda text: text.strip("\n").replace("\n", KEPT),
+    "row": lambda cells: f"| {' | '.join(map(str, cells))} |",
+    "head": lambda cells: f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}",
+}
 
 
 def run(
     name: str,
-    parser: argparse.ArgumentParser,
     measure: Callable[[argparse.Namespace], Facts],
-    page: Callable[[Facts], str],
-    arguments: Sequence[str] | None = None,
+    about: str | None,
+    *,
+    after_demo: bool = False,
+    more: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    page: Callable[[Facts], str] | None = None,
 ) -> int:
-    """Measure, then write `results/<name>.json` and from it `<name>/README.md`.
+    """Read the command line, measure, write `results/<name>.json` and from it `<name>/README.md`.
 
     Args:
         name: of the benchmark and its make target.
-        parser: its command line, as `command_line` made it.
         measure: what is to be measured, JSON-able.
-        page: makes the page of the results.
-        arguments: of the command line; None: the process's own.
+        about: its description.
+        after_demo: whether it starts from the examples that `make demo` left, and has a quick variant.
+        more: options of its own, as `add_argument` takes them.
+        page: makes the page of the results; None: the benchmark's template alone.
 
     Returns:
         The exit status: 0, or 1 after an error's message.
     """
-    options = parser.parse_args(arguments)
+    home = Path(os.environ.get("RECOMMENDER_HOME") or ".recommender")
+    work = f"store of finished parts (default: HOME/benchmarks/{name})"
+    flags: dict[str, Mapping[str, Any]] = {
+        "--home": {"type": Path, "default": home, "help": "RECOMMENDER_HOME"},
+        "--work": {"type": Path, "help": work},
+        "--out": {"type": Path, "default": HERE, "help": "where page and results/ go (not of --quick)"},
+        **(AFTER_DEMO if after_demo else {}),
+        **more,
+    }
+    parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}", description=about)
+    for flag, settings in flags.items():
+        parser.add_argument(flag, **settings)
+    options = parser.parse_args()
     options.work = (options.work or options.home / "benchmarks" / name).absolute()
     quick, start = getattr(options, "quick", False), time.perf_counter()
     try:
@@ -162,7 +131,7 @@ def run(
     }
     out = options.work if quick else options.out
     write_json(out / "results" / f"{name}.json", facts)
-    write_text(out / name / "README.md", page(facts))
+    write_text(out / name / "README.md", page(facts) if page else markdown(name, facts))
     tell(f"{out / name}/README.md: {facts['seconds']} s")
     return 0
 
@@ -172,17 +141,6 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     recipe = read_recipe(options.recipe)
     quick = options.quick and options.recipe is None
     return recipe.updated(**nested(QUICK_RECIPE)) if quick else recipe
-
-
-def read_results(name: str) -> Facts:
-    """The committed results of a benchmark, by the names of today."""
-
-    def present(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {PRESENT_KEYS.get(key, key): present(one) for key, one in value.items()}
-        return [present(one) for one in value] if isinstance(value, list) else value
-
-    return dict(present(read_json(HERE / "results" / f"{name}.json")))
 
 
 def tell(line: str) -> None:
@@ -283,15 +241,14 @@ def described(found: Facts) -> str:
     )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [f"| {' | '.join(line)} |" for line in (head, *rows)]
-    return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
-
-
-def markdown(facts: Facts, *sections: Callable[[Facts], Iterable[str]]) -> str:
-    """A page of the blocks (headings, paragraphs, tables) that its sections yield."""
-    return "\n\n".join(block for section in sections for block in section(facts)) + "\n"
+def markdown(name: str, facts: Facts, **more: Any) -> str:
+    """The page that a benchmark's template makes of its results, and of whatever more it names."""
+    quick = QUICK_SAYS if facts.get("quick") else ""
+    template = PAGES.get_template(f"{name}/page.md.jinja")
+    text = template.render(facts, machine=described(facts["machine"]), quick_note=quick, **more)
+    blocks = [block for block in re.split(r"\n{2,}", text.strip("\n")) if block]
+    joined = (block if block[0] in "#|" else " ".join(block.splitlines()) for block in blocks)
+    return "\n\n".join(joined).replace(KEPT, "\n") + "\n"
 
 
 def _processor() -> str:

@@ -21,8 +21,7 @@ from expectations.contracts.examples import (
 )
 from expectations.errors import DataError, SchemaError
 from training.data.columns import Columns
-from training.data.interaction_history import InteractionHistories
-from training.data.next_interactions import NextInteractions, read_next_interactions
+from training.data.interaction_history import InteractionHistories, NextInteractions, read_next_interactions
 from training.data.split import temporal_split
 
 Made = TypeVar("Made")

@@ -1,18 +1,23 @@
-"""Interaction histories: ragged lists on disk, padded only for those in use.
+"""What users did: histories as ragged lists on disk, padded only for those in use, and the interactions that followed.
 
 Shapes: k histories, H entries of the longest of them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from expectations.contracts.examples import INTERACTION_HISTORY_SCHEMA
+from expectations.contracts.examples import (
+    INTERACTION_HISTORY_SCHEMA,
+    NEXT_INTERACTION_SCHEMA,
+    NEXT_WINDOW_DAYS,
+)
 from expectations.errors import DataError, RequestError, SchemaError
 from training.data.disk_arrays import DiskArray
 
@@ -106,11 +111,11 @@ class InteractionHistories:
 
     def texts(self, history_ids: np.ndarray) -> np.ndarray:
         """Text ids of these histories, ascending, each once."""
-        return _distinct_texts(self.padded(ids)[0] for ids in _blocks(history_ids))
+        return _distinct_texts(lambda ids: self.padded(ids)[0], history_ids)
 
     def interaction_texts(self, history_ids: np.ndarray) -> np.ndarray:
         """Text ids that `interactions` names, ascending, each once."""
-        return _distinct_texts(self.interactions(ids) for ids in _blocks(history_ids))
+        return _distinct_texts(self.interactions, history_ids)
 
     @cached_property
     def text_ids(self) -> np.ndarray:
@@ -160,16 +165,69 @@ class InteractionHistory:
         return finite_or_zero(np.array(self._columns(), dtype=np.float32).T)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NextInteractions:
+    """The next interactions of each (user, timestamp): n windows.
+
+    Attributes:
+        history_id: (n,) interactions before the timestamp.
+        event_timestamp: (n,) datetime64[us], when each window begins.
+        text_ids: (n,) the texts of each window, lists.
+    """
+
+    history_id: np.ndarray
+    event_timestamp: np.ndarray
+    text_ids: pa.ListArray
+
+    def ended_by(self, end: np.datetime64) -> np.ndarray:
+        """Numbers of the windows that had ended by then: none of their days lies at or after `end`."""
+        return np.flatnonzero(self.event_timestamp + np.timedelta64(NEXT_WINDOW_DAYS, "D") <= end)
+
+    def texts_of(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Texts of the chosen windows and which of them (0 to len - 1) each belongs to."""
+        lists = self.text_ids.take(pa.array(chosen))
+        return _numbers(lists.flatten()), pc.list_parent_indices(lists).to_numpy()
+
+
+def read_next_interactions(
+    path: Path, *, num_texts: int, num_interaction_histories: int
+) -> NextInteractions | None:
+    """Read next interactions, or None where the examples have none.
+
+    Raises:
+        SchemaError: the file is unreadable or lacks a column.
+        DataError: an id outside its table.
+    """
+    if not path.exists():
+        return None
+    try:
+        table = pq.read_table(path, columns=NEXT_INTERACTION_SCHEMA.names).combine_chunks()
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise SchemaError(f"{path} cannot be read ({error}); build the examples again") from error
+    next_interactions = NextInteractions(
+        history_id=_numbers(table.column("history_id")),
+        event_timestamp=table.column("event_timestamp").to_numpy().astype("datetime64[us]"),
+        text_ids=table.column("text_ids").combine_chunks(),
+    )
+    for name, ids, limit in (
+        ("history_id", next_interactions.history_id, num_interaction_histories),
+        ("text_ids", _numbers(next_interactions.text_ids.flatten()), num_texts),
+    ):
+        if len(ids) and (ids.min() < 0 or ids.max() >= limit):
+            raise DataError(f"{path}: {name} outside 0..{limit - 1}; build the examples again")
+    return next_interactions
+
+
 def finite_or_zero(values: np.ndarray) -> np.ndarray:
     """Values with 0 for those that are no finite number."""
     return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _blocks(history_ids: np.ndarray) -> Iterator[np.ndarray]:
-    yield from (history_ids[start : start + BLOCK] for start in range(0, len(history_ids), BLOCK))
-
-
-def _distinct_texts(found: Iterable[np.ndarray]) -> np.ndarray:
-    each = [np.zeros(0, dtype=np.int64), *(np.unique(text_ids) for text_ids in found)]
-    text_ids = np.unique(np.concatenate(each))
+def _distinct_texts(read: Callable[[np.ndarray], np.ndarray], history_ids: np.ndarray) -> np.ndarray:
+    blocks = np.array_split(history_ids, max(1, -(-len(history_ids) // BLOCK)))
+    text_ids = np.unique(np.concatenate([np.unique(read(block)) for block in blocks]))
     return text_ids[text_ids >= 0]
+
+
+def _numbers(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return values.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -33,7 +33,7 @@ def rows_of(part: "pd.Categorical[str]", name: str) -> np.ndarray:
 
 def blocks(rows: np.ndarray) -> list[np.ndarray]:
     """Nearly equal blocks of some rows, at least one."""
-    return np.array_split(rows, max(1, -(-len(rows) // BLOCK)))
+    return tabular_batches(rows, BLOCK)
 
 
 def sampled(rows: np.ndarray, most: int, seed: int) -> np.ndarray:

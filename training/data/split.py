@@ -7,7 +7,6 @@ from expectations.contracts.examples import ExampleSchema
 from expectations.errors import DataError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-BLOCK = 1 << 20  # rows looked at together
 LAST_FRACTION = 0.2  # the test part where a schema names no timestamp
 
 
@@ -32,7 +31,8 @@ def temporal_split(event_timestamps: np.ndarray, schema: ExampleSchema) -> "pd.C
     timestamps = np.asarray(event_timestamps, dtype="datetime64[us]")
     if len(timestamps) == 0:
         raise DataError("examples: no rows; land exposures with known outcomes first")
-    distinct_timestamps, counts = _counted(timestamps)
+    counted = pd.Series(timestamps).value_counts().sort_index()
+    distinct_timestamps, counts = counted.index.to_numpy(), counted.to_numpy()
     test_from = (
         np.datetime64(pd.Timestamp(schema.test_from), "us")
         if schema.test_from is not None
@@ -46,19 +46,6 @@ def temporal_split(event_timestamps: np.ndarray, schema: ExampleSchema) -> "pd.C
     )
     codes = (timestamps >= validation_from).astype(np.int8) + (timestamps >= test_from)
     return pd.Categorical.from_codes(codes, categories=pd.Index([TRAIN, VALIDATION, TEST]))
-
-
-def _counted(timestamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct timestamps, ascending, and how many rows are of each; block by block, as rows may be many."""
-    blocks = [
-        np.unique(block, return_counts=True)
-        for block in np.array_split(timestamps, -(-len(timestamps) // BLOCK))
-    ]
-    distinct_timestamps, place = np.unique(
-        np.concatenate([block[0] for block in blocks]), return_inverse=True
-    )
-    counts = np.bincount(place, weights=np.concatenate([block[1] for block in blocks]))
-    return distinct_timestamps, counts.astype(np.int64)
 
 
 def _cut(distinct_timestamps: np.ndarray, counts: np.ndarray, fraction: float, part: str) -> np.datetime64:

@@ -44,21 +44,15 @@ def pretrained_vectors(recipe: Recipe, texts: list[str], bundle: Path, known: Ma
     vectors = saved[torch.from_numpy(places).clamp_min(0)]
     unknown = np.flatnonzero(places < 0)
     if len(unknown):
-        vectors[torch.from_numpy(unknown)] = _read(recipe, [texts[place] for place in unknown])
+        settings, device = recipe.encoder, first_device()
+        encoder = TextEncoder.load(
+            settings.name, max_tokens=settings.max_tokens, trainable_layers=0, pooling=settings.pooling
+        )
+        others = [texts[place] for place in unknown]
+        table = TextEmbeddings(encoder.to(device), others, batch=settings.batch_size, device=device)
+        table.refresh()
+        vectors[torch.from_numpy(unknown)] = table.vectors.cpu()
     return vectors
-
-
-def _read(recipe: Recipe, texts: list[str]) -> Tensor:
-    encoder = TextEncoder.load(
-        recipe.encoder.name,
-        max_tokens=recipe.encoder.max_tokens,
-        trainable_layers=0,
-        pooling=recipe.encoder.pooling,
-    )
-    device = first_device()
-    table = TextEmbeddings(encoder.to(device), texts, batch=recipe.encoder.batch_size, device=device)
-    table.refresh()
-    return table.vectors.cpu()
 
 
 @torch.inference_mode()

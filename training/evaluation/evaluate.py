@@ -58,6 +58,17 @@ class TestRows:
     item_id: np.ndarray
     user: np.ndarray
 
+    @classmethod
+    def of(cls, data: Examples, rows: np.ndarray) -> "TestRows":
+        """Of some rows of the examples."""
+        columns = data.columns.of(rows)
+        return cls(
+            label=columns["label"].to_numpy(np.int64),
+            query_group_id=columns["query_group_id"].to_numpy(),
+            item_id=columns["item_id"].to_numpy(),
+            user=np.unique(columns["user_id"].to_numpy(str), return_inverse=True)[1],
+        )
+
     def metrics(self, probability: np.ndarray, seed: int, chosen: np.ndarray | None = None) -> dict[str, Any]:
         """All metrics of a scorer on these rows, or on the chosen ones."""
         keep = np.ones(len(self.label), dtype=bool) if chosen is None else chosen
@@ -90,9 +101,11 @@ def evaluate(
     rows = np.flatnonzero(data.part == TEST)
     if not len(rows):
         raise DataError(f"{examples}: no rows in the test part; choose an earlier test_from")
-    test = _test_rows(data, rows)
+    test = TestRows.of(data, rows)
     bar = tqdm(total=5, desc="evaluate", disable=not progress or not sys.stderr.isatty(), leave=False)
-    found = _score_all(predictor, bundle, data, rows, seed, bar)
+    model = predictor.score_examples(data, data.part == TEST).probability
+    bar.update()
+    found = {"model": model, **_baselines(predictor, bundle, data, rows, seed, bar)}
     found["champion"], problem = _champion(champion, data)
     measured = {name: None if p is None else test.metrics(p, seed) for name, p in found.items()}
     weights = draw_weights(int(test.user.max()) + 1, draws=DRAWS, seed=seed)
@@ -103,7 +116,6 @@ def evaluate(
     }
     bar.update()
     bar.close()
-    masks = slices(data, rows)
     return {
         "bundle": predictor.hash,
         "champion_bundle": None if champion is None or problem else champion.name,
@@ -116,22 +128,18 @@ def evaluate(
             else None
             for name in ("lightgbm", "champion")
         },
-        "slices": {name: test.metrics(_known(found["model"]), seed, mask) for name, mask in masks.items()},
+        "slices": {name: test.metrics(model, seed, mask) for name, mask in slices(data, rows).items()},
         "curves": curves(test.label, {name: p for name, p in found.items() if p is not None}),
         "seed": seed,
         "draws": DRAWS,
     }
 
 
-def _score_all(
+def _baselines(
     predictor: Predictor, bundle: Path, data: Examples, rows: np.ndarray, seed: int, bar: Any
 ) -> dict[str, np.ndarray | None]:
-    """Probabilities of every scorer but the champion on the test rows."""
+    """Probabilities of the scorers that need no other bundle on the test rows."""
     found: dict[str, np.ndarray | None] = {}
-    mask = np.zeros(len(data.part), dtype=bool)
-    mask[rows] = True
-    found["model"] = predictor.score_examples(data, mask).probability
-    bar.update()
     recipe = recipe_from(dict(predictor.manifest.recipe), where="manifest.json")
     fit_on, sampling_rate = fitting_rows(data, seed)
     labels = data.labels[fit_on]
@@ -157,21 +165,6 @@ def _champion(champion: Path | None, data: Examples) -> tuple[np.ndarray | None,
         return Predictor.load(champion).score_examples(data).probability, None
     except BundleError as error:  # made by older code, or from other features
         return None, f"the champion cannot score these rows: {error}"
-
-
-def _test_rows(data: Examples, rows: np.ndarray) -> TestRows:
-    columns = data.columns.of(rows)
-    return TestRows(
-        label=columns["label"].to_numpy(np.int64),
-        query_group_id=columns["query_group_id"].to_numpy(),
-        item_id=columns["item_id"].to_numpy(),
-        user=np.unique(columns["user_id"].to_numpy(str), return_inverse=True)[1],
-    )
-
-
-def _known(values: np.ndarray | None) -> np.ndarray:
-    assert values is not None
-    return values
 
 
 def slices(data: Examples, rows: np.ndarray) -> dict[str, np.ndarray]:

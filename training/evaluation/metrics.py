@@ -80,18 +80,6 @@ def calibration_bins(probability: np.ndarray) -> np.ndarray:
     return place * BINS // max(len(probability), 1)
 
 
-def ndcg_at_10(label: np.ndarray, score: np.ndarray, query_group_id: np.ndarray) -> float | None:
-    """Mean over the query groups with a positive of `query_group_metrics`' NDCG@10; None where there is none."""
-    groups = query_group_metrics(label, score, query_group_id)
-    return float(groups["ndcg"].mean()) if len(groups) else None
-
-
-def hit_rate_at_10(label: np.ndarray, score: np.ndarray, query_group_id: np.ndarray) -> float | None:
-    """Fraction of the query groups with a positive in which one is among the first ten; None without groups."""
-    groups = query_group_metrics(label, score, query_group_id)
-    return float(groups["hit"].mean()) if len(groups) else None
-
-
 def query_group_metrics(label: np.ndarray, score: np.ndarray, query_group_id: np.ndarray) -> pd.DataFrame:
     """NDCG@10 and hit@10 of every query group with at least one positive.
 

@@ -7,9 +7,8 @@ from training.data.sampling import whole_query_groups
 from training.evaluation.metrics import LOWER_IS_BETTER, metrics_of_logits
 from training.inference.batch_scoring import Scores
 
-MAX_VALIDATION_ROWS = (
-    1 << 18
-)  # of a larger validation part, whole query groups of about so many rows are measured
+# Of a larger validation part, whole query groups of about so many rows are measured.
+MAX_VALIDATION_ROWS = 1 << 18
 SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
 
 

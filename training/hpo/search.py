@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,24 +57,9 @@ LATER = 1000  # steps of the phases after `tabular` are counted from here, whate
 KEY, REASON, SECONDS, RETRY_OF = "key", "reason", "seconds", "retry_of"  # user attributes
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """What a search found.
-
-    Attributes:
-        recipe: the best recipe's file.
-        best: its metric.
-        summary: what `summary.json` holds.
-    """
-
-    recipe: Path
-    best: float
-    summary: dict[str, Any]
-
-
 def search(
     examples: Path, recipe: Recipe, *, space: Path | None, out: Path, trials: int, progress: bool = True
-) -> SearchResult:
+) -> dict[str, Any]:
     """Search for a better recipe.
 
     Args:
@@ -85,6 +69,9 @@ def search(
         out: where trials and results are kept; run again with the same, and it goes on.
         trials: how many there shall be in all, those of former runs included.
         progress: whether to show a progress bar and each trial's result.
+
+    Returns:
+        What `summary.json` holds: metric, best (value, settings, path of its recipe) and every trial.
 
     Raises:
         SchemaError, DataError: the examples cannot be learned from.
@@ -112,7 +99,7 @@ def search(
                 callbacks=[shown],
                 show_progress_bar=progress and sys.stderr.isatty(),
             )
-        return _result(study, recipe, out)
+        return _summary(study, recipe, out)
 
 
 def _study(out: Path, recipe: Recipe, space: Space, key: str) -> optuna.Study:
@@ -171,7 +158,7 @@ def _objective(trial: optuna.Trial, space: Space, runs: Trials, recipe: Recipe, 
         trial.set_user_attr(SECONDS, round(time.perf_counter() - started, 1))
 
 
-def _result(study: optuna.Study, recipe: Recipe, out: Path) -> SearchResult:
+def _summary(study: optuna.Study, recipe: Recipe, out: Path) -> dict[str, Any]:
     """Write the best recipe and the summary."""
     if not study.get_trials(states=[TrialState.COMPLETE]):
         reasons = [one.user_attrs[REASON] for one in finished(study) if REASON in one.user_attrs]
@@ -187,7 +174,7 @@ def _result(study: optuna.Study, recipe: Recipe, out: Path) -> SearchResult:
         "trials": [_row(trial) for trial in finished(study)],
     }
     write_json(out / SUMMARY, summary)
-    return SearchResult(recipe=out / RECIPE, best=study.best_value, summary=summary)
+    return summary
 
 
 def recipe_text(recipe: Recipe) -> str:

@@ -36,12 +36,7 @@ class Scores:
 def combined_scores(f: np.ndarray, g: np.ndarray, attention: np.ndarray) -> Scores:
     """Scores with their probabilities."""
     logit = f.astype(np.float64) + g
-    return Scores(
-        text_logit=f,
-        tabular_logit=g,
-        probability=expit(logit),
-        attention=attention,
-    )
+    return Scores(text_logit=f, tabular_logit=g, probability=expit(logit), attention=attention)
 
 
 @torch.inference_mode()

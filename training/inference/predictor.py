@@ -65,16 +65,14 @@ class Predictor:
             )
             encoder.to(device)
             weights = load_file(bundle / MODEL)
+            reference = weights["text_model.reference_history"]
             model = build_model(
                 recipe,
                 transforms,
                 text_width=encoder.width,
                 base_rate=0.5,
                 num_topics=len(weights["text_model.topics"]),
-                reference_shape=(
-                    len(weights["text_model.reference_history"]),
-                    weights["text_model.reference_history"].shape[1],
-                ),
+                reference_shape=(reference.shape[0], reference.shape[1]),
             )
             model.trees.load_texts(
                 [path.read_text(encoding="utf-8") for path in sorted((bundle / TREES).glob("*.txt"))]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from expectations.errors import DataError, SettingError
 from training.config.recipe import Recipe
 from training.data.dataset import Examples
-from training.data.next_interactions import NextInteractions
+from training.data.interaction_history import NextInteractions
 from training.data.sampling import distinct_values, rows_of
 from training.data.split import TRAIN
 from training.language.encoder import TextEncoder

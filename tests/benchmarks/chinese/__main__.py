@@ -19,16 +19,8 @@ import torch
 
 from expectations.errors import SettingError
 from expectations.storage.atomic import read_json, write_json
-from tests.benchmarks.chinese.page import (
-    BEYOND_TF_IDF,
-    PRETRAINED,
-    SCRATCH,
-    TF_IDF,
-    WITHOUT_PRETRAINING,
-    page,
-)
 from tests.benchmarks.chinese.shop import READER, build_shop, review_shop
-from tests.benchmarks.harness import Facts, Store, command_line, run, shared_data, training_code
+from tests.benchmarks.harness import Facts, Store, run, shared_data, training_code
 from tests.features.built_shop import BuiltShop
 from training.config.recipe import Recipe, read_recipe
 from training.data.dataset import Examples, read_examples
@@ -40,6 +32,7 @@ from training.pipeline.fit import fit
 from training.pipeline.phases import FINETUNING, LANGUAGE_PRETRAINING
 from training.pipeline.pretraining import known_text_ids
 
+TF_IDF, SCRATCH, PRETRAINED = "TF-IDF", "from nothing", "from nothing, masked tokens first"
 SIZES: Facts = {
     "tokenizer": "bpe",
     "vocabulary": 16000,
@@ -131,10 +124,6 @@ def summary(data: Examples, measured: dict[str, Facts], recipe: Recipe) -> Facts
     labels = data.labels[data.part == TEST]
     encoder, history = Path(recipe.encoder.name), measured[PRETRAINED]["history"]
     scored = {name: np.array(one["probability"]) for name, one in measured.items()}
-    losses = {
-        phase: [one for one in history if one["phase"] == phase]
-        for phase in (LANGUAGE_PRETRAINING, FINETUNING)
-    }
     return {
         "rows": {part: int((data.part == part).sum()) for part in (TRAIN, VALIDATION, TEST)},
         "encoder": {
@@ -145,27 +134,29 @@ def summary(data: Examples, measured: dict[str, Facts], recipe: Recipe) -> Facts
         "recipe": recipe.updated(encoder={"name": encoder.name}).flat(),
         "metrics": {
             name: {
-                "accuracy": _accuracy(labels, scored[name]),
+                "accuracy": float(np.mean((scored[name] > 0.5) == (labels > 0))),
                 "auc": auc(labels, scored[name]),
                 **{key: one[key] for key in ("validation_auc", "cpu_seconds")},
             }
             for name, one in measured.items()
         },
         "difference": {
-            WITHOUT_PRETRAINING: _difference(labels, scored[PRETRAINED], scored[SCRATCH]),
-            BEYOND_TF_IDF: _difference(labels, scored[PRETRAINED], scored[TF_IDF]),
+            "with masked tokens first minus without": _difference(
+                labels, scored[PRETRAINED], scored[SCRATCH]
+            ),
+            "with masked tokens first minus TF-IDF": _difference(labels, scored[PRETRAINED], scored[TF_IDF]),
         },
         "losses": {
-            LANGUAGE_PRETRAINING: [entry["train_loss"] for entry in losses[LANGUAGE_PRETRAINING]],
+            LANGUAGE_PRETRAINING: [
+                entry["train_loss"] for entry in history if entry["phase"] == LANGUAGE_PRETRAINING
+            ],
             FINETUNING: [
-                {key: entry[key] for key in ("train_loss", "log_loss")} for entry in losses[FINETUNING]
+                {key: entry[key] for key in ("train_loss", "log_loss")}
+                for entry in history
+                if entry["phase"] == FINETUNING
             ],
         },
     }
-
-
-def _accuracy(labels: np.ndarray, probability: np.ndarray) -> float:
-    return float(np.mean((probability > 0.5) == (labels > 0)))
 
 
 def _difference(labels: np.ndarray, ours_N: np.ndarray, theirs_N: np.ndarray) -> dict[str, float]:
@@ -219,14 +210,8 @@ def request(shop: BuiltShop, data: Examples, bundle: Path) -> Facts:
     }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = command_line("chinese", __doc__)
-    reviews = shared_data("online_shopping_10_cats") / "online_shopping_10_cats.parquet"
-    found.add_argument("--reviews", type=Path, default=reviews, help="Parquet with review and label")
-    return found
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    sys.exit(run("chinese", parser(), measure, page))
+    reviews = shared_data("online_shopping_10_cats") / "online_shopping_10_cats.parquet"
+    more = {"--reviews": {"type": Path, "default": reviews, "help": "Parquet with review and label"}}
+    sys.exit(run("chinese", measure, __doc__, more=more))

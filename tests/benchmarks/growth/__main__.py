@@ -13,10 +13,10 @@ import psutil
 
 from expectations.contracts.examples import ROWS
 from tests.benchmarks.growth.examples import GROUP_SIZE, write
-from tests.benchmarks.growth.page import MIB, page
-from tests.benchmarks.harness import Facts, command_line, run
+from tests.benchmarks.harness import Facts, run
 from tests.training.synthetic import write_encoder
 
+MIB = 2**20
 SIZES = (100_000, 1_000_000, 10_000_000)
 RECIPE = {
     "pretraining.next_interaction_epochs": 0,
@@ -89,12 +89,6 @@ def _watched(child: "subprocess.Popen[str]") -> tuple[int, int]:
         time.sleep(0.2)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = command_line("growth", __doc__)
-    found.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of exposures")
-    return found
-
-
 if __name__ == "__main__":
-    sys.exit(run("growth", parser(), measure, page))
+    more = {"--sizes": {"type": int, "nargs": "+", "default": SIZES, "help": "numbers of exposures"}}
+    sys.exit(run("growth", measure, __doc__, more=more))

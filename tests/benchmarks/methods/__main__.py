@@ -14,9 +14,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from expectations.storage.hashes import fingerprint
-from tests.benchmarks.harness import Facts, Store, command_line, run, training_code
+from tests.benchmarks.harness import Facts, Store, run, training_code
 from tests.benchmarks.methods.fits import COMMON, METHODS, chosen, measure, write_turns
-from tests.benchmarks.methods.page import page
 from training.data.dataset import read_examples
 
 
@@ -46,4 +45,4 @@ def _apart(store: Store, method: str, rate: float, examples: Path) -> Facts:
 
 
 if __name__ == "__main__":
-    sys.exit(run("methods", command_line("methods", __doc__), measure_all, page))
+    sys.exit(run("methods", measure_all, __doc__))

@@ -25,10 +25,8 @@ from training.pipeline.fit import fit
 from training.pipeline.phases import FINETUNING
 
 DATA, TURNS = "multidogo", "paper_splits_sentence_level.parquet"
-AGREES, POSITIVE_RATE = (
-    "confirmation",
-    0.25,
-)  # the intent to be told from all others; its rate among the turns drawn
+AGREES = "confirmation"  # the intent to be told from all others
+POSITIVE_RATE = 0.25  # of it, among the turns drawn
 DAYS = {"train": datetime(2019, 1, 1), "dev": datetime(2019, 1, 2), "test": datetime(2019, 1, 3)}
 TURNS_OF = {"train": 512, "dev": 200, "test": 500}  # turns drawn from each split
 # The same for all methods: no interaction histories, so f reads the candidate's text and g is one number.

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from expectations.errors import SchemaError
-from tests.benchmarks.harness import SOURCE, Facts, Store, command_line, recipe_of, run
+from tests.benchmarks.harness import SOURCE, Facts, Store, recipe_of, run
 from tests.benchmarks.quality.baselines import covers_of
 from tests.benchmarks.quality.bench import QUICK, Bench, Effort
 from tests.benchmarks.quality.boosted_trees import bought_later
@@ -34,14 +34,6 @@ def measure(options: argparse.Namespace) -> Facts:
     return {"jobs": options.jobs, **results(bench, bench.run(), bench.textbook())}
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = command_line("quality", __doc__, after_demo=True)
-    found.add_argument(
-        "--jobs", type=int, default=1, help="fits of ours at a time, each with its share of the cores"
-    )
-    return found
-
-
 if __name__ == "__main__":
-    sys.exit(run("quality", parser(), measure, page))
+    jobs = {"type": int, "default": 1, "help": "fits of ours at a time, each with its share of the cores"}
+    sys.exit(run("quality", measure, __doc__, after_demo=True, more={"--jobs": jobs}, page=page))

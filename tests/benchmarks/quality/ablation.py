@@ -61,21 +61,14 @@ class Variant:
     without: tuple[str, ...] = ()
 
 
-OURS = Variant(name="ours")
-FROZEN = Variant(name="frozen", changes={"encoder.trainable_layers": 0})
-TABULAR = Variant(name="tabular", changes=SILENT)
-OURS_NO_USER_ITEM = Variant(name="ours_no_user_item", without=USER_ITEM)
-TABULAR_NO_USER_ITEM = Variant(name="tabular_no_user_item", changes=SILENT, without=USER_ITEM)
-OURS_NO_PRODUCTS = Variant(name="ours_no_products", without=USER_ITEM + PRODUCTS)
-TABULAR_NO_PRODUCTS = Variant(name="tabular_no_products", changes=SILENT, without=USER_ITEM + PRODUCTS)
 VARIANTS = (
-    OURS,
-    FROZEN,
-    OURS_NO_USER_ITEM,
-    OURS_NO_PRODUCTS,
-    TABULAR,
-    TABULAR_NO_USER_ITEM,
-    TABULAR_NO_PRODUCTS,
+    Variant(name="ours"),
+    Variant(name="frozen", changes={"encoder.trainable_layers": 0}),
+    Variant(name="ours_no_user_item", without=USER_ITEM),
+    Variant(name="ours_no_products", without=USER_ITEM + PRODUCTS),
+    Variant(name="tabular", changes=SILENT),
+    Variant(name="tabular_no_user_item", changes=SILENT, without=USER_ITEM),
+    Variant(name="tabular_no_products", changes=SILENT, without=USER_ITEM + PRODUCTS),
 )
 
 

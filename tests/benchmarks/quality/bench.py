@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -125,42 +125,31 @@ class Bench:
         return found
 
     def _baselines(self) -> Iterator[tuple[str, Runs]]:
-        data, seeds = self.data, self.effort.seeds
-        ease = self._arrays(
+        data, seeds, table = self.data, self.effort.seeds, self.table
+        learned = self._arrays(
             "ease_scores", lambda: {"score": Ease(data, self.covers).scores(tell=self.store.tell)}
-        )["score"]
-        for name, score in (
-            ("popularity", popularity),
-            ("past_baskets", past_baskets),
-            ("ease", lambda _: ease),
-        ):
-            yield (
-                name,
-                [
-                    self._arrays(
-                        name, lambda score=score: baselines.calibrated(data, score(data), seed=seeds[0])
-                    )
-                ],
-            )
-        yield "trees", [self._trees(seed, "trees", self.table) for seed in seeds]
-        beside = self.table.beside("user_item_ease", ease)
-        yield "trees_ease", [self._trees(seed, "trees_ease", beside) for seed in seeds]
-        for name, table in (
-            ("trees_no_user_item", self.table.without(ablation.USER_ITEM)),
-            ("trees_no_products", self.table.without(ablation.USER_ITEM + ablation.PRODUCTS)),
-            ("trees_named", boosted_trees.with_named_counts(self.table)),
-            ("trees_future", boosted_trees.with_future(self.table, data, self.later)),
-        ):
-            yield name, [self._trees(seed, name, table) for seed in seeds]
+        )
+        ease = learned["score"]
+        scores = {"popularity": popularity, "past_baskets": past_baskets, "ease": lambda _: ease}
+        for name, score in scores.items():
+            make = partial(lambda score: baselines.calibrated(data, score(data), seed=seeds[0]), score)
+            yield name, [self._arrays(name, make)]
+        for name, known in {
+            "trees": table,
+            "trees_ease": table.beside("user_item_ease", ease),
+            "trees_no_user_item": table.without(ablation.USER_ITEM),
+            "trees_no_products": table.without(ablation.USER_ITEM + ablation.PRODUCTS),
+            "trees_named": boosted_trees.with_named_counts(table),
+            "trees_future": boosted_trees.with_future(table, data, self.later),
+        }.items():
+            yield name, [self._trees(seed, name, known) for seed in seeds]
+
+        def groups(seed: int) -> dict[str, np.ndarray]:
+            return {"groups": boosted_trees.campaign_trees(data, table, seed=seed)}
+
         yield (
             "campaign_trees",
-            [
-                self._arrays(
-                    f"campaign_trees-{seed}",
-                    lambda seed=seed: {"groups": boosted_trees.campaign_trees(data, self.table, seed=seed)},
-                )
-                for seed in seeds
-            ],
+            [self._arrays(f"campaign_trees-{seed}", partial(groups, seed)) for seed in seeds],
         )
 
     @cached_property
@@ -248,18 +237,18 @@ class Bench:
 
         def make(seed: int) -> dict[str, np.ndarray]:
             model = Textbook(self.recipe.encoder.name, seed=seed)
-            done = model.fit(
+            seen, seconds = model.fit(
                 data,
                 learned.rows,
                 sampling_rate=learned.sampling_rate,
                 seconds=effort.textbook_seconds,
             )
-            self.store.tell(f"textbook: {done.rows} rows in {done.seconds:.0f} s, now scoring")
+            self.store.tell(f"textbook: {len(seen)} rows in {seconds:.0f} s, now scoring")
             return {
                 "drawn": model.probabilities(data, measured.rows, tell=self.store.tell),
                 "groups": model.probabilities(data, groups, tell=self.store.tell),
-                "rows": np.array(done.rows),
-                "fit_seconds": np.array(done.seconds),
+                "rows": np.array(len(seen)),
+                "fit_seconds": np.array(seconds),
             }
 
         key = self._key(textbook.__file__, self.recipe.encoder.name)

@@ -110,12 +110,9 @@ def by_slice(
     label, groups = data.labels[rows], data.rows["query_group_id"].to_numpy()[rows]
     result: dict[str, dict[str, Any]] = {}
     for slice_name, mask in slices(data, rows).items():
-        result[slice_name] = {
-            "num_rows": int(mask.sum()),
-            "num_positive": int(label[mask].sum()),
-            "metrics": {},
-        }
-        if not 0 < label[mask].sum() < mask.sum():
+        num_rows, num_positive = int(mask.sum()), int(label[mask].sum())
+        result[slice_name] = {"num_rows": num_rows, "num_positive": num_positive, "metrics": {}}
+        if not 0 < num_positive < num_rows:
             continue
         for predictor, by_seed in found.items():
             points = [metrics_of_probabilities(label[mask], p[mask], groups[mask]) for p in by_seed]

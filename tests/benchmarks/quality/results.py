@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.benchmarks.quality import metrics
 from tests.benchmarks.quality.bench import Bench, Runs, TextbookRuns
-from tests.benchmarks.quality.titles import CEILINGS, SLICED, TITLES
+from tests.benchmarks.quality.page import CEILINGS, SLICED, TITLES
 from tests.benchmarks.training.textbook import as_if_all
 
 

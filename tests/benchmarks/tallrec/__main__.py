@@ -14,14 +14,14 @@ import torch
 
 from expectations.errors import SettingError
 from expectations.storage.hashes import fingerprint
-from tests.benchmarks.harness import Facts, Store, command_line, run, shared_data, training_code
+from tests.benchmarks.harness import Facts, Store, run, shared_data, training_code
 from tests.benchmarks.tallrec.fits import Readers, Setting, draws
-from tests.benchmarks.tallrec.page import RATE, page
 from tests.benchmarks.tallrec.shop import build
 from training.config.recipe import read_recipe
 from training.evaluation.bootstrap import interval
 from training.evaluation.metrics import auc
 
+RATE = "rate of liked books in the history, no model"
 SHOTS, DRAWS = (16, 64, 256), 5
 SEEDS = (7,)
 RESAMPLED = 1000
@@ -119,13 +119,7 @@ def _metrics(label: np.ndarray, scores: list[np.ndarray], rate: np.ndarray) -> F
     }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = command_line("tallrec", __doc__)
-    found.add_argument("--data", type=Path, default=shared_data("tallrec_book"), help="the data set's folder")
-    return found
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)  # the numbers of more threads differ in the last digits
-    sys.exit(run("tallrec", parser(), measure, page))
+    folder = {"type": Path, "default": shared_data("tallrec_book"), "help": "the data set's folder"}
+    sys.exit(run("tallrec", measure, __doc__, more={"--data": folder}))

@@ -8,18 +8,13 @@ Four fits of ours by the product's own `fit`, without the refit, and three textb
 - `all layers`: every row, the whole language model learning, beside a textbook that does the same.
 - `same rows`: ours on nothing but the rows that the textbook came to see in its time.
 - a textbook with time: many times that of ours, and more rows, each of them more than once.
-
-A row counts when its loss was computed and learned from. Ours' rows a second are those of the fine-tuning phase: its
-steps, the reading anew of every distinct text at the end, and the metrics of the validation part. `whole` divides the
-same rows by the wall time of the whole fit: reading the files and the texts, next interactions, g, fine-tuning.
 """
 
 import argparse
 import sys
 
-from tests.benchmarks.harness import Facts, command_line, recipe_of, run, tell
+from tests.benchmarks.harness import Facts, recipe_of, run, tell
 from tests.benchmarks.training.bench import QUICK, Bench, Effort
-from tests.benchmarks.training.page import page
 
 
 def measure(options: argparse.Namespace) -> Facts:
@@ -29,5 +24,4 @@ def measure(options: argparse.Namespace) -> Facts:
 
 
 if __name__ == "__main__":
-    parser = command_line("training", __doc__, after_demo=True)
-    sys.exit(run("training", parser, measure, page))
+    sys.exit(run("training", measure, __doc__, after_demo=True))

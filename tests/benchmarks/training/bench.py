@@ -1,17 +1,18 @@
-"""Fits of ours and textbook loops, measured on the same rows."""
+"""Fits of ours and textbook loops, measured on the same rows, and what their arithmetic alone must cost."""
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from expectations.storage.hashes import file_hash, fingerprint
 from tests.benchmarks.harness import Facts, Store, linked_examples, training_code
 from tests.benchmarks.training import textbook
-from tests.benchmarks.training.flops import floor
 from tests.benchmarks.training.textbook import LENGTH, Drawn, Textbook, as_if_all
 from training.config.recipe import Recipe
 from training.config.settings import nested
@@ -19,10 +20,13 @@ from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN
 from training.evaluation.metrics import auc, average_precision
 from training.inference.predictor import Predictor
+from training.language.encoder import TextEncoder
+from training.language.text_embeddings import TextEmbeddings
 from training.pipeline.fit import fit
 from training.pipeline.phases import FINETUNING
 
 MEASURED_BY = (Path(__file__), Path(textbook.__file__))
+ROWS, SECONDS = 2048, 2.0  # of the matrix products that tell what the machine can do
 OUTSIDE = ("bundle",)  # phases of a fit that are not training
 
 
@@ -92,13 +96,8 @@ class Bench:
         fits["recipe"] = ours("recipe", {})
         fits["all layers"] = ours("all layers", {**every, "encoder.trainable_layers": -1})
         fits["same rows"] = ours("same rows", every, seen)
-        patient = textbook(
-            "with time",
-            layers,
-            effort.patient_seconds,
-            negatives=effort.patient_negatives,
-            epochs=effort.patient_epochs,
-        )
+        more = {"negatives": effort.patient_negatives, "epochs": effort.patient_epochs}
+        patient = textbook("with time", layers, effort.patient_seconds, **more)
         patient["seen"] = len(set(patient["seen"]))
         rate = top["rows_per_second"]
         return {
@@ -113,24 +112,18 @@ class Bench:
             "trainable_layers": layers,
             "ours": fits,
             "textbook": {"the recipe's layers": top, "all layers": whole, "with time": patient},
-            "test": {
-                "rows": len(self.measured.rows),
-                "positive": int(self.data.labels[self.measured.rows].sum()),
+            **{
+                part: {"rows": len(rows), "positive": int(self.data.labels[rows].sum())}
+                for part, rows in (("test", self.measured.rows), ("train", self.train))
             },
-            "train": {"rows": len(self.train), "positive": int(self.data.labels[self.train].sum())},
             "distinct_texts": len(self.data.texts),
-            "floor": asdict(floor(self.data, self.recipe, length=LENGTH)),
+            "floor": floor(self.data, self.recipe, length=LENGTH),
         }
 
     def _stored(self, name: str, make: Callable[[], Facts]) -> Facts:
         """What `make` made, now or in an earlier run of the same code and recipe on the same examples."""
-        key = fingerprint(
-            self.data.schema.fingerprint,
-            self.recipe.as_dict(),
-            asdict(self.effort),
-            training_code(),
-            *(file_hash(path) for path in MEASURED_BY),
-        )
+        code = training_code(), *(file_hash(path) for path in MEASURED_BY)
+        key = fingerprint(self.data.schema.fingerprint, self.recipe.as_dict(), asdict(self.effort), *code)
         return Store(self.work.parent, self.tell).record(name, key, make)
 
     def _ours(self, name: str, changes: Facts, *, rows: np.ndarray | None = None) -> Facts:
@@ -141,14 +134,8 @@ class Bench:
             chosen[rows] = True
             folder = linked_examples(folder, self.work / "examples", chosen=chosen)
         recipe = self.recipe.updated(**nested(changes))
-        result = fit(
-            folder,
-            recipe,
-            out=self.work / "out",
-            work=self.work / "fit",
-            log_dir=self.work / "log",
-            progress=False,
-        )
+        places = {"out": self.work / "out", "work": self.work / "fit", "log_dir": self.work / "log"}
+        result = fit(folder, recipe, **places, progress=False)
         predictor = Predictor.load(result.bundle)
         mask = np.zeros(len(self.data.rows), dtype=bool)
         mask[self.measured.rows] = True
@@ -173,14 +160,14 @@ class Bench:
         """One textbook loop; `seen` are the rows that it learned from, one that came twice stands twice."""
         drawn = Drawn.of(self.data.labels, self.train, negatives=negatives, seed=0)
         model = Textbook(self.recipe.encoder.name, seed=self.recipe.seed, trainable_layers=layers)
-        done = model.fit(
+        seen, spent = model.fit(
             self.data, drawn.rows, sampling_rate=drawn.sampling_rate, seconds=seconds, epochs=epochs
         )
         found = {
-            "rows": done.rows,
-            "seconds": done.seconds,
-            "rows_per_second": done.rows_per_second,
-            "seen": done.seen.tolist(),
+            "rows": len(seen),
+            "seconds": spent,
+            "rows_per_second": len(seen) / spent,
+            "seen": seen.tolist(),
             **self._metrics(model.probabilities(self.data, self.measured.rows)),
         }
         self.tell(f"textbook, {name}: {found['rows_per_second']:.1f} rows a second, AUC {found['auc']:.4f}")
@@ -194,3 +181,56 @@ class Bench:
             "auc": auc(label, probability),
             "average_precision": average_precision(label[every], probability[every]),
         }
+
+
+def floor(data: Examples, recipe: Recipe, *, length: int) -> Facts:
+    """What the language model's arithmetic alone must cost, in 10⁹ operations; the textbook pads its rows to `length`.
+
+    Returns:
+        tokens: of all distinct texts; padded: as many as are read, with the padding of length-sorted batches.
+        reading: to read every text once with the whole model; refreshing: with the layers that learn.
+        learning: forward and backward through those layers for each candidate text of the training part once.
+        textbook_row: forward and backward for one row.
+        machine: operations a second that one large float32 matrix product reaches here.
+    """
+    encoder = TextEncoder.load(
+        recipe.encoder.name,
+        max_tokens=recipe.encoder.max_tokens,
+        trainable_layers=recipe.encoder.trainable_layers,
+    )
+    table = TextEmbeddings(encoder, data.texts, batch=recipe.encoder.batch_size)
+    layers = encoder.num_layers
+    learning = layers if recipe.encoder.trainable_layers < 0 else recipe.encoder.trainable_layers
+    embeddings = sum(p.numel() for name, p in encoder.model.named_parameters() if "embeddings" in name)
+    each = (sum(p.numel() for p in encoder.model.parameters()) - embeddings) / max(layers, 1)
+    lengths = np.sort(table.lengths)
+    size = recipe.encoder.batch_size
+    batches = [lengths[start : start + size] for start in range(0, len(lengths), size)]
+    candidates = np.unique(data.rows["text_id"].to_numpy()[data.part == TRAIN])
+
+    def passes(tokens: float, num_layers: int, width: int, times: int) -> float:
+        # A weight takes 2 operations a token; attention 4 · length · width a token and layer.
+        attention = 4.0 * width * encoder.width
+        return times * tokens * num_layers * (2 * each + attention) / 1e9
+
+    mean = float(lengths.mean())
+    return {
+        "tokens": int(lengths.sum()),
+        "padded": int(sum(len(batch) * batch.max() for batch in batches)),
+        "reading": passes(lengths.sum(), layers, round(mean), 1),
+        "refreshing": passes(lengths.sum(), learning, round(mean), 1),
+        "learning": passes(table.lengths[candidates].sum(), learning, round(mean), 3),
+        "textbook_row": passes(length, layers, length, 1) + passes(length, learning, length, 2),
+        "machine": _machine(encoder.width),
+    }
+
+
+def _machine(width: int) -> float:
+    """10⁹ operations a second of a matrix product of the model's own shape."""
+    left, right = torch.randn(ROWS, width), torch.randn(width, 4 * width)
+    left @ right
+    start, times = time.perf_counter(), 0
+    while time.perf_counter() - start < SECONDS:
+        left @ right
+        times += 1
+    return 2 * ROWS * width * 4 * width * times / (time.perf_counter() - start) / 1e9

@@ -40,31 +40,6 @@ WRITTEN = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextbookFit:
-    """What the loop did.
-
-    Attributes:
-        seen: (rows,) numbers of the rows whose loss was computed, one that came twice stands twice.
-        seconds: wall time of the loop, without loading the model.
-        stopped: whether the wall time ended it before its rows were through.
-    """
-
-    seen: np.ndarray
-    seconds: float
-    stopped: bool
-
-    @property
-    def rows(self) -> int:
-        """How many rows it learned from."""
-        return len(self.seen)
-
-    @property
-    def rows_per_second(self) -> float:
-        """Rows whose loss was computed, by wall time."""
-        return self.rows / self.seconds
-
-
 class WrittenRows(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """Rows as a tutorial's dataset: one text a row, tokenised when it is asked for.
 
@@ -152,7 +127,7 @@ class Textbook:
 
     def fit(
         self, data: Examples, rows: np.ndarray, *, sampling_rate: float, seconds: float, epochs: int = 1
-    ) -> TextbookFit:
+    ) -> tuple[np.ndarray, float]:
         """Some epochs over the rows, or as far as the wall time goes.
 
         Args:
@@ -161,9 +136,12 @@ class Textbook:
             sampling_rate: of the negatives that are among them; the loss corrects for it as ours does.
             seconds: wall time after which the loop ends; the learning rate has fallen to 0 by then.
             epochs: how often each row comes.
+
+        Returns:
+            Numbers of the rows whose loss was computed, one that came twice stands twice; and the wall time.
         """
         shuffle = torch.Generator().manual_seed(self.seed)
-        written = self._written(data, rows)
+        written = WrittenRows(data, rows, self.tokenizer, length=self.length)
         loader = torch.utils.data.DataLoader(written, batch_size=BATCH, shuffle=True, generator=shuffle)
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=RATE, weight_decay=DECAY)
@@ -183,9 +161,7 @@ class Textbook:
             nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             seen = np.concatenate([seen, rows_seen.numpy()])
-        return TextbookFit(
-            seen=seen, seconds=time.perf_counter() - start, stopped=len(seen) < epochs * len(rows)
-        )
+        return seen, time.perf_counter() - start
 
     @torch.inference_mode()
     def probabilities(
@@ -193,7 +169,9 @@ class Textbook:
     ) -> np.ndarray:
         """Probabilities of rows, (N,)."""
         self.model.eval()
-        loader = torch.utils.data.DataLoader(self._written(data, rows), batch_size=64)
+        loader = torch.utils.data.DataLoader(
+            WrittenRows(data, rows, self.tokenizer, length=self.length), batch_size=64
+        )
         found = []
         for number, batch in enumerate(loader):
             del batch["row"], batch["label"]
@@ -201,9 +179,6 @@ class Textbook:
             if number % 20 == 0:
                 tell(f"textbook: {number * 64} of {len(rows)} rows scored")
         return np.concatenate(found)
-
-    def _written(self, data: Examples, rows: np.ndarray) -> WrittenRows:
-        return WrittenRows(data, rows, self.tokenizer, length=self.length)
 
     def _logit(self, batch: dict[str, Tensor]) -> Tensor:
         inputs = {name: value.to(self.device) for name, value in batch.items()}

@@ -6,6 +6,7 @@ Run it again and it goes on; --most lets others have their turn.
 import argparse
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,22 @@ from expectations.storage.hashes import fingerprint
 from tests.benchmarks.harness import (
     Facts,
     Store,
-    command_line,
     linked_examples,
     recipe_of,
     run,
     training_code,
 )
 from tests.benchmarks.quality.metrics import Rows, difference, measured
-from tests.benchmarks.warm_start.page import ARRIVALS, CHAMPION, KINDS, SCRATCH, WARM, page
 from training.data.dataset import read_examples
 from training.data.split import TEST
 from training.inference.predictor import Predictor
 from training.pipeline.fit import fit
+
+ARRIVALS = (  # the champion's border, and that of the retraining
+    (datetime(2017, 5, 31), datetime(2017, 8, 8)),
+    (datetime(2017, 9, 1), datetime(2017, 10, 30)),
+)
+KINDS = CHAMPION, SCRATCH, WARM = "champion", "scratch", "warm"
 
 
 def measure(options: argparse.Namespace) -> Facts:
@@ -130,16 +135,15 @@ class Bench:
         }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = command_line("warm_start", __doc__, after_demo=True)
-    found.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
-    found.add_argument(
-        "--arrivals", type=int, choices=(1, 2), default=2, help="how often new campaigns arrive"
-    )
-    found.add_argument("--most", type=int, default=10**6, help="fits to run now")
-    return found
-
-
 if __name__ == "__main__":
-    sys.exit(run("warm_start", parser(), measure, page))
+    more = {
+        "--seeds": {"type": int, "nargs": "+", "default": [7, 8, 9]},
+        "--arrivals": {
+            "type": int,
+            "choices": (1, 2),
+            "default": 2,
+            "help": "how often new campaigns arrive",
+        },
+        "--most": {"type": int, "default": 10**6, "help": "fits to run now"},
+    }
+    sys.exit(run("warm_start", measure, __doc__, after_demo=True, more=more))

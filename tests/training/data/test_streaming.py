@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -102,22 +101,10 @@ def test_an_array_on_disk_gives_back_what_it_took(tmp_path: Path) -> None:
     assert DiskArray(tmp_path, np.int32).values.shape == (0,)
 
 
-def test_categories_of_many_blocks_keep_their_codes() -> None:
-    categories, found = columns._Categories(), []
-    blocks = [["b", None, "a"], ["c", "a", "b"], [None, None, None], []]
-    for block in blocks:
-        found += categories.encode(pa.array(block, pa.string())).tolist()
-    assert categories.all()[found].tolist() == [value for block in blocks for value in block]
-
-
 def test_blocks_change_nothing_but_the_draw(data: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
-    timestamps, labels = data.columns["event_timestamp"], data.labels
-    whole = split.temporal_split(timestamps, data.schema)
-    first = np.arange(2000)
+    labels, first = data.labels, np.arange(2000)
     texts = sampling.distinct_values(data.columns, "text_id", first)
-    monkeypatch.setattr(split, "BLOCK", 100)
     monkeypatch.setattr(sampling, "BLOCK", 300)
-    assert (split.temporal_split(timestamps, data.schema) == whole).all()
     assert sampling.distinct_values(data.columns, "text_id", first).tolist() == texts.tolist()
     drawn = sampling.downsample_negatives(labels, first, 0.25, np.random.default_rng(0))
     assert len(set(drawn)) == len(drawn) and set(np.flatnonzero(labels[:2000])) <= set(drawn)

@@ -14,10 +14,10 @@ from expectations.contracts.gate_decision import read_gate_decision, require_app
 from expectations.errors import RejectedError, SettingError
 from tests.training.synthetic import make_rows, write_examples
 from training.cli import main
+from training.data.dataset import read_examples
 from training.evaluation import baselines, plots
-from training.evaluation.evaluate import evaluate
+from training.evaluation.evaluate import _champion, evaluate
 from training.evaluation.gate import gate_decision, read_rules
-from training.inference.predictor import Predictor
 from training.pipeline.fit import FitResult
 
 METRICS = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10", "hit_rate_at_10")
@@ -56,9 +56,6 @@ def test_a_champion_that_misses_a_feature_is_said_so(
     rows = make_rows(np.random.default_rng(0), 24, 12).drop(columns="context_hour")
     numeric = ("user_events", "item_popularity", "cross_visits")
     folder = write_examples(tmp_path / "examples", rows=rows, numeric=numeric)
-    from training.data.dataset import read_examples
-    from training.evaluation.evaluate import _champion
-
     found, problem = _champion(fitted.bundle, read_examples(folder))
     assert found is None and problem is not None and "context_hour" in problem
     assert _champion(None, read_examples(examples)) == (None, None)
@@ -150,13 +147,6 @@ def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.Capt
     assert main(["fit", "--examples", str(tmp_path), "--out", str(tmp_path)]) == 1
     assert "schema.json does not exist" in capsys.readouterr().err
     assert main(["evaluate", "--bundle", str(tmp_path), "--examples", "x", "--out", "y"]) == 1
-
-
-def test_served_scores_are_those_that_were_evaluated(
-    evaluation: dict[str, Any], fitted: FitResult, examples: Path
-) -> None:
-    scores = Predictor.load(fitted.bundle).score_examples(examples)
-    assert evaluation["model"]["num_exposures"] == len(scores.text_logit)
 
 
 @pytest.mark.slow

@@ -6,8 +6,10 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import optuna
@@ -23,7 +25,7 @@ from training.data.dataset import read_examples
 from training.data.split import TEST
 from training.hpo import search as searching
 from training.hpo import trial
-from training.hpo.search import _locked, recipe_text, search, table
+from training.hpo.search import _locked, recipe_text, table
 from training.hpo.space import holds, read_space
 from training.hpo.trial import Trials, before_test
 from training.language.text_embeddings import TextEmbeddings
@@ -38,6 +40,9 @@ learning_rate = { low = 1e-3, high = 5e-2, log = true }
 dropout = { low = 0.0, high = 0.5 }
 hidden_size = { low = 8, high = 24 }
 """
+
+
+search = partial(searching.search, progress=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,9 +73,8 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def searched(
     examples: Path, quick: Recipe, space: Path, tmp_path_factory: pytest.TempPathFactory
-) -> searching.SearchResult:
-    out = tmp_path_factory.mktemp("searched")
-    return search(examples, quick, space=space, out=out, trials=7, progress=False)
+) -> dict[str, Any]:
+    return search(examples, quick, space=space, out=tmp_path_factory.mktemp("searched"), trials=7)
 
 
 def rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -78,37 +82,29 @@ def rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def test_the_best_trial_is_a_recipe_that_fit_takes(
-    searched: searching.SearchResult, examples: Path, quick: Recipe, tmp_path: Path
+    searched: dict[str, Any], examples: Path, quick: Recipe, tmp_path: Path
 ) -> None:
-    summary = json.loads((searched.recipe.parent / "summary.json").read_text())
-    assert summary == json.loads(json.dumps(searched.summary))
-    ended = [one["value"] for one in summary["trials"] if one["state"] == "complete"]
-    assert summary["best"]["value"] == max(ended) == searched.best
-    assert len(summary["trials"]) == 7
-    best = read_recipe(searched.recipe)
-    assert best == quick.updated(**nested(summary["best"]["settings"]))
+    path, found = Path(searched["best"]["recipe"]), searched["best"]["value"]
+    assert json.loads((path.parent / "summary.json").read_text()) == json.loads(json.dumps(searched))
+    assert found == max(one["value"] for one in searched["trials"] if one["state"] == "complete")
+    assert len(searched["trials"]) == 7
+    best = read_recipe(path)
+    assert best == quick.updated(**nested(searched["best"]["settings"]))
     places = {"out": tmp_path / "out", "work": tmp_path / "work", "log_dir": tmp_path / "tb"}
     again = fit(examples, best.updated(early_stopping={"refit": False}), **places, progress=False)
-    assert again.metrics["auc"] == pytest.approx(searched.best, abs=1e-9)
+    assert again.metrics["auc"] == pytest.approx(found, abs=1e-9)
 
 
-def test_the_first_trial_is_the_recipe_as_it_is(searched: searching.SearchResult, quick: Recipe) -> None:
-    first = searched.summary["trials"][0]
+def test_the_first_trial_is_the_recipe_and_a_worse_one_is_given_up(
+    searched: dict[str, Any], quick: Recipe
+) -> None:
+    first, best = searched["trials"][0], searched["best"]["value"]
     assert first["settings"] == {name: quick.flat()[name] for name in first["settings"]}
-    assert searched.best >= first["value"]
-
-
-def test_a_trial_worse_than_the_others_is_given_up(searched: searching.SearchResult) -> None:
-    states = {one["state"] for one in searched.summary["trials"]}
-    assert "pruned" in states
-    assert all(one["epochs"] < 3 for one in searched.summary["trials"] if one["state"] == "pruned")
-
-
-def test_the_table_begins_with_the_best(searched: searching.SearchResult) -> None:
-    lines = table(searched.summary).splitlines()
-    assert len(lines) == 7
-    assert f"auc {searched.best:.5f}" in lines[0]
-    assert "pruned" in lines[-1]
+    assert best >= first["value"]
+    pruned = [one for one in searched["trials"] if one["state"] == "pruned"]
+    assert pruned and all(one["epochs"] < 3 for one in pruned)
+    lines = table(searched).splitlines()
+    assert len(lines) == 7 and f"auc {best:.5f}" in lines[0] and "pruned" in lines[-1]
 
 
 @pytest.mark.slow
@@ -138,12 +134,12 @@ search(examples, read_recipe(recipe), space=space, out=out, trials=4, progress=F
     assert done.returncode == 9
     interrupted = stored(out)
     assert [one.state.name for one in interrupted] == ["COMPLETE", "COMPLETE", "RUNNING"]
-    result = search(examples, quick, space=space, out=out, trials=4, progress=False)
+    result = search(examples, quick, space=space, out=out, trials=4)
     assert [one.state.name for one in stored(out)][2] == "FAIL"
-    assert len(result.summary["trials"]) == 4
-    assert result.summary["trials"][2]["settings"] == interrupted[2].params
-    again = search(examples, quick, space=space, out=out, trials=4, progress=False)
-    assert again.summary == result.summary
+    assert len(result["trials"]) == 4
+    assert result["trials"][2]["settings"] == interrupted[2].params
+    again = search(examples, quick, space=space, out=out, trials=4)
+    assert again == result
 
 
 def stored(out: Path) -> list[optuna.trial.FrozenTrial]:
@@ -151,19 +147,19 @@ def stored(out: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_a_search_that_has_all_its_trials_runs_none(
-    searched: searching.SearchResult,
+    searched: dict[str, Any],
     examples: Path,
     quick: Recipe,
     space: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(searching, "read_examples", lambda _: pytest.fail("nothing is left to try"))
-    again = search(examples, quick, space=space, out=searched.recipe.parent, trials=7, progress=False)
-    assert again.summary == searched.summary
+    again = search(examples, quick, space=space, out=Path(searched["best"]["recipe"]).parent, trials=7)
+    assert again == searched
 
 
 def test_only_the_validation_part_is_looked_at(
-    searched: searching.SearchResult, quick: Recipe, space: Path, tmp_path: Path
+    searched: dict[str, Any], quick: Recipe, space: Path, tmp_path: Path
 ) -> None:
     """The same search where the test part is nonsense finds the same."""
     frame = make_rows(np.random.default_rng(0), 24, 12)
@@ -173,8 +169,8 @@ def test_only_the_validation_part_is_looked_at(
         frame.loc[tested, column] = 1e6
     frame.loc[tested, "item_kind"] = "nonsense"
     spoiled = write_examples(tmp_path / "spoiled", rows=frame)
-    result = search(spoiled, quick, space=space, out=tmp_path / "out", trials=2, progress=False)
-    assert rows(result.summary) == rows(searched.summary)[:2]
+    result = search(spoiled, quick, space=space, out=tmp_path / "out", trials=2)
+    assert rows(result) == rows(searched)[:2]
     data = before_test(read_examples(spoiled))
     assert TEST not in set(data.part) and len(data.rows) == len(data.part) == (~tested).sum()
 
@@ -192,10 +188,10 @@ def test_what_trials_share_is_done_once(
         learns.updated(tabular_model={"ensemble_size": members, "dropout": 0.1 * members})
         for members in (1, 2, 3)
     ]
-    alone = [Trials(read_examples(examples)).run(one, log=Log(), report=nothing) for one in recipes]
+    alone = [Trials(read_examples(examples)).run(one, log=Mock(), report=Mock()) for one in recipes]
     calls = counted(monkeypatch)
     together = Trials(read_examples(examples))
-    assert [together.run(one, log=Log(), report=nothing) for one in recipes] == alone
+    assert [together.run(one, log=Mock(), report=Mock()) for one in recipes] == alone
     assert calls["prepare"] == calls["language_pretraining"] == calls["next_interaction_pretraining"] == 1
     assert calls["tabular"] == calls["finetuning"] == 3
 
@@ -220,7 +216,7 @@ def test_a_setting_that_matters_is_not_shared(
 ) -> None:
     calls, runs = counted(monkeypatch), Trials(read_examples(examples))
     for recipe in (quick, quick.updated(**nested(change))):
-        runs.run(recipe, log=Log(), report=nothing)
+        runs.run(recipe, log=Mock(), report=Mock())
     assert calls["prepare"] == prepared
     assert calls["next_interaction_pretraining"] == learned
 
@@ -243,32 +239,23 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return calls
 
 
-class Log:
-    def add_scalar(self, *_: Any) -> None:
-        pass
-
-
-def nothing(*_: Any) -> None:
-    pass
-
-
 def test_a_trial_that_fails_has_a_reason_and_the_search_goes_on(
     examples: Path, quick: Recipe, tmp_path: Path
 ) -> None:
     path = tmp_path / "space.toml"
     path.write_text("tabular_model.learning_rate = [1e-2, 1e30]", encoding="utf-8")
     wild = quick.updated(tabular_model={"learning_rate": 1e30})
-    result = search(examples, wild, space=path, out=tmp_path / "out", trials=5, progress=False)
-    failed = [one for one in result.summary["trials"] if one["state"] == "fail"]
+    result = search(examples, wild, space=path, out=tmp_path / "out", trials=5)
+    failed = [one for one in result["trials"] if one["state"] == "fail"]
     assert failed and "learning rates" in failed[0]["reason"]
-    assert result.summary["best"]["settings"] == {"tabular_model.learning_rate": 1e-2}
+    assert result["best"]["settings"] == {"tabular_model.learning_rate": 1e-2}
 
 
 def test_a_search_without_any_result_says_why(examples: Path, quick: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "space.toml"
     path.write_text("tabular_model.learning_rate = [1e30]", encoding="utf-8")
     with pytest.raises(SettingError, match=r"no trial came to an end.*learning rates"):
-        search(examples, quick, space=path, out=tmp_path / "out", trials=2, progress=False)
+        search(examples, quick, space=path, out=tmp_path / "out", trials=2)
 
 
 def test_examples_that_cannot_be_learned_from_are_refused(quick: Recipe, space: Path, tmp_path: Path) -> None:
@@ -276,13 +263,13 @@ def test_examples_that_cannot_be_learned_from_are_refused(quick: Recipe, space: 
     frame.loc[frame["event_timestamp"] >= pd.Timestamp(2020, 1, 7), "label"] = 0
     broken = write_examples(tmp_path / "examples", rows=frame)
     with pytest.raises(DataError, match="validation part, 0 are positive"):
-        search(broken, quick, space=space, out=tmp_path / "out", trials=2, progress=False)
+        search(broken, quick, space=space, out=tmp_path / "out", trials=2)
 
 
 def test_another_search_in_the_same_folder_is_refused(
-    searched: searching.SearchResult, examples: Path, quick: Recipe, space: Path
+    searched: dict[str, Any], examples: Path, quick: Recipe, space: Path
 ) -> None:
-    out = searched.recipe.parent
+    out = Path(searched["best"]["recipe"]).parent
     with pytest.raises(SettingError, match="holds the search of other"):
         search(
             examples,
@@ -290,10 +277,9 @@ def test_another_search_in_the_same_folder_is_refused(
             space=space,
             out=out,
             trials=9,
-            progress=False,
         )
     with _locked(out), pytest.raises(TransientError, match="another process"):
-        search(examples, quick, space=space, out=out, trials=9, progress=False)
+        search(examples, quick, space=space, out=out, trials=9)
 
 
 def test_without_optuna_it_says_what_to_install(

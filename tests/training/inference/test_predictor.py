@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -122,23 +122,14 @@ def test_unknown_texts_are_cached_up_to_a_bound(fitted: FitResult) -> None:
 
 
 def test_threads_get_the_same_scores(predictor: Predictor, data: Examples) -> None:
-    rows, found = data.rows.head(8), []
+    rows = data.rows.head(8)
 
-    def work(number: int) -> None:
-        for step in range(5):
-            texts = [f"new text {(number + step) % 3}"] * 8
-            found.append((texts[0], predictor.score(rows, texts=texts).probability))
+    def probability(number: int) -> np.ndarray:
+        return predictor.score(rows, texts=[f"new text {number % 3}"] * 8).probability
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 20
-    for text, probability in found:
-        np.testing.assert_allclose(
-            probability, predictor.score(rows, texts=[text] * 8).probability, atol=1e-6
-        )
+    with ThreadPoolExecutor(4) as pool:
+        for number, found in enumerate(pool.map(probability, range(20))):
+            np.testing.assert_allclose(found, probability(number), atol=1e-6)
 
 
 def test_contributions_to_g_are_the_networks_ablation_and_the_trees_shap_values(
@@ -151,18 +142,16 @@ def test_contributions_to_g_are_the_networks_ablation_and_the_trees_shap_values(
         name: known[0] if known else None for name, known in transforms.category_vocabularies.items()
     }
     typical = dict(zip(transforms.numeric, transforms.typical, strict=True)) | most_frequent
-    inputs = [
-        torch.from_numpy(found)
-        for found in (transforms.numeric_features(rows), transforms.categorical_features(rows))
-    ]
+
+    def inputs_of(rows: pd.DataFrame) -> list[torch.Tensor]:
+        features = transforms.numeric_features(rows), transforms.categorical_features(rows)
+        return [torch.from_numpy(found) for found in features]
+
+    inputs = inputs_of(rows)
     with torch.inference_mode():
         of_trees = model.trees.contributions(*inputs).numpy()
         for place, name in enumerate(names):
-            ablated = rows.assign(**{name: typical[name]})
-            without = [
-                torch.from_numpy(found)
-                for found in (transforms.numeric_features(ablated), transforms.categorical_features(ablated))
-            ]
+            without = inputs_of(rows.assign(**{name: typical[name]}))
             of_networks = (model.tabular(*inputs) - model.tabular(*without)).mean(1).numpy()
             expected = float(model.slope) * (of_networks + of_trees[:, place]) / 2
             np.testing.assert_allclose(contributions[:, place], expected, atol=1e-5)

@@ -15,7 +15,7 @@ from tests.training.synthetic import write_examples
 from training.config.recipe import Recipe
 from training.data.collate import Collator
 from training.data.dataset import read_examples
-from training.data.next_interactions import NextInteractions
+from training.data.interaction_history import NextInteractions
 from training.data.split import TEST, VALIDATION
 from training.evaluation.validation import SCALES
 from training.inference.predictor import Predictor
