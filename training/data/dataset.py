@@ -111,9 +111,9 @@ def _tried(read: Callable[..., Made], path: Path, **named: Any) -> Made:
 def _check(path: Path, columns: Columns, num_texts: int, num_interaction_histories: int) -> None:
     if not len(columns):
         raise DataError(f"{path}: no rows; land exposures with known outcomes first")
-    num_bad = int(((columns["label"] != 0) & (columns["label"] != 1)).sum())
+    num_bad = int((~((columns["label"] >= 0) & (columns["label"] <= 1))).sum())
     if num_bad:
-        raise DataError(f"{path}: {num_bad} rows have a label that is neither 0 nor 1; build them again")
+        raise DataError(f"{path}: {num_bad} rows have a label that is not between 0 and 1; build them again")
     limits = (
         ("text_id", 0, num_texts),
         ("query_id", -1, num_texts),

@@ -17,17 +17,20 @@ MIN_GAIN = 2.0  # in log-likelihood, that a part must add
 MAX_SCALE = 20.0
 
 
-def fit_stacking(parts_NK: np.ndarray, labels_N: np.ndarray, weights_N: np.ndarray) -> np.ndarray:
-    """Scale of each part, (K,), 0 to MAX_SCALE.
+def fit_stacking(
+    parts_NK: np.ndarray, labels_N: np.ndarray, weights_N: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Scale of each part, (K,), 0 to MAX_SCALE, and the intercept beside them.
 
     Args:
         parts_NK: logits of the parts.
         labels_N: 0 to 1.
         weights_N: how much each row counts, above 0.
     """
-    centred_NK = parts_NK.astype(np.float64) - parts_NK.mean(axis=0)
+    mean_K = parts_NK.mean(axis=0, dtype=np.float64)
+    centred_NK = parts_NK - mean_K
     active = [part for part in range(parts_NK.shape[1]) if np.ptp(centred_NK[:, part]) > 0]
-    best, scales = _fit(centred_NK, labels_N, weights_N, active)
+    best, scales, intercept = _fit(centred_NK, labels_N, weights_N, active)
     while active:
         without = {
             part: _fit(centred_NK, labels_N, weights_N, [other for other in active if other != part])
@@ -36,15 +39,15 @@ def fit_stacking(parts_NK: np.ndarray, labels_N: np.ndarray, weights_N: np.ndarr
         part = min(without, key=lambda part: without[part][0])
         if without[part][0] > best + MIN_GAIN:
             break
-        best, scales = without[part]
+        best, scales, intercept = without[part]
         active.remove(part)
-    return scales
+    return scales, intercept - float(scales @ mean_K)
 
 
 def _fit(
     parts_NK: np.ndarray, labels_N: np.ndarray, weights_N: np.ndarray, active: Sequence[int]
-) -> tuple[float, np.ndarray]:
-    """Minus the log-likelihood of the best scales of some parts, the others being 0, and the scales (K,)."""
+) -> tuple[float, np.ndarray, float]:
+    """Minus the log-likelihood of the best scales of some parts, the others being 0; the scales (K,); the intercept."""
     rate = np.clip(np.average(labels_N, weights=weights_N), 1e-6, 1 - 1e-6)
     chosen_NA = parts_NK[:, list(active)]
 
@@ -59,4 +62,4 @@ def _fit(
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     scales = np.zeros(parts_NK.shape[1])
     scales[list(active)] = found.x[:-1]
-    return float(found.fun), scales
+    return float(found.fun), scales, float(found.x[-1])

@@ -24,7 +24,7 @@ from training.pipeline.phases import Phases
 from training.pipeline.trainer import Phase, run_phase
 from training.pipeline.warm_start import Champion, shortened
 from training.runtime import distributed
-from training.runtime.checkpoint import Checkpoints, TrainingState, select_prefix
+from training.runtime.checkpoint import FROZEN, Checkpoints, TrainingState, select_prefix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +84,15 @@ def fit(
     key = fingerprint(recipe.as_dict(), example_hashes(examples), torch.__version__, began_with)
     checkpoints = Checkpoints(work, key)
     tensors, state = checkpoints.load() or ({}, TrainingState(phase=""))
-    checkpoints.pretrained.update(select_prefix("pretrained", tensors))
+    for prefix, kept in checkpoints.kept.items():
+        kept.update(select_prefix(prefix, tensors))
     with SummaryWriter(str(log_dir)) if distributed.rank() == 0 else nullcontext() as log:
 
         def train(phase: Phase) -> None:
             run_phase(phase, context.recipe, state, checkpoints, log=log, bar=progress)
             clock.lap(phase.name)
 
-        Phases(context, state, train, checkpoints.pretrained, report=report).run_all()
+        Phases(context, state, train, *checkpoints.kept.values(), report=report).run_all()
     consecutive_warm_starts = start.consecutive_warm_starts + 1 if start else 0
     folder, digest = distributed.broadcast_object(
         lambda: write_bundle(
@@ -102,6 +103,7 @@ def fit(
             table=context.table,
             transforms=context.transforms,
             pretrained_vectors=context.pretrained_vectors,
+            frozen_model=checkpoints.kept[FROZEN],
             metrics=state.results["metrics"],
             champion=began_with,
             consecutive_warm_starts=consecutive_warm_starts,
@@ -160,8 +162,8 @@ def check_learnable(data: Examples) -> None:
     """
     for part in (TRAIN, VALIDATION):
         labels = data.columns["label"][data.part == part]
-        num_positive = int(labels.sum())
-        if num_positive == 0 or num_positive == len(labels):
+        num_positive = int((labels > 0).sum())
+        if num_positive == 0 or not (labels < 1).any():
             raise DataError(
                 f"examples: of the {len(labels)} rows of the {part} part, {num_positive} are positive; a model "
                 "learns from both labels: bring more outcomes or move test_from"

@@ -4,8 +4,10 @@ Each is resumable after any epoch, and all but the first run once more (`early_s
 
 0. `language_pretraining`: the language model alone learns the language of the texts; left out by default
 1. `next_interaction_pretraining`: f learns users' next interactions after earlier times; skipped without them
-2. `tabular`: g on the training part, stopped early; then the scales of f's parts beside it, by the validation part
-3. `finetuning`: f and g together, the language model's upper layers among them, stopped early
+2. `tabular`: g on the training part, stopped early; f's direct path from words to response; then the scale of every
+   part of the logit, by the validation part: what adds nothing there gets 0
+3. `finetuning`: f and g together, the language model's layers among them, stopped early: where the validation part
+   finds it better without, before the first epoch
 4. `… refit`: phases 1 to 3 from what phase 0 left, on train + validation, for the numbers of epochs that were
    best: the latest labels are the nearest to the future
 
@@ -24,6 +26,7 @@ import numpy as np
 from torch import Tensor
 
 from training.data.split import TEST, VALIDATION
+from training.inference.bundle import weights_of
 from training.models.boosted_trees import import_lightgbm
 from training.models.calibration import fit_calibration
 from training.pipeline.context import FitContext
@@ -55,6 +58,7 @@ class Phases:
         run_phase: trains one phase.
         encoder_weights: what language pretraining left, by name; filled when it ends, and saved in every later
             checkpoint.
+        frozen_model: weights of f and g before fine-tuning; filled then, and saved likewise.
         report: says one line to who watches.
     """
 
@@ -64,16 +68,18 @@ class Phases:
         state: TrainingState,
         run_phase: Callable[[Phase], None],
         encoder_weights: dict[str, Tensor],
+        frozen_model: dict[str, Tensor],
         *,
         report: Callable[[str], None],
     ) -> None:
         self.context, self.state, self.results = context, state, state.results
-        self.run_phase, self.encoder_weights, self.report = run_phase, encoder_weights, report
+        self.run_phase, self.report = run_phase, report
+        self.encoder_weights, self.frozen_model = encoder_weights, frozen_model
 
     def run_all(self) -> None:
         """Run the phases that are left; leaves the model of the last in place."""
         context, results = self.context, self.results
-        if context.recipe.tabular_model.tree_weight > 0 and import_lightgbm() is None:
+        if context.recipe.tabular_model.boosting_models > 0 and import_lightgbm() is None:
             self.report("g is without trees: they need LightGBM (pip install lightgbm)")
         self._pretrain_language()
         if self._position() <= ORDER.index(FINETUNING):
@@ -83,9 +89,7 @@ class Phases:
             context.model = context.fresh_model()
             known = np.concatenate([context.train, context.validation])
             self._train(REFIT, known, before=TEST)
-        slope, intercept = results["calibration"]
-        context.model.slope.fill_(slope)
-        context.model.intercept.fill_(intercept)
+        context.model.calibrate(*results["calibration"])
 
     def _position(self) -> int:
         return ORDER.index(self.state.phase) if self.state.phase in ORDER else 0
@@ -120,16 +124,28 @@ class Phases:
             if searching:
                 results["tabular_epochs"] = self.state.best_epoch or planned
             if epochs or not searching:
-                context.grow_trees(rows)
+                self._start_from_regressions(rows, searching=searching)
             if searching:
-                results["scales"] = context.best_scales() if results[pretrained] else (1.0, 1.0)
-            context.scale_text_model(*results["scales"])
+                results["scales"] = context.stack()
+            *scales, intercept = results["scales"]["all"]
+            context.model.set_scales(scales, intercept)
+            self.frozen_model.clear()
+            self.frozen_model.update(weights_of(context.model))
         if context.champion:
             rows = context.champion.with_replay(context.data, rows, recipe.seed)
         epochs = self._search_epochs(recipe.finetuning.epochs) if searching else results["finetuning_epochs"]
         self.run_phase(finetuning_phase(context, FINETUNING + refit, rows, epochs=epochs, validate=searching))
         if searching:
-            results["finetuning_epochs"] = self.state.best_epoch or recipe.finetuning.epochs
+            results["finetuning_epochs"] = self.state.best_epoch if epochs else recipe.finetuning.epochs
+
+    def _start_from_regressions(self, rows: np.ndarray, *, searching: bool) -> None:
+        """G's trees and f's direct path; a champion has the latter already."""
+        context, results = self.context, self.results
+        num_trees = context.grow_trees(rows, None if searching else results.get("num_trees"))
+        results.setdefault("num_trees", num_trees)
+        if not context.champion:
+            penalty = context.fit_response(rows, None if searching else results["response_penalty"])
+            results["response_penalty"] = penalty
 
     def _search_epochs(self, planned: int) -> int:
         """Epochs on the training part: none where a champion has learned from all of it."""
@@ -155,13 +171,12 @@ class Phases:
         logits = scores.text_logit + scores.tabular_logit
         slope, shift = 1.0, 0.0
         if context.recipe.calibration.enabled:
-            slope, shift = fit_calibration(logits, validation_metrics.labels)
+            slope, shift = fit_calibration(logits, validation_metrics.labels, validation_metrics.weights)
         results["calibration"] = [slope, shift]
         skipped = not results["pretrained"]
         results["metrics"] = {
             **validation_metrics.compute(slope * logits + shift),
-            **validation_metrics.by_part(scores),
-            "personalised_scale": results["scales"][0],
-            "popularity_scale": results["scales"][1],
+            **validation_metrics.by_part(scores.text_logit, scores.tabular_logit),
+            "scales": results["scales"],
             "num_next_interactions": 0 if skipped else len(context.next_interactions_before(VALIDATION)),
         }

@@ -11,7 +11,7 @@ NUM_ROWS = 4000
 
 
 def scales_of(parts, label, weight=None):
-    return fit_stacking(parts, label, np.ones(len(label)) if weight is None else weight)
+    return fit_stacking(parts, label, np.ones(len(label)) if weight is None else weight)[0]
 
 
 def drawn(logit):

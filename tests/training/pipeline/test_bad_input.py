@@ -313,7 +313,7 @@ fit(examples, recipe_from(values, where="test"), out=folder / "out", work=folder
 
 @pytest.mark.slow
 def test_a_fit_in_too_little_memory_says_so_and_ends_well(short: Recipe, tmp_path: Path) -> None:
-    sizes = {"batch_size": 100_000, "ensemble_size": 16, "hidden_size": 512, "negative_sampling_rate": 1.0}
+    sizes = {"batch_size": 100_000, "ensemble_size": 16, "hidden_size": 512, "negatives_per_positive": 1e9}
     wide = short.updated(tabular_model=sizes, finetuning={"epochs": 0}, encoder={"trainable_layers": 0})
     folder = write_examples(tmp_path / "examples", num_users=60, num_days=12)
     done = subprocess.run(
