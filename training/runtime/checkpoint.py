@@ -42,8 +42,8 @@ class Checkpoints:
         key: fingerprint of recipe and data; the checkpoint of another fit is not used.
 
     Attributes:
-        kept: tensors that outlive their phase, by prefix: what pretraining left of the language model, and f and g as they were
-            before fine-tuning; they lie in every checkpoint.
+        kept: tensors that outlive their phase, by prefix: of the language model after pretraining, of f and g before
+            fine-tuning; they lie in every checkpoint.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
