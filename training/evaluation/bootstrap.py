@@ -35,7 +35,7 @@ def drawn_together(user_id: np.ndarray, query_group_id: np.ndarray) -> np.ndarra
         user_id: (N,) strings; "" or None: anonymous.
         query_group_id: (N,) numbers.
     """
-    anonymous = np.isin(user_id, ("", None))
+    anonymous = (user_id == "") | (user_id == None)  # noqa: E711
     groups = np.unique(np.where(anonymous, query_group_id, -1), return_inverse=True)[1]
     users = np.unique(np.where(anonymous, "", user_id).astype(str), return_inverse=True)[1]
     own = np.unique(np.where(anonymous, groups, users + groups.max(initial=0) + 1), return_inverse=True)[1]
