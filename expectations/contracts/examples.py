@@ -90,6 +90,8 @@ class ExampleSchema:
         test_from: the test part begins here; None: the last fifth of the rows by time.
         validation_fraction: fraction of the rows before `test_from` that are the validation part, the latest.
         horizon: the time up to which the data reach.
+        split_by: column whose groups are whole in one part, chosen by hash; None: parts follow each other in time.
+        position: the numeric column that holds the shown position, 1 the first; None: the shop has none.
     """
 
     source: str
@@ -103,6 +105,8 @@ class ExampleSchema:
     test_from: datetime | None
     validation_fraction: float
     horizon: datetime
+    split_by: str | None = None
+    position: str | None = None
 
     def write(self, folder: Path) -> None:
         """Write `schema.json` into the folder."""

@@ -22,7 +22,7 @@ from expectations.contracts.examples import (
 from expectations.errors import DataError, SchemaError
 from training.data.columns import Columns
 from training.data.interaction_history import InteractionHistories, NextInteractions, read_next_interactions
-from training.data.split import temporal_split
+from training.data.split import split
 
 Made = TypeVar("Made")
 
@@ -84,7 +84,7 @@ def read_examples(folder: Path, *, spool: Path | None = None) -> Examples:
         Columns, folder / ROWS, numeric=schema.numeric, categorical=schema.categorical, folder=spool
     )
     _check(folder / ROWS, columns, len(texts), len(interaction_histories))
-    part = temporal_split(columns["event_timestamp"], schema)
+    part = split(columns, texts, schema)
     next_interactions = read_next_interactions(
         folder / NEXT_INTERACTIONS, num_texts=len(texts), num_interaction_histories=len(interaction_histories)
     )
