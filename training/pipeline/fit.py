@@ -62,7 +62,7 @@ def fit(
         log_dir: where TensorBoard's scalars go.
         champion: folder of a bundle to begin with; where it does not fit, that is said, and the fit is from scratch.
         parent: folder of an evaluated bundle of the same recipe: with what it found best on its validation part, all
-            known rows are learned from, those of its test part too. The result is to deploy; it can be measured no more.
+            known rows are learned from, those of its test part too. The result is deployed; it cannot be measured.
         progress: whether to show progress bars.
 
     Raises:
