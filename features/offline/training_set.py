@@ -151,7 +151,8 @@ def _labelled_exposures(shop: Shop, source: Source) -> IbisTable:
             "scenario",
             EVENT_TIMESTAMP,
             "query",
-            label=_.outcome.cast("int8"),
+            label=_.outcome.cast("float32"),
+            weight=ibis.literal(1.0, "float32"),
             **feature_schema.context_columns(extras),
         )
     )

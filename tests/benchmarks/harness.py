@@ -55,7 +55,7 @@ QUICK_RECIPE = {
     "tabular_model.num_trees": 10,
     "pretraining.next_interaction_epochs": 1,
     "pretraining.next_interaction_steps": 4,
-    "finetuning.negative_sampling_rate": 0.01,
+    "finetuning.negatives_per_positive": 4.0,
     "finetuning.texts_per_step": 128,
     "finetuning.history_texts_per_step": 2,
 }

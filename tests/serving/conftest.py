@@ -36,9 +36,9 @@ def bundles(later: Shop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     folder = tmp_path_factory.mktemp("models")
     recipe = read_recipe(None).updated(
         encoder={"name": str(write_encoder(folder / "encoder")), "trainable_layers": 0, "max_tokens": 24},
-        tabular_model={"ensemble_size": 2, "hidden_size": 16, "epochs": 4, "negative_sampling_rate": 1.0},
+        tabular_model={"ensemble_size": 2, "hidden_size": 16, "epochs": 4, "negatives_per_positive": 1e9},
         text_model={"hidden_size": 16, "projection_size": 8},
-        finetuning={"epochs": 2, "negative_sampling_rate": 1.0},
+        finetuning={"epochs": 2, "negatives_per_positive": 1e9},
         early_stopping={"refit": False},
     )
     return tuple(  # type: ignore[return-value]

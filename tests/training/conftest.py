@@ -23,7 +23,7 @@ def recipe(encoder: Path) -> Recipe:
             "epochs": 4,
             "learning_rate": 2e-2,
             "batch_size": 256,
-            "negative_sampling_rate": 0.5,
+            "negatives_per_positive": 4.0,
         },
         text_model={"hidden_size": 16, "projection_size": 8},
         pretraining={
@@ -32,7 +32,7 @@ def recipe(encoder: Path) -> Recipe:
             "next_interaction_batch_size": 16,
             "next_interaction_candidates": 4,
         },
-        finetuning={"epochs": 2, "texts_per_step": 4, "negative_sampling_rate": 0.5},
+        finetuning={"epochs": 2, "texts_per_step": 4, "negatives_per_positive": 4.0},
     )
 
 

@@ -47,7 +47,7 @@ def make_rows(rng: np.random.Generator, num_users: int, num_days: int) -> pd.Dat
     fits = (item % len(SUBJECTS)) == likes
     visits = np.where(fits, rng.poisson(3, len(grid)), rng.poisson(0.3, len(grid))).astype(np.float32)
     odds = -3.5 + 2.5 * fits + 0.4 * visits
-    label = (rng.random(len(grid)) < 1 / (1 + np.exp(-odds))).astype(np.int8)
+    label = (rng.random(len(grid)) < 1 / (1 + np.exp(-odds))).astype(np.float32)
     query = np.where(item % 3 == 0, num_items + likes, -1)
     return pd.DataFrame(
         {
@@ -58,6 +58,7 @@ def make_rows(rng: np.random.Generator, num_users: int, num_days: int) -> pd.Dat
             "event_timestamp": [datetime(2020, 1, 1) + timedelta(days=int(number)) for number in day],
             "query_group_id": day * num_users + user,
             "label": label,
+            "weight": np.ones(len(label), dtype=np.float32),
             "text_id": item,
             "query_id": query,
             "history_id": user,

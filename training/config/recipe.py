@@ -52,15 +52,14 @@ class TabularModelSettings:
     epochs: int = between(0)
     learning_rate: float
     weight_decay: float = between(0)
-    negative_sampling_rate: float = _rate()
+    negatives_per_positive: float
     batch_size: int
     listwise_weight: float = between(0)
     query_groups_per_step: int
-    boosting_models: int
+    boosting_models: int = between(0)
     num_trees: int
     num_leaves: int = between(2, 63)
     tree_learning_rate: float
-    tree_weight: float = between(0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,7 @@ class FinetuningSettings:
     epochs: int = between(0)
     texts_per_step: int
     history_texts_per_step: int = between(0)
-    negative_sampling_rate: float = _rate()
+    negatives_per_positive: float
     max_rows_per_step: int
     encoder_learning_rate: float = between(0)
     adapter_learning_rate: float = between(0)
@@ -107,7 +106,7 @@ class OptimizerSettings:
 class EarlyStoppingSettings:
     """What the validation part decides."""
 
-    metric: str = choice("average_precision", "auc", "ndcg_at_10", "log_loss")
+    metric: str = choice("log_loss", "average_precision", "auc", "ndcg_at_10")
     patience: int
     refit: bool
 

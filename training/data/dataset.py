@@ -22,7 +22,7 @@ from expectations.contracts.examples import (
 from expectations.errors import DataError, SchemaError
 from training.data.columns import Columns
 from training.data.interaction_history import InteractionHistories, NextInteractions, read_next_interactions
-from training.data.split import temporal_split
+from training.data.split import split
 
 Made = TypeVar("Made")
 
@@ -84,7 +84,7 @@ def read_examples(folder: Path, *, spool: Path | None = None) -> Examples:
         Columns, folder / ROWS, numeric=schema.numeric, categorical=schema.categorical, folder=spool
     )
     _check(folder / ROWS, columns, len(texts), len(interaction_histories))
-    part = temporal_split(columns["event_timestamp"], schema)
+    part = split(columns, texts, schema)
     next_interactions = read_next_interactions(
         folder / NEXT_INTERACTIONS, num_texts=len(texts), num_interaction_histories=len(interaction_histories)
     )
@@ -111,9 +111,9 @@ def _tried(read: Callable[..., Made], path: Path, **named: Any) -> Made:
 def _check(path: Path, columns: Columns, num_texts: int, num_interaction_histories: int) -> None:
     if not len(columns):
         raise DataError(f"{path}: no rows; land exposures with known outcomes first")
-    num_bad = int(((columns["label"] != 0) & (columns["label"] != 1)).sum())
+    num_bad = int((~((columns["label"] >= 0) & (columns["label"] <= 1))).sum())
     if num_bad:
-        raise DataError(f"{path}: {num_bad} rows have a label that is neither 0 nor 1; build them again")
+        raise DataError(f"{path}: {num_bad} rows have a label that is not between 0 and 1; build them again")
     limits = (
         ("text_id", 0, num_texts),
         ("query_id", -1, num_texts),

@@ -14,6 +14,7 @@ import pandas as pd
 from training.data.columns import Columns
 
 BLOCK = 1 << 20  # rows looked at together
+MIN_NEGATIVES = 1 << 14  # that an epoch draws, where there are so many
 SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: neighbouring numbers end far apart
 
 
@@ -71,6 +72,20 @@ def positions(text_ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def distinct_values(columns: Columns, name: str, rows: np.ndarray) -> np.ndarray:
     """Distinct values of a column of `ROW_SCHEMA` in some rows, ascending."""
     return np.unique(np.concatenate([np.unique(columns.at(name, block)) for block in blocks(rows)]))
+
+
+def negative_sampling_rate(labels: np.ndarray, rows: np.ndarray, negatives_per_positive: float) -> float:
+    """Fraction of the negatives to draw, so that there are about so many for each positive; of few rows all.
+
+    Labels between 0 and 1 are not corrected for by the odds, so then all rows are drawn.
+    """
+    positive = negative = 0
+    for block in blocks(rows):
+        here = labels[block]
+        positive, negative = positive + int((here > 0).sum()), negative + int((here == 0).sum())
+        if ((here > 0) & (here < 1)).any():
+            return 1.0
+    return min(1.0, max(negatives_per_positive * positive, MIN_NEGATIVES) / max(negative, 1))
 
 
 def downsample_negatives(

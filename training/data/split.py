@@ -1,13 +1,68 @@
-"""Temporal split: train, then validation, then test. A timestamp is never in two parts."""
+"""Train, validation and test parts: by time, a timestamp never in two of them, or by whole groups."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from expectations.contracts.examples import ExampleSchema
-from expectations.errors import DataError
+from expectations.errors import DataError, SchemaError
+from training.data.columns import Columns
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-LAST_FRACTION = 0.2  # the test part where a schema names no timestamp
+PARTS = pd.Index([TRAIN, VALIDATION, TEST])
+TEST_FRACTION = 0.2  # where a schema names no timestamp
+SPLIT_BY = ("user_id", "item_id", "query")
+
+
+def split(columns: Columns, texts: Sequence[str], schema: ExampleSchema) -> "pd.Categorical[str]":
+    """The part of each row, as the schema says: by time or by groups.
+
+    Args:
+        columns: of the rows.
+        texts: by `text_id`.
+        schema: the examples' schema.
+
+    Returns:
+        (rows,) "train", "validation" or "test", one byte each.
+
+    Raises:
+        SchemaError: the schema names no column to split by. DataError: a part would have no rows.
+    """
+    if schema.split_by is None:
+        return temporal_split(columns["event_timestamp"], schema)
+    return group_split(columns, texts, schema)
+
+
+def group_split(columns: Columns, texts: Sequence[str], schema: ExampleSchema) -> "pd.Categorical[str]":
+    """The part of each row by the hash of its group, so that a group is never in two parts, nor moves when others come.
+
+    A fifth of the groups are the test part, `schema.validation_fraction` of the others the validation part. A row
+    without a user or query is in the part of its query group.
+
+    Raises:
+        SchemaError: the schema names no column to split by. DataError: a part would have no rows.
+    """
+    if schema.split_by not in SPLIT_BY:
+        raise SchemaError(
+            f"examples: split_by is {schema.split_by!r}; choose one of {', '.join(SPLIT_BY)} in source.toml"
+        )
+    codes = columns["query_id" if schema.split_by == "query" else schema.split_by]
+    found = [*texts, ""] if schema.split_by == "query" else columns.categories(schema.split_by)
+    names = np.array([name or "" for name in found], dtype=object)  # the last one is that of code -1
+    absent = (names == "")[codes]
+    hashes = pd.util.hash_array(names)[codes]
+    hashes[absent] = pd.util.hash_array(columns["query_group_id"][absent])
+    place = hashes / 2.0**64
+    later = TEST_FRACTION + (1 - TEST_FRACTION) * schema.validation_fraction
+    part = (place < later).astype(np.int8) + (place < TEST_FRACTION)
+    for number, name in enumerate(PARTS):
+        if not (part == number).any():
+            raise DataError(
+                f"examples: of {len(np.unique(hashes))} groups by {schema.split_by}, none is in the {name} part; "
+                "bring more groups, or split by time or another column ([split] in source.toml)"
+            )
+    return pd.Categorical.from_codes(part, categories=PARTS)
 
 
 def temporal_split(event_timestamps: np.ndarray, schema: ExampleSchema) -> "pd.Categorical[str]":
@@ -36,7 +91,7 @@ def temporal_split(event_timestamps: np.ndarray, schema: ExampleSchema) -> "pd.C
     test_from = (
         np.datetime64(pd.Timestamp(schema.test_from), "us")
         if schema.test_from is not None
-        else _cut(distinct_timestamps, counts, LAST_FRACTION, "test")
+        else _cut(distinct_timestamps, counts, TEST_FRACTION, "test")
     )
     before = distinct_timestamps < test_from
     if not before.any():
@@ -45,7 +100,7 @@ def temporal_split(event_timestamps: np.ndarray, schema: ExampleSchema) -> "pd.C
         distinct_timestamps[before], counts[before], schema.validation_fraction, "validation"
     )
     codes = (timestamps >= validation_from).astype(np.int8) + (timestamps >= test_from)
-    return pd.Categorical.from_codes(codes, categories=pd.Index([TRAIN, VALIDATION, TEST]))
+    return pd.Categorical.from_codes(codes, categories=PARTS)
 
 
 def _cut(distinct_timestamps: np.ndarray, counts: np.ndarray, fraction: float, part: str) -> np.datetime64:
@@ -53,7 +108,8 @@ def _cut(distinct_timestamps: np.ndarray, counts: np.ndarray, fraction: float, p
     if len(distinct_timestamps) < 2:
         raise DataError(
             f"examples: {counts.sum()} rows are all of the timestamp {distinct_timestamps[0]}, so no {part} part can "
-            "be cut off by time; bring exposures of at least three timestamps"
+            "be cut off by time; bring exposures of at least three timestamps, or split by groups ([split] by in "
+            "source.toml)"
         )
     later_fraction = counts[::-1].cumsum()[::-1][1:] / counts.sum()
     # Of two cuts equally near, the later one leaves more to learn from.

@@ -1,6 +1,7 @@
 """Intervals by resampling users, a cluster bootstrap (Efron & Tibshirani 1993, chapter 8 and section 13.3).
 
-A user's rows are alike, so users are drawn, not rows. A draw is a weight for each user; every
+A user's rows are alike, so users are drawn, not rows; of anonymous ones the query group stands for the user, which
+is a single row where nothing was shown beside it. A draw is a weight for each user; every
 metric is computed from weights, after one sort of the rows. The same draws are used for all scorers:
 differences are paired.
 
@@ -14,9 +15,33 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from training.evaluation.metrics import BINS, calibration_bins, query_group_metrics
+from training.evaluation.metrics import (
+    BINS,
+    calibration_bins,
+    losses,
+    mean_of_groups,
+    query_group_metrics,
+    weights_of,
+)
 
 LEVEL = 0.95
+MAX_DRAWN = 1 << 14  # of more users, so many bunches of them are drawn
+
+
+def drawn_together(user_id: np.ndarray, query_group_id: np.ndarray) -> np.ndarray:
+    """Number of what is drawn as one, for each row, 0 to U - 1: its user or, of an anonymous one, its query group.
+
+    Args:
+        user_id: (N,) strings; "" or None: anonymous.
+        query_group_id: (N,) numbers.
+    """
+    anonymous = (user_id == "") | (user_id == None)  # noqa: E711
+    groups = np.unique(np.where(anonymous, query_group_id, -1), return_inverse=True)[1]
+    users = np.unique(np.where(anonymous, "", user_id).astype(str), return_inverse=True)[1]
+    own = np.unique(np.where(anonymous, groups, users + groups.max(initial=0) + 1), return_inverse=True)[1]
+    if own.max(initial=0) < MAX_DRAWN:
+        return own
+    return np.random.default_rng(0).integers(MAX_DRAWN, size=own.max() + 1)[own]
 
 
 def draw_weights(num_users: int, *, draws: int, seed: int) -> np.ndarray:
@@ -32,20 +57,23 @@ def resampled_metrics(
     query_group_id: np.ndarray,
     user: np.ndarray,
     weights_RU: np.ndarray,
+    weight: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Every metric in every draw, (R,) each; NaN where a draw has one class only.
 
     Args:
-        label: (N,) 0 or 1.
+        label: (N,) 0 to 1.
         probability: (N,) scores; their order ranks.
         query_group_id: (N,) query group of each row.
         user: (N,) user of each row, 0 to U - 1.
         weights_RU: what `draw_weights` drew.
+        weight: (N,) how much each row counts; None: all the same.
     """
+    row_weight = weights_of(label, weight)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
-            **_by_order(label, probability, user, weights_RU),
-            **_by_user(label, probability, user, weights_RU),
+            **_by_order(label, probability, user, weights_RU, row_weight),
+            **_by_user(label, probability, user, weights_RU, row_weight),
             **_by_query_group(label, probability, query_group_id, user, weights_RU),
         }
 
@@ -77,11 +105,9 @@ def paired_differences(
 
 
 def _by_order(
-    label: np.ndarray, score: np.ndarray, user: np.ndarray, weights_RU: np.ndarray
+    label: np.ndarray, score: np.ndarray, user: np.ndarray, weights_RU: np.ndarray, row_weight: np.ndarray
 ) -> dict[str, np.ndarray]:
     """AUC and average precision from cumulated weights at the ends of ties."""
-    if not label.any():
-        return dict.fromkeys(("auc", "average_precision"), np.full(len(weights_RU), np.nan))
     order = np.argsort(-score, kind="stable")
     ordered = score[order]
     last = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])
@@ -91,35 +117,45 @@ def _by_order(
     ends = last[ties]
     before = np.where(ties > 0, last[ties - 1], -1)
     users, positive_users = user[order], user[order][positives]
+    weights = row_weight[order]
+    positive_weights = (row_weight * label)[order][positives]
     tie_of_positive = np.searchsorted(ends, positives)
     auc, precision = np.empty(len(weights_RU)), np.empty(len(weights_RU))
     for draw, weights_U in enumerate(weights_RU):
-        seen = np.r_[0.0, np.cumsum(weights_U[users], dtype=np.float64)]
-        hits = np.bincount(tie_of_positive, weights=weights_U[positive_users], minlength=len(ends))
+        seen = np.r_[0.0, np.cumsum(weights_U[users] * weights)]
+        hits = np.bincount(
+            tie_of_positive, weights=weights_U[positive_users] * positive_weights, minlength=len(ends)
+        )
         hits_to = hits.cumsum()
-        num_hits = hits_to[-1]
+        num_hits = hits.sum()
         others_to, others_before = seen[ends + 1] - hits_to, seen[before + 1] - (hits_to - hits)
         num_others = seen[-1] - num_hits
         below = num_others - (others_to + others_before) / 2
         auc[draw] = (hits * below).sum() / (num_hits * num_others)
-        precision_at = hits_to / np.maximum(seen[ends + 1], 1)
+        precision_at = hits_to / np.where(seen[ends + 1] > 0, seen[ends + 1], 1)
         precision[draw] = (hits * precision_at).sum() / num_hits
     return {"auc": auc, "average_precision": precision}
 
 
 def _by_user(
-    label: np.ndarray, probability: np.ndarray, user: np.ndarray, weights_RU: np.ndarray
+    label: np.ndarray,
+    probability: np.ndarray,
+    user: np.ndarray,
+    weights_RU: np.ndarray,
+    row_weight: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Log loss and calibration error from sums by user; the bins are those of all rows."""
     num_users = weights_RU.shape[1]
-    p = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
-    loss = -np.where(label > 0, np.log(p), np.log1p(-p))
-    num_rows = weights_RU @ np.bincount(user, minlength=num_users)
-    cell = user * BINS + calibration_bins(probability)
-    gaps = np.bincount(cell, weights=probability - label, minlength=num_users * BINS)
+
+    def by_user(values: np.ndarray) -> np.ndarray:
+        return np.bincount(user, weights=row_weight * values, minlength=num_users)
+
+    total = weights_RU @ by_user(np.ones(len(label)))
+    cell = user * BINS + calibration_bins(probability, row_weight)
+    gaps = np.bincount(cell, weights=row_weight * (probability - label), minlength=num_users * BINS)
     return {
-        "log_loss": weights_RU @ np.bincount(user, weights=loss, minlength=num_users) / num_rows,
-        "calibration_error": np.abs(weights_RU @ gaps.reshape(num_users, BINS)).sum(1) / num_rows,
+        "log_loss": weights_RU @ by_user(losses(label, probability)) / total,
+        "calibration_error": np.abs(weights_RU @ gaps.reshape(num_users, BINS)).sum(1) / total,
     }
 
 
@@ -130,13 +166,14 @@ def _by_query_group(
     user: np.ndarray,
     weights_RU: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """NDCG@10 and hit rate as weighted means over the query groups with a positive."""
+    """NDCG@10 and hit rate as weighted means over the query groups that count; NaN where they are too few."""
     groups = query_group_metrics(label, score, query_group_id)
     distinct, first = np.unique(query_group_id, return_index=True)
     owner = user[first[np.searchsorted(distinct, groups["query_group_id"].to_numpy())]]
-    weights_RG = weights_RU[:, owner]
-    total = weights_RG.sum(1)
-    return {
-        "ndcg_at_10": weights_RG @ groups["ndcg"].to_numpy() / total,
-        "hit_rate_at_10": weights_RG @ groups["hit"].to_numpy() / total,
-    }
+    found = {}
+    for name, column in (("ndcg_at_10", "ndcg"), ("hit_rate_at_10", "hit")):
+        known = groups[column].notna().to_numpy()
+        weights_RG = weights_RU[:, owner[known]]
+        values = weights_RG @ groups[column].to_numpy()[known] / weights_RG.sum(1)
+        found[name] = np.full(len(values), np.nan) if mean_of_groups(groups[column]) is None else values
+    return found

@@ -77,7 +77,9 @@ def loss_curves(history: Sequence[Mapping[str, Any]], metric: str) -> bytes:
     for phase in dict.fromkeys(entry["phase"] for entry in history):
         entries = [entry for entry in history if entry["phase"] == phase]
         epochs = [entry["epoch"] for entry in entries]
-        (line,) = upper.plot(epochs, [entry["train_loss"] for entry in entries], marker="o", label=phase)
+        (line,) = upper.plot(
+            epochs, [entry.get("train_loss", np.nan) for entry in entries], marker="o", label=phase
+        )
         if metric in entries[0]:
             values = [entry[metric] for entry in entries]
             lower.plot(epochs, values, marker="o", label=phase, color=line.get_color())

@@ -71,7 +71,7 @@ class Trials:
         """
         recipe = recipe.updated(early_stopping={"refit": False})
         context = FitContext(self.data, recipe, corpus=self._encoded(recipe))
-        state, reports = TrainingState(phase=""), EpochReports(recipe.early_stopping.metric, report)
+        state, reports = TrainingState(phase=""), EpochReports(context.validation_metrics.metric, report)
         pretrained = self._weights(recipe)
 
         def train(phase: Phase) -> None:
@@ -82,7 +82,7 @@ class Trials:
             if phase.name in (LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING):
                 pretrained[phase.name] = trainable_state(phase.modules)
 
-        Phases(context, state, train, {}, report=lambda _: None).run_all()
+        Phases(context, state, train, {}, {}, report=lambda _: None).run_all()
         return cast(dict[str, Any], state.results["metrics"])
 
     def _encoded(self, recipe: Recipe) -> EncodedCorpus:

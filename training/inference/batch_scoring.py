@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.data.collate import Collator
 from training.data.sampling import tabular_batches
-from training.models.additive import AdditiveModel
+from training.models.additive import PARTS, AdditiveModel
 from training.runtime import distributed
 from training.runtime.memory import in_microbatches
 
@@ -89,3 +89,19 @@ def score_rows(
     return combined_scores(
         distributed.all_reduce(f), distributed.all_reduce(g), distributed.all_reduce(attention)
     )
+
+
+@torch.inference_mode()
+def logit_parts(model: AdditiveModel, collator: Collator, vectors_TE: Tensor, rows: np.ndarray) -> np.ndarray:
+    """`training.models.additive.PARTS` of some rows' logits, (k, 5) float32, as `score_rows` takes its arguments."""
+    device, sizes = str(vectors_TE.device), dict[str, int]()
+    parts = np.zeros((len(rows), len(PARTS)), dtype=np.float32)
+
+    def fill(chunk: np.ndarray) -> None:
+        batch, text_ids = collator.batch(rows[chunk])
+        vectors = vectors_TE[torch.from_numpy(text_ids).to(device)]
+        parts[chunk] = model.parts(batch.to(device), vectors).cpu().numpy()
+
+    for chunk in distributed.interleaved_shard(collator.chunks(rows)):
+        in_microbatches(fill, chunk, name="rows to score", sizes=sizes)
+    return distributed.all_reduce(parts)

@@ -34,6 +34,8 @@ TEXTS, EMBEDDINGS = "texts.parquet", "embeddings.safetensors"
 TREES, TREES_STATE = "boosted_trees", "trees._extra_state"  # a folder of LightGBM's texts, not of tensors
 # The same texts' vectors before fine-tuning: what evaluation compares with.
 PRETRAINED_EMBEDDINGS = "pretrained_embeddings.safetensors"
+# The weights of f and g as they were then: the same model with the language model frozen.
+FROZEN_MODEL = "frozen_model.safetensors"
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
@@ -46,14 +48,18 @@ def write_bundle(
     table: TextEmbeddings,
     transforms: Transforms,
     pretrained_vectors: Tensor,
+    frozen_model: Mapping[str, Tensor],
     metrics: Mapping[str, Any],
     champion: str | None = None,
+    parent: str | None = None,
     consecutive_warm_starts: int = 0,
 ) -> tuple[Path, str]:
-    """Write a bundle into `out/<its hash>`; `pretrained_vectors` are the texts' vectors (T, E) before fine-tuning.
+    """Write a bundle into `out/<its hash>`.
+
+    `pretrained_vectors` are the texts' vectors (T, E) and `frozen_model` the weights of f and g before fine-tuning.
 
     `champion` is the hash of the bundle whose weights the fit started from, the `consecutive_warm_starts`-th in a
-    row to do so.
+    row to do so; `parent` that of the bundle whose test part this one has learned from too.
 
     Returns:
         The folder and the hash.
@@ -67,10 +73,11 @@ def write_bundle(
         folder = Path(tempfile.mkdtemp(dir=out, prefix=".writing-"))
         _write_files(folder, recipe, data, model, table, transforms)
         save_file({"vectors": pretrained_vectors.cpu().contiguous()}, folder / PRETRAINED_EMBEDDINGS)
-        manifest = _manifest(folder, recipe, data, metrics)
-        digest = write_manifest(
-            folder, replace(manifest, champion=champion, consecutive_warm_starts=consecutive_warm_starts)
-        )
+        save_file(dict(frozen_model), folder / FROZEN_MODEL)
+        until = learned_until(data) if parent is None else data.schema.horizon
+        manifest = _manifest(folder, recipe, data, metrics, until)
+        lineage = {"champion": champion, "parent": parent, "consecutive_warm_starts": consecutive_warm_starts}
+        digest = write_manifest(folder, replace(manifest, **lineage))
         folder.chmod(0o755)
         target = out / digest
         if target.exists():
@@ -86,6 +93,13 @@ def write_bundle(
     return target, digest
 
 
+def weights_of(model: AdditiveModel) -> dict[str, Tensor]:
+    """A copy of all weights of f and g but the trees, which have a file format of their own."""
+    weights = {name: tensor.cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    del weights[TREES_STATE]
+    return weights
+
+
 def _write_files(
     folder: Path,
     recipe: Recipe,
@@ -94,9 +108,7 @@ def _write_files(
     table: TextEmbeddings,
     transforms: Transforms,
 ) -> None:
-    weights = {name: tensor.cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    del weights[TREES_STATE]
-    save_file(weights, folder / MODEL)
+    save_file(weights_of(model), folder / MODEL)
     (folder / TREES).mkdir()
     for number, text in enumerate(model.trees.texts):
         (folder / TREES / f"{number:02}.txt").write_text(text, encoding="utf-8")
@@ -108,7 +120,9 @@ def _write_files(
     save_file({"vectors": table.vectors.cpu().contiguous()}, folder / EMBEDDINGS)
 
 
-def _manifest(folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str, Any]) -> Manifest:
+def _manifest(
+    folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str, Any], until: Any
+) -> Manifest:
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     return Manifest(
         source=data.schema.source,
@@ -116,7 +130,7 @@ def _manifest(folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str
         recipe=recipe.as_dict(),
         data={
             "fingerprint": data.schema.fingerprint,
-            "learned_until": pd.Timestamp(learned_until(data)).isoformat(),
+            "learned_until": pd.Timestamp(until).isoformat(),
             **{p: _part(data, p) for p in (TRAIN, VALIDATION, TEST)},
         },
         feature_service=data.schema.feature_service,
@@ -139,7 +153,7 @@ def _part(data: Examples, part: str) -> dict[str, Any]:
     first, last = _span(data, rows)
     return {
         "num_rows": len(rows),
-        "num_positive": int(data.columns["label"][rows].sum()),
+        "num_positive": int((data.columns["label"][rows] > 0).sum()),
         "from": None if first is None else pd.Timestamp(first).isoformat(),
         "to": None if last is None else pd.Timestamp(last).isoformat(),
     }

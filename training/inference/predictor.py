@@ -30,7 +30,7 @@ from training.language.encoder import load_saved
 from training.models.additive import AdditiveModel, build_model
 
 CACHED_TEXTS = 20_000  # vectors of texts that the bundle does not know: 30 MB at a width of 384
-CACHED_CANDIDATES = 100_000  # (candidate, query) pairs, two numbers each
+CACHED_CANDIDATES = 100_000  # (candidate, query) pairs, three numbers each
 
 
 class Predictor:
@@ -120,7 +120,7 @@ class Predictor:
         batch, distinct = self._batch(rows, list(texts), asked, history or InteractionHistory())
         user_independent = self._user_independent.get([*zip(texts, asked, strict=True)])
         logits = self.model.calibrated_logits(
-            batch.to(self.device), self.texts.get(distinct), user_independent_P2=user_independent
+            batch.to(self.device), self.texts.get(distinct), user_independent_P3=user_independent
         )
         assert logits.attention is not None
         attention = logits.attention[:, : len(history.texts) if history else 0]
@@ -150,7 +150,7 @@ class Predictor:
         return batch, list(place)
 
     def _compute_user_independent(self, pairs: list[tuple[str, str | None]]) -> Tensor:
-        """The user-independent part of (text, query) pairs, (P, 2)."""
+        """The user-independent part of (text, query) pairs, (P, 3)."""
         texts = self.texts.get([text for text, _ in pairs])
         queries = torch.zeros_like(texts)
         asked = [place for place, (_, query) in enumerate(pairs) if query is not None]

@@ -1,5 +1,6 @@
 """The additive model: p = σ(f(a, c) + g(b, c)), its two parts separate to the end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,10 @@ from training.data.collate import Batch
 from training.data.transforms import Transforms
 from training.models.boosted_trees import BoostedTrees
 from training.models.tabular import TabularEnsemble
-from training.models.text_match import TextMatch
+from training.models.text_match import TEXT_PARTS, TextMatch
+
+TABULAR_PARTS = ("networks", "trees")
+PARTS = TEXT_PARTS + TABULAR_PARTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,24 +33,43 @@ class AdditiveModel(nn.Module):
         text_model: f.
         tabular: the networks of g.
         trees: the trees of g.
-        tree_weight: weight of the trees' logit in g, once they are fitted; the networks have the rest.
+
+    Attributes:
+        tabular_scales: (2,) how much each of TABULAR_PARTS counts in g.
     """
 
-    def __init__(
-        self, text_model: TextMatch, tabular: TabularEnsemble, trees: BoostedTrees, *, tree_weight: float
-    ) -> None:
+    def __init__(self, text_model: TextMatch, tabular: TabularEnsemble, trees: BoostedTrees) -> None:
         super().__init__()
         self.text_model = text_model
         self.tabular = tabular
         self.trees = trees
-        self.tree_weight = tree_weight
+        self.tabular_scales = nn.Buffer(torch.tensor([1.0, 0.0]))
         self.slope = nn.Buffer(torch.tensor(1.0))
         self.intercept = nn.Buffer(torch.tensor(0.0))
 
-    def forward(self, batch: Batch, text_vectors_VE: Tensor) -> tuple[Tensor, Tensor]:
-        """For training: f (N,) and each member's g (N, K), not calibrated."""
-        f_N, _ = self.text_model(batch, text_vectors_VE)
-        return f_N, self.tabular(batch.numeric_features, batch.categorical_features)
+    @torch.no_grad()
+    def set_scales(self, scales: Sequence[float], intercept: float) -> None:
+        """Say how much each of PARTS counts, and what is added to all."""
+        text, tabular = torch.tensor(scales).split([len(TEXT_PARTS), len(TABULAR_PARTS)])
+        self.text_model.scales.copy_(text)
+        self.tabular_scales.copy_(tabular)
+        self.intercept.fill_(intercept)
+
+    def calibrate(self, slope: float, shift: float) -> None:
+        """Take Platt scaling's two numbers of the logit as it is."""
+        self.intercept.copy_(slope * self.intercept + shift)
+        self.slope.mul_(slope)
+
+    def forward(self, batch: Batch, text_vectors_VE: Tensor) -> Tensor:
+        """For training: the logit of f and each member of g, (N, K), not calibrated.
+
+        The networks stand for all of g: the trees know the training part by heart, and would leave nothing to learn.
+        """
+        parts_N3, _ = self.text_model(batch, text_vectors_VE)
+        g_NK = self.tabular(batch.numeric_features, batch.categorical_features)
+        return (
+            (parts_N3 @ self.text_model.scales)[:, None] + self.tabular_scales.sum() * g_NK + self.intercept
+        )
 
     def calibrated_logits(
         self,
@@ -54,7 +77,7 @@ class AdditiveModel(nn.Module):
         text_vectors_VE: Tensor,
         *,
         with_attention: bool = True,
-        user_independent_P2: Tensor | None = None,
+        user_independent_P3: Tensor | None = None,
     ) -> CalibratedLogits:
         """For scoring: calibrated f and g, so that σ(f + g) is the probability.
 
@@ -62,20 +85,34 @@ class AdditiveModel(nn.Module):
             batch: the rows.
             text_vectors_VE: vectors of the batch's texts.
             with_attention: whether to give the attention.
-            user_independent_P2: what `TextMatch.user_independent` gives for the pairs, where it is known already.
+            user_independent_P3: what `TextMatch.user_independent` gives for the pairs, where it is known already.
         """
-        f_N, attention_NH = self.text_model(
-            batch, text_vectors_VE, with_attention=with_attention, user_independent_P2=user_independent_P2
+        parts_N3, attention_NH = self.text_model(
+            batch, text_vectors_VE, with_attention=with_attention, user_independent_P3=user_independent_P3
         )
+        f_N = self.slope * (parts_N3 @ self.text_model.scales)
         g_N = self.tabular_logit(batch.numeric_features, batch.categorical_features)
-        return CalibratedLogits(text_logit=self.slope * f_N, tabular_logit=g_N, attention=attention_NH)
+        return CalibratedLogits(text_logit=f_N, tabular_logit=g_N, attention=attention_NH)
+
+    def parts(self, batch: Batch, text_vectors_VE: Tensor) -> Tensor:
+        """PARTS of the logit, neither scaled nor calibrated, (N, 5)."""
+        parts_N3, _ = self.text_model(batch, text_vectors_VE)
+        features = batch.numeric_features, batch.categorical_features
+        networks_N = self.tabular(*features).mean(1)
+        trees_N = self.trees(*features) if self.trees.fitted else torch.zeros_like(networks_N)
+        return torch.cat([parts_N3, networks_N[:, None], trees_N[:, None]], dim=1)
 
     def tabular_logit(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """Calibrated g alone, (N,)."""
-        logit_N = self.tabular(numbers_NF, codes_NC).mean(1)
-        if self._with_trees:
-            logit_N = torch.lerp(logit_N, self.trees(numbers_NF, codes_NC), self.tree_weight)
+        logit_N = numbers_NF.new_zeros(len(numbers_NF))
+        for scale, part in zip(self.tabular_scales, (self._networks, self.trees), strict=True):
+            if scale:
+                logit_N = logit_N + scale * part(numbers_NF, codes_NC)
         return self.slope * logit_N + self.intercept
+
+    def _networks(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
+        logit_N: Tensor = self.tabular(numbers_NF, codes_NC).mean(1)
+        return logit_N
 
     def tabular_contributions(
         self, numbers_NF: Tensor, codes_NC: Tensor, typical_F: Tensor, most_frequent_C: Tensor
@@ -88,15 +125,13 @@ class AdditiveModel(nn.Module):
             typical_F: the typical numbers; NaN: unknown.
             most_frequent_C: the most frequent categories.
         """
-        contributions_ND = self.tabular.ablation(numbers_NF, codes_NC, typical_F, most_frequent_C)
-        if self._with_trees:
-            of_trees_ND = self.trees.contributions(numbers_NF, codes_NC)
-            contributions_ND = torch.lerp(contributions_ND, of_trees_ND, self.tree_weight)
+        of_networks, of_trees = self.tabular_scales
+        contributions_ND = of_networks * self.tabular.ablation(
+            numbers_NF, codes_NC, typical_F, most_frequent_C
+        )
+        if of_trees:
+            contributions_ND = contributions_ND + of_trees * self.trees.contributions(numbers_NF, codes_NC)
         return self.slope * contributions_ND
-
-    @property
-    def _with_trees(self) -> bool:
-        return self.trees.fitted and self.tree_weight > 0
 
 
 def build_model(
@@ -127,4 +162,4 @@ def build_model(
     )
     networks = TabularEnsemble(transforms, recipe.tabular_model, base_rate=base_rate)
     trees = BoostedTrees(recipe.tabular_model)
-    return AdditiveModel(f, networks, trees, tree_weight=recipe.tabular_model.tree_weight)
+    return AdditiveModel(f, networks, trees)

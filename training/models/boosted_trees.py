@@ -23,7 +23,12 @@ from training.runtime import distributed
 
 MAX_DEPTH = 8  # splits between root and leaf, at most
 FEATURE_FRACTION, BAGGING_FRACTION = 0.5, 0.7  # of the features and of the rows that a tree sees
-MIN_DATA_IN_LEAF, LAMBDA_L2 = 100, 5.0  # rows of a leaf, at least; L2 penalty of a leaf's value
+LAMBDA_L2 = 5.0  # penalty of a leaf's value
+MIN_DATA_IN_LEAF, LEAVES_OF_ROWS = 100, 200  # rows of a leaf, at least; of few rows so small a part of them
+PATIENCE = 50  # trees that may pass without a better one on the validation part
+
+TreeRows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Features (N, D), numbers, then codes; labels (N,), 0 to 1; weights (N,)."""
 
 
 def train_boosting(
@@ -33,18 +38,21 @@ def train_boosting(
     *,
     num_trees: int,
     seed: int,
-    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    weights_N: np.ndarray | None = None,
+    validation: tuple[np.ndarray, ...] | None = None,
     patience: int = 0,
 ) -> Any:
     """LightGBM's model of binary labels, the same at every run.
 
     Args:
         features_ND: of the rows to learn from.
-        labels_N: 0 or 1.
+        labels_N: 0 to 1.
         params: LightGBM's, beside those that are fixed here.
         num_trees: how many to grow, at most.
         seed: of what a tree sees.
-        validation: features and labels of other rows; training stops by the average precision there.
+        weights_N: how much each row counts; None: all the same.
+        validation: features, labels and, if they differ, weights of other rows: training stops by the metric there,
+            which is average precision where the params name no other.
         patience: trees that may pass without a better one.
 
     Returns:
@@ -57,7 +65,7 @@ def train_boosting(
     if lightgbm is None:
         return None
     defaults = {
-        "objective": "binary",
+        "objective": "binary" if np.isin(labels_N, (0, 1)).all() else "cross_entropy",
         "num_threads": torch.get_num_threads(),
         "seed": seed,
         "deterministic": True,
@@ -66,11 +74,13 @@ def train_boosting(
     }
     stop = {}
     if validation is not None:
-        features, labels = validation
+        features, labels, *weights = validation
         defaults["metric"] = "average_precision"
-        stop["valid_sets"] = [lightgbm.Dataset(features, label=labels)]
+        stop["valid_sets"] = [
+            lightgbm.Dataset(features, label=labels, weight=weights[0] if weights else None)
+        ]
         stop["callbacks"] = [lightgbm.early_stopping(patience, verbose=False)]
-    data = lightgbm.Dataset(features_ND, label=labels_N)
+    data = lightgbm.Dataset(features_ND, label=labels_N, weight=weights_N)
     return lightgbm.train({**defaults, **params}, data, num_boost_round=num_trees, **stop)
 
 
@@ -87,7 +97,7 @@ def import_lightgbm() -> Any:
     except OSError as error:  # its own library, or one that it needs
         raise SettingError(
             f"LightGBM is installed and cannot be loaded ({error}); it needs OpenMP (apt-get install libgomp1). "
-            "To train without trees: pip uninstall lightgbm, or tree_weight = 0"
+            "To train without trees: pip uninstall lightgbm, or boosting_models = 0"
         ) from error
 
 
@@ -126,17 +136,28 @@ class BoostedTrees(nn.Module):
         return torch.from_numpy(np.mean(found, axis=0)).to(numbers_NF)
 
     def fit(
-        self, draw: Callable[[int], tuple[np.ndarray, np.ndarray]], *, sampling_rate: float, seed: int
-    ) -> None:
+        self,
+        draw: Callable[[int], TreeRows],
+        *,
+        num_trees: int,
+        sampling_rate: float,
+        seed: int,
+        validation: TreeRows | None = None,
+    ) -> int:
         """Fit the trees, each process some of the models; without LightGBM nothing is changed.
 
         Args:
-            draw: model -> the rows that it learns from: features (N, D), numbers, then codes; labels (N,).
+            draw: model -> the rows that it learns from.
+            num_trees: of a model, at most.
             sampling_rate: fraction of the negatives that is among these; the logits are corrected for it.
             seed: of what a tree sees.
+            validation: other rows, their negatives drawn at the same rate: where they are best, a model stops.
+
+        Returns:
+            How many trees a model has, on average.
         """
         if import_lightgbm() is None:
-            return
+            return 0
         params = {
             "learning_rate": self.settings.tree_learning_rate,
             "num_leaves": self.settings.num_leaves,
@@ -144,19 +165,28 @@ class BoostedTrees(nn.Module):
             "feature_fraction": FEATURE_FRACTION,
             "bagging_fraction": BAGGING_FRACTION,
             "bagging_freq": 1,
-            "min_data_in_leaf": MIN_DATA_IN_LEAF,
             "lambda_l2": LAMBDA_L2,
+            "metric": "cross_entropy",
         }
 
         def text(model: int) -> str:  # a model's rows are gone before the next one's are made
-            num_trees = self.settings.num_trees
-            return str(
-                train_boosting(*draw(model), params, num_trees=num_trees, seed=seed + model).model_to_string()
+            features, labels, weights = draw(model)
+            booster = train_boosting(
+                features,
+                labels,
+                {**params, "min_data_in_leaf": max(2, min(MIN_DATA_IN_LEAF, len(labels) // LEAVES_OF_ROWS))},
+                num_trees=num_trees,
+                seed=seed + model,
+                weights_N=weights,
+                validation=validation,
+                patience=PATIENCE,
             )
+            return str(booster.model_to_string(num_iteration=booster.best_iteration))
 
         own = distributed.interleaved_shard(range(self.settings.boosting_models))
         self.load_texts(distributed.gathered(text(model) for model in own))
         self.offset.fill_(float(np.log(sampling_rate)))
+        return round(np.mean([booster.num_trees() for booster in self._boosters])) if self.fitted else 0
 
     def load_texts(self, texts: Sequence[str]) -> None:
         """Take the models that LightGBM wrote as texts.

@@ -9,21 +9,34 @@ from torch import Tensor
 from training.config.recipe import Recipe
 from training.data.collate import Collator
 from training.data.dataset import Examples
-from training.data.sampling import distinct_values, downsample_negatives, positions, rows_of, sampled
+from training.data.sampling import (
+    blocks,
+    distinct_values,
+    downsample_negatives,
+    negative_sampling_rate,
+    positions,
+    rows_of,
+    sampled,
+)
 from training.data.split import TRAIN, VALIDATION
 from training.data.transforms import Transforms, fit_transforms
 from training.evaluation.validation import ValidationMetrics
-from training.inference.batch_scoring import Scores, score_rows
+from training.inference.batch_scoring import Scores, logit_parts, score_rows
 from training.language.adapters import NONE, Adapter
 from training.language.encoder import TextEncoder
 from training.language.text_embeddings import TextEmbeddings
 from training.models.additive import AdditiveModel, build_model
+from training.models.boosted_trees import TreeRows
+from training.models.stacking import fit_stacking
+from training.models.text_match import TEXT_PARTS
+from training.models.text_response import response_regressions
 from training.pipeline.warm_start import Champion
 from training.runtime.checkpoint import restore, trainable_state
 from training.runtime.device import first_device
 
 # Of more rows than these, transforms are fitted on a sample, and trees learn from fewer of the negatives.
 FITTED_ROWS, TREE_ROWS = 1 << 20, 1 << 19
+RESPONSE_ROWS = 1 << 16  # that f's direct path starts from, at most
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference users, entries of their histories
 
 
@@ -109,6 +122,9 @@ class FitContext:
         self.device = first_device()
         self.labels = data.columns["label"]
         self.train, self.validation = rows_of(data.part, TRAIN), rows_of(data.part, VALIDATION)
+        self._mean_weight = float(
+            np.mean([data.columns.at("weight", rows).mean() for rows in blocks(self.train)])
+        )
         self.validation_metrics = ValidationMetrics(data, self.validation, recipe.early_stopping.metric)
         self.transforms = champion.predictor.transforms if champion else self._fitted_transforms()
         self.collator = Collator(data, self.transforms)
@@ -149,8 +165,8 @@ class FitContext:
         text_ids = self.data.interaction_histories.interactions(drawn)[:, :REFERENCE_LENGTH]
         return positions(self.topic_ids, text_ids), features[:, :REFERENCE_LENGTH]
 
-    def next_interactions_before(self, part: str) -> np.ndarray:
-        """Numbers of the next-interaction windows that were over when a part began; all where it has no rows."""
+    def next_interactions_before(self, part: str | None) -> np.ndarray:
+        """Numbers of the next-interaction windows that were over when a part began; all without one, or rows of it."""
         next_interactions = self.data.next_interactions
         if next_interactions is None:
             return np.zeros(0, dtype=np.int64)
@@ -165,7 +181,8 @@ class FitContext:
         self.corpus.reset()
         if self.champion:
             return self.champion.model().to(self.device)
-        rate = float(np.float32(self.labels[self.train].sum() / len(self.train)))
+        weights = self.weights_of(self.train)
+        rate = float(np.float32(weights @ self.labels[self.train] / weights.sum()))
         model = build_model(
             self.recipe,
             self.transforms,
@@ -174,13 +191,31 @@ class FitContext:
             num_topics=len(self.topic_ids),
             reference_shape=self.reference_places.shape,
         ).to(self.device)
+        self._set_topics(model)
+        model.text_model.reference_history.copy_(torch.from_numpy(self.reference_places))
+        model.text_model.reference_features.copy_(torch.from_numpy(self.reference_features))
+        return model.eval()
+
+    def _set_topics(self, model: AdditiveModel) -> None:
         candidates, topics = (
             self.table.vectors[torch.from_numpy(ids)] for ids in (self.candidate_ids, self.topic_ids)
         )
         model.text_model.set_topics(candidates, topics)
-        model.text_model.reference_history.copy_(torch.from_numpy(self.reference_places))
-        model.text_model.reference_features.copy_(torch.from_numpy(self.reference_features))
-        return model.eval()
+
+    def weights_of(self, rows: np.ndarray) -> np.ndarray:
+        """How much some rows count, (k,) float32, 1 on average in the training part."""
+        return self.data.columns.at("weight", rows) / np.float32(self._mean_weight)
+
+    def sampling_rate(self, rows: np.ndarray, negatives_per_positive: float) -> float:
+        """Fraction of the negatives among some rows to draw."""
+        return negative_sampling_rate(self.labels, rows, negatives_per_positive)
+
+    def refresh_vectors(self) -> None:
+        """After the language model has learned: vectors of all texts anew, those of the known topics too."""
+        if self.encoder.is_trainable:
+            self.table.refresh()
+            if not self.champion:
+                self._set_topics(self.model)
 
     def begin_with(self, weights: dict[str, Tensor]) -> None:
         """Every later phase, the refit's too, begins with these weights of the language model."""
@@ -190,46 +225,92 @@ class FitContext:
     def centre_text_model(self) -> None:
         """After pretraining: f is centred by reference users, and silent until its scales are chosen."""
         self.model.text_model.centred.fill_(1)
-        self.scale_text_model(0.0, 0.0)
+        self.model.set_scales([0.0, 0.0, 0.0, 1.0, 0.0], 0.0)
 
-    def scale_text_model(self, personalised: float, popularity: float) -> None:
-        """Set how much the personalised and the popularity part of f count."""
-        text_model = self.model.text_model
-        with torch.no_grad():
-            text_model.personalised_scale.fill_(personalised)
-            text_model.popularity_scale.fill_(popularity)
+    def fit_response(self, rows: np.ndarray, penalty: int | None) -> int:
+        """Start f's direct path by a logistic regression on the vectors of some rows' texts and queries.
 
-    def best_scales(self) -> tuple[float, float]:
-        """Scales of f's two parts beside g: by turns the best by the recipe's metric on the validation part."""
-        validation, columns = self.validation_metrics, self.data.columns
-        self.scale_text_model(1.0, 0.0)
-        scores = self.validation_scores()
-        self.scale_text_model(0.0, 1.0)
-        pairs = np.stack([columns.at(name, validation.rows) for name in ("text_id", "query_id")], axis=1)
-        _, first, pair = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
-        of_pairs = score_rows(
-            self.model, self.collator, self.table.vectors, validation.rows[first]
-        ).text_logit
-        g, own, popular = scores.tabular_logit, scores.text_logit, of_pairs[pair.reshape(-1)]
-        personalised = validation.best_scale(g, own)
-        popularity = validation.best_scale(g + personalised * own, popular)
-        if popularity:
-            personalised = validation.best_scale(g + popularity * popular, own)
-        return personalised, popularity
+        Args:
+            rows: to learn from.
+            penalty: place among the penalties; None: the one that the validation part finds best.
 
-    def grow_trees(self, rows: np.ndarray) -> None:
-        """Grow the trees of g on some rows, where they are wanted and LightGBM is there."""
+        Returns:
+            Its place.
+        """
+        response = self.model.text_model.response
+        text_PE, query_PE, positive_P, negative_P = self._observed_pairs(rows)
+        weights = list(response_regressions(text_PE, query_PE, positive_P, negative_P))
+        if penalty is None:
+            pairs, place = np.unique(self._pairs(self.validation_metrics.rows), axis=0, return_inverse=True)
+            vectors = self._pair_vectors(pairs)
+            quality = []
+            for found in weights:
+                response.load_state_dict(found)
+                with torch.inference_mode():
+                    logits = response(*vectors).cpu().numpy()
+                quality.append(self.validation_metrics.quality(logits[place.reshape(-1)]))
+            penalty = int(np.argmax(quality))
+        response.load_state_dict(weights[penalty])
+        return penalty
+
+    def _observed_pairs(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        """Distinct pairs of some rows: vectors (P, E) of text and query; weight (P,) of positives and of negatives."""
+        rows = sampled(rows, RESPONSE_ROWS, self.recipe.seed)
+        pairs, place = np.unique(self._pairs(rows), axis=0, return_inverse=True)
+        weights, labels = self.weights_of(rows), self.labels[rows]
+        counts = [
+            np.bincount(place.reshape(-1), values, len(pairs)).astype(np.float32)
+            for values in (weights * labels, weights * (1 - labels))
+        ]
+        return (*self._pair_vectors(pairs), *(torch.from_numpy(values).to(self.device) for values in counts))
+
+    def _pairs(self, rows: np.ndarray) -> np.ndarray:
+        return np.stack([self.data.columns.at(name, rows) for name in ("text_id", "query_id")], axis=1)
+
+    def _pair_vectors(self, pairs: np.ndarray) -> tuple[Tensor, Tensor]:
+        text_id, query_id = torch.from_numpy(pairs.astype(np.int64)).to(self.device).unbind(1)
+        vectors = self.table.vectors
+        return vectors[text_id], vectors[query_id.clamp_min(0)] * (query_id >= 0).float()[:, None]
+
+    def stack(self) -> dict[str, list[float]]:
+        """Scales of the logit's parts and the intercept, best on the validation part: of all, and of g's alone.
+
+        Returns:
+            "all" and "tabular", each (6,): scales of `training.models.additive.PARTS`, then the intercept.
+        """
+        validation = self.validation_metrics
+        parts = logit_parts(self.model, self.collator, self.table.vectors, validation.rows)
+        g_alone = parts.copy()
+        g_alone[:, : len(TEXT_PARTS)] = 0
+        found = {}
+        for name, chosen in (("all", parts), ("tabular", g_alone)):
+            scales, intercept = fit_stacking(chosen, validation.labels, validation.weights)
+            found[name] = [*scales.tolist(), intercept]
+        return found
+
+    def grow_trees(self, rows: np.ndarray, num_trees: int | None) -> int:
+        """Grow the trees of g on some rows; `num_trees` None: as many as the validation part finds best.
+
+        Returns:
+            How many there are in a model, on average.
+        """
         settings, seed = self.recipe.tabular_model, self.recipe.seed
-        if settings.tree_weight == 0:
-            return
-        sampling_rate = min(settings.negative_sampling_rate, TREE_ROWS / len(rows))
+        if settings.boosting_models == 0 or num_trees == 0:
+            return 0
+        sampling_rate = min(self.sampling_rate(rows, settings.negatives_per_positive), TREE_ROWS / len(rows))
 
-        def draw(model: int) -> tuple[np.ndarray, np.ndarray]:
+        def draw(of: np.ndarray, model: int) -> TreeRows:
             rng = np.random.default_rng([seed, model])
-            drawn = np.sort(downsample_negatives(self.labels, rows, sampling_rate, rng))
-            return self.collator.feature_matrix(drawn), self.labels[drawn].astype(np.float32)
+            drawn = np.sort(downsample_negatives(self.labels, of, sampling_rate, rng))
+            return self.collator.feature_matrix(drawn), self.labels[drawn], self.weights_of(drawn)
 
-        self.model.trees.fit(draw, sampling_rate=sampling_rate, seed=seed)
+        return self.model.trees.fit(
+            lambda model: draw(rows, model),
+            num_trees=num_trees or settings.num_trees,
+            sampling_rate=sampling_rate,
+            seed=seed,
+            validation=draw(self.validation_metrics.rows, 0) if num_trees is None else None,
+        )
 
     def metrics(self) -> dict[str, float | None]:
         """Metrics of f + g on the validation part."""

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from expectations.contracts.bundle import verify_bundle
 from expectations.contracts.examples import INTERACTION_HISTORIES, NEXT_INTERACTIONS, ROWS, SCHEMA, TEXTS
-from expectations.errors import DataError
+from expectations.errors import BundleError, DataError
 from expectations.storage.hashes import file_hash, fingerprint
-from training.config.recipe import Recipe
+from training.config.recipe import Recipe, recipe_from
 from training.data.dataset import Examples, read_examples
 from training.data.split import TRAIN, VALIDATION
 from training.inference.bundle import write_bundle
@@ -24,7 +25,7 @@ from training.pipeline.phases import Phases
 from training.pipeline.trainer import Phase, run_phase
 from training.pipeline.warm_start import Champion, shortened
 from training.runtime import distributed
-from training.runtime.checkpoint import Checkpoints, TrainingState, select_prefix
+from training.runtime.checkpoint import FROZEN, Checkpoints, TrainingState, select_prefix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ def fit(
     work: Path,
     log_dir: Path,
     champion: Path | None = None,
+    parent: Path | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Train a model.
@@ -59,10 +61,12 @@ def fit(
         work: where checkpoints lie; run again with the same, and it goes on.
         log_dir: where TensorBoard's scalars go.
         champion: folder of a bundle to begin with; where it does not fit, that is said, and the fit is from scratch.
+        parent: folder of an evaluated bundle of the same recipe: with what it found best on its validation part, all
+            known rows are learned from, those of its test part too. The result is deployed; it cannot be measured.
         progress: whether to show progress bars.
 
     Raises:
-        BundleError: the champion was altered.
+        BundleError: the champion or the parent was altered, or the parent is of another recipe.
         SchemaError, DataError: the examples cannot be learned from.
         SettingError: the recipe does not fit them.
         TransientError: a checkpoint could not be written, or another process of the fit has ended.
@@ -81,18 +85,21 @@ def fit(
     context = FitContext(data, shortened(recipe) if start else recipe, start)
     clock.lap("texts")
     began_with = start.predictor.hash if start else None
-    key = fingerprint(recipe.as_dict(), example_hashes(examples), torch.__version__, began_with)
+    chosen, parent_hash = _chosen_by(parent, recipe) if parent else (None, None)
+    key = fingerprint(recipe.as_dict(), example_hashes(examples), torch.__version__, began_with, parent_hash)
     checkpoints = Checkpoints(work, key)
     tensors, state = checkpoints.load() or ({}, TrainingState(phase=""))
-    checkpoints.pretrained.update(select_prefix("pretrained", tensors))
+    for prefix, kept in checkpoints.kept.items():
+        kept.update(select_prefix(prefix, tensors))
     with SummaryWriter(str(log_dir)) if distributed.rank() == 0 else nullcontext() as log:
 
         def train(phase: Phase) -> None:
             run_phase(phase, context.recipe, state, checkpoints, log=log, bar=progress)
             clock.lap(phase.name)
 
-        Phases(context, state, train, checkpoints.pretrained, report=report).run_all()
+        Phases(context, state, train, *checkpoints.kept.values(), report=report).run_all(chosen)
     consecutive_warm_starts = start.consecutive_warm_starts + 1 if start else 0
+    metrics = chosen or state.results["metrics"]
     folder, digest = distributed.broadcast_object(
         lambda: write_bundle(
             out,
@@ -102,8 +109,10 @@ def fit(
             table=context.table,
             transforms=context.transforms,
             pretrained_vectors=context.pretrained_vectors,
-            metrics=state.results["metrics"],
+            frozen_model=checkpoints.kept[FROZEN],
+            metrics=metrics,
             champion=began_with,
+            parent=parent_hash,
             consecutive_warm_starts=consecutive_warm_starts,
         )
     )
@@ -112,12 +121,20 @@ def fit(
     return FitResult(
         bundle=folder,
         hash=digest,
-        metrics=state.results["metrics"],
+        metrics=metrics,
         history=state.history,
         seconds=clock.laps,
         consecutive_warm_starts=consecutive_warm_starts,
         initialization=initialization,
     )
+
+
+def _chosen_by(parent: Path, recipe: Recipe) -> tuple[dict[str, Any], str]:
+    """What an evaluated bundle found best, with its metrics on the validation part; and its hash."""
+    manifest, digest = verify_bundle(parent)
+    if recipe_from(dict(manifest.recipe), where=f"{parent}/manifest.json") != recipe:
+        raise BundleError(f"{parent} is of another recipe; fit with the recipe of its recipe.json")
+    return dict(manifest.metrics), digest
 
 
 def _usable_champion(folder: Path | None, data: Examples, recipe: Recipe) -> tuple[Champion | None, str]:
@@ -160,8 +177,8 @@ def check_learnable(data: Examples) -> None:
     """
     for part in (TRAIN, VALIDATION):
         labels = data.columns["label"][data.part == part]
-        num_positive = int(labels.sum())
-        if num_positive == 0 or num_positive == len(labels):
+        num_positive = int((labels > 0).sum())
+        if num_positive == 0 or not (labels < 1).any():
             raise DataError(
                 f"examples: of the {len(labels)} rows of the {part} part, {num_positive} are positive; a model "
                 "learns from both labels: bring more outcomes or move test_from"

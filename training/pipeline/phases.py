@@ -4,8 +4,10 @@ Each is resumable after any epoch, and all but the first run once more (`early_s
 
 0. `language_pretraining`: the language model alone learns the language of the texts; left out by default
 1. `next_interaction_pretraining`: f learns users' next interactions after earlier times; skipped without them
-2. `tabular`: g on the training part, stopped early; then the scales of f's parts beside it, by the validation part
-3. `finetuning`: f and g together, the language model's upper layers among them, stopped early
+2. `tabular`: g on the training part, stopped early; f's direct path from words to response; then the scale of every
+   part of the logit, by the validation part: what adds nothing there gets 0
+3. `finetuning`: f and g together, the language model's layers among them, stopped early: where the validation part
+   finds it better without, before the first epoch
 4. `… refit`: phases 1 to 3 from what phase 0 left, on train + validation, for the numbers of epochs that were
    best: the latest labels are the nearest to the future
 
@@ -18,12 +20,14 @@ learned again, a fraction of the epochs is run, and where the training part hold
 learned from, phases 2 and 3 only choose the scales and measure: what is new is learned in phase 4.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from training.data.split import TEST, VALIDATION
+from training.inference.bundle import weights_of
 from training.models.boosted_trees import import_lightgbm
 from training.models.calibration import fit_calibration
 from training.pipeline.context import FitContext
@@ -35,6 +39,7 @@ from training.runtime.checkpoint import TrainingState, trainable_state
 LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING = "language_pretraining", "next_interaction_pretraining"
 TABULAR, FINETUNING = "tabular", "finetuning"
 REFIT = " refit"
+CHOSEN = ("tabular_epochs", "num_trees", "response_penalty", "scales", "finetuning_epochs", "calibration")
 ORDER = (
     LANGUAGE_PRETRAINING,
     NEXT_INTERACTION_PRETRAINING,
@@ -55,6 +60,7 @@ class Phases:
         run_phase: trains one phase.
         encoder_weights: what language pretraining left, by name; filled when it ends, and saved in every later
             checkpoint.
+        frozen_model: weights of f and g before fine-tuning; filled then, and saved likewise.
         report: says one line to who watches.
     """
 
@@ -64,28 +70,39 @@ class Phases:
         state: TrainingState,
         run_phase: Callable[[Phase], None],
         encoder_weights: dict[str, Tensor],
+        frozen_model: dict[str, Tensor],
         *,
         report: Callable[[str], None],
     ) -> None:
         self.context, self.state, self.results = context, state, state.results
-        self.run_phase, self.encoder_weights, self.report = run_phase, encoder_weights, report
+        self.run_phase, self.report = run_phase, report
+        self.encoder_weights, self.frozen_model = encoder_weights, frozen_model
 
-    def run_all(self) -> None:
-        """Run the phases that are left; leaves the model of the last in place."""
+    def run_all(self, chosen: Mapping[str, Any] | None = None) -> None:
+        """Run the phases that are left; leaves the model of the last in place.
+
+        Args:
+            chosen: what an earlier fit found best on its validation part (CHOSEN): then all known rows are learned
+                from, those of the test part too, and nothing is searched for.
+        """
         context, results = self.context, self.results
-        if context.recipe.tabular_model.tree_weight > 0 and import_lightgbm() is None:
+        if chosen is not None:
+            results.update(chosen)
+        if context.recipe.tabular_model.boosting_models > 0 and import_lightgbm() is None:
             self.report("g is without trees: they need LightGBM (pip install lightgbm)")
         self._pretrain_language()
-        if self._position() <= ORDER.index(FINETUNING):
+        if chosen is None and self._position() <= ORDER.index(FINETUNING):
             self._train("", context.train, before=VALIDATION)
             self._calibrate_and_measure()
-        if context.recipe.early_stopping.refit:
+        if chosen is not None or context.recipe.early_stopping.refit:
             context.model = context.fresh_model()
-            known = np.concatenate([context.train, context.validation])
-            self._train(REFIT, known, before=TEST)
-        slope, intercept = results["calibration"]
-        context.model.slope.fill_(slope)
-        context.model.intercept.fill_(intercept)
+            known = (
+                np.flatnonzero(context.data.part != TEST)
+                if chosen is None
+                else np.arange(len(context.labels))
+            )
+            self._train(REFIT, known, before=TEST if chosen is None else None)
+        context.model.calibrate(*results["calibration"])
 
     def _position(self) -> int:
         return ORDER.index(self.state.phase) if self.state.phase in ORDER else 0
@@ -105,7 +122,7 @@ class Phases:
         if self.encoder_weights:
             context.begin_with(dict(self.encoder_weights))
 
-    def _train(self, refit: str, rows: np.ndarray, *, before: str) -> None:
+    def _train(self, refit: str, rows: np.ndarray, *, before: str | None) -> None:
         """Next-interaction pretraining, tabular training and fine-tuning; what is over is not run again."""
         context, results, recipe = self.context, self.results, self.context.recipe
         searching, pretrained = not refit, f"pretrained{refit}"
@@ -120,23 +137,35 @@ class Phases:
             if searching:
                 results["tabular_epochs"] = self.state.best_epoch or planned
             if epochs or not searching:
-                context.grow_trees(rows)
+                self._start_from_regressions(rows, searching=searching)
             if searching:
-                results["scales"] = context.best_scales() if results[pretrained] else (1.0, 1.0)
-            context.scale_text_model(*results["scales"])
+                results["scales"] = context.stack()
+            *scales, intercept = results["scales"]["all"]
+            context.model.set_scales(scales, intercept)
+            self.frozen_model.clear()
+            self.frozen_model.update(weights_of(context.model))
         if context.champion:
             rows = context.champion.with_replay(context.data, rows, recipe.seed)
         epochs = self._search_epochs(recipe.finetuning.epochs) if searching else results["finetuning_epochs"]
         self.run_phase(finetuning_phase(context, FINETUNING + refit, rows, epochs=epochs, validate=searching))
         if searching:
-            results["finetuning_epochs"] = self.state.best_epoch or recipe.finetuning.epochs
+            results["finetuning_epochs"] = self.state.best_epoch if epochs else recipe.finetuning.epochs
+
+    def _start_from_regressions(self, rows: np.ndarray, *, searching: bool) -> None:
+        """G's trees and f's direct path; a champion has the latter already."""
+        context, results = self.context, self.results
+        num_trees = context.grow_trees(rows, None if searching else results.get("num_trees"))
+        results.setdefault("num_trees", num_trees)
+        if not context.champion:
+            penalty = context.fit_response(rows, None if searching else results.get("response_penalty"))
+            results["response_penalty"] = penalty
 
     def _search_epochs(self, planned: int) -> int:
         """Epochs on the training part: none where a champion has learned from all of it."""
         champion = self.context.champion
         return planned if champion is None or champion.has_new(self.context.data) else 0
 
-    def _pretrain_next_interactions(self, refit: str, before: str) -> bool:
+    def _pretrain_next_interactions(self, refit: str, before: str | None) -> bool:
         """Pretrain f; False where there are no next interactions. A champion has learned from them already."""
         if self.context.champion:
             return bool(self.context.champion.predictor.model.text_model.centred)
@@ -155,13 +184,12 @@ class Phases:
         logits = scores.text_logit + scores.tabular_logit
         slope, shift = 1.0, 0.0
         if context.recipe.calibration.enabled:
-            slope, shift = fit_calibration(logits, validation_metrics.labels)
+            slope, shift = fit_calibration(logits, validation_metrics.labels, validation_metrics.weights)
         results["calibration"] = [slope, shift]
         skipped = not results["pretrained"]
         results["metrics"] = {
             **validation_metrics.compute(slope * logits + shift),
-            **validation_metrics.by_part(scores),
-            "personalised_scale": results["scales"][0],
-            "popularity_scale": results["scales"][1],
+            **validation_metrics.by_part(scores.text_logit, scores.tabular_logit),
+            **{name: results[name] for name in CHOSEN if name in results},
             "num_next_interactions": 0 if skipped else len(context.next_interactions_before(VALIDATION)),
         }

@@ -176,7 +176,7 @@ class NextInteractionObjective:
         )
 
 
-def next_interaction_phase(context: FitContext, name: str, *, before: str) -> Phase | None:
+def next_interaction_phase(context: FitContext, name: str, *, before: str | None) -> Phase | None:
     """Pretraining of f on the next interactions whose window was over when a part began; None without any."""
     next_interactions, settings = context.data.next_interactions, context.recipe.pretraining
     text_model, chosen = context.model.text_model, context.next_interactions_before(before)
@@ -185,7 +185,11 @@ def next_interaction_phase(context: FitContext, name: str, *, before: str) -> Ph
     objective = NextInteractionObjective(context, next_interactions, chosen)
     if objective.num_candidates == 0:
         return None
-    learning = [value for key, value in text_model.named_parameters() if not key.endswith("_scale")]
+    learning = [
+        value
+        for key, value in text_model.named_parameters()
+        if key != "scales" and not key.startswith("response.")
+    ]
     return Phase(
         name=name,
         modules={"text_model": text_model},

@@ -20,6 +20,7 @@ from training.models.losses import binary_loss, listwise_loss
 from training.pipeline.context import FitContext
 from training.pipeline.trainer import Phase
 
+MIN_QUERY_GROUPS = 20  # with both outcomes, without which there is no listwise loss
 GROUPED_ROWS = 1 << 20  # of more rows than these, the query groups of the listwise loss are a sample
 
 
@@ -27,13 +28,9 @@ class TabularObjective:
     """Batches and loss of training g's networks on the rows numbered `rows`, (N,)."""
 
     def __init__(self, context: FitContext, rows: np.ndarray) -> None:
-        self.collator, self.labels, self.rows, self.device = (
-            context.collator,
-            context.labels,
-            rows,
-            context.device,
-        )
+        self.context, self.collator, self.labels, self.rows = context, context.collator, context.labels, rows
         self.settings, self.tabular = context.recipe.tabular_model, context.model.tabular
+        self.sampling_rate = context.sampling_rate(rows, self.settings.negatives_per_positive)
         columns = context.data.columns
         grouped = whole_query_groups(columns, rows, GROUPED_ROWS)
         kept, self._starts = mixed_query_groups(
@@ -44,7 +41,7 @@ class TabularObjective:
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An epoch's batches."""
-        drawn = downsample_negatives(self.labels, self.rows, self.settings.negative_sampling_rate, rng)
+        drawn = downsample_negatives(self.labels, self.rows, self.sampling_rate, rng)
         return tabular_batches(drawn, self.settings.batch_size)
 
     def draw(self, _rows: np.ndarray, rng: np.random.Generator) -> None:
@@ -56,28 +53,28 @@ class TabularObjective:
 
     def loss(self, rows: np.ndarray, _rng: np.random.Generator) -> Tensor:
         """The rows' binary loss, plus the drawn query groups' listwise loss by its weight."""
-        rate, weight, groups = (
-            self.settings.negative_sampling_rate,
-            self.settings.listwise_weight,
-            self._drawn,
-        )
+        weight, groups = self.settings.listwise_weight, self._drawn
         if not len(groups) or weight == 0:
-            return binary_loss(self._logits(rows), self.labels[rows], rate)
+            return self._binary_loss(self._logits(rows), rows)
         rows_of_groups = [self._grouped[self._starts[number] : self._starts[number + 1]] for number in groups]
         grouped = np.concatenate(rows_of_groups)
         group_of_row = np.repeat(np.arange(len(groups)), [len(part) for part in rows_of_groups])
         own_NK, grouped_NK = self._logits(np.concatenate([rows, grouped])).tensor_split([len(rows)])
-        listwise = listwise_loss(grouped_NK, self.labels[grouped], group_of_row, len(groups))
-        return binary_loss(own_NK, self.labels[rows], rate) + weight * listwise
+        weights = self.context.weights_of(grouped)
+        listwise = listwise_loss(grouped_NK, self.labels[grouped], weights, group_of_row, len(groups))
+        return self._binary_loss(own_NK, rows) + weight * listwise
+
+    def _binary_loss(self, logits_NK: Tensor, rows: np.ndarray) -> Tensor:
+        return binary_loss(logits_NK, self.labels[rows], self.context.weights_of(rows), self.sampling_rate)
 
     def _logits(self, rows: np.ndarray) -> Tensor:
         numbers, codes = self.collator.features(rows)
-        logits: Tensor = self.tabular(numbers.to(self.device), codes.to(self.device))
+        logits: Tensor = self.tabular(numbers.to(self.context.device), codes.to(self.context.device))
         return logits
 
 
 def mixed_query_groups(labels_N: np.ndarray, query_group_id_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The query groups that have both positives and negatives.
+    """The query groups that have both positives and negatives; none where they are too few to learn an order from.
 
     Returns:
         Their rows' places, 0 to N - 1, one group after the other, and (groups + 1,) where each begins.
@@ -85,6 +82,8 @@ def mixed_query_groups(labels_N: np.ndarray, query_group_id_N: np.ndarray) -> tu
     _, group_of_row = np.unique(query_group_id_N, return_inverse=True)
     num_positive, size = np.bincount(group_of_row, labels_N), np.bincount(group_of_row)
     mixed = (num_positive > 0) & (num_positive < size)
+    if mixed.sum() < MIN_QUERY_GROUPS:
+        mixed[:] = False
     kept = np.flatnonzero(mixed[group_of_row])
     return kept[np.argsort(group_of_row[kept], kind="stable")], np.r_[0, size[mixed].cumsum()]
 
@@ -109,6 +108,7 @@ def tabular_phase(context: FitContext, name: str, rows: np.ndarray, *, epochs: i
         batches=objective.batches,
         loss=objective.loss,
         validate=metrics if validate else None,
+        metric=validation.metric,
         before_step=objective.draw,
     )
 
@@ -118,18 +118,14 @@ class FinetuningObjective:
 
     def __init__(self, context: FitContext, rows: np.ndarray) -> None:
         self.model, self.encoder, self.table = context.model, context.encoder, context.table
-        self.collator, self.labels, self.rows, self.device = (
-            context.collator,
-            context.labels,
-            rows,
-            context.device,
-        )
+        self.context, self.collator, self.labels, self.rows = context, context.collator, context.labels, rows
         self.settings = context.recipe.finetuning
+        self.sampling_rate = context.sampling_rate(rows, self.settings.negatives_per_positive)
         self._with_gradient = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An epoch's batches."""
-        drawn = downsample_negatives(self.labels, self.rows, self.settings.negative_sampling_rate, rng)
+        drawn = downsample_negatives(self.labels, self.rows, self.sampling_rate, rng)
         texts, size = self.settings.texts_per_step, self.settings.max_rows_per_step
         return text_batches(drawn, self.collator.text_id, num_texts=texts, size=size, rng=rng)
 
@@ -144,11 +140,12 @@ class FinetuningObjective:
         """Mean binary loss of f + g, plus what the adapter adds."""
         batch, text_ids = self.collator.batch(rows)
         # The language model alone computes in bf16: f tells cosines apart by less than that can hold.
-        cuda = torch.autocast("cuda", dtype=torch.bfloat16) if self.device == "cuda" else nullcontext()
+        device = self.context.device
+        cuda = torch.autocast("cuda", dtype=torch.bfloat16) if device == "cuda" else nullcontext()
         with cuda:
             vectors = self.table.gather(text_ids, self._with_gradient[np.isin(self._with_gradient, text_ids)])
-        f_N, g_NK = self.model(batch.to(self.device), vectors)
-        loss = binary_loss(f_N[:, None] + g_NK, self.labels[rows], self.settings.negative_sampling_rate)
+        logits_NK = self.model(batch.to(device), vectors)
+        loss = binary_loss(logits_NK, self.labels[rows], self.context.weights_of(rows), self.sampling_rate)
         return loss + self.encoder.orthogonal_penalty()
 
 
@@ -173,8 +170,10 @@ def finetuning_phase(
         epochs=epochs,
         batches=objective.batches,
         loss=objective.loss,
-        finish=context.table.refresh if encoder.is_trainable else (lambda: None),
+        finish=context.refresh_vectors,
         validate=context.metrics if validate else None,
+        metric=context.validation_metrics.metric,
+        validate_start=True,
         after_step=encoder.allocate_ranks,
         before_step=objective.draw,
     )

@@ -65,6 +65,8 @@ class Phase:
     validate: Callable[[], dict[str, float | None]] | None = (
         None  # None: no early stopping, the last epoch counts
     )
+    metric: str = "log_loss"  # that decides
+    validate_start: bool = False  # what was there before the first epoch counts too
     after_step: Callable[[float], None] = lambda _: None
     before_step: Callable[[np.ndarray, np.random.Generator], None] = lambda *_: None
 
@@ -97,16 +99,20 @@ def run_phase(
     distributed.broadcast(
         tensor for module in phase.modules.values() for _, tensor in trainable_tensors(module)
     )
+    if phase.validate_start and phase.validate is not None and state.epoch == 0 and phase.epochs:
+        entry = {"phase": phase.name, "epoch": 0, "steps": 0, **phase.validate()}
+        if _record(phase, state, entry):
+            best = trainable_state(phase.modules)
     while state.epoch < phase.epochs and not _stopped_early(phase, recipe, state):
         entry = _run_epoch(phase, recipe, state.epoch, optimizer, at_once, bar=bar)
         state.epoch += 1
-        if _record(phase, recipe, state, entry):
+        if _record(phase, state, entry):
             best = trainable_state(phase.modules)
         for name, value in entry.items() if log is not None else ():
             if isinstance(value, float):
                 log.add_scalar(f"{phase.name}/{name}", value, entry["epoch"])
         if bar:
-            shown = [name for name in ("train_loss", recipe.early_stopping.metric) if entry.get(name)]
+            shown = [name for name in ("train_loss", phase.metric) if entry.get(name)]
             metrics = ", ".join(f"{name} {entry[name]:.4f}" for name in shown)
             tqdm.write(f"{phase.name} {state.epoch}/{phase.epochs}: {metrics}", file=sys.stderr)
         if distributed.rank() == 0:
@@ -228,19 +234,19 @@ def learning_rate(fraction: float, warmup_fraction: float) -> float:
     return max((1 - fraction) / (1 - warmup_fraction), 0.0)
 
 
-def _record(phase: Phase, recipe: Recipe, state: TrainingState, entry: dict[str, Any]) -> bool:
+def _record(phase: Phase, state: TrainingState, entry: dict[str, Any]) -> bool:
     """Put an epoch on record; True where it is the best so far."""
     state.history.append(entry)
     if phase.validate is None:
         state.best_epoch = state.epoch
         return False
-    value = entry[recipe.early_stopping.metric]
+    value = entry[phase.metric]
     if value is None:
         raise DataError(
-            f"validation part: {recipe.early_stopping.metric} is not defined, as it holds rows of one label only; "
+            f"validation part: {phase.metric} is not defined, as it holds rows of one label only; "
             "choose another validation_fraction or bring more outcomes"
         )
-    sign = -1 if recipe.early_stopping.metric in LOWER_IS_BETTER else 1
+    sign = -1 if phase.metric in LOWER_IS_BETTER else 1
     better = state.best_value is None or sign * value > sign * state.best_value
     if better:
         state.best_value, state.best_epoch = value, state.epoch

@@ -19,6 +19,7 @@ from expectations.errors import TransientError
 from expectations.storage.atomic import replacing
 
 FILE = "checkpoint.safetensors"
+PRETRAINED, FROZEN = "pretrained", "frozen"
 
 
 @dataclass(kw_only=True)
@@ -41,13 +42,14 @@ class Checkpoints:
         key: fingerprint of recipe and data; the checkpoint of another fit is not used.
 
     Attributes:
-        pretrained: tensors that later phases begin with; they lie in every checkpoint, under "pretrained".
+        kept: tensors that outlive their phase, by prefix: of the language model after pretraining, of f and g before
+            fine-tuning; they lie in every checkpoint.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.path = folder / FILE
         self.key = key
-        self.pretrained: dict[str, Tensor] = {}
+        self.kept: dict[str, dict[str, Tensor]] = {PRETRAINED: {}, FROZEN: {}}
 
     def save(self, tensors: dict[str, Tensor], state: TrainingState) -> None:
         """Replace the checkpoint.
@@ -56,7 +58,9 @@ class Checkpoints:
             TransientError: it could not be written (disk full); the former one is intact.
         """
         header = {"key": self.key, "state": json.dumps(asdict(state))}
-        every = {**tensors, **with_prefix("pretrained", self.pretrained)}
+        every = dict(tensors)
+        for prefix, kept in self.kept.items():
+            every |= with_prefix(prefix, kept)
         flat = {key: tensor.detach().cpu().contiguous() for key, tensor in every.items()}
         try:
             with replacing(self.path) as temporary:

@@ -79,7 +79,7 @@ class Bench:
     def run(self) -> Facts:
         """Everything; JSON-able."""
         effort, layers = self.effort, self.recipe.encoder.trainable_layers
-        every = {"finetuning.negative_sampling_rate": 1.0}
+        every = {"finetuning.negatives_per_positive": 1e9}
 
         def ours(name: str, changes: Facts, rows: np.ndarray | None = None) -> Facts:
             return self._stored(f"ours-{name}", lambda: self._ours(name, changes, rows=rows))

@@ -52,12 +52,12 @@ max_tokens = 24
 ensemble_size = 2
 hidden_size = 8
 epochs = 1
-negative_sampling_rate = 1.0
+negatives_per_positive = 1e9
 
 [finetuning]
 epochs = 1
 texts_per_step = 4
-negative_sampling_rate = 1.0
+negatives_per_positive = 1e9
 """
 LENIENT = """
 popularity_margin = -1.0

@@ -28,7 +28,7 @@ from training.data.split import temporal_split
         ("tabular_model.ensemble_size = 0", "recipe"),
         ("tabular_model.ensemble_size = 2.5", "recipe"),
         ("early_stopping.refit = 1", "recipe"),
-        ("finetuning.negative_sampling_rate = 0.0", "recipe"),
+        ("finetuning.negatives_per_positive = 0.0", "recipe"),
         ('early_stopping.metric = "f1"', "recipe"),
         ('encoder.name = ""', "recipe"),
         ("encoder.trainable_layers = -2", "recipe"),

@@ -9,16 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from training.evaluation.bootstrap import draw_weights, interval, resampled_metrics
-from training.evaluation.evaluate import metrics
+from training.evaluation import metrics
+from training.evaluation.bootstrap import draw_weights, drawn_together, interval, resampled_metrics
+
+
+def repeated(label: np.ndarray, score: np.ndarray, groups: np.ndarray) -> dict[str, float | None]:
+    """Metrics of as many copies of the rows as it takes that query groups are many enough to be measured."""
+    times = np.repeat(np.arange(metrics.MIN_QUERY_GROUPS), len(label))
+    many = np.tile(groups, metrics.MIN_QUERY_GROUPS) + 1000 * times
+    tiled = (np.tile(values, metrics.MIN_QUERY_GROUPS) for values in (label, score))
+    return metrics.metrics_of_probabilities(*tiled, many)
 
 
 def ndcg_at_10(*rows: np.ndarray) -> float | None:
-    return metrics.metrics_of_probabilities(*rows)["ndcg_at_10"]
+    return repeated(*rows)["ndcg_at_10"]
 
 
 def hit_rate_at_10(*rows: np.ndarray) -> float | None:
-    return metrics.metrics_of_probabilities(*rows)["hit_rate_at_10"]
+    return repeated(*rows)["hit_rate_at_10"]
 
 
 def test_ndcg_by_hand() -> None:
@@ -28,11 +36,63 @@ def test_ndcg_by_hand() -> None:
     assert ndcg_at_10(label, score, np.zeros(4)) == pytest.approx(expected)
 
 
-def test_query_groups_without_a_positive_do_not_count() -> None:
+def test_query_groups_that_cannot_be_told_do_not_count() -> None:
     label, score = np.array([1, 0, 0, 0]), np.array([1.0, 0.0, 0.0, 0.0])
     assert ndcg_at_10(label, score, np.array([1, 1, 2, 2])) == 1.0
     assert ndcg_at_10(np.zeros(4), score, np.array([1, 1, 2, 2])) is None
-    assert hit_rate_at_10(np.zeros(4), score, np.array([1, 1, 2, 2])) is None
+    assert ndcg_at_10(np.ones(4), score, np.array([1, 1, 2, 2])) is None
+    assert ndcg_at_10(np.full(4, 0.5), score, np.array([1, 1, 2, 2])) is None
+    assert ndcg_at_10(label, -score, np.arange(4)) is None  # one offer a time
+
+
+def test_no_hit_is_reported_where_none_can_be_missed() -> None:
+    label, score = np.array([1] + [0] * 9), np.zeros(10)
+    assert ndcg_at_10(label, score, np.zeros(10)) is not None
+    assert hit_rate_at_10(label, score, np.zeros(10)) is None
+
+
+def test_few_query_groups_are_not_measured() -> None:
+    groups = np.repeat(np.arange(metrics.MIN_QUERY_GROUPS), 2)
+    label, score = np.arange(len(groups)) % 2, np.zeros(len(groups))
+    assert metrics.metrics_of_probabilities(label, score, groups)["ndcg_at_10"] is not None
+    few = slice(2, None)
+    assert metrics.metrics_of_probabilities(label[few], score[few], groups[few])["ndcg_at_10"] is None
+    users, draws = groups[few] - 1, draw_weights(metrics.MIN_QUERY_GROUPS - 1, draws=3, seed=0)
+    drawn = resampled_metrics(label[few], score[few], groups[few], users, draws)
+    assert np.isnan(drawn["ndcg_at_10"]).all()
+
+
+@pytest.mark.parametrize("draws", [None, 3])
+def test_a_weighted_row_counts_as_its_impressions(draws: int | None) -> None:
+    rng = np.random.default_rng(0)
+    impressions, score = rng.integers(1, 9, 60), np.round(rng.random(60), 1)
+    clicks = rng.binomial(impressions, score)
+    groups = np.arange(60) // 3
+    single = np.repeat(np.arange(60), impressions)
+    label = np.concatenate([np.arange(n) < k for n, k in zip(impressions, clicks, strict=True)]).astype(float)
+    rows = clicks / impressions, score, groups
+    repeated_rows = label, score[single], groups[single]
+    for name in ("auc", "average_precision", "log_loss"):
+        if draws is None:
+            together = metrics.metrics_of_probabilities(*rows, impressions.astype(np.float32))[name]
+            assert together == pytest.approx(metrics.metrics_of_probabilities(*repeated_rows)[name])
+        else:
+            weights = draw_weights(20, draws=draws, seed=1)
+            together_R = resampled_metrics(*rows, groups, weights, impressions)[name]
+            assert np.allclose(together_R, resampled_metrics(*repeated_rows, groups[single], weights)[name])
+
+
+def test_graded_gains_are_ordered_by_grade() -> None:
+    gain = (2.0 ** np.array([3, 0, 1]) - 1) / 7
+    found = ndcg_at_10(gain, np.array([1.0, 2.0, 3.0]), np.zeros(3))
+    ideal = gain[0] + gain[2] / math.log2(3)
+    assert found == pytest.approx((gain[2] + gain[0] / 2) / ideal)
+
+
+def test_anonymous_rows_are_drawn_by_query_group() -> None:
+    users = np.array(["ann", "", "", "", "ann"], dtype=object)
+    found = drawn_together(users, np.array([7, 8, 8, 9, 5]))
+    assert found[0] == found[4] and found[1] == found[2] and len(set(found)) == 3 == found.max() + 1
 
 
 def test_a_constant_score_is_worth_a_random_order() -> None:
@@ -55,7 +115,7 @@ def test_hit_rate_across_the_tenth_place() -> None:
 def test_ties_are_the_mean_over_all_orders(rows: list[tuple[int, int]]) -> None:
     score = np.array([float(row[0]) for row in rows])
     label = np.array([row[1] for row in rows])
-    if not label.any():
+    if label.min() == label.max():
         return
     gains = []
     for order in permutations(range(len(rows))):

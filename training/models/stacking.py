@@ -1,0 +1,65 @@
+"""Stacking: how much each part of the logit counts, by its labels on rows that no part was fitted on.
+
+A non-negative logistic regression of the parts (Wolpert 1992, "Stacked generalization"; Breiman 1996, "Stacked
+regressions", for why non-negative). A part without which the log-likelihood falls by less than `MIN_GAIN` adds
+nothing beyond noise (Akaike 1974) and gets scale 0.
+
+By hand: scikit-learn's regression has no bounds. Shapes: N rows, K parts.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+MIN_GAIN = 2.0  # in log-likelihood, that a part must add
+MAX_SCALE = 20.0
+
+
+def fit_stacking(
+    parts_NK: np.ndarray, labels_N: np.ndarray, weights_N: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Scale of each part, (K,), 0 to MAX_SCALE, and the intercept beside them.
+
+    Args:
+        parts_NK: logits of the parts.
+        labels_N: 0 to 1.
+        weights_N: how much each row counts, above 0.
+    """
+    mean_K = parts_NK.mean(axis=0, dtype=np.float64)
+    centred_NK = parts_NK - mean_K
+    active = [part for part in range(parts_NK.shape[1]) if np.ptp(centred_NK[:, part]) > 0]
+    best, scales, intercept = _fit(centred_NK, labels_N, weights_N, active)
+    while active:
+        without = {
+            part: _fit(centred_NK, labels_N, weights_N, [other for other in active if other != part])
+            for part in active
+        }
+        part = min(without, key=lambda part: without[part][0])
+        if without[part][0] > best + MIN_GAIN:
+            break
+        best, scales, intercept = without[part]
+        active.remove(part)
+    return scales, intercept - float(scales @ mean_K)
+
+
+def _fit(
+    parts_NK: np.ndarray, labels_N: np.ndarray, weights_N: np.ndarray, active: Sequence[int]
+) -> tuple[float, np.ndarray, float]:
+    """Minus the log-likelihood of the best scales of some parts, the others being 0; the scales (K,); the intercept."""
+    rate = np.clip(np.average(labels_N, weights=weights_N), 1e-6, 1 - 1e-6)
+    chosen_NA = parts_NK[:, list(active)]
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        logit_N = chosen_NA @ parameters[:-1] + parameters[-1]
+        error_N = weights_N * (expit(logit_N) - labels_N)
+        value = float((weights_N * (np.logaddexp(0, logit_N) - labels_N * logit_N)).sum())
+        return value, np.r_[error_N @ chosen_NA, error_N.sum()]
+
+    start = np.r_[np.full(len(active), 1 / max(len(active), 1)), np.log(rate / (1 - rate))]
+    bounds = [*[(0.0, MAX_SCALE)] * len(active), (None, None)]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    scales = np.zeros(parts_NK.shape[1])
+    scales[list(active)] = found.x[:-1]
+    return float(found.fun), scales, float(found.x[-1])
