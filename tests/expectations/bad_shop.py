@@ -45,12 +45,13 @@ def bad_shop() -> Rows:
         {**event, "event_id": "j", "dwell_seconds": float("inf")},
         {**event, "event_id": "k", "amount": 1e9},
         {**event, "event_id": "l", "amount": float("nan")},
+        {**event, "event_id": "m", "user_id": "stranger"},
     ]
     rows["exposures"] += [
         {**exposure, "exposure_id": None},
         {**exposure, "exposure_id": ""},
         exposure,
-        {**exposure, "exposure_id": "a", "user_id": None},
+        {**exposure, "exposure_id": "a", "user_id": None},  # an anonymous reader
         {**exposure, "exposure_id": "b", "item_id": None},
         {**exposure, "exposure_id": "c", "scenario": None},
         {**exposure, "exposure_id": "d", "scenario": "dream"},
@@ -62,15 +63,25 @@ def bad_shop() -> Rows:
         {**exposure, "exposure_id": "j", "propensity": 1.5},
         {**exposure, "exposure_id": "k", "propensity": -0.5},
         {**exposure, "exposure_id": "l", "outcome_value": float("-inf")},
-        {**exposure, "exposure_id": "m", "outcome": True, "outcome_timestamp": START - timedelta(days=1)},
-        {**exposure, "exposure_id": "n", "outcome": False, "outcome_timestamp": START + timedelta(days=9)},
+        {**exposure, "exposure_id": "m", "outcome": 1.0, "outcome_timestamp": START - timedelta(days=1)},
+        {**exposure, "exposure_id": "n", "outcome": 0.0, "outcome_timestamp": START + timedelta(days=9)},
         {**exposure, "exposure_id": "o", "outcome": None, "outcome_timestamp": START + timedelta(days=9)},
-        {**exposure, "exposure_id": "p", "outcome": True, "outcome_timestamp": NOW + timedelta(days=9)},
-        {**exposure, "exposure_id": "q", "outcome": True, "outcome_timestamp": None},
+        {**exposure, "exposure_id": "p", "outcome": 1.0, "outcome_timestamp": NOW + timedelta(days=9)},
+        {**exposure, "exposure_id": "q", "outcome": 1.0, "outcome_timestamp": None},
         {**exposure, "exposure_id": "r", "outcome": None},
         {**exposure, "exposure_id": "s", "user_id": "stranger"},
         {**exposure, "exposure_id": "t", "event_timestamp": datetime(2025, 12, 31)},
         {**exposure, "exposure_id": "u", "item_id": "nowhere", "position": -1},
+        {**exposure, "exposure_id": "v", "outcome": 0.5},
+        {**exposure, "exposure_id": "w", "outcome": -1.0},
+        {**exposure, "exposure_id": "x", "outcome": 11.0},
+        {**exposure, "exposure_id": "y", "outcome": 0.0, "impressions": 9, "clicks": 1},
+        {**exposure, "exposure_id": "z", "outcome": None, "impressions": 9, "clicks": 10},
+        {**exposure, "exposure_id": "za", "outcome": None, "impressions": 9},
+        {**exposure, "exposure_id": "zb", "outcome": None, "clicks": 1},
+        {**exposure, "exposure_id": "zc", "outcome": None, "impressions": 0, "clicks": 0},
+        {**exposure, "exposure_id": "zd", "outcome": None, "impressions": 9, "clicks": -1},
+        {**exposure, "exposure_id": "ze", "outcome": None, "impressions": 9, "clicks": 9},  # sound
     ]
     rows["feedback"] += [
         {**feedback_text, "feedback_id": None},
@@ -82,6 +93,7 @@ def bad_shop() -> Rows:
         {**feedback_text, "feedback_id": "e", "event_timestamp": None},
         {**feedback_text, "feedback_id": "f", "event_timestamp": NOW + timedelta(days=1)},
         {**feedback_text, "feedback_id": "g", "rating": float("inf")},
+        {**feedback_text, "feedback_id": "h", "user_id": "stranger"},
     ]
     rows["relations"] += [
         {**relation, "source_id": None},
@@ -104,17 +116,18 @@ _ONCE = {
         "event_id_given required_not_blank user_id_given event_type_given event_type_allowed "
         "event_timestamp_given event_timestamp_not_in_future item_id_known quantity_in_bounds "
         "amount_in_bounds discount_in_bounds coupon_discount_in_bounds dwell_seconds_in_bounds "
-        "numbers_finite amount_not_outlier"
+        "numbers_finite amount_not_outlier user_id_known"
     ),
     "exposures": (
-        "exposure_id_given required_not_blank user_id_given item_id_given scenario_given "
+        "exposure_id_given required_not_blank item_id_given scenario_given "
         "scenario_allowed event_timestamp_given event_timestamp_not_in_future numbers_finite "
-        "outcome_not_before_exposure outcome_timestamp_not_in_future outcome_true_has_time "
+        "outcome_not_before_exposure outcome_timestamp_not_in_future "
+        "aggregate_without_outcome clicks_within_impressions impressions_in_bounds clicks_in_bounds "
         "user_id_known within_item_validity"
     ),
     "feedback": (
         "feedback_id_given required_not_blank user_id_given item_id_known text_length "
-        "event_timestamp_given event_timestamp_not_in_future numbers_finite"
+        "event_timestamp_given event_timestamp_not_in_future numbers_finite user_id_known"
     ),
     "relations": "source_id_given relation_given target_id_given required_not_blank source_id_known",
 }
@@ -128,8 +141,11 @@ NUM_FAILED = {f"{table}.{rule}": 1 for table, rules in _ONCE.items() for rule in
     "exposures.item_id_known": 3,
     "exposures.position_in_bounds": 2,
     "exposures.propensity_in_bounds": 2,
-    "exposures.outcome_time_only_if_true": 2,
-    "exposures.outcome_known": 2,
+    "exposures.outcome_time_only_if_positive": 2,
+    "exposures.outcome_known": 3,
+    "exposures.outcome_is_grade": 3,
+    "exposures.impressions_with_clicks": 2,
+    "exposures.positive_outcome_has_time": 3,
     "feedback.key_unique": 2,
     "relations.key_unique": 2,
 }
