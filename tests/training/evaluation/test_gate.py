@@ -4,23 +4,41 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from expectations.contracts.gate_decision import read_gate_decision, require_approval
+from expectations.contracts.gate_decision import (
+    GateDecision,
+    RuleResult,
+    read_gate_decision,
+    require_approval,
+    write_gate_decision,
+)
 from expectations.errors import RejectedError, SettingError
 from tests.training.synthetic import make_rows, write_examples
 from training.cli import main
+from training.config.recipe import recipe_from
+from training.data.collate import Collator
 from training.data.dataset import read_examples
+from training.data.split import TEST
 from training.evaluation import baselines, plots
-from training.evaluation.evaluate import _champion, evaluate
-from training.evaluation.gate import gate_decision, read_rules
+from training.evaluation.evaluate import _other_bundle, evaluate
+from training.evaluation.gate import GateRules, gate_decision, read_rules
+from training.evaluation.ladder import Measured, frozen_probabilities, proposal
+from training.evaluation.metrics import LOWER_IS_BETTER
+from training.inference.batch_scoring import score_rows
+from training.inference.predictor import Predictor
 from training.pipeline.fit import FitResult
 
-METRICS = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10", "hit_rate_at_10")
+METRICS = ("auc", "average_precision", "log_loss", "calibration_error", "ndcg_at_10")
+
+
+def rule_of(decision: GateDecision, name: str) -> RuleResult:
+    return next(rule for rule in decision.rules if rule.rule == name)
 
 
 @pytest.fixture(name="evaluation", scope="module")
@@ -56,18 +74,20 @@ def test_a_champion_that_misses_a_feature_is_said_so(
     rows = make_rows(np.random.default_rng(0), 24, 12).drop(columns="context_hour")
     numeric = ("user_events", "item_popularity", "cross_visits")
     folder = write_examples(tmp_path / "examples", rows=rows, numeric=numeric)
-    found, problem = _champion(fitted.bundle, read_examples(folder))
+    found, problem = _other_bundle(fitted.bundle, read_examples(folder), "champion")
     assert found is None and problem is not None and "context_hour" in problem
-    assert _champion(None, read_examples(examples)) == (None, None)
+    assert _other_bundle(None, read_examples(examples), "champion") == (None, None)
 
 
 def test_without_lightgbm_it_is_not_compared_with(
     fitted: FitResult, examples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baselines, "train_boosting", lambda *_, **__: None)
+    monkeypatch.setattr(baselines, "import_lightgbm", lambda: None)
     found = evaluate(fitted.bundle, examples, progress=False)
     assert found["lightgbm"] is None and found["paired"]["lightgbm"] is None
     assert found["champion"] is None
+    decision = gate_decision(found, read_rules(None), fitted.hash)
+    assert rule_of(decision, "lightgbm").reason == "LightGBM is not installed"
 
 
 def test_a_test_part_with_one_class_has_undefined_metrics_and_no_approval(
@@ -85,7 +105,7 @@ def test_the_gate_approves_and_writes_a_decision(
     evaluation: dict[str, Any], fitted: FitResult, tmp_path: Path
 ) -> None:
     (tmp_path / "e.json").write_text(json.dumps(evaluation), encoding="utf-8")
-    (tmp_path / "r.toml").write_text("max_relative_calibration_error = 0.9\n", encoding="utf-8")
+    (tmp_path / "r.toml").write_text("margin = 0.5\n", encoding="utf-8")
     arguments = ["gate", "--bundle", str(fitted.bundle), "--evaluation", str(tmp_path / "e.json")]
     arguments += ["--rules", str(tmp_path / "r.toml"), "--gate-decisions", str(tmp_path / "v")]
     assert main(arguments) == 0
@@ -93,30 +113,93 @@ def test_the_gate_approves_and_writes_a_decision(
     assert {rule.rule for rule in read_gate_decision(tmp_path / "v", fitted.hash).rules} >= {
         "champion",
         "popularity",
-        "calibration_error",
+        "constant",
+        "lightgbm",
+        "logistic_regression",
+        "best_approved",
     }
 
 
-@pytest.mark.parametrize(
-    ("rule", "change"),
-    [
-        ("champion", {"champion_margin": -1.0}),
-        ("popularity", {"popularity_margin": 0.9}),
-        ("calibration_error", {"max_relative_calibration_error": 0.0}),
-        ("slice heavy users", {"min_slice_auc": 1.0, "min_slice_positives": 1}),
-    ],
-)
-def test_each_rule_can_reject(
-    rule: str, change: dict[str, Any], evaluation: dict[str, Any], fitted: FitResult
+def behind(by: float, within: float = 0.001) -> dict[str, dict[str, Any]]:
+    pair = {"difference": -by, "interval": [-by - within, -by + within]}
+    return {"auc": pair, "ndcg_at_10": pair}
+
+
+@pytest.mark.parametrize("rival", ["popularity", "logistic_regression", "lightgbm", "zero_shot", "champion"])
+def test_a_model_behind_a_rival_of_its_run_is_refused(
+    rival: str, evaluation: dict[str, Any], fitted: FitResult
 ) -> None:
-    decision = gate_decision(evaluation, replace(read_rules(None), **change), fitted.hash)
-    assert not decision.approved
-    assert rule in {result.rule for result in decision.rules if not result.passed}
+    for within, approved in ((0.001, False), (0.006, True)):
+        paired = evaluation["paired"] | {rival: behind(0.005, within)}
+        decision = gate_decision({**evaluation, "paired": paired}, lenient(), fitted.hash)
+        assert rule_of(decision, rival).passed == decision.approved == approved
+
+
+def lenient() -> GateRules:
+    """The packaged rules without those on slices, which few rows leave to chance."""
+    return replace(read_rules(None), min_slice_positives=10**6)
+
+
+def test_a_log_loss_worse_than_a_constants_is_refused(evaluation: dict[str, Any], fitted: FitResult) -> None:
+    worse = evaluation["constant"] | {"log_loss": evaluation["model"]["log_loss"] - 1e-6}
+    decision = gate_decision({**evaluation, "constant": worse}, lenient(), fitted.hash)
+    assert not decision.approved and not rule_of(decision, "constant").passed
+
+
+@pytest.mark.parametrize(("between", "passed"), [([-0.2, -0.01], False), ([-0.2, 0.01], True), (None, True)])
+def test_a_slice_is_held_against_the_best_baseline_there(
+    between: list[float] | None, passed: bool, evaluation: dict[str, Any], fitted: FitResult
+) -> None:
+    gain = {"difference": -0.1 if between else 0.1, "interval": between}
+    slices = {"heavy users": evaluation["slices"]["heavy users"] | {"gain": gain}}
+    rules = replace(read_rules(None), min_slice_positives=1)
+    decision = gate_decision({**evaluation, "slices": slices}, rules, fitted.hash)
+    assert rule_of(decision, "slice heavy users").passed == passed
+
+
+def test_ranking_metrics_that_are_absent_are_skipped_and_said(
+    evaluation: dict[str, Any], fitted: FitResult
+) -> None:
+    model = evaluation["model"] | {"ndcg_at_10": None}
+    paired = {name: pairs and pairs | {"ndcg_at_10": None} for name, pairs in evaluation["paired"].items()}
+    decision = gate_decision({**evaluation, "model": model, "paired": paired}, lenient(), fitted.hash)
+    assert decision.approved
+    assert "not measured" in rule_of(decision, "ndcg_at_10").reason
+    assert rule_of(decision, "best_approved").reason.startswith("auc")
+
+
+def test_a_champion_that_cannot_be_scored_is_left_to_a_person(
+    evaluation: dict[str, Any], fitted: FitResult, tmp_path: Path
+) -> None:
+    problem = "the champion cannot score these rows: feature column x is missing"
+    paired = evaluation["paired"] | {"champion": None}
+    found = {**evaluation, "champion": None, "champion_problem": problem, "paired": paired}
+    decision = gate_decision(found, lenient(), fitted.hash)
+    assert not decision.approved and 'unscorable_champion = "replace"' in str(decision.needs_person)
+    write_gate_decision(tmp_path, decision)
+    with pytest.raises(RejectedError, match="to a person: the champion cannot score"):
+        require_approval(tmp_path, fitted.hash)
+    replaced = gate_decision(found, replace(lenient(), unscorable_champion="replace"), fitted.hash)
+    assert replaced.approved and replaced.needs_person is None
+
+
+def test_the_margin_is_held_against_the_best_approved_so_far(
+    evaluation: dict[str, Any], fitted: FitResult
+) -> None:
+    paired = evaluation["paired"] | {"champion": behind(0.015, 0.03)}
+    a_step_down = {**evaluation, "paired": paired}
+    assert gate_decision(a_step_down, lenient(), fitted.hash).approved
+    scored = {**a_step_down, "paired": paired | {"best_approved": behind(0.03, 0.05)}}
+    recorded = {**a_step_down, "champion_shortfall": {"ndcg_at_10": -0.015, "auc": 0.0}}
+    for found in (scored, recorded):
+        rule = rule_of(gate_decision(found, lenient(), fitted.hash), "best_approved")
+        assert not rule.passed and rule.value == pytest.approx(-0.03)
 
 
 def test_no_champion_passes_with_that_reason(evaluation: dict[str, Any], fitted: FitResult) -> None:
-    decision = gate_decision({**evaluation, "champion": None}, read_rules(None), fitted.hash)
-    assert next(rule for rule in decision.rules if rule.rule == "champion").reason == "no champion"
+    paired = evaluation["paired"] | {"champion": None}
+    found = {**evaluation, "champion": None, "paired": paired}
+    assert rule_of(gate_decision(found, lenient(), fitted.hash), "champion").reason == "no champion"
 
 
 def test_an_evaluation_of_another_bundle_is_refused(evaluation: dict[str, Any]) -> None:
@@ -124,11 +207,63 @@ def test_an_evaluation_of_another_bundle_is_refused(evaluation: dict[str, Any]) 
         gate_decision(evaluation, read_rules(None), "0" * 64)
 
 
-@pytest.mark.parametrize("line", ["unknown = 1", "min_slice_auc = true", 'champion_metric = "f1"', "x ="])
+@pytest.mark.parametrize("line", ["unknown = 1", "slice_margin = true", 'metric = "f1"', "x ="])
 def test_bad_rules_are_refused(line: str, tmp_path: Path) -> None:
     (tmp_path / "gate.toml").write_text(line, encoding="utf-8")
     with pytest.raises(SettingError):
         read_rules(tmp_path / "gate.toml")
+
+
+def test_the_ladder_has_its_steps_on_the_same_rows(evaluation: dict[str, Any]) -> None:
+    steps = evaluation["ladder"]
+    assert [step["step"] for step in steps] == ["zero_shot", "tabular", "frozen", "finetuned"]
+    assert len({step["metrics"]["num_exposures"] for step in steps}) == 1
+    assert steps[-1]["metrics"] == evaluation["model"] and steps[0]["metrics"] == evaluation["zero_shot"]
+    for before, step in pairwise(steps):
+        gain = step["gain"]
+        sign = -1 if gain["metric"] in LOWER_IS_BETTER else 1
+        between = step["metrics"][gain["metric"]] - before["metrics"][gain["metric"]]
+        assert gain["difference"] == pytest.approx(sign * between)
+        assert gain["interval"][0] <= gain["difference"] <= gain["interval"][1]
+    assert steps[0]["gain"] is None
+    assert evaluation["proposal"] in ("tabular", "frozen", "finetuned") and evaluation["proposal_reason"]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "proposed"),
+    [
+        ({}, "tabular"),
+        ({"frozen"}, "frozen"),
+        ({"finetuned"}, "finetuned"),
+        ({"frozen", "finetuned"}, "frozen"),
+    ],
+)
+def test_a_part_that_gains_nothing_is_not_proposed(ahead: set[str], proposed: str) -> None:
+    draws = np.random.default_rng(0).normal(size=200) * 1e-3
+    steps = {
+        name: Measured(
+            metrics={"auc": 0.6 + 0.1 * (name in ahead)}, draws={"auc": 0.6 + 0.1 * (name in ahead) + draws}
+        )
+        for name in ("zero_shot", "tabular", "frozen", "finetuned")
+    }
+    name, reason = proposal(steps, "auc")
+    assert name == proposed
+    assert ("gains nothing" in reason) == (proposed != "finetuned")
+
+
+def test_frozen_and_tabular_are_the_models_before_fine_tuning(fitted: FitResult, examples: Path) -> None:
+    data, predictor = read_examples(examples), Predictor.load(fitted.bundle)
+    rows = np.flatnonzero(data.part == TEST)
+    collator = Collator(data, predictor.transforms)
+    recipe = recipe_from(dict(predictor.manifest.recipe), where="")
+    vectors = baselines.pretrained_vectors(recipe, data.texts, fitted.bundle, predictor.texts.known)
+    found = frozen_probabilities(predictor, fitted.bundle, collator, vectors, rows)
+    scores = score_rows(predictor.model, collator, vectors, rows)  # of the weights that it left
+    assert np.allclose(found["frozen"], scores.probability, atol=1e-5)
+    *scales, intercept = predictor.manifest.metrics["scales"]["tabular"]
+    predictor.model.set_scales(scales, intercept)
+    alone = score_rows(predictor.model, collator, vectors, rows, tabular_only=True)
+    assert np.allclose(found["tabular"], alone.probability, atol=1e-5)
 
 
 def test_plots_are_pictures(evaluation: dict[str, Any], fitted: FitResult) -> None:
