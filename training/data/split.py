@@ -34,6 +34,11 @@ def split(columns: Columns, texts: Sequence[str], schema: ExampleSchema) -> "pd.
     return group_split(columns, texts, schema)
 
 
+def one_part(num_rows: int, part: str) -> "pd.Categorical[str]":
+    """That part for every row."""
+    return pd.Categorical.from_codes(np.full(num_rows, PARTS.get_loc(part), dtype=np.int8), categories=PARTS)
+
+
 def group_split(columns: Columns, texts: Sequence[str], schema: ExampleSchema) -> "pd.Categorical[str]":
     """The part of each row by the hash of its group, so that a group is never in two parts, nor moves when others come.
 

@@ -220,20 +220,21 @@ def _slices(
         label, weight = test.label[mask], test.weight[mask]
         areas = {key: metrics.auc(label, p[mask], weight) for key, p in probability.items()}
         best = max(areas.keys() - {"model"}, key=lambda key: (areas[key] or 0.0, key))
+        ours, theirs = areas["model"], areas[best]
         difference, between = None, None
-        if areas["model"] is not None and areas[best] is not None:
-            difference = areas["model"] - areas[best]
+        if ours is not None and theirs is not None:
+            difference = ours - theirs
             if difference < 0:
-                ours, theirs = (
+                our_draws, their_draws = (
                     by_order(label, probability[key][mask], test.user[mask], test.draws, weight)["auc"]
                     for key in ("model", best)
                 )
-                reach = norm.ppf(1 - (1 - LEVEL) / 2 / len(masks)) * float(np.nanstd(ours - theirs))
+                reach = norm.ppf(1 - (1 - LEVEL) / 2 / len(masks)) * float(np.nanstd(our_draws - their_draws))
                 between = [difference - reach, difference + reach]
         result[name] = {
             **test.metrics(probability["model"], mask),
             "best_baseline": best,
-            "best_baseline_auc": areas[best],
+            "best_baseline_auc": theirs,
             "gain": None if difference is None else {"difference": difference, "interval": between},
         }
     return result

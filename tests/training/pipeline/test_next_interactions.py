@@ -116,7 +116,6 @@ def test_the_scales_of_the_parts_are_no_worse_than_g_alone(examples: Path, recip
     assert all(scale >= 0 for scale in scales) and context.metrics()["log_loss"] <= alone + 1e-3
 
 
-
 def test_without_next_interactions_the_phase_is_skipped_and_said_so(short: Recipe, tmp_path: Path) -> None:
     folder = write_examples(tmp_path / "examples", next_interactions=False)
     result = run(folder, short.updated(pretraining={"next_interaction_epochs": 2}), tmp_path)
