@@ -13,6 +13,7 @@ The result is JSON-able:
     champion_problem       why the champion could not score these rows, or null
     best_approved          of the best model that was approved so far, where that is not the champion, or null
     best_approved_problem  why that could not score these rows, or null
+    champion_shortfall     metric -> the champion's minus that of the best approved, when both were scored last, or null
     intervals              metric -> [low, high] of the model, 95 %, users resampled
     paired                 rival -> metric -> {difference, interval}: model minus the other; null without the other
     ladder                 what each part of the model adds (`training.evaluation.ladder`)
@@ -26,6 +27,7 @@ num_exposures, num_positive. A metric that is not defined is null.
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +119,7 @@ def evaluate(
     *,
     champion: Path | None = None,
     best_approved: Path | None = None,
+    champion_shortfall: Mapping[str, float] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -127,6 +130,7 @@ def evaluate(
         examples: the examples folder.
         champion: folder of the bundle that serves now, if any.
         best_approved: folder of the best bundle that was approved so far, where that is not the champion.
+        champion_shortfall: by metric, what the champion came to minus the best approved, when both were scored last.
         seed: of the draws, the trees and the order of equal scores.
         progress: whether to show a progress bar.
 
@@ -162,6 +166,7 @@ def evaluate(
         "best_approved_bundle": best_approved.name if best_approved and "best_approved" in measured else None,
         **{name: measured[name].metrics if name in measured else None for name in ("model", *RIVALS)},
         **problems,
+        "champion_shortfall": champion_shortfall and dict(champion_shortfall),
         "intervals": {name: interval(values) for name, values in model.draws.items()},
         "paired": {name: model.minus(measured[name]) if name in measured else None for name in RIVALS},
         "ladder": ladder(steps, decides),

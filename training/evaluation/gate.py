@@ -33,7 +33,7 @@ class GateRules:
 
     metric: str = choice(*METRICS)
     ranking_metric: str = choice(*RANKING_METRICS)
-    margin: float = between(0.0, 1.0)
+    margin: float = between(-1.0, 1.0)
     champion_margin: float = between(-1.0, 1.0)
     unscorable_champion: str = choice(NEEDS_PERSON, REPLACE)
     slice_margin: float = between(0.0, 1.0)
@@ -56,8 +56,7 @@ def gate_decision(evaluation: Mapping[str, Any], rules: GateRules, bundle: str) 
     """Decide on a bundle by its evaluation.
 
     Args:
-        evaluation: what `training.evaluation.evaluate.evaluate` returned for this bundle; `champion_shortfall` in it,
-            by metric, is how far the champion was behind the best approved bundle when that could be scored last.
+        evaluation: what `training.evaluation.evaluate.evaluate` returned for this bundle.
         rules: the gate's rules.
         bundle: hash of the bundle.
 
@@ -84,6 +83,34 @@ def gate_decision(evaluation: Mapping[str, Any], rules: GateRules, bundle: str) 
         rules=results,
         needs_person=None if approved else _needs_person(evaluation, rules),
     )
+
+
+def best_before(
+    evaluation: Mapping[str, Any], rules: GateRules
+) -> tuple[str | None, dict[str, float] | None]:
+    """The bundle that was better than this approved one, the best so far, and this one's metrics minus that one's.
+
+    Margins would add up otherwise: each model a little worse than the one before, and all of them approved.
+
+    Args:
+        evaluation: of the approved bundle.
+        rules: the gate's rules.
+
+    Returns:
+        Hash and differences by metric; no hash where it could not be scored any more, neither where none was better.
+    """
+    paired = evaluation["paired"]
+    best = _measured(paired.get("best_approved"), rules)
+    pairs = best or _measured(paired.get("champion"), rules)
+    earlier = {} if best else evaluation.get("champion_shortfall") or {}
+    shortfall = {
+        metric: pair["difference"] + min(earlier.get(metric, 0.0), 0.0) for metric, pair in pairs.items()
+    }
+    metric = rules.ranking_metric if rules.ranking_metric in shortfall else rules.metric
+    if shortfall.get(metric, 0.0) >= 0:
+        return None, None
+    name = evaluation.get("best_approved_bundle") or (None if earlier else evaluation.get("champion_bundle"))
+    return name, shortfall
 
 
 def _measurable(evaluation: Mapping[str, Any], rules: GateRules) -> list[RuleResult]:

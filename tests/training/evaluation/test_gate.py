@@ -27,7 +27,7 @@ from training.data.dataset import read_examples
 from training.data.split import TEST
 from training.evaluation import baselines, plots
 from training.evaluation.evaluate import _other_bundle, evaluate
-from training.evaluation.gate import GateRules, gate_decision, read_rules
+from training.evaluation.gate import GateRules, best_before, gate_decision, read_rules
 from training.evaluation.ladder import Measured, frozen_probabilities, proposal
 from training.evaluation.metrics import LOWER_IS_BETTER
 from training.inference.batch_scoring import score_rows
@@ -282,6 +282,19 @@ def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.Capt
     assert main(["fit", "--examples", str(tmp_path), "--out", str(tmp_path)]) == 1
     assert "schema.json does not exist" in capsys.readouterr().err
     assert main(["evaluate", "--bundle", str(tmp_path), "--examples", "x", "--out", "y"]) == 1
+
+
+def test_the_best_approved_is_remembered_through_a_champion_behind_it() -> None:
+    ahead = {"paired": {"champion": {"ndcg_at_10": {"difference": 0.01}}}, "champion_bundle": "a"}
+    assert best_before(ahead, read_rules(None)) == (None, None)
+    behind_a = {"paired": {"champion": {"ndcg_at_10": {"difference": -0.01}}}, "champion_bundle": "a"}
+    assert best_before(behind_a, read_rules(None)) == ("a", {"ndcg_at_10": -0.01})
+    both = {**behind_a, "champion_bundle": "b", "best_approved_bundle": "a"}
+    both["paired"] = behind_a["paired"] | {"best_approved": {"ndcg_at_10": {"difference": -0.015}}}
+    assert best_before(both, read_rules(None)) == ("a", {"ndcg_at_10": -0.015})
+    lost = {**behind_a, "champion_bundle": "b", "champion_shortfall": {"ndcg_at_10": -0.01}}
+    name, shortfall = best_before(lost, read_rules(None))
+    assert name is None and shortfall == pytest.approx({"ndcg_at_10": -0.02})
 
 
 @pytest.mark.slow

@@ -74,8 +74,8 @@ def test_an_examples_folder_of_another_time_is_scored(fitted: FitResult, tmp_pat
     [
         (lambda rows: rows.drop(columns=["context_hour", "item_kind"]), "context_hour, item_kind; add them"),
         (lambda rows: rows.drop(columns="text"), "columns that the bundle reads are missing: text"),
-        (lambda rows: rows.assign(text=rows["text"].where(rows.index != 7)), "empty in 1 rows, the first of them row 7 "),
-        (lambda rows: rows.assign(user_events="1,5"), "user_events holds no number in 96 rows, the first of them row 0"),
+        (lambda rows: rows.assign(text=rows["text"].where(rows.index != 7)), "in 1 rows, the first of them row 7"),
+        (lambda rows: rows.assign(user_events="1,5"), "holds no number in 96 rows, the first of them row 0"),
         (lambda rows: rows.head(0), "no rows"),
     ],
 )  # fmt: skip
