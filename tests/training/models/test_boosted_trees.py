@@ -24,14 +24,19 @@ def table():
 
 
 def unfitted():
-    settings = {"boosting_models": 2, "num_trees": 40, "num_leaves": 15, "tree_learning_rate": 0.1}
+    settings = {"boosting_models": 2, "num_leaves": 15, "tree_learning_rate": 0.1}
     return BoostedTrees(SimpleNamespace(**settings))
 
 
 def fitted(table, sampling_rate=1.0):
     numbers, codes, labels = table
     trees, features = unfitted(), np.hstack([numbers, codes]).astype(np.float32)
-    trees.fit(lambda start: (features[start:], labels[start:]), sampling_rate=sampling_rate, seed=3)
+    trees.fit(
+        lambda start: (features[start:], labels[start:], np.ones_like(labels[start:])),
+        num_trees=40,
+        sampling_rate=sampling_rate,
+        seed=3,
+    )
     assert trees.fitted
     return trees
 
@@ -80,7 +85,7 @@ def test_without_lightgbm_none_are_fitted_and_none_are_read(table, monkeypatch):
 
     monkeypatch.setattr(boosted_trees.importlib, "import_module", missing)
     trees = unfitted()
-    trees.fit(lambda _: (table[0], table[2]), sampling_rate=1.0, seed=0)
+    assert trees.fit(lambda _: table, num_trees=4, sampling_rate=1.0, seed=0) == 0
     assert not trees.fitted
     with pytest.raises(SettingError, match="pip install lightgbm"):
         trees.load_texts(texts)

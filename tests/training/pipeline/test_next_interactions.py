@@ -17,7 +17,6 @@ from training.data.collate import Collator
 from training.data.dataset import read_examples
 from training.data.interaction_history import NextInteractions
 from training.data.split import TEST, VALIDATION
-from training.evaluation.validation import SCALES
 from training.inference.predictor import Predictor
 from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult
@@ -119,7 +118,7 @@ def test_the_scales_of_the_parts_are_no_worse_than_g_alone(examples: Path, recip
 def test_without_next_interactions_the_phase_is_skipped_and_said_so(short: Recipe, tmp_path: Path) -> None:
     folder = write_examples(tmp_path / "examples", next_interactions=False)
     result = run(folder, short.updated(pretraining={"next_interaction_epochs": 2}), tmp_path)
-    assert [entry["phase"] for entry in result.history] == ["tabular", "finetuning"]
+    assert [entry["phase"] for entry in result.history] == ["tabular", "finetuning", "finetuning"]
     assert result.metrics["num_next_interactions"] == 0
     assert Predictor.load(result.bundle).model.text_model.centred == 0
 
