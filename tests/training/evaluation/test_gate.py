@@ -101,6 +101,26 @@ def test_a_test_part_with_one_class_has_undefined_metrics_and_no_approval(
     assert not decision.approved
 
 
+def test_anonymous_aggregates_that_were_shown_alone_are_measured_without_ranking_metrics(
+    fitted: FitResult, tmp_path: Path
+) -> None:
+    rows = make_rows(np.random.default_rng(0), 24, 12)
+    rng = np.random.default_rng(1)
+    rows["user_id"], rows["query_group_id"] = "", np.arange(len(rows))
+    rows["weight"] = rng.integers(1, 200, len(rows)).astype(np.float32)
+    rows["label"] = rng.binomial(rows["weight"].astype(int), 0.1 + 0.3 * rows["label"]) / rows["weight"]
+    found = evaluate(fitted.bundle, write_examples(tmp_path / "examples", rows=rows), progress=False)
+    test = rows[rows["event_timestamp"] >= "2020-01-09"]
+    assert found["model"]["num_exposures"] == test["weight"].sum()
+    assert found["model"]["num_positive"] == round((test["weight"] * test["label"]).sum())
+    assert found["model"]["ndcg_at_10"] is None and found["model"]["auc"] > 0.6
+    low, high = found["intervals"]["auc"]
+    assert 0 < high - low < 0.1
+    decision = gate_decision(found, lenient(), fitted.hash)
+    assert "skipped" in rule_of(decision, "ndcg_at_10").reason and rule_of(decision, "ndcg_at_10").passed
+    plots.lift(found), plots.calibration(found), plots.roc(found)
+
+
 def test_the_gate_approves_and_writes_a_decision(
     evaluation: dict[str, Any], fitted: FitResult, tmp_path: Path
 ) -> None:
