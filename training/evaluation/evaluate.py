@@ -52,7 +52,7 @@ from training.evaluation.bootstrap import (
     interval,
     resampled_metrics,
 )
-from training.evaluation.ladder import Measured, frozen_probabilities, ladder, proposal
+from training.evaluation.ladder import Measured, ladder, proposal, step_probabilities
 from training.evaluation.plots import curves
 from training.inference.predictor import Predictor
 from training.runtime.device import first_device
@@ -144,14 +144,13 @@ def evaluate(
     if not len(rows):
         raise DataError(f"{examples}: no rows in the test part; choose an earlier test_from")
     test = TestRows.of(data, rows, seed)
-    found: dict[str, np.ndarray | None] = {"model": predictor.score_examples(data).probability}
-    bar.update()
+    found: dict[str, np.ndarray | None] = {}
     problems = {}
     for name, folder in (("champion", champion), ("best_approved", best_approved)):
         found[name], problems[f"{name}_problem"] = _other_bundle(folder, data, name.replace("_", " "))
         bar.update()
     recipe = recipe_from(dict(predictor.manifest.recipe), where="manifest.json")
-    found |= _baselines(predictor, bundle, data, rows, seed, bar)
+    found |= _scorers(predictor, bundle, data, rows, seed, bar)
     measured = {name: test.measured(p) for name, p in found.items() if p is not None}
     bar.update()
     bar.close()
@@ -179,17 +178,17 @@ def evaluate(
     }
 
 
-def _baselines(
+def _scorers(
     predictor: Predictor, bundle: Path, data: Examples, rows: np.ndarray, seed: int, bar: Any
 ) -> dict[str, np.ndarray | None]:
-    """Probabilities on the test rows of the ladder's lower steps and of the baselines."""
+    """Probabilities on the test rows of the model, of the ladder's steps below it, and of the baselines."""
     recipe = recipe_from(dict(predictor.manifest.recipe), where="manifest.json")
     collator = Collator(data, predictor.transforms)
     vectors = baselines.pretrained_vectors(recipe, data.texts, bundle, predictor.texts.known)
-    found: dict[str, np.ndarray | None] = {
-        **frozen_probabilities(predictor, bundle, collator, vectors, rows),
-        "zero_shot": baselines.zero_shot(data, collator, vectors, rows, seed),
-    }
+    found: dict[str, np.ndarray | None] = dict(step_probabilities(predictor, bundle, data, vectors, rows))
+    found["model"] = found.pop("finetuned")
+    bar.update()
+    found["zero_shot"] = baselines.zero_shot(data, collator, vectors, rows, seed)
     bar.update()
     found["popularity"] = baselines.popularity(data, rows, seed)
     found["constant"] = np.full(len(rows), baselines.base_rate(data))

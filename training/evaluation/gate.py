@@ -13,6 +13,7 @@ from training.evaluation.metrics import MIN_QUERY_GROUPS
 
 METRICS = ("auc", "average_precision")
 RANKING_METRICS = ("ndcg_at_10", "hit_rate_at_10")
+TOLERANCE = 1e-6  # differences of metrics that float32 scores cannot tell from none
 NEEDS_PERSON, REPLACE = "needs_person", "replace"
 RIVALS = {  # and why there may be none
     "popularity": "neither events nor past outcomes tell the items apart",
@@ -148,9 +149,8 @@ def _against(rival: str, evaluation: Mapping[str, Any], rules: GateRules) -> Rul
         return RuleResult(rule=rival, value=None, bound=None, passed=passed, reason=reason)
     high = min(pair["interval"][1] for pair in pairs.values())
     reason = "; ".join(f"{metric} {_shown(pair)}" for metric, pair in pairs.items())
-    return RuleResult(
-        rule=rival, value=high, bound=-rules.margin, passed=high >= -rules.margin, reason=reason
-    )
+    passed = high >= -rules.margin - TOLERANCE
+    return RuleResult(rule=rival, value=high, bound=-rules.margin, passed=passed, reason=reason)
 
 
 def _against_best_approved(evaluation: Mapping[str, Any], rules: GateRules) -> list[RuleResult]:
@@ -197,7 +197,7 @@ def _slices(evaluation: Mapping[str, Any], rules: GateRules) -> list[RuleResult]
                 rule=f"slice {name}",
                 value=high,
                 bound=-rules.slice_margin,
-                passed=high >= -rules.slice_margin,
+                passed=high >= -rules.slice_margin - TOLERANCE,
                 reason=reason,
             )
         )

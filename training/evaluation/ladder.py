@@ -15,17 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from scipy.special import expit
 from torch import Tensor
 
 from expectations.errors import BundleError
 from training.data.collate import Collator
+from training.data.dataset import Examples
 from training.evaluation.bootstrap import interval, paired_differences
 from training.evaluation.metrics import LOWER_IS_BETTER
 from training.inference.batch_scoring import logit_parts
 from training.inference.bundle import FROZEN_MODEL, TREES_STATE
 from training.inference.predictor import Predictor
+from training.models.additive import PARTS
+from training.models.boosted_trees import BoostedTrees
 
 STEPS = ("zero_shot", "tabular", "frozen", "finetuned")
 PROPOSED = {
@@ -57,35 +62,45 @@ class Measured:
         return {"metric": metric, "difference": difference, "interval": [low, high]}
 
 
-def frozen_probabilities(
-    predictor: Predictor, bundle: Path, collator: Collator, vectors_TE: Tensor, rows: np.ndarray
+def step_probabilities(
+    predictor: Predictor, bundle: Path, data: Examples, vectors_TE: Tensor, rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Probabilities of "tabular" and "frozen", (N,) each; leaves the weights before fine-tuning in the predictor.
+    """Probabilities of "tabular", "frozen" and "finetuned", (N,) each; the last are those that are served.
+
+    Leaves the weights before fine-tuning in the predictor, without the trees: these are the same in all steps, so they
+    are asked once.
 
     Args:
-        predictor: of the bundle; its trees are those of both steps, too.
+        predictor: of the bundle.
         bundle: the bundle's folder.
-        collator: makes the rows' batches.
+        data: the examples.
         vectors_TE: vectors of all texts before fine-tuning.
         rows: (N,) row numbers.
 
     Raises:
         BundleError: the bundle does not hold the weights before fine-tuning.
     """
-    model = predictor.model
+    model, device = predictor.model, predictor.device
+    collator = Collator(data, predictor.transforms)
+    parts_N5 = logit_parts(model, collator, predictor.texts.get(data.texts, cached=False), rows)
+    scales = torch.cat([model.text_model.scales, model.tabular_scales]).detach().cpu().numpy()
+    finetuned_N = float(model.slope) * (parts_N5 @ scales) + float(model.intercept)
     try:
         weights = load_file(bundle / FROZEN_MODEL)
+        model.trees = BoostedTrees(model.trees.settings)
         model.load_state_dict({**weights, TREES_STATE: model.trees.get_extra_state()})
-        scales = predictor.manifest.metrics["scales"]
-        parts = logit_parts(model, collator, vectors_TE.to(predictor.device), rows).astype(np.float64)
-        return {
-            step: expit(parts @ np.array(scales[name][:-1]) + scales[name][-1])
+        chosen = {
+            step: np.array(predictor.manifest.metrics["scales"][name])
             for step, name in (("tabular", "tabular"), ("frozen", "all"))
         }
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
         raise BundleError(
             f"{bundle} holds no model as it was before fine-tuning ({error}); train again"
         ) from error
+    frozen_N5 = logit_parts(model.to(device), collator, vectors_TE.to(device), rows)
+    frozen_N5[:, PARTS.index("trees")] = parts_N5[:, PARTS.index("trees")]
+    logits = {step: frozen_N5 @ scales[:-1] + scales[-1] for step, scales in chosen.items()}
+    return {step: expit(logit_N) for step, logit_N in (*logits.items(), ("finetuned", finetuned_N))}
 
 
 def ladder(steps: Mapping[str, Measured], metric: str) -> list[dict[str, Any]]:
