@@ -40,6 +40,7 @@ class Manifest:
         versions: versions of Python and of the packages that made it.
         files: relative path -> SHA-256 of every other file of the bundle.
         champion: hash of the bundle whose weights the fit started from; None: it started from scratch.
+        parent: hash of the evaluated bundle, whose test part this one has learned from too; None: it is one itself.
         consecutive_warm_starts: how many fits in a row, this one the last of them, started from a champion.
     """
 
@@ -55,6 +56,7 @@ class Manifest:
     versions: Mapping[str, str]
     files: Mapping[str, str]
     champion: str | None = None
+    parent: str | None = None
     consecutive_warm_starts: int = 0
 
 

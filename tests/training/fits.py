@@ -15,7 +15,9 @@ from training.pipeline.trainer import Phase
 from training.runtime.checkpoint import Checkpoints
 
 
-def run(examples: Path, recipe: Recipe, folder: Path, champion: Path | None = None) -> FitResult:
+def run(
+    examples: Path, recipe: Recipe, folder: Path, champion: Path | None = None, parent: Path | None = None
+) -> FitResult:
     """A fit whose log lies beside its checkpoints, as it does by default."""
     work = folder / "work"
     return fit(
@@ -25,6 +27,7 @@ def run(examples: Path, recipe: Recipe, folder: Path, champion: Path | None = No
         work=work,
         log_dir=work / "tb",
         champion=champion,
+        parent=parent,
         progress=False,
     )
 

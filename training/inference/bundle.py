@@ -51,6 +51,7 @@ def write_bundle(
     frozen_model: Mapping[str, Tensor],
     metrics: Mapping[str, Any],
     champion: str | None = None,
+    parent: str | None = None,
     consecutive_warm_starts: int = 0,
 ) -> tuple[Path, str]:
     """Write a bundle into `out/<its hash>`.
@@ -58,7 +59,7 @@ def write_bundle(
     `pretrained_vectors` are the texts' vectors (T, E) and `frozen_model` the weights of f and g before fine-tuning.
 
     `champion` is the hash of the bundle whose weights the fit started from, the `consecutive_warm_starts`-th in a
-    row to do so.
+    row to do so; `parent` that of the bundle whose test part this one has learned from too.
 
     Returns:
         The folder and the hash.
@@ -73,10 +74,10 @@ def write_bundle(
         _write_files(folder, recipe, data, model, table, transforms)
         save_file({"vectors": pretrained_vectors.cpu().contiguous()}, folder / PRETRAINED_EMBEDDINGS)
         save_file(dict(frozen_model), folder / FROZEN_MODEL)
-        manifest = _manifest(folder, recipe, data, metrics)
-        digest = write_manifest(
-            folder, replace(manifest, champion=champion, consecutive_warm_starts=consecutive_warm_starts)
-        )
+        until = learned_until(data) if parent is None else data.schema.horizon
+        manifest = _manifest(folder, recipe, data, metrics, until)
+        lineage = {"champion": champion, "parent": parent, "consecutive_warm_starts": consecutive_warm_starts}
+        digest = write_manifest(folder, replace(manifest, **lineage))
         folder.chmod(0o755)
         target = out / digest
         if target.exists():
@@ -119,7 +120,9 @@ def _write_files(
     save_file({"vectors": table.vectors.cpu().contiguous()}, folder / EMBEDDINGS)
 
 
-def _manifest(folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str, Any]) -> Manifest:
+def _manifest(
+    folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str, Any], until: Any
+) -> Manifest:
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     return Manifest(
         source=data.schema.source,
@@ -127,7 +130,7 @@ def _manifest(folder: Path, recipe: Recipe, data: Examples, metrics: Mapping[str
         recipe=recipe.as_dict(),
         data={
             "fingerprint": data.schema.fingerprint,
-            "learned_until": pd.Timestamp(learned_until(data)).isoformat(),
+            "learned_until": pd.Timestamp(until).isoformat(),
             **{p: _part(data, p) for p in (TRAIN, VALIDATION, TEST)},
         },
         feature_service=data.schema.feature_service,

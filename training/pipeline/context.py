@@ -165,8 +165,8 @@ class FitContext:
         text_ids = self.data.interaction_histories.interactions(drawn)[:, :REFERENCE_LENGTH]
         return positions(self.topic_ids, text_ids), features[:, :REFERENCE_LENGTH]
 
-    def next_interactions_before(self, part: str) -> np.ndarray:
-        """Numbers of the next-interaction windows that were over when a part began; all where it has no rows."""
+    def next_interactions_before(self, part: str | None) -> np.ndarray:
+        """Numbers of the next-interaction windows that were over when a part began; all without one, or rows of it."""
         next_interactions = self.data.next_interactions
         if next_interactions is None:
             return np.zeros(0, dtype=np.int64)

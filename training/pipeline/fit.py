@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from expectations.contracts.bundle import verify_bundle
 from expectations.contracts.examples import INTERACTION_HISTORIES, NEXT_INTERACTIONS, ROWS, SCHEMA, TEXTS
-from expectations.errors import DataError
+from expectations.errors import BundleError, DataError
 from expectations.storage.hashes import file_hash, fingerprint
-from training.config.recipe import Recipe
+from training.config.recipe import Recipe, recipe_from
 from training.data.dataset import Examples, read_examples
 from training.data.split import TRAIN, VALIDATION
 from training.inference.bundle import write_bundle
@@ -48,6 +49,7 @@ def fit(
     work: Path,
     log_dir: Path,
     champion: Path | None = None,
+    parent: Path | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Train a model.
@@ -59,10 +61,12 @@ def fit(
         work: where checkpoints lie; run again with the same, and it goes on.
         log_dir: where TensorBoard's scalars go.
         champion: folder of a bundle to begin with; where it does not fit, that is said, and the fit is from scratch.
+        parent: folder of an evaluated bundle of the same recipe: with what it found best on its validation part, all
+            known rows are learned from, those of its test part too. The result is deployed; it cannot be measured.
         progress: whether to show progress bars.
 
     Raises:
-        BundleError: the champion was altered.
+        BundleError: the champion or the parent was altered, or the parent is of another recipe.
         SchemaError, DataError: the examples cannot be learned from.
         SettingError: the recipe does not fit them.
         TransientError: a checkpoint could not be written, or another process of the fit has ended.
@@ -81,7 +85,8 @@ def fit(
     context = FitContext(data, shortened(recipe) if start else recipe, start)
     clock.lap("texts")
     began_with = start.predictor.hash if start else None
-    key = fingerprint(recipe.as_dict(), example_hashes(examples), torch.__version__, began_with)
+    chosen, parent_hash = _chosen_by(parent, recipe) if parent else (None, None)
+    key = fingerprint(recipe.as_dict(), example_hashes(examples), torch.__version__, began_with, parent_hash)
     checkpoints = Checkpoints(work, key)
     tensors, state = checkpoints.load() or ({}, TrainingState(phase=""))
     for prefix, kept in checkpoints.kept.items():
@@ -92,8 +97,9 @@ def fit(
             run_phase(phase, context.recipe, state, checkpoints, log=log, bar=progress)
             clock.lap(phase.name)
 
-        Phases(context, state, train, *checkpoints.kept.values(), report=report).run_all()
+        Phases(context, state, train, *checkpoints.kept.values(), report=report).run_all(chosen)
     consecutive_warm_starts = start.consecutive_warm_starts + 1 if start else 0
+    metrics = chosen or state.results["metrics"]
     folder, digest = distributed.broadcast_object(
         lambda: write_bundle(
             out,
@@ -104,8 +110,9 @@ def fit(
             transforms=context.transforms,
             pretrained_vectors=context.pretrained_vectors,
             frozen_model=checkpoints.kept[FROZEN],
-            metrics=state.results["metrics"],
+            metrics=metrics,
             champion=began_with,
+            parent=parent_hash,
             consecutive_warm_starts=consecutive_warm_starts,
         )
     )
@@ -114,12 +121,20 @@ def fit(
     return FitResult(
         bundle=folder,
         hash=digest,
-        metrics=state.results["metrics"],
+        metrics=metrics,
         history=state.history,
         seconds=clock.laps,
         consecutive_warm_starts=consecutive_warm_starts,
         initialization=initialization,
     )
+
+
+def _chosen_by(parent: Path, recipe: Recipe) -> tuple[dict[str, Any], str]:
+    """What an evaluated bundle found best, with its metrics on the validation part; and its hash."""
+    manifest, digest = verify_bundle(parent)
+    if recipe_from(dict(manifest.recipe), where=f"{parent}/manifest.json") != recipe:
+        raise BundleError(f"{parent} is of another recipe; fit with the recipe of its recipe.json")
+    return dict(manifest.metrics), digest
 
 
 def _usable_champion(folder: Path | None, data: Examples, recipe: Recipe) -> tuple[Champion | None, str]:

@@ -20,7 +20,8 @@ learned again, a fraction of the epochs is run, and where the training part hold
 learned from, phases 2 and 3 only choose the scales and measure: what is new is learned in phase 4.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -38,6 +39,7 @@ from training.runtime.checkpoint import TrainingState, trainable_state
 LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING = "language_pretraining", "next_interaction_pretraining"
 TABULAR, FINETUNING = "tabular", "finetuning"
 REFIT = " refit"
+CHOSEN = ("tabular_epochs", "num_trees", "response_penalty", "scales", "finetuning_epochs", "calibration")
 ORDER = (
     LANGUAGE_PRETRAINING,
     NEXT_INTERACTION_PRETRAINING,
@@ -76,19 +78,30 @@ class Phases:
         self.run_phase, self.report = run_phase, report
         self.encoder_weights, self.frozen_model = encoder_weights, frozen_model
 
-    def run_all(self) -> None:
-        """Run the phases that are left; leaves the model of the last in place."""
+    def run_all(self, chosen: Mapping[str, Any] | None = None) -> None:
+        """Run the phases that are left; leaves the model of the last in place.
+
+        Args:
+            chosen: what an earlier fit found best on its validation part (CHOSEN): then all known rows are learned
+                from, those of the test part too, and nothing is searched for.
+        """
         context, results = self.context, self.results
+        if chosen is not None:
+            results.update(chosen)
         if context.recipe.tabular_model.boosting_models > 0 and import_lightgbm() is None:
             self.report("g is without trees: they need LightGBM (pip install lightgbm)")
         self._pretrain_language()
-        if self._position() <= ORDER.index(FINETUNING):
+        if chosen is None and self._position() <= ORDER.index(FINETUNING):
             self._train("", context.train, before=VALIDATION)
             self._calibrate_and_measure()
-        if context.recipe.early_stopping.refit:
+        if chosen is not None or context.recipe.early_stopping.refit:
             context.model = context.fresh_model()
-            known = np.concatenate([context.train, context.validation])
-            self._train(REFIT, known, before=TEST)
+            known = (
+                np.flatnonzero(context.data.part != TEST)
+                if chosen is None
+                else np.arange(len(context.labels))
+            )
+            self._train(REFIT, known, before=TEST if chosen is None else None)
         context.model.calibrate(*results["calibration"])
 
     def _position(self) -> int:
@@ -109,7 +122,7 @@ class Phases:
         if self.encoder_weights:
             context.begin_with(dict(self.encoder_weights))
 
-    def _train(self, refit: str, rows: np.ndarray, *, before: str) -> None:
+    def _train(self, refit: str, rows: np.ndarray, *, before: str | None) -> None:
         """Next-interaction pretraining, tabular training and fine-tuning; what is over is not run again."""
         context, results, recipe = self.context, self.results, self.context.recipe
         searching, pretrained = not refit, f"pretrained{refit}"
@@ -144,7 +157,7 @@ class Phases:
         num_trees = context.grow_trees(rows, None if searching else results.get("num_trees"))
         results.setdefault("num_trees", num_trees)
         if not context.champion:
-            penalty = context.fit_response(rows, None if searching else results["response_penalty"])
+            penalty = context.fit_response(rows, None if searching else results.get("response_penalty"))
             results["response_penalty"] = penalty
 
     def _search_epochs(self, planned: int) -> int:
@@ -152,7 +165,7 @@ class Phases:
         champion = self.context.champion
         return planned if champion is None or champion.has_new(self.context.data) else 0
 
-    def _pretrain_next_interactions(self, refit: str, before: str) -> bool:
+    def _pretrain_next_interactions(self, refit: str, before: str | None) -> bool:
         """Pretrain f; False where there are no next interactions. A champion has learned from them already."""
         if self.context.champion:
             return bool(self.context.champion.predictor.model.text_model.centred)
@@ -177,6 +190,6 @@ class Phases:
         results["metrics"] = {
             **validation_metrics.compute(slope * logits + shift),
             **validation_metrics.by_part(scores.text_logit, scores.tabular_logit),
-            "scales": results["scales"],
+            **{name: results[name] for name in CHOSEN if name in results},
             "num_next_interactions": 0 if skipped else len(context.next_interactions_before(VALIDATION)),
         }

@@ -176,7 +176,7 @@ class NextInteractionObjective:
         )
 
 
-def next_interaction_phase(context: FitContext, name: str, *, before: str) -> Phase | None:
+def next_interaction_phase(context: FitContext, name: str, *, before: str | None) -> Phase | None:
     """Pretraining of f on the next interactions whose window was over when a part began; None without any."""
     next_interactions, settings = context.data.next_interactions, context.recipe.pretraining
     text_model, chosen = context.model.text_model, context.next_interactions_before(before)

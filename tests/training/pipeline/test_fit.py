@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from expectations.contracts.bundle import verify_bundle
-from expectations.errors import SettingError
+from expectations.errors import BundleError, SettingError
 from tests.training.fits import goes_on, run, weights_of
 from tests.training.synthetic import make_rows, write_examples
 from training.config.recipe import Recipe
+from training.data.dataset import read_examples
+from training.data.split import TEST
+from training.evaluation.metrics import log_loss
 from training.inference.predictor import Predictor
 from training.pipeline.fit import FitResult
 
@@ -90,3 +93,19 @@ def test_a_loss_that_is_no_number_stops_the_run(examples: Path, recipe: Recipe, 
     wild = recipe.updated(tabular_model={"learning_rate": 1e30, "epochs": 8})
     with pytest.raises(SettingError, match="learning rates"):
         run(examples, wild, tmp_path)
+
+
+def test_what_is_deployed_has_learned_from_the_test_part_too(
+    examples: Path, fitted: FitResult, recipe: Recipe, tmp_path: Path
+) -> None:
+    final = run(examples, recipe, tmp_path, parent=fitted.bundle)
+    manifest, _ = verify_bundle(final.bundle)
+    assert manifest.parent == fitted.hash and final.metrics == fitted.metrics
+    assert manifest.data["learned_until"] > verify_bundle(fitted.bundle)[0].data["learned_until"]
+    assert all(entry["phase"].endswith(" refit") for entry in final.history)
+    data = read_examples(examples)
+    of_final, of_parent = (Predictor.load(one.bundle).score_examples(data) for one in (final, fitted))
+    labels = data.labels[np.asarray(data.part == TEST)]
+    assert log_loss(labels, of_final.probability) < log_loss(labels, of_parent.probability)
+    with pytest.raises(BundleError, match="another recipe"):
+        run(examples, recipe.updated(seed=8), tmp_path, parent=fitted.bundle)
