@@ -34,7 +34,8 @@ from training.models.text_match import entry_features, weighted_sums
 from training.runtime.device import first_device
 
 CALIBRATION_ROWS = 1 << 17  # that the two numbers are fitted on which make a score a probability
-TREES, RATE, LEAVES = 300, 0.03, 15
+TREES, RATE, LEAVES = 150, 0.06, 15
+MIN_HESSIAN = 1.0  # Σ p(1 - p) of a leaf's rows: LightGBM's 1e-3 lets leaves of a few rare positives diverge
 TREE_CELLS = 1 << 27  # rows · features that LightGBM learns from, at most: 512 MiB
 REGRESSION_ROWS = 1 << 16  # that the logistic regression learns from, at most
 PENALTIES = (1.0, 0.1, 0.01)  # its C, the validation part chooses
@@ -205,6 +206,7 @@ def boosted_trees(
         "objective": "binary" if np.isin(labels, (0, 1)).all() else "cross_entropy",
         "learning_rate": RATE,
         "num_leaves": LEAVES,
+        "min_sum_hessian_in_leaf": MIN_HESSIAN,
         "num_threads": torch.get_num_threads(),
         "seed": seed,
         "deterministic": True,

@@ -135,7 +135,8 @@ def evaluate(
         progress: whether to show a progress bar.
 
     Raises:
-        BundleError: the bundle is incomplete or altered, or misses a feature of the examples.
+        BundleError: the bundle is incomplete or altered, misses a feature of the examples, or has learned from rows
+            of the test part.
         DataError: the test part has no rows.
     """
     bar = tqdm(total=8, desc="evaluate", disable=not progress or not sys.stderr.isatty(), leave=False)
@@ -143,11 +144,12 @@ def evaluate(
     rows = rows_of(data.part, TEST)
     if not len(rows):
         raise DataError(f"{examples}: no rows in the test part; choose an earlier test_from")
+    _require_unseen(predictor, data, rows)
     test = TestRows.of(data, rows, seed)
     found: dict[str, np.ndarray | None] = {}
     problems = {}
     for name, folder in (("champion", champion), ("best_approved", best_approved)):
-        found[name], problems[f"{name}_problem"] = _other_bundle(folder, data, name.replace("_", " "))
+        found[name], problems[f"{name}_problem"] = _other_bundle(folder, data, rows, name.replace("_", " "))
         bar.update()
     recipe = recipe_from(dict(predictor.manifest.recipe), where="manifest.json")
     found |= _scorers(predictor, bundle, data, rows, seed, bar)
@@ -200,12 +202,35 @@ def _scorers(
     return found
 
 
-def _other_bundle(folder: Path | None, data: Examples, name: str) -> tuple[np.ndarray | None, str | None]:
+def _require_unseen(predictor: Predictor, data: Examples, rows: np.ndarray) -> None:
+    """Refuse a bundle that has learned from some of the rows: its metrics there would say nothing of what comes.
+
+    Raises:
+        BundleError: it has.
+    """
+    manifest = predictor.manifest
+    learned_until = np.datetime64(manifest.data["learned_until"])
+    num_seen = int((data.columns.at("event_timestamp", rows) < learned_until).sum())
+    if num_seen:
+        parent = (
+            f"its parent {manifest.parent[:12]}" if manifest.parent else "a bundle that was fitted before it"
+        )
+        raise BundleError(
+            f"bundle {predictor.hash[:12]} has learned from rows until {learned_until}, {num_seen} of the {len(rows)} "
+            f"test rows among them; evaluate {parent}, or bring later rows"
+        )
+
+
+def _other_bundle(
+    folder: Path | None, data: Examples, rows: np.ndarray, name: str
+) -> tuple[np.ndarray | None, str | None]:
     """Another bundle's probabilities, or why it has none."""
     if folder is None:
         return None, None
     try:
-        return Predictor.load(folder, first_device()).score_examples(data).probability, None
+        predictor = Predictor.load(folder, first_device())
+        _require_unseen(predictor, data, rows)
+        return predictor.score_examples(data).probability, None
     except BundleError as error:  # incomplete, altered, made by older code, or from other features
         return None, f"the {name} cannot score these rows: {error}"
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from expectations.contracts.gate_decision import (
     require_approval,
     write_gate_decision,
 )
-from expectations.errors import RejectedError, SettingError
+from expectations.errors import BundleError, RejectedError, SettingError
 from tests.training.synthetic import make_rows, write_examples
 from training.cli import main
 from training.config.recipe import recipe_from
@@ -68,15 +69,21 @@ def test_a_champion_that_is_the_model_itself_differs_by_nothing(evaluation: dict
         assert [pair["difference"], *pair["interval"]] == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
 
 
-def test_a_champion_that_misses_a_feature_is_said_so(
-    fitted: FitResult, tmp_path: Path, examples: Path
-) -> None:
+def test_a_champion_that_misses_a_feature_is_said_so(fitted: FitResult, tmp_path: Path) -> None:
     rows = make_rows(np.random.default_rng(0), 24, 12).drop(columns="context_hour")
     numeric = ("user_events", "item_popularity", "cross_visits")
     folder = write_examples(tmp_path / "examples", rows=rows, numeric=numeric)
-    found, problem = _other_bundle(fitted.bundle, read_examples(folder), "champion")
+    data = read_examples(folder)
+    test = np.flatnonzero(data.part == TEST)
+    found, problem = _other_bundle(fitted.bundle, data, test, "champion")
     assert found is None and problem is not None and "context_hour" in problem
-    assert _other_bundle(None, read_examples(examples), "champion") == (None, None)
+    assert _other_bundle(None, data, test, "champion") == (None, None)
+
+
+def test_a_bundle_is_not_measured_on_rows_that_it_has_learned_from(fitted: FitResult, tmp_path: Path) -> None:
+    earlier = write_examples(tmp_path / "examples", test_from=datetime(2020, 1, 8))
+    with pytest.raises(BundleError, match=r"learned from rows until 2020-01-09.*192 of the 960"):
+        evaluate(fitted.bundle, earlier, progress=False)
 
 
 def test_without_lightgbm_it_is_not_compared_with(
