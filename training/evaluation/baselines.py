@@ -214,7 +214,11 @@ def boosted_trees(
         "verbose": -1,
     }
     trees = lightgbm.train(params, data, num_boost_round=TREES)
-    return np.asarray(trees.predict(collator.feature_matrix(rows), num_threads=torch.get_num_threads()))
+    blocks = tabular_batches(rows, max(1, most // 8))
+    threads = torch.get_num_threads()
+    return np.concatenate(
+        [trees.predict(collator.feature_matrix(block), num_threads=threads) for block in blocks]
+    )
 
 
 def logistic_regression(examples: Examples, collator: Collator, rows: np.ndarray, *, seed: int) -> np.ndarray:
