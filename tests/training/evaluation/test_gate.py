@@ -128,23 +128,39 @@ def test_anonymous_aggregates_that_were_shown_alone_are_measured_without_ranking
     plots.lift(found), plots.calibration(found), plots.roc(found)
 
 
-def test_the_gate_approves_and_writes_a_decision(
-    evaluation: dict[str, Any], fitted: FitResult, tmp_path: Path
+@pytest.mark.parametrize(
+    ("change", "rules", "status", "said"),
+    [
+        ({}, "min_slice_positives = 100000", 0, "approved: "),
+        ({}, "margin = -0.9", 3, "rejected: "),
+        (
+            {"champion_problem": "the champion cannot score these rows: x"},
+            "",
+            4,
+            "left to a person: the champion",
+        ),
+    ],
+)
+def test_the_gate_ends_with_its_decision_and_writes_it(
+    change: dict[str, Any],
+    rules: str,
+    status: int,
+    said: str,
+    evaluation: dict[str, Any],
+    fitted: FitResult,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "e.json").write_text(json.dumps(evaluation), encoding="utf-8")
-    (tmp_path / "r.toml").write_text("margin = 0.5\n", encoding="utf-8")
+    (tmp_path / "e.json").write_text(json.dumps(evaluation | change), encoding="utf-8")
+    (tmp_path / "r.toml").write_text(rules, encoding="utf-8")
     arguments = ["gate", "--bundle", str(fitted.bundle), "--evaluation", str(tmp_path / "e.json")]
     arguments += ["--rules", str(tmp_path / "r.toml"), "--gate-decisions", str(tmp_path / "v")]
-    assert main(arguments) == 0
-    assert require_approval(tmp_path / "v", fitted.hash).approved
-    assert {rule.rule for rule in read_gate_decision(tmp_path / "v", fitted.hash).rules} >= {
-        "champion",
-        "popularity",
-        "constant",
-        "lightgbm",
-        "logistic_regression",
-        "best_approved",
-    }
+    assert main(arguments) == status
+    assert said in capsys.readouterr().out
+    decision = read_gate_decision(tmp_path / "v", fitted.hash)
+    assert decision.approved == (status == 0) and (decision.needs_person is None) == (status != 4)
+    names = {rule.rule for rule in decision.rules}
+    assert names >= {"champion", "popularity", "constant", "lightgbm", "logistic_regression"}
 
 
 def behind(by: float, within: float = 0.001) -> dict[str, dict[str, Any]]:
