@@ -17,7 +17,13 @@ url_env = "SHOP_DATABASE_URL"         # environment variable that holds an SQLAl
 
 [split]
 test_from = 2017-09-01                # optional; without it the last fifth of exposures by time
-validation_fraction = 0.2                # the last part of the rows before the test part
+                                      # with a zone offset it is converted to UTC
+by = "user_id"                        # or "item_id", "query": whole groups in one part, by hash, not by time
+validation_fraction = 0.2             # the last part of the rows before the test part (of the groups, with `by`)
+
+[outcome_window]                      # days after an exposure until an outcome without a time is known,
+campaign = 28                         # by scenario; without the section each scenario's from its timed outcomes
+default = 1                           # scenarios that are not named
 
 [features]
 history_days = 180                    # how far back behaviour counts
@@ -27,16 +33,18 @@ rating_range = [1, 5]                 # worst and best rating of feedback; witho
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from expectations.contracts.schema import EXTRA_TYPES, ExtraKind, Table
-from expectations.contracts.shop_tables import CONTRACTS
+from expectations.contracts.shop_tables import CONTRACTS, SCENARIOS
 from expectations.errors import SettingError
 
 CONNECTORS = ("tables", "complete_journey")
+SPLIT_BY = ("user_id", "item_id", "query")
+DEFAULT_WINDOW = "default"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +68,14 @@ class TableSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One shop's data, as declared in its `source.toml`."""
+    """One shop's data, as declared in its `source.toml`.
+
+    Attributes:
+        test_from: the test part begins here, UTC; None: the last fifth of exposures by time.
+        split_by: column whose groups are whole in one part, chosen by hash; None: parts follow each other in time.
+        outcome_window: days by scenario, and `default` for those not named, after which an outcome without
+            a time is known; empty: from each scenario's timed outcomes.
+    """
 
     name: str
     connector: str
@@ -68,7 +83,9 @@ class Source:
     clock: Literal["now", "data"] = "now"
     database_url_env: str | None = None
     test_from: datetime | None = None
+    split_by: str | None = None
     validation_fraction: float = 0.2
+    outcome_window: Mapping[str, float] = field(default_factory=dict)
     history_days: int = 180
     rating_range: tuple[float, float] | None = None
 
@@ -95,11 +112,11 @@ def read_source(path: Path) -> Source:
         raise SettingError(f"{path} does not exist; give the path of a source.toml") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not valid TOML: {error}") from error
-    known = {"name", "connector", "clock", "tables", "database", "split", "features"}
+    known = {"name", "connector", "clock", "tables", "database", "split", "outcome_window", "features"}
     _refuse_unknown(path, "the file", settings, known)
     database, split, features = (settings.get(table, {}) for table in ("database", "split", "features"))
     _refuse_unknown(path, "[database]", database, {"url_env"})
-    _refuse_unknown(path, "[split]", split, {"test_from", "validation_fraction"})
+    _refuse_unknown(path, "[split]", split, {"test_from", "by", "validation_fraction"})
     _refuse_unknown(path, "[features]", features, {"history_days", "rating_range"})
 
     def require(name: str, value: Any, fits: bool, remedy: str) -> None:
@@ -123,6 +140,8 @@ def read_source(path: Path) -> Source:
     fraction = split.get("validation_fraction", 0.2)
     between = isinstance(fraction, int | float) and 0 < fraction < 1
     require("validation_fraction", fraction, between, "use a number between 0 and 1")
+    split_by = split.get("by")
+    require("[split] by", split_by, split_by in (None, *SPLIT_BY), f"use one of {', '.join(SPLIT_BY)}")
     days = features.get("history_days", 180)
     require("history_days", days, isinstance(days, int) and days >= 1, "use a whole number of days from 1")
     ratings = features.get("rating_range")
@@ -130,23 +149,41 @@ def read_source(path: Path) -> Source:
     ordered = ordered and ratings[0] < ratings[1]
     remedy = "write the worst and the best, such as [1, 5]"
     require("rating_range", ratings, ratings is None or ordered, remedy)
-    test_from = split.get("test_from")
-    dated = test_from is None or isinstance(test_from, date)  # a datetime is a date
-    require("test_from", test_from, dated, "write a date such as 2017-09-01")
-    if test_from is not None:
-        of_day = test_from.time() if isinstance(test_from, datetime) else time()
-        test_from = datetime.combine(test_from, of_day)
     return Source(
         name=name,
         connector=connector,
         clock=cast(Literal["now", "data"], clock),
         tables=MappingProxyType(tables),
         database_url_env=database.get("url_env"),
-        test_from=test_from,
+        test_from=_test_from(path, split),
+        split_by=split_by,
         validation_fraction=float(fraction),
+        outcome_window=_outcome_window(path, settings.get("outcome_window", {})),
         history_days=days,
         rating_range=(float(ratings[0]), float(ratings[1])) if ratings else None,
     )
+
+
+def _test_from(path: Path, split: Mapping[str, Any]) -> datetime | None:
+    declared = split.get("test_from")
+    if declared is None:
+        return None
+    if not isinstance(declared, date):  # a datetime is a date
+        raise SettingError(f"{path}: test_from is {declared!r}; write a date such as 2017-09-01")
+    if split.get("by"):
+        raise SettingError(f"{path}: [split] has both by and test_from; groups have no time, leave out one")
+    moment = declared if isinstance(declared, datetime) else datetime.combine(declared, time())
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _outcome_window(path: Path, declared: Mapping[str, Any]) -> Mapping[str, float]:
+    _refuse_unknown(path, "[outcome_window]", declared, {*SCENARIOS, DEFAULT_WINDOW})
+    for scenario, days in declared.items():
+        if type(days) not in (int, float) or not 0 <= days < float("inf"):
+            raise SettingError(
+                f"{path}: [outcome_window] {scenario} is {days!r}; use a number of days from 0"
+            )
+    return MappingProxyType({scenario: float(days) for scenario, days in declared.items()})
 
 
 def _read_table(path: Path, table: str, declared: Mapping[str, Any]) -> TableSource:

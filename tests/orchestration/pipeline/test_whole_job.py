@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from expectations.errors import RejectedError
+from expectations.storage.atomic import read_json
 from orchestration.definitions import ASSETS, searched_recipe
 from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings, database_url, running
@@ -116,11 +117,11 @@ def _changed(workspace, **settings):
 
 
 def _report(workspace):
-    return _report(workspace)
+    return read_json(workspace.workspace().home.report)
 
 
 def _serving(workspace):
-    return _serving(workspace)
+    return read_json(workspace.workspace().home.deployment)["bundle"]
 
 
 def _metadata(result, asset):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expectations.errors import DataError, SettingError
@@ -79,6 +79,7 @@ def test_one_moment_cannot_be_cut() -> None:
             temporal_split(timestamps, SCHEMA)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 28), min_size=3, max_size=40).filter(lambda d: len(set(d)) > 2),
     st.floats(0.05, 0.9),
