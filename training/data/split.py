@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from expectations.contracts.examples import ExampleSchema
+from expectations.contracts.source import SPLIT_BY
 from expectations.errors import DataError, SchemaError
 from training.data.columns import Columns
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = pd.Index([TRAIN, VALIDATION, TEST])
 TEST_FRACTION = 0.2  # where a schema names no timestamp
-SPLIT_BY = ("user_id", "item_id", "query")
 
 
 def split(columns: Columns, texts: Sequence[str], schema: ExampleSchema) -> "pd.Categorical[str]":
