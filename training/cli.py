@@ -1,18 +1,21 @@
-"""`python -m training`: fit, evaluate and gate a model on a machine that has only its packages."""
+"""`python -m training`: fit, evaluate and gate a model, and score rows, on a machine that has only its packages."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from expectations.contracts.bundle import verify_bundle
 from expectations.contracts.gate_decision import write_gate_decision
 from expectations.errors import RecommenderError
 from expectations.storage.atomic import read_json, write_json
 
+REJECTED, NEEDS_PERSON = 3, 4  # exit statuses of the gate
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0, or 1 after an error's message, or after a rejection."""
+    """Run one command; the exit status is 0, 1 after an error's message, or what the gate decided."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -63,18 +66,27 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from training.evaluation.evaluate import evaluate
+    from training.evaluation.evaluate import RIVALS, evaluate
 
     found = evaluate(
         options.bundle,
         options.examples,
         champion=options.champion,
+        best_approved=options.best_approved,
         seed=options.seed,
         progress=not options.quiet,
     )
     write_json(options.out, found)
-    shown = {name: found[name] for name in ("model", "zero_shot", "lightgbm", "popularity", "champion")}
-    print(json.dumps(shown, indent=2))
+    print(json.dumps({name: found[name] for name in ("model", *RIVALS)}, indent=2))
+    print(f"proposal: {found['proposal_reason']}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from training.inference.files import predict
+
+    count = predict(options.bundle, options.input, options.out)
+    print(f"{count} rows scored: {options.out}")
     return 0
 
 
@@ -86,8 +98,11 @@ def _gate(options: argparse.Namespace) -> int:
     path = write_gate_decision(options.gate_decisions, decision)
     for rule in decision.rules:
         print(f"{'passed' if rule.passed else 'FAILED'}  {rule.rule}: {rule.reason}")
+    if decision.needs_person:
+        print(f"left to a person: {decision.needs_person}: {path}")
+        return NEEDS_PERSON
     print(f"{'approved' if decision.approved else 'rejected'}: {path}")
-    return 0 if decision.approved else 1
+    return 0 if decision.approved else REJECTED
 
 
 def _new_encoder(options: argparse.Namespace) -> int:
@@ -114,7 +129,9 @@ def _new_encoder(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="fit | search | evaluate | gate | new-encoder")
+    commands = parser.add_subparsers(
+        required=True, metavar="fit | search | evaluate | gate | predict | new-encoder"
+    )
 
     fit = commands.add_parser(
         "fit", help="examples and a recipe become a bundle; goes on where it was stopped"
@@ -145,16 +162,27 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--examples", type=Path, required=True, help="examples folder")
     evaluate.add_argument("--out", type=Path, required=True, help="JSON file to write")
     evaluate.add_argument("--champion", type=Path, help="folder of the bundle that serves now")
+    evaluate.add_argument(
+        "--best-approved",
+        type=Path,
+        help="folder of the best bundle approved before, if that is not the champion",
+    )
     evaluate.add_argument("--seed", type=int, default=0, help="of the bootstrap draws (default: 0)")
     evaluate.add_argument("--quiet", action="store_true", help="no progress bars")
     evaluate.set_defaults(run=_evaluate)
 
-    gate = commands.add_parser("gate", help="an evaluation against rules; exit status 1 where rejected")
+    gate = commands.add_parser(
+        "gate",
+        help=f"an evaluation against rules; exit status {REJECTED} where rejected, {NEEDS_PERSON} where a person "
+        "must decide",
+    )
     gate.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
     gate.add_argument("--evaluation", type=Path, required=True, help="what evaluate wrote")
     gate.add_argument("--rules", type=Path, help="TOML file (default: the packaged rules)")
     gate.add_argument("--gate-decisions", type=Path, required=True, help="folder for the decision")
     gate.set_defaults(run=_gate)
+
+    _add_predict(commands)
 
     new = commands.add_parser(
         "new-encoder",
@@ -170,3 +198,18 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--seed", type=int, default=7, help="of the weights (default: 7)")
     new.set_defaults(run=_new_encoder)
     return parser
+
+
+def _add_predict(commands: Any) -> None:
+    about = (
+        "Scores of rows: probability, text_logit (f: what the words say) and tabular_logit (g: what past outcomes "
+        "say), whose sum is the probability's logit. Rows are either an examples folder, which the pipeline makes, "
+        "all of it; or a Parquet or UTF-8 CSV file with every feature column of the bundle (numeric and categorical "
+        "in its manifest.json; empty: unknown), `text` (what the candidate says) and, if there is one, `query`. A "
+        "file has no histories of users: the words are judged alone. Other columns are copied to the output."
+    )
+    predict = commands.add_parser("predict", help="scores of your own rows", description=about)
+    predict.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
+    predict.add_argument("--input", type=Path, required=True, help="examples folder, .parquet or .csv file")
+    predict.add_argument("--out", type=Path, required=True, help=".parquet or .csv file to write")
+    predict.set_defaults(run=_predict)

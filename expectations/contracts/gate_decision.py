@@ -21,12 +21,21 @@ class RuleResult:
 
 @dataclass(frozen=True, kw_only=True)
 class GateDecision:
-    """The gate's decision on the bundle with that hash."""
+    """The gate's decision on the bundle with that hash.
+
+    Attributes:
+        bundle: the hash.
+        approved: whether it may serve.
+        created_at: ISO 8601, UTC.
+        rules: what each rule came to.
+        needs_person: what a person should do where the rules alone cannot decide, and None where they can.
+    """
 
     bundle: str
     approved: bool
     created_at: str
     rules: Sequence[RuleResult]
+    needs_person: str | None = None
 
 
 def write_gate_decision(folder: Path, decision: GateDecision) -> Path:
@@ -62,9 +71,11 @@ def require_approval(folder: Path, bundle: str) -> GateDecision:
     """The decision, if it approves this very bundle.
 
     Raises:
-        RejectedError: no decision, or a rejection; names the rules that failed.
+        RejectedError: no decision, or a rejection; names the rules that failed, or what a person should do.
     """
     decision = read_gate_decision(folder, bundle)
+    if decision.needs_person:
+        raise RejectedError(f"the gate leaves bundle {bundle[:12]} to a person: {decision.needs_person}")
     if not decision.approved:
         failed = "; ".join(f"{rule.rule}: {rule.reason}" for rule in decision.rules if not rule.passed)
         raise RejectedError(f"the gate rejected bundle {bundle[:12]}: {failed}")

@@ -116,9 +116,36 @@ def evaluate(workspace: Workspace) -> tuple[dict[str, Any], bool]:
         known and rival is None and _deployed(workspace).get("bundle") == digest
     ):
         return known, False
-    found = {"version": version, **measure(bundle, examples, champion=rival)}
+    found = {
+        "version": version,
+        **measure(bundle, examples, champion=rival, **_best_approved(workspace, rival)),
+    }
+    found["champion_problem"] = found["champion_problem"] or _lost_champion(workspace, digest)
     write_json(path, found)
     return found, True
+
+
+def _best_approved(workspace: Workspace, rival: Path | None) -> dict[str, Any]:
+    """The best model approved so far, where the champion was behind it when it was evaluated; and by how much."""
+    from training.evaluation.gate import best_before, read_rules
+
+    path = workspace.home.evaluations / f"{rival.name if rival else None}.json"
+    if not path.exists():
+        return {}
+    name, shortfall = best_before(read_json(path), read_rules(workspace.gate_rules))
+    folder = workspace.home.bundles / str(name)
+    return {"best_approved": folder if _is_whole(folder) else None, "champion_shortfall": shortfall}
+
+
+def _lost_champion(workspace: Workspace, digest: str) -> str | None:
+    """Why what serves cannot be compared with, though it is of this source and another one than the challenger."""
+    deployed, source = _deployed(workspace), workspace.source().name
+    if deployed.get("project") != source or deployed.get("bundle") == digest or champion(workspace):
+        return None
+    return (
+        f"the champion cannot score these rows: its bundle {deployed['bundle'][:12]} in {workspace.home.bundles} is "
+        "incomplete or was removed"
+    )
 
 
 def decide(workspace: Workspace) -> GateDecision:

@@ -22,7 +22,7 @@ from expectations.contracts.examples import (
 from expectations.errors import DataError, SchemaError
 from training.data.columns import Columns
 from training.data.interaction_history import InteractionHistories, NextInteractions, read_next_interactions
-from training.data.split import split
+from training.data.split import one_part, split
 
 Made = TypeVar("Made")
 
@@ -58,7 +58,7 @@ class Examples:
         return pd.DataFrame(dict(self.columns.of(slice(None))), copy=False)
 
 
-def read_examples(folder: Path, *, spool: Path | None = None) -> Examples:
+def read_examples(folder: Path, *, spool: Path | None = None, part: str | None = None) -> Examples:
     """Open an examples folder; its rows are read once, by row groups.
 
     Infinite features are unknown ones; a warning says how many there are.
@@ -66,6 +66,7 @@ def read_examples(folder: Path, *, spool: Path | None = None) -> Examples:
     Args:
         folder: the examples folder.
         spool: where columns are kept while they are in use; None: the system's folder for temporary files.
+        part: that all rows are of; None: the parts are as the schema says.
 
     Raises:
         SchemaError: a file or a column is missing or unreadable.
@@ -84,7 +85,7 @@ def read_examples(folder: Path, *, spool: Path | None = None) -> Examples:
         Columns, folder / ROWS, numeric=schema.numeric, categorical=schema.categorical, folder=spool
     )
     _check(folder / ROWS, columns, len(texts), len(interaction_histories))
-    part = split(columns, texts, schema)
+    parts = split(columns, texts, schema) if part is None else one_part(len(columns), part)
     next_interactions = read_next_interactions(
         folder / NEXT_INTERACTIONS, num_texts=len(texts), num_interaction_histories=len(interaction_histories)
     )
@@ -92,7 +93,7 @@ def read_examples(folder: Path, *, spool: Path | None = None) -> Examples:
     return Examples(
         schema=schema,
         columns=columns,
-        part=part,
+        part=parts,
         interaction_histories=interaction_histories,
         texts=texts,
         next_interactions=next_interactions,

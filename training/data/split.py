@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from expectations.contracts.examples import ExampleSchema
+from expectations.contracts.source import SPLIT_BY
 from expectations.errors import DataError, SchemaError
 from training.data.columns import Columns
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = pd.Index([TRAIN, VALIDATION, TEST])
 TEST_FRACTION = 0.2  # where a schema names no timestamp
-SPLIT_BY = ("user_id", "item_id", "query")
 
 
 def split(columns: Columns, texts: Sequence[str], schema: ExampleSchema) -> "pd.Categorical[str]":
@@ -32,6 +32,11 @@ def split(columns: Columns, texts: Sequence[str], schema: ExampleSchema) -> "pd.
     if schema.split_by is None:
         return temporal_split(columns["event_timestamp"], schema)
     return group_split(columns, texts, schema)
+
+
+def one_part(num_rows: int, part: str) -> "pd.Categorical[str]":
+    """That part for every row."""
+    return pd.Categorical.from_codes(np.full(num_rows, PARTS.get_loc(part), dtype=np.int8), categories=PARTS)
 
 
 def group_split(columns: Columns, texts: Sequence[str], schema: ExampleSchema) -> "pd.Categorical[str]":

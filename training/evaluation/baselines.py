@@ -1,33 +1,45 @@
-"""What the model is measured against: the language model before fine-tuning, boosted trees, popularity.
+"""What the model is measured against: what anybody would try first, from a constant to boosted trees.
 
-Each gives a score and, through two numbers fitted before the test part, a probability.
+Each learns from all rows before the test part, or where they are more than it can take, from a sample: rows that were
+drawn at a rate count by its inverse (Horvitz & Thompson 1952), so that probabilities are those of all rows.
 
-Shapes: N rows, U histories, P pairs, H length of a history, E width of a text's vector.
+Shapes: N rows, U histories, P pairs, H length of a history, E width of a text's vector, D features.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from scipy import sparse
+from scipy.special import expit
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from training.config.recipe import Recipe
 from training.data.collate import Collator
 from training.data.dataset import Examples
-from training.data.split import TEST
-from training.data.transforms import Transforms
+from training.data.sampling import sampled, tabular_batches
+from training.data.split import TEST, TRAIN, VALIDATION
+from training.evaluation.metrics import log_loss
 from training.inference.bundle import PRETRAINED_EMBEDDINGS
 from training.language.encoder import TextEncoder
 from training.language.text_embeddings import TextEmbeddings
-from training.models.boosted_trees import train_boosting
+from training.models.boosted_trees import import_lightgbm
 from training.models.calibration import fit_calibration
 from training.models.text_match import entry_features, weighted_sums
 from training.runtime.device import first_device
 
-NEGATIVE_SAMPLING_RATE = 0.1  # of the negatives that the two numbers are fitted on
-TREES, RATE, LEAVES = 300, 0.03, 15
+CALIBRATION_ROWS = 1 << 17  # that the two numbers are fitted on which make a score a probability
+TREES, RATE, LEAVES = 150, 0.06, 15
+MIN_HESSIAN = 1.0  # Σ p(1 - p) of a leaf's rows: LightGBM's 1e-3 lets leaves of a few rare positives diverge
+TREE_CELLS = 1 << 27  # rows · features that LightGBM learns from, at most: 512 MiB
+REGRESSION_ROWS = 1 << 16  # that the logistic regression learns from, at most
+PENALTIES = (1.0, 0.1, 0.01)  # its C, the validation part chooses
+PRIOR_WEIGHT = 10.0  # exposures with the mean outcome, beside those of an item
 
 
 def pretrained_vectors(recipe: Recipe, texts: list[str], bundle: Path, known: Mapping[str, int]) -> Tensor:
@@ -53,6 +65,16 @@ def pretrained_vectors(recipe: Recipe, texts: list[str], bundle: Path, known: Ma
         table.refresh()
         vectors[torch.from_numpy(unknown)] = table.vectors.cpu()
     return vectors
+
+
+def zero_shot(
+    examples: Examples, collator: Collator, vectors_TE: Tensor, rows: np.ndarray, seed: int
+) -> np.ndarray:
+    """Probabilities by `zero_shot_score`, (N,)."""
+    fit_on, weights = drawn_rows(examples, before_test(examples), CALIBRATION_ROWS, seed)
+    score = zero_shot_score(collator, vectors_TE, np.concatenate([rows, fit_on]))
+    labels = examples.columns.at("label", fit_on)
+    return probabilities(score[: len(rows)], score[len(rows) :], labels, weights)
 
 
 @torch.inference_mode()
@@ -82,6 +104,21 @@ def zero_shot_score(collator: Collator, vectors_TE: Tensor, rows: np.ndarray) ->
     return score
 
 
+def popularity(examples: Examples, rows: np.ndarray, seed: int) -> np.ndarray | None:
+    """Probabilities by the schema's popularity column, or by each item's past outcomes where it tells no rows apart.
+
+    Returns:
+        (N,), or None where neither tells the rows apart: a constant is no ranking.
+    """
+    score = popularity_score(examples, rows)
+    if np.ptp(score):
+        fit_on, weights = drawn_rows(examples, before_test(examples), CALIBRATION_ROWS, seed)
+        labels = examples.columns.at("label", fit_on)
+        return probabilities(score, popularity_score(examples, fit_on), labels, weights)
+    rate = past_outcomes(examples, rows)
+    return rate if np.ptp(rate) else None
+
+
 def popularity_score(examples: Examples, rows: np.ndarray) -> np.ndarray:
     """The schema's popularity column, (N,), its signed logarithm; unknown counts as least popular."""
     columns, name = examples.columns, examples.schema.popularity
@@ -91,37 +128,142 @@ def popularity_score(examples: Examples, rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.sign(values) * np.log1p(np.abs(values)))
 
 
-def fitting_rows(examples: Examples, seed: int) -> tuple[np.ndarray, float]:
-    """Rows before the test part to fit two numbers on: all positives and a sample of the negatives; and its rate."""
-    before = np.flatnonzero(examples.part != TEST)
-    labels = examples.labels[before]
-    rng = np.random.default_rng(seed)
-    drawn = (labels > 0) | (rng.random(len(before)) < NEGATIVE_SAMPLING_RATE)
-    return before[drawn], float((drawn & (labels == 0)).sum() / max((labels == 0).sum(), 1))
+def past_outcomes(examples: Examples, rows: np.ndarray) -> np.ndarray:
+    """Rate of positives of each row's item before the test part, shrunken to that of all, (N,)."""
+    columns, before = examples.columns, before_test(examples)
+    item, weight = columns.at("item_id", before), columns.at("weight", before).astype(np.float64)
+    num_items = len(columns.categories("item_id"))
+    shown = np.bincount(item, weights=weight, minlength=num_items)
+    positive = np.bincount(item, weights=weight * columns.at("label", before), minlength=num_items)
+    rate = positive.sum() / shown.sum()
+    return ((positive + PRIOR_WEIGHT * rate) / (shown + PRIOR_WEIGHT))[columns.at("item_id", rows)]
+
+
+def base_rate(examples: Examples) -> float:
+    """Fraction of positives before the test part."""
+    before = before_test(examples)
+    return float(
+        np.average(examples.columns.at("label", before), weights=examples.columns.at("weight", before))
+    )
+
+
+def before_test(examples: Examples) -> np.ndarray:
+    """Numbers of the rows of the training and validation parts, ascending."""
+    return np.flatnonzero(examples.part != TEST)
+
+
+def drawn_rows(examples: Examples, rows: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many of some rows, ascending, positives and others half each where it can be; and their weights.
+
+    A weight is the row's own, divided by the rate at which its kind was drawn.
+    """
+    weights = examples.columns.at("weight", rows).astype(np.float64)
+    if len(rows) <= most:
+        return rows, weights
+    positive = examples.columns.at("label", rows) > 0
+    num_positive = min(positive.sum(), max(most // 2, most - (~positive).sum()))
+    drawn = []
+    for kind, count in ((positive, num_positive), (~positive, most - num_positive)):
+        places = np.flatnonzero(kind)
+        chosen = sampled(places, int(count), seed)
+        weights[chosen] *= len(places) / max(len(chosen), 1)
+        drawn.append(chosen)
+    places = np.sort(np.concatenate(drawn))
+    return rows[places], weights[places]
 
 
 def probabilities(
-    score: np.ndarray, fit_score: np.ndarray, fit_label: np.ndarray, negative_sampling_rate: float
+    score: np.ndarray, fit_score: np.ndarray, fit_label: np.ndarray, fit_weight: np.ndarray
 ) -> np.ndarray:
-    """Scores as probabilities, by a logistic fit on rows whose negatives were drawn at that rate."""
+    """Scores as probabilities, by a logistic fit on other rows' scores, labels and weights."""
     mean, deviation = float(fit_score.mean()), float(max(fit_score.std(), 1e-9))
-    slope, shift = fit_calibration((fit_score - mean) / deviation, fit_label)
-    logit = slope * (score - mean) / deviation + shift + np.log(negative_sampling_rate)
-    return np.asarray(1 / (1 + np.exp(-np.clip(logit, -50, 50))))
+    slope, shift = fit_calibration((fit_score - mean) / deviation, fit_label, fit_weight)
+    return np.asarray(expit(slope * (score - mean) / deviation + shift))
 
 
 def boosted_trees(
-    examples: Examples, transforms: Transforms, rows: np.ndarray, *, seed: int
+    examples: Examples, collator: Collator, rows: np.ndarray, *, seed: int
 ) -> np.ndarray | None:
-    """Probabilities by LightGBM on the same features, fitted on all rows before the test part, (N,).
+    """Probabilities by LightGBM on the same features, categories as such, (N,).
 
     Returns:
         None where LightGBM is not installed.
     """
-    numbers = examples.rows[list(transforms.numeric)].to_numpy(np.float32)
-    features = np.hstack([numbers, transforms.categorical_features(examples.rows).astype(np.float32)])
-    before = examples.part != TEST
-    settings = {"learning_rate": RATE, "num_leaves": LEAVES}
-    # Codes are in order of frequency: as numbers they overfit less than LightGBM's categorical splits.
-    trees = train_boosting(features[before], examples.labels[before], settings, num_trees=TREES, seed=seed)
-    return None if trees is None else np.asarray(trees.predict(features[rows]))
+    lightgbm = import_lightgbm()
+    if lightgbm is None:
+        return None
+    num_numeric, num_categorical = len(collator.transforms.numeric), len(collator.transforms.categorical)
+    most = TREE_CELLS // (num_numeric + num_categorical)
+    fit_on, weights = drawn_rows(examples, before_test(examples), most, seed)
+    labels = examples.columns.at("label", fit_on)
+    data = lightgbm.Dataset(
+        collator.feature_matrix(fit_on),
+        label=labels,
+        weight=weights,
+        categorical_feature=list(range(num_numeric, num_numeric + num_categorical)),
+    )
+    params = {
+        "objective": "binary" if np.isin(labels, (0, 1)).all() else "cross_entropy",
+        "learning_rate": RATE,
+        "num_leaves": LEAVES,
+        "min_sum_hessian_in_leaf": MIN_HESSIAN,
+        "num_threads": torch.get_num_threads(),
+        "seed": seed,
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbose": -1,
+    }
+    trees = lightgbm.train(params, data, num_boost_round=TREES)
+    blocks = tabular_batches(rows, max(1, most // 8))
+    threads = torch.get_num_threads()
+    return np.concatenate(
+        [trees.predict(collator.feature_matrix(block), num_threads=threads) for block in blocks]
+    )
+
+
+def logistic_regression(examples: Examples, collator: Collator, rows: np.ndarray, *, seed: int) -> np.ndarray:
+    """Probabilities by a logistic regression on the same features, each bin and category an input of its own, (N,).
+
+    scikit-learn's; its penalty is the one that is best on the validation part after learning from the training part.
+    """
+
+    def fitted(of: np.ndarray, penalty: float) -> LogisticRegression:
+        fit_on, weights = drawn_rows(examples, of, REGRESSION_ROWS, seed)
+        labels = examples.columns.at("label", fit_on).astype(np.float64)
+        soft = np.flatnonzero((labels > 0) & (labels < 1))  # as a positive and a negative row
+        inputs = one_hot(collator, np.concatenate([fit_on, fit_on[soft]]))
+        outcomes = np.concatenate([labels > 0, np.zeros(len(soft), dtype=bool)])
+        shares = np.concatenate([np.where(labels > 0, labels, 1.0), 1 - labels[soft]])
+        model = LogisticRegression(C=penalty, max_iter=200)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # near enough after 200 iterations
+            return model.fit(inputs, outcomes, np.concatenate([weights, weights[soft]]) * shares)
+
+    train, validation = (np.flatnonzero(examples.part == name) for name in (TRAIN, VALIDATION))
+    validation, weights = drawn_rows(examples, validation, REGRESSION_ROWS, seed)
+    inputs, labels = one_hot(collator, validation), examples.columns.at("label", validation)
+    losses = [
+        log_loss(labels, fitted(train, penalty).predict_proba(inputs)[:, 1], weights) for penalty in PENALTIES
+    ]
+    best = fitted(before_test(examples), PENALTIES[int(np.argmin(np.array(losses, dtype=float)))])
+    blocks = tabular_batches(rows, REGRESSION_ROWS)
+    return np.concatenate([best.predict_proba(one_hot(collator, block))[:, 1] for block in blocks])
+
+
+def one_hot(collator: Collator, rows: np.ndarray) -> sparse.csr_array:
+    """Quantile bin of each number, unknown its own, and each category, as a sparse matrix of ones, (N, inputs)."""
+    transforms = collator.transforms
+    numeric, categorical = (features.numpy() for features in collator.features(rows))
+    places, first = [], 0
+    for values, edges in zip(numeric.T, transforms.bin_edges, strict=True):
+        inner = np.unique(edges)[1:-1]
+        unknown = np.isnan(values)
+        places.append(first + np.where(unknown, len(inner) + 1, np.searchsorted(inner, values, side="right")))
+        first += len(inner) + 2
+    for codes, name in zip(categorical.T, transforms.categorical, strict=True):
+        places.append(first + codes)
+        first += len(transforms.category_vocabularies[name]) + 1
+    indices = np.stack(places, axis=1).astype(np.int32)
+    starts = np.arange(len(rows) + 1, dtype=np.int32) * indices.shape[1]
+    ones = np.ones(indices.size, dtype=np.float32)
+    return sparse.csr_array((ones, indices.ravel(), starts), shape=(len(rows), first))

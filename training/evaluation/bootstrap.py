@@ -12,6 +12,7 @@ Shapes: R draws, U users, N rows, G query groups.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -70,12 +71,11 @@ def resampled_metrics(
         weight: (N,) how much each row counts; None: all the same.
     """
     row_weight = weights_of(label, weight)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            **_by_order(label, probability, user, weights_RU, row_weight),
-            **_by_user(label, probability, user, weights_RU, row_weight),
-            **_by_query_group(label, probability, query_group_id, user, weights_RU),
-        }
+    return {
+        **by_order(label, probability, user, weights_RU, row_weight),
+        **_by_user(label, probability, user, weights_RU, row_weight),
+        **_by_query_group(label, probability, query_group_id, user, weights_RU),
+    }
 
 
 def interval(values_R: np.ndarray) -> list[float] | None:
@@ -87,13 +87,13 @@ def interval(values_R: np.ndarray) -> list[float] | None:
 
 
 def paired_differences(
-    ours: Mapping[str, float | None],
-    theirs: Mapping[str, float | None],
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
     our_draws: Mapping[str, np.ndarray],
     their_draws: Mapping[str, np.ndarray],
-) -> dict[str, dict[str, object] | None]:
+) -> dict[str, dict[str, Any] | None]:
     """Difference of each metric, ours minus theirs, and its interval over the same draws."""
-    result: dict[str, dict[str, object] | None] = {}
+    result: dict[str, dict[str, Any] | None] = {}
     for name, draws in our_draws.items():
         mine, other = ours[name], theirs[name]
         between = interval(draws - their_draws[name])
@@ -104,10 +104,11 @@ def paired_differences(
     return result
 
 
-def _by_order(
+@np.errstate(divide="ignore", invalid="ignore")
+def by_order(
     label: np.ndarray, score: np.ndarray, user: np.ndarray, weights_RU: np.ndarray, row_weight: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """AUC and average precision from cumulated weights at the ends of ties."""
+    """AUC and average precision in every draw, from cumulated weights at the ends of ties; as `resampled_metrics`."""
     order = np.argsort(-score, kind="stable")
     ordered = score[order]
     last = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])
@@ -137,6 +138,7 @@ def _by_order(
     return {"auc": auc, "average_precision": precision}
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def _by_user(
     label: np.ndarray,
     probability: np.ndarray,
@@ -159,6 +161,7 @@ def _by_user(
     }
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def _by_query_group(
     label: np.ndarray,
     score: np.ndarray,

@@ -18,47 +18,56 @@ POINTS, DECILES = 101, 10
 NAMES = {
     "model": "model",
     "zero_shot": "zero-shot language model",
+    "logistic_regression": "logistic regression",
     "lightgbm": "LightGBM",
     "popularity": "popularity",
     "champion": "champion",
 }
 
 
-def curves(label: np.ndarray, probability: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def curves(label: np.ndarray, probability: Mapping[str, np.ndarray], weight: np.ndarray) -> dict[str, Any]:
     """ROC, calibration and lift of every scorer.
 
     Args:
-        label: (rows,) 0 or 1.
+        label: (rows,) 0 to 1.
         probability: scorer's name -> (rows,).
+        weight: (rows,) how much each counts.
 
     Returns:
         Scorer's name -> {"roc": {"false_positive_rate", "true_positive_rate"}, "calibration": {"predicted",
-        "observed"} by 20 bins of equal numbers of rows, "lift": positive rate of each tenth of the rows, the
+        "observed"} by 20 bins of equal weight, "lift": positive rate of each tenth of the weight, the
         most probable first, over the rate of all}.
     """
-    return {name: _curves(label, values) for name, values in probability.items()}
+    return {name: _curves(label, values, weight) for name, values in probability.items() if name in NAMES}
 
 
-def _curves(label: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
-    hits = label[np.argsort(-probability, kind="stable")].astype(np.float64)
-    positives, negatives = max(hits.sum(), 1), max(len(hits) - hits.sum(), 1)
+def _curves(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
+    order = np.argsort(-probability, kind="stable")
+    weights = weight[order].astype(np.float64)
+    hits = weights * label[order]
+    positives, negatives = max(hits.sum(), 1e-12), max((weights - hits).sum(), 1e-12)
     true_rate = np.r_[0, hits.cumsum()] / positives
-    false_rate = np.r_[0, (1 - hits).cumsum()] / negatives
+    false_rate = np.r_[0, (weights - hits).cumsum()] / negatives
     grid = np.linspace(0, 1, POINTS)
-    bin_of = calibration_bins(probability)
-    sizes = np.maximum(np.bincount(bin_of, minlength=BINS), 1)
-    tenths = [float(tenth.mean()) if len(tenth) else 0.0 for tenth in np.array_split(hits, DECILES)]
-    rate = max(float(hits.mean()), 1e-12)
+    bin_of = calibration_bins(probability, weight)
+
+    def mean_by_bin(values: np.ndarray) -> np.ndarray:
+        sizes = np.bincount(bin_of, weights=weight, minlength=BINS)
+        return np.bincount(bin_of, weights=weight * values, minlength=BINS) / np.maximum(sizes, 1e-12)
+
+    tenth = np.minimum((weights.cumsum() - weights) * DECILES / weights.sum(), DECILES - 1).astype(np.int64)
+    sizes = np.bincount(tenth, weights=weights, minlength=DECILES)
+    rates = np.bincount(tenth, weights=hits, minlength=DECILES) / np.maximum(sizes, 1e-12)
     return {
         "roc": {
             "false_positive_rate": _rounded(grid),
             "true_positive_rate": _rounded(np.interp(grid, false_rate, true_rate)),
         },
         "calibration": {
-            "predicted": _rounded(np.bincount(bin_of, weights=probability, minlength=BINS) / sizes),
-            "observed": _rounded(np.bincount(bin_of, weights=label, minlength=BINS) / sizes),
+            "predicted": _rounded(mean_by_bin(probability)),
+            "observed": _rounded(mean_by_bin(label)),
         },
-        "lift": _rounded(np.array(tenths) / rate),
+        "lift": _rounded(rates / max(hits.sum() / weights.sum(), 1e-12)),
     }
 
 
@@ -101,7 +110,7 @@ def roc(evaluation: Mapping[str, Any]) -> bytes:
 
 
 def calibration(evaluation: Mapping[str, Any]) -> bytes:
-    """Predicted against observed positive rates, 20 bins of equal numbers of rows, logarithmic axes."""
+    """Predicted against observed positive rates, 20 bins of equal weight, logarithmic axes."""
     figure, (axes,) = _figure(1)
     highest, least = 1e-3, 1 / max(evaluation["model"]["num_exposures"], 1)
     for name in ("model", "lightgbm"):

@@ -16,7 +16,13 @@ from scipy import sparse
 
 from training.data.dataset import Examples
 from training.data.split import TEST, TRAIN, VALIDATION
-from training.evaluation.baselines import fitting_rows, popularity_score, probabilities
+from training.evaluation.baselines import (
+    CALIBRATION_ROWS,
+    before_test,
+    drawn_rows,
+    popularity_score,
+    probabilities,
+)
 from training.evaluation.metrics import auc
 
 PENALTIES = (30.0, 100.0, 300.0, 1000.0)
@@ -24,12 +30,14 @@ PENALTIES = (30.0, 100.0, 300.0, 1000.0)
 
 def calibrated(data: Examples, score: np.ndarray, *, seed: int) -> dict[str, np.ndarray]:
     """A score that has seen no label, as probabilities, by two numbers fitted before the part in question."""
-    fit_on, sampling_rate = fitting_rows(data, seed)
+    fit_on, weights = drawn_rows(data, before_test(data), CALIBRATION_ROWS, seed)
+    training = data.part[fit_on] == TRAIN
 
-    def of(part: str, rows: np.ndarray) -> np.ndarray:
-        return probabilities(score[data.part == part], score[rows], data.labels[rows], sampling_rate)
+    def of(part: str, chosen: np.ndarray) -> np.ndarray:
+        rows = fit_on[chosen]
+        return probabilities(score[data.part == part], score[rows], data.labels[rows], weights[chosen])
 
-    return {TEST: of(TEST, fit_on), VALIDATION: of(VALIDATION, fit_on[data.part[fit_on] == TRAIN])}
+    return {TEST: of(TEST, np.ones_like(training)), VALIDATION: of(VALIDATION, training)}
 
 
 def popularity(data: Examples) -> np.ndarray:

@@ -106,7 +106,7 @@ def difference(ours: Measured, theirs: Measured) -> dict[str, dict[str, Any]]:
 def by_slice(
     data: Examples, rows: np.ndarray, found: dict[str, Sequence[np.ndarray]]
 ) -> dict[str, dict[str, Any]]:
-    """AUC, average precision and NDCG@10 of every scorer in every slice, means over the seeds."""
+    """AUC, average precision and NDCG@10 (where measured) of every scorer in every slice, means over the seeds."""
     label, groups = data.labels[rows], data.rows["query_group_id"].to_numpy()[rows]
     result: dict[str, dict[str, Any]] = {}
     for slice_name, mask in slices(data, rows).items():
@@ -119,6 +119,7 @@ def by_slice(
             result[slice_name]["metrics"][predictor] = {
                 name: float(np.mean([point[name] for point in points]))
                 for name in ("auc", "average_precision", "ndcg_at_10")
+                if points[0][name] is not None
             }
     return result
 

@@ -60,11 +60,11 @@ texts_per_step = 4
 negatives_per_positive = 1e9
 """
 LENIENT = """
-popularity_margin = -1.0
-max_relative_calibration_error = 100.0
-min_slice_auc = 0.0
+margin = 1.0
+champion_margin = 1.0
+slice_margin = 1.0
 """
-STRICT = "popularity_margin = 0.99\n"
+STRICT = "margin = -0.99\n"
 
 
 @pytest.fixture(scope="module")

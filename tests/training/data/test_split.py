@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from expectations.errors import DataError, SchemaError
+from tests.training.fits import run
 from tests.training.synthetic import make_rows, write_examples
+from training.config.recipe import Recipe
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST, TRAIN, VALIDATION
+from training.evaluation.evaluate import evaluate
 
 NUM_USERS = 60
 
@@ -61,3 +64,16 @@ def test_what_cannot_be_split_says_what_to_do(tmp_path: Path) -> None:
         split_examples(tmp_path / "few", "user_id", num_users=1)
     with pytest.raises(SchemaError, match="choose one of user_id, item_id, query"):
         split_examples(tmp_path / "unknown", "scenario")
+
+
+def test_rows_of_one_timestamp_are_fitted_and_measured_by_groups(short: Recipe, tmp_path: Path) -> None:
+    rows = make_rows(np.random.default_rng(0), NUM_USERS, 4)
+    rows["event_timestamp"] = datetime(2020, 1, 1)
+    folder = write_examples(
+        tmp_path / "examples", num_users=NUM_USERS, rows=rows, split_by="user_id", test_from=None
+    )
+    bundle = run(folder, short, tmp_path).bundle
+    found = evaluate(bundle, folder, progress=False)
+    data = read_examples(folder)
+    assert found["model"]["num_exposures"] == (data.part == TEST).sum()
+    assert found["model"]["auc"] > 0.6
