@@ -39,7 +39,8 @@ ROW_SCHEMA = pa.schema(
         ("scenario", pa.string()),
         ("event_timestamp", pa.timestamp("us")),
         ("query_group_id", pa.int64()),  # exposures of one shopper, scenario, query and event_timestamp
-        ("label", pa.int8()),  # 1: positive outcome, 0: not
+        ("label", pa.float32()),  # 0 to 1: the fraction that is positive, or the gain of a graded outcome
+        ("weight", pa.float32()),  # above 0: how many impressions the row stands for
         ("text_id", pa.int32()),  # the candidate's text
         ("query_id", pa.int32()),  # the query's or utterance's text, -1: none
         ("history_id", pa.int32()),

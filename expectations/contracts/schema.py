@@ -78,6 +78,7 @@ class Table:
             Landed tables are partitioned by its month.
         columns: all columns in order.
         required: whether a shop must bring this table.
+        bring: what to bring where a required table is missing, as a sentence.
         extensible: whether a source may declare extra columns, which become features.
     """
 
@@ -87,6 +88,7 @@ class Table:
     columns: tuple[Column, ...]
     event_time: str | None = None
     required: bool = False
+    bring: str = ""
     extensible: bool = False
 
     @property

@@ -29,6 +29,7 @@ ITEMS = Table(
     grain="one row per thing that can be shown: campaign, product, content, ad",
     key=("item_id",),
     required=True,
+    bring="Bring items: item_id, item_type and a text for each thing that was shown or bought.",
     extensible=True,
     columns=(
         required("item_id", "string", "the item"),
@@ -69,14 +70,20 @@ EVENTS = Table(
 
 EXPOSURES = Table(
     name="exposures",
-    grain="one row per item shown (or sent) to a shopper at one event_timestamp",
+    grain="one row per item shown (or sent) to a shopper at one event_timestamp, or per so many impressions of it",
     key=("exposure_id",),
     event_time="event_timestamp",
     required=True,
+    bring=(
+        "Bring exposures: what was shown or sent (mails, search results, banners, offers) and whether it was "
+        "answered, also where it was not: exposure_id, item_id, scenario, event_timestamp and outcome, or "
+        "impressions and clicks by item. Events say what shoppers did, not what they were shown and left."
+    ),
     extensible=True,
     columns=(
         required("exposure_id", "string", "the exposure"),
-        required("user_id", "string", "who saw it"),
+        Column("user_id", "string", "who saw it; null: an anonymous reader"),
+        Column("request_id", "string", "what was shown together has the same one: the query group"),
         required("item_id", "string", "what was shown", references=ITEM),
         required("scenario", "string", "where in the shop it was shown", allowed=SCENARIOS),
         required("event_timestamp", "timestamp", "when it was shown"),
@@ -95,14 +102,17 @@ EXPOSURES = Table(
         ),
         Column(
             "outcome",
-            "boolean",
-            "whether the outcome is positive (click, purchase, redemption); null: not known yet",
+            "number",
+            "1 where the outcome is positive (click, purchase, redemption), else 0; or a grade 0, 1, 2, 3, …, the "
+            "higher the more relevant; null: not known yet, or an aggregate",
         ),
+        Column("impressions", "integer", "an aggregate: how many impressions the row stands for", minimum=1),
+        Column("clicks", "integer", "an aggregate: how many of the impressions were positive", minimum=0),
         Column("outcome_value", "number", "what it brought", unit=MONEY),
         Column(
             "outcome_timestamp",
             "timestamp",
-            "when the positive outcome happened; null where the outcome is false",
+            "when the positive outcome happened; null where the outcome is 0",
         ),
     ),
 )

@@ -220,7 +220,7 @@ def _read_table(path: Path, table: str, declared: Mapping[str, Any]) -> TableSou
 def _require_tables(path: Path, tables: Mapping[str, TableSource]) -> None:
     for name, contract in CONTRACTS.items():
         if contract.required and name not in tables:
-            raise SettingError(f"{path}: [tables.{name}] is missing; items and exposures are required")
+            raise SettingError(f"{path}: [tables.{name}] is missing, but is required. {contract.bring}")
     for name, table in tables.items():
         if (table.location is None) == (table.query is None):
             raise SettingError(f"{path}: [tables.{name}] needs either location or query")

@@ -101,7 +101,10 @@ def ingest(
         missing = [name for name, table in contracts.items() if table.required and name not in landed]
         if missing:
             where = declaration or f"the declaration of {source.name}"
-            raise SchemaError(f"{missing[0]} has no rows, but is required; correct its data or {where}")
+            raise SchemaError(
+                f"{missing[0]} has no rows, but is required; correct its data or {where}. "
+                f"{contracts[missing[0]].bring}"
+            )
         for name, table in landed.items():
             if table.written:
                 _land(table, scratch / name, quarantine_dir)

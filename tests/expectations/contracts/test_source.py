@@ -56,3 +56,11 @@ def test_whole_groups_can_be_kept_in_one_part(tmp_path, column):
 def test_a_wrong_setting_is_refused_by_name(tmp_path, settings, says):
     with pytest.raises(SettingError, match=says):
         declare(tmp_path, settings)
+
+
+def test_a_shop_without_exposures_is_told_what_to_bring(tmp_path):
+    tables = '[tables.items]\nlocation = "items.csv"\n[tables.events]\nlocation = "events.csv"\n'
+    with pytest.raises(
+        SettingError, match=r"exposures\] is missing.*Bring exposures: what was shown or sent"
+    ):
+        declare(tmp_path, tables=tables)
