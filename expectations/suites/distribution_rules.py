@@ -57,40 +57,38 @@ def distribution_rules(contract: Table, settings: Settings) -> tuple[Rule, ...]:
 
 def _exposures(contract: Table, settings: Settings) -> list[Rule]:
     strictly = {"min_value": 0, "max_value": 1, "strict_min": True, "strict_max": True}
+    response = "coalesce(clicks / impressions, outcome / (SELECT greatest(max(outcome), 1) FROM landed))"
     known = rule(
         contract,
         "outcome_known",
-        "outcome is known",
-        "Exposures without a known outcome cannot be learned from: bring outcomes, false included.",
+        "outcome is known, or impressions are",
+        "Exposures without a known outcome cannot be learned from: bring outcomes, 0 included.",
         column="outcome",
         severity="warning",
-        expectation="ExpectColumnValuesToNotBeNull",
-        arguments={"column": "outcome"},
         bound=settings.unknown_outcome,
-        breaks=f"{own('outcome')} IS NULL",
+        breaks=f"{is_missing(contract.column('outcome'))} AND {own('impressions')} IS NULL",
     )
     varied = rule(
         contract,
         "outcome_not_degenerate",
         "the share of positive outcomes lies between 0 and 1, both excluded",
-        "Bring exposures with and without an answer: nothing can be learned from equal outcomes.",
+        "Bring exposures with and without an answer: nothing can be learned from equal outcomes. A log of clicks or "
+        "sales has only answers; add what was shown at the same places and left, with outcome 0.",
         column="outcome",
-        per_row=False,
-        expectation="ExpectColumnMeanToBeBetween",
-        arguments={"column": "outcome", **strictly},
+        measure=f"SELECT avg({response}) FROM landed WHERE NOT coalesce(isnan(outcome), false)",  # noqa: S608
+        arguments=strictly,
     )
     enough = (("user_id", "shoppers", settings.min_users), ("item_id", "items", settings.min_items))
     distinct = [
         rule(
             contract,
             f"enough_{what}",
-            f"there are at least {least} distinct {what}",
+            f"there are at least {least} distinct {what}, if any is named",
             f"Check {column} at the source; with so few {what} there is little to choose or compare.",
             column=column,
             severity="warning",
-            per_row=False,
-            expectation="ExpectColumnUniqueValueCountToBeBetween",
-            arguments={"column": column, "min_value": least},
+            measure=f"SELECT coalesce(nullif(count(DISTINCT {column}), 0), {least}) FROM landed",  # noqa: S608
+            arguments={"min_value": least},
         )
         for column, what, least in enough
     ]

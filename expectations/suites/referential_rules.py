@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from expectations.contracts.schema import Table
-from expectations.suites.rules import Rule, Settings, key_columns, own, quoted, rule, showing
+from expectations.suites.rules import Rule, Settings, distinct_ids, key_columns, own, quoted, rule, showing
+from expectations.suites.spelling import Ids
+
+MAX_GRADE = 10
+"""A grade's gain is 2^grade - 1: what is higher is an amount or a percentage, not a grade."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,13 @@ class Reference:
     def alias(self) -> str:
         """SQL name of the row that the column refers to."""
         return quoted(f"known_{self.column}")
+
+    @property
+    def ids(self) -> Ids:
+        """What is looked up, and among what."""
+        return Ids(
+            distinct_ids("landed", self.column), distinct_ids(f"checked_{self.table}", self.key), self.table
+        )
 
     @property
     def unknown(self) -> str:
@@ -61,6 +72,7 @@ def cross_rules(contract: Table, present: Collection[str], settings: Settings) -
                 bound=settings.unknown_user if user else settings.tolerance,
                 breaks=reference.unknown,
                 shows=showing(reference.column),
+                ids=reference.ids,
             )
         )
     rules += [
@@ -98,9 +110,41 @@ def cross_rules(contract: Table, present: Collection[str], settings: Settings) -
 
 def _outcome_rules(contract: Table, settings: Settings) -> list[Rule]:
     outcome, time = own("outcome"), own("outcome_timestamp")
+    impressions, clicks = own("impressions"), own("clicks")
+    of_outcome = partial(rule, contract, column="outcome", bound=settings.tolerance)
+    aggregate = partial(rule, contract, column="clicks", bound=settings.tolerance)
+    counts = key_columns(contract) | showing("impressions", "clicks")
     of_time = partial(rule, contract, column="outcome_timestamp")
     shows = key_columns(contract) | showing("outcome", "outcome_timestamp")
     return [
+        of_outcome(
+            "outcome_is_grade",
+            f"outcome is 0, 1 or a grade: a whole number from 0 to {MAX_GRADE}",
+            "Bring 0 and 1, or whole grades, the higher the more relevant; an amount belongs in outcome_value.",
+            breaks=f"NOT isnan({outcome}) AND ({outcome} NOT BETWEEN 0 AND {MAX_GRADE} OR {outcome} % 1 <> 0)",
+            shows=key_columns(contract) | showing("outcome"),
+        ),
+        of_outcome(
+            "aggregate_without_outcome",
+            "a row with impressions or clicks has no outcome",
+            "Leave outcome empty where a row stands for impressions: its clicks say how many were positive.",
+            breaks=f"coalesce({impressions}, {clicks}) IS NOT NULL AND {outcome} IS NOT NULL",
+            shows=counts | showing("outcome"),
+        ),
+        aggregate(
+            "impressions_with_clicks",
+            "impressions and clicks are given together",
+            "Bring both; where nobody clicked, clicks is 0.",
+            breaks=f"({impressions} IS NULL) <> ({clicks} IS NULL)",
+            shows=counts,
+        ),
+        aggregate(
+            "clicks_within_impressions",
+            "clicks are not more than impressions",
+            "Count an impression's clicks once, and look for swapped columns.",
+            breaks=f"{clicks} > {impressions}",
+            shows=counts,
+        ),
         of_time(
             "outcome_not_before_exposure",
             "outcome_timestamp is not before event_timestamp",
@@ -110,20 +154,21 @@ def _outcome_rules(contract: Table, settings: Settings) -> list[Rule]:
             shows=showing("event_timestamp", "outcome_timestamp"),
         ),
         of_time(
-            "outcome_time_only_if_true",
-            "outcome_timestamp is null unless outcome is true",
-            "Set outcome to true or outcome_timestamp to null: one of the two is wrong.",
+            "outcome_time_only_if_positive",
+            "outcome_timestamp is null unless outcome is positive",
+            "Set outcome to 1 or outcome_timestamp to null: one of the two is wrong.",
             bound=settings.tolerance,
-            breaks=f"{time} IS NOT NULL AND {outcome} IS NOT TRUE",
+            breaks=f"{time} IS NOT NULL AND NOT coalesce({outcome} > 0, false)",
             shows=shows,
         ),
         of_time(
-            "outcome_true_has_time",
-            "a true outcome has its outcome_timestamp",
-            "Bring the time of the answer: features count only answers whose time is known.",
+            "positive_outcome_has_time",
+            "a positive outcome has its outcome_timestamp",
+            "Bring the time of the answer, or set [outcome_window] in source.toml: an answer without a time counts "
+            "only once its window has passed.",
             severity="warning",
             bound=settings.missing_outcome_time,
-            breaks=f"{outcome} IS TRUE AND {time} IS NULL",
+            breaks=f"{outcome} > 0 AND {time} IS NULL",
             shows=shows,
         ),
     ]

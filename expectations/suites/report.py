@@ -18,11 +18,12 @@ class CheckReport:
         severity: "critical" stops the pipeline where it fails; "warning" never does.
         passed: what Great Expectations found, given the tolerated share.
         num_failed: rows that break the rule (of a key: all rows that share one); 0 for a rule on the
-            whole table.
+            whole table that no single row breaks.
         share_failed: of the table's rows; for a rule on the whole table 1.0 where it fails.
         bound: share that is tolerated.
         sample: up to five offending values.
-        message: a full sentence with table, column, rows and remedy.
+        message: full sentences with table, column, rows, what other tables have in place of missing ids, and
+            the remedy.
     """
 
     table: str
@@ -76,9 +77,21 @@ class TableReport:
 
 
 def check_report(
-    rule: Rule, *, passed: bool, num_failed: int, num_rows: int, sample: tuple[str, ...]
+    rule: Rule,
+    *,
+    passed: bool,
+    num_failed: int,
+    num_rows: int,
+    sample: tuple[str, ...],
+    observed: tuple[str, ...] = (),
+    explained: tuple[str, str | None] = ("", None),
 ) -> CheckReport:
-    """The report on one rule, with its message."""
+    """The report on one rule, with its message.
+
+    `observed` is what a rule on the whole table found, `explained` why ids are not, with its remedy.
+    """
+    clue, remedy = explained
+    ends = " ".join(part for part in (clue, remedy or rule.remedy) if part)
     return CheckReport(
         table=rule.table,
         rule=rule.name,
@@ -89,16 +102,19 @@ def check_report(
         share_failed=num_failed / num_rows if rule.per_row else float(not passed),
         bound=rule.bound,
         sample=sample,
-        message=_message(rule, passed, num_failed, num_rows, sample),
+        message=_message(rule, passed, num_failed, num_rows, observed, ends),
     )
 
 
-def _message(rule: Rule, passed: bool, num_failed: int, num_rows: int, sample: Sequence[str]) -> str:
+def _message(
+    rule: Rule, passed: bool, num_failed: int, num_rows: int, observed: Sequence[str], ends: str
+) -> str:
     """A sentence that names table, column and rows, and says what to do."""
     where = f"{rule.table}.{rule.column}" if rule.column else rule.table
     if not rule.per_row:
-        seen = f"{rule.says} (found: {', '.join(sample)})" if sample else rule.says
-        return f"{where}: {seen}." if passed else f"{where}: it does not hold that {seen}. {rule.remedy}"
+        found = f", found: {', '.join(observed)}" if observed else ""
+        seen = f"{rule.says} ({num_rows:,} rows{found})"
+        return f"{where}: {seen}." if passed else f"{where}: it does not hold that {seen}. {ends}"
     if not num_failed:
         return f"{where}: in all {num_rows:,} rows, {rule.says}."
     stay = "All but the first of each key" if rule.counts else "They"
@@ -106,7 +122,7 @@ def _message(rule: Rule, passed: bool, num_failed: int, num_rows: int, sample: S
     against = "within" if passed else "more than"
     return (
         f"{where}: in {num_failed:,} of {num_rows:,} rows ({num_failed / num_rows:.2%}, {against} the "
-        f"tolerated {rule.bound:.2%}) it does not hold that {rule.says}. {fate}. {rule.remedy}"
+        f"tolerated {rule.bound:.2%}) it does not hold that {rule.says}. {fate}. {ends}"
     )
 
 

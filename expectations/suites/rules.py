@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from expectations.contracts.schema import Column, Table
+from expectations.suites.spelling import Ids
 
 Severity = Literal["critical", "warning"]
 
@@ -21,6 +22,8 @@ class Settings:
         unknown_outcome: exposures whose outcome is not known yet.
         missing_outcome_time: exposures whose outcome is true at no known time.
         unknown_user: exposures of shoppers that the users table does not have.
+        min_overlap: of the ids of two tables, those of the one with fewer that both must have; fewer lose what
+            shoppers did without an error. Asked from `min_users` ids on.
         outside_validity: exposures before or after their item's validity.
         null_extra: nulls in a column that the source declared; a survey may reach few shoppers, but
             a column given in fewer than one row of ten is likely misnamed or badly joined.
@@ -37,6 +40,7 @@ class Settings:
     unknown_outcome: float = 0.5
     missing_outcome_time: float = 0.05
     unknown_user: float = 0.05
+    min_overlap: float = 0.02
     outside_validity: float = 0.05
     null_extra: float = 0.9
     outliers: float = 0.001
@@ -68,6 +72,8 @@ class Rule:
         breaks: SQL, true for the rows that break it. Needed by critical rules on rows and by flags.
         counts: SQL, true for the rows that Great Expectations counts, where they are not those of `breaks`.
         flag: the frame holds a boolean column of the rule's name, false where `breaks` is true.
+        measure: SQL query of one number of the whole table; the frame holds it in a column of the rule's name.
+        ids: what the rule looks up, to explain why it is not found.
         shows: label -> SQL of the values that a report shows of a row that breaks the rule.
     """
 
@@ -84,12 +90,14 @@ class Rule:
     breaks: str | None = None
     counts: str | None = None
     flag: bool = False
+    measure: str | None = None
+    ids: Ids | None = None
     shows: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Columns of the frame that the expectation reads."""
-        if self.flag:
+        if self.flag or self.measure:
             return ()
         column = self.arguments.get("column")
         return (column,) if column else tuple(self.arguments.get("column_list", ()))
@@ -110,9 +118,14 @@ def rule(
     """The rule `<table>.<holds>`; the attributes are those of `Rule`.
 
     Without an expectation it is a flag: SQL computes it for each row, and Great Expectations expects it to be
-    true. A report shows the key where nothing else is named.
+    true; or, with a measure, SQL computes one number, and its arguments are the bounds. A report shows the key
+    where nothing else is named.
     """
     name = f"{contract.name}.{holds}"
+    if "measure" in settings:
+        settings["per_row"] = False
+        expectation = "ExpectColumnMinToBeBetween"
+        arguments = {"column": name, **(arguments or {})}
     shown = {} if "breaks" not in settings else key_columns(contract) if shows is None else shows
     return Rule(
         name=name,
@@ -141,6 +154,12 @@ def literal(value: str) -> str:
 def own(column: str) -> str:
     """The SQL name of the table's own column."""
     return f"t.{quoted(column)}"
+
+
+def distinct_ids(table: str, column: str, where: str = "true") -> str:
+    """An SQL query of a column's distinct values, as `id`; the table is `t`."""
+    name = own(column)
+    return f"SELECT DISTINCT {name} AS id FROM {quoted(table)} AS t WHERE {name} IS NOT NULL AND {where}"  # noqa: S608
 
 
 def is_missing(column: Column) -> str:

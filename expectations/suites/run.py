@@ -22,13 +22,14 @@ from expectations.storage.hashes import fingerprint
 from expectations.suites.checked import QUARANTINE_FILE, write_checked, write_quarantine
 from expectations.suites.data_docs import Finding, Project, open_project
 from expectations.suites.distribution_rules import distribution_rules
+from expectations.suites.overlap_rules import compared_tables, overlap_rules
 from expectations.suites.referential_rules import Reference, cross_rules, future_columns, references
 from expectations.suites.report import CheckReport, TableReport, check_report, from_pointer, to_facts
 from expectations.suites.rules import Rule, Settings, quoted
 from expectations.suites.scan import Scan, data_files, missing_columns, open_scan
 from expectations.suites.schema_rules import contract_rules
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Raise it when the meaning of a validation changes while its rules read the same."""
 
 
@@ -79,7 +80,7 @@ def validate(
                 contract=contracts[name],
                 folder=tables[name],
                 present=order,
-                checked={other: report.folder for other, report in reports.items()},
+                checked={other: reports[other].folder for other in compared_tables(contracts[name], order)},
                 dataset=checked_dir / name,
                 quarantine=quarantine_dir / name,
                 gx_dir=gx_dir,
@@ -104,7 +105,9 @@ def _order(tables: Mapping[str, Path], contracts: Mapping[str, Table]) -> list[s
         raise SchemaError(f"table {unknown[0]} has no contract; the contracts are {', '.join(contracts)}")
     absent = [name for name, table in contracts.items() if table.required and name not in tables]
     if absent:
-        raise SchemaError(f"table {absent[0]} is required but has not landed; ingest the source")
+        raise SchemaError(
+            f"table {absent[0]} is required but has not landed; ingest the source. {contracts[absent[0]].bring}"
+        )
     present = [name for name in contracts if name in tables]
     referred = {other.table for name in present for other in references(contracts[name], present)}
     return sorted(present, key=lambda name: name not in referred)
@@ -124,6 +127,7 @@ def table_rules(contract: Table, present: Collection[str], settings: Settings) -
     return (
         *contract_rules(contract, settings),
         *cross_rules(contract, present, settings),
+        *overlap_rules(contract, present, settings),
         *distribution_rules(contract, settings),
     )
 
@@ -257,7 +261,7 @@ class _TableValidation:
     def _fingerprint(self) -> str:
         """The fingerprint of the input, the rules and the settings."""
         files = [(str(file.relative_to(self.folder)), file.stat().st_size) for file in self.files]
-        known = {reference.table: self.checked[reference.table].name for reference in self.references}
+        known = {table: folder.name for table, folder in self.checked.items()}
         rules = [asdict(rule) for rule in self.rules]
         return fingerprint(
             RULES_VERSION, self.folder.name, files, known, rules, asdict(self.settings), self._num_future()
@@ -278,10 +282,17 @@ class _TableValidation:
 
 
 def _check(rule: Rule, finding: Finding, scan: Scan, num_rows: int) -> CheckReport:
-    sample = finding.sample
-    if rule.per_row and not finding.num_unexpected:
-        sample = ()
-    elif rule.per_row and rule.breaks:
+    failed = bool(finding.num_unexpected) if rule.per_row else not finding.success
+    sample, num_failed = finding.sample, finding.num_unexpected if rule.per_row else 0
+    if failed and rule.breaks:
         sample = scan.sample(rule)
-    num_failed = finding.num_unexpected if rule.per_row else 0
-    return check_report(rule, passed=finding.success, num_failed=num_failed, num_rows=num_rows, sample=sample)
+        num_failed = num_failed or scan.count(rule)
+    return check_report(
+        rule,
+        passed=finding.success,
+        num_failed=num_failed,
+        num_rows=num_rows,
+        sample=() if rule.per_row and not failed else sample,
+        observed=() if rule.per_row else finding.sample,
+        explained=scan.explain(rule.ids) if failed and rule.ids else ("", None),
+    )

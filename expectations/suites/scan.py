@@ -22,6 +22,7 @@ from expectations.contracts.schema import Table
 from expectations.errors import SchemaError
 from expectations.suites.referential_rules import Reference
 from expectations.suites.rules import Rule, is_missing, literal, own, quoted
+from expectations.suites.spelling import Ids, explain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,6 +104,9 @@ class Scan:
         selected += [
             f"NOT coalesce({rule.breaks}, false) AS {quoted(rule.name)}" for rule in rules if rule.flag
         ]
+        selected += [
+            f"CAST(({rule.measure}) AS DOUBLE) AS {quoted(rule.name)}" for rule in rules if rule.measure
+        ]
         # No column is needed of a table whose columns are missing; its rows count all the same.
         query = f"SELECT {', '.join(selected) or '1 AS row'} FROM {self._source()}"  # noqa: S608
         table: pa.Table = self._connection.sql(query).to_arrow_table()
@@ -124,6 +128,10 @@ class Scan:
             f"GROUP BY shown ORDER BY shown LIMIT {NUM_SAMPLES}"
         )
         return tuple(row[0] for row in self._fetch(query))
+
+    def explain(self, ids: Ids) -> tuple[str, str | None]:
+        """What the other tables have in place of the ids that are missing, and the remedy of the likely cause."""
+        return explain(self._connection, ids)
 
     def set_apart(self, rules: Sequence[Rule]) -> int:
         """Find the rows that break any of these rules, each once, and count them."""
@@ -198,7 +206,7 @@ def open_scan(
     checked: Mapping[str, Path],
     now: datetime,
 ) -> Iterator[Scan]:
-    """A scan over one landed table, closed with its connection; `checked` has the folders of what it refers to."""
+    """A scan over one landed table, closed with its connection; `checked`: the folders of what it is compared with."""
     with (
         tempfile.TemporaryDirectory(prefix="validation-") as spill,
         duckdb.connect(config={"temp_directory": spill, "autoinstall_known_extensions": False}) as connection,
@@ -207,8 +215,8 @@ def open_scan(
         read: dict[str, Any] = dict.fromkeys(("file_row_number", "filename", "union_by_name"), True)
         paths = [str(file) for file in files]
         connection.read_parquet(paths, hive_partitioning=False, **read).create_view("landed")
-        for table in {reference.table for reference in references}:
-            paths = [str(file) for file in data_files(checked[table])]
+        for table, folder in checked.items():
+            paths = [str(file) for file in data_files(folder)]
             connection.read_parquet(paths, hive_partitioning=False).create_view(f"checked_{table}")
         key = ", ".join(quoted(column) for column in contract.key)
         connection.execute(

@@ -50,7 +50,7 @@ def bad_shop() -> Rows:
         {**exposure, "exposure_id": None},
         {**exposure, "exposure_id": ""},
         exposure,
-        {**exposure, "exposure_id": "a", "user_id": None},
+        {**exposure, "exposure_id": "a", "user_id": None},  # an anonymous reader
         {**exposure, "exposure_id": "b", "item_id": None},
         {**exposure, "exposure_id": "c", "scenario": None},
         {**exposure, "exposure_id": "d", "scenario": "dream"},
@@ -62,15 +62,25 @@ def bad_shop() -> Rows:
         {**exposure, "exposure_id": "j", "propensity": 1.5},
         {**exposure, "exposure_id": "k", "propensity": -0.5},
         {**exposure, "exposure_id": "l", "outcome_value": float("-inf")},
-        {**exposure, "exposure_id": "m", "outcome": True, "outcome_timestamp": START - timedelta(days=1)},
-        {**exposure, "exposure_id": "n", "outcome": False, "outcome_timestamp": START + timedelta(days=9)},
+        {**exposure, "exposure_id": "m", "outcome": 1.0, "outcome_timestamp": START - timedelta(days=1)},
+        {**exposure, "exposure_id": "n", "outcome": 0.0, "outcome_timestamp": START + timedelta(days=9)},
         {**exposure, "exposure_id": "o", "outcome": None, "outcome_timestamp": START + timedelta(days=9)},
-        {**exposure, "exposure_id": "p", "outcome": True, "outcome_timestamp": NOW + timedelta(days=9)},
-        {**exposure, "exposure_id": "q", "outcome": True, "outcome_timestamp": None},
+        {**exposure, "exposure_id": "p", "outcome": 1.0, "outcome_timestamp": NOW + timedelta(days=9)},
+        {**exposure, "exposure_id": "q", "outcome": 1.0, "outcome_timestamp": None},
         {**exposure, "exposure_id": "r", "outcome": None},
         {**exposure, "exposure_id": "s", "user_id": "stranger"},
         {**exposure, "exposure_id": "t", "event_timestamp": datetime(2025, 12, 31)},
         {**exposure, "exposure_id": "u", "item_id": "nowhere", "position": -1},
+        {**exposure, "exposure_id": "v", "outcome": 0.5},
+        {**exposure, "exposure_id": "w", "outcome": -1.0},
+        {**exposure, "exposure_id": "x", "outcome": 11.0},
+        {**exposure, "exposure_id": "y", "outcome": 0.0, "impressions": 9, "clicks": 1},
+        {**exposure, "exposure_id": "z", "outcome": None, "impressions": 9, "clicks": 10},
+        {**exposure, "exposure_id": "za", "outcome": None, "impressions": 9},
+        {**exposure, "exposure_id": "zb", "outcome": None, "clicks": 1},
+        {**exposure, "exposure_id": "zc", "outcome": None, "impressions": 0, "clicks": 0},
+        {**exposure, "exposure_id": "zd", "outcome": None, "impressions": 9, "clicks": -1},
+        {**exposure, "exposure_id": "ze", "outcome": None, "impressions": 9, "clicks": 9},  # sound
     ]
     rows["feedback"] += [
         {**feedback_text, "feedback_id": None},
@@ -107,9 +117,10 @@ _ONCE = {
         "numbers_finite amount_not_outlier"
     ),
     "exposures": (
-        "exposure_id_given required_not_blank user_id_given item_id_given scenario_given "
+        "exposure_id_given required_not_blank item_id_given scenario_given "
         "scenario_allowed event_timestamp_given event_timestamp_not_in_future numbers_finite "
-        "outcome_not_before_exposure outcome_timestamp_not_in_future outcome_true_has_time "
+        "outcome_not_before_exposure outcome_timestamp_not_in_future "
+        "aggregate_without_outcome clicks_within_impressions impressions_in_bounds clicks_in_bounds "
         "user_id_known within_item_validity"
     ),
     "feedback": (
@@ -128,8 +139,11 @@ NUM_FAILED = {f"{table}.{rule}": 1 for table, rules in _ONCE.items() for rule in
     "exposures.item_id_known": 3,
     "exposures.position_in_bounds": 2,
     "exposures.propensity_in_bounds": 2,
-    "exposures.outcome_time_only_if_true": 2,
-    "exposures.outcome_known": 2,
+    "exposures.outcome_time_only_if_positive": 2,
+    "exposures.outcome_known": 3,
+    "exposures.outcome_is_grade": 3,
+    "exposures.impressions_with_clicks": 2,
+    "exposures.positive_outcome_has_time": 3,
     "feedback.key_unique": 2,
     "relations.key_unique": 2,
 }

@@ -48,7 +48,7 @@ def good_shop() -> Rows:
                 "scenario": "campaign",
                 "position": 1 + n % 3,
                 "propensity": 0.25,
-                "outcome": n % 4 == 0,
+                "outcome": float(n % 4 == 0),
                 "outcome_timestamp": START + timedelta(days=n, hours=1) if n % 4 == 0 else None,
             }
             for n in range(60)
