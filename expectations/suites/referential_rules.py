@@ -12,6 +12,7 @@ from expectations.contracts.schema import Table
 from expectations.suites.rules import Rule, Settings, distinct_ids, key_columns, own, quoted, rule, showing
 from expectations.suites.spelling import Ids
 
+WITH_SHOPPERS = ("events", "exposures", "feedback")
 MAX_GRADE = 10
 """A grade's gain is 2^grade - 1: what is higher is an amount or a percentage, not a grade."""
 
@@ -45,7 +46,7 @@ class Reference:
 def references(contract: Table, present: Collection[str]) -> tuple[Reference, ...]:
     """What the table's columns refer to among the tables that are present."""
     named = {column.name: column.references.split(".") for column in contract.columns if column.references}
-    if contract.name == "exposures":
+    if contract.name in WITH_SHOPPERS:
         named["user_id"] = ["users", "user_id"]
     return tuple(Reference(column, *other) for column, other in named.items() if other[0] in present)
 

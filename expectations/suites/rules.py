@@ -21,7 +21,7 @@ class Settings:
         text_characters: shortest and longest usual text, in characters.
         unknown_outcome: exposures whose outcome is not known yet.
         missing_outcome_time: exposures whose outcome is true at no known time.
-        unknown_user: exposures of shoppers that the users table does not have.
+        unknown_user: events, exposures or feedback of shoppers that the users table does not have.
         min_overlap: of the ids of two tables, those of the one with fewer that both must have; fewer lose what
             shoppers did without an error. Asked from `min_users` ids on.
         outside_validity: exposures before or after their item's validity.

@@ -5,8 +5,10 @@ were sought, which there are, and what most of the missing ones would need to be
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import duckdb
+if TYPE_CHECKING:
+    import duckdb
 
 NUM_SHOWN = 3
 LIKELY = 0.5
@@ -69,7 +71,7 @@ class Ids:
     others: str
 
 
-def explain(connection: duckdb.DuckDBPyConnection, ids: Ids) -> tuple[str, str | None]:
+def explain(connection: "duckdb.DuckDBPyConnection", ids: Ids) -> tuple[str, str | None]:
     """A sentence on what the others have, and the remedy of the likely cause, if one is found."""
     theirs = f"theirs AS MATERIALIZED ({ids.theirs})"
     there = connection.execute(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from expectations.contracts.shop_tables import CONTRACTS
+from expectations.suites.overlap_rules import compared_tables
 from orchestration.assets import metadata
 from orchestration.pipeline import data as steps
 from orchestration.resources import WorkspaceResource, translate_errors
@@ -72,7 +73,7 @@ def landed_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult
     specs=[
         dg.AssetSpec(
             checked_key(name),
-            deps=list(CONTRACTS) if name == "exposures" else sorted({name, "items"}),
+            deps=sorted({name, *compared_tables(contract, CONTRACTS)}),
             description=f"{contract.grain[0].upper()}{contract.grain[1:]} that keeps its contract: `{name}` "
             "without the rows that broke a critical rule, which are in quarantine with their reason.",
             kinds={"greatexpectations", "parquet"},

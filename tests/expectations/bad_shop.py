@@ -45,6 +45,7 @@ def bad_shop() -> Rows:
         {**event, "event_id": "j", "dwell_seconds": float("inf")},
         {**event, "event_id": "k", "amount": 1e9},
         {**event, "event_id": "l", "amount": float("nan")},
+        {**event, "event_id": "m", "user_id": "stranger"},
     ]
     rows["exposures"] += [
         {**exposure, "exposure_id": None},
@@ -92,6 +93,7 @@ def bad_shop() -> Rows:
         {**feedback_text, "feedback_id": "e", "event_timestamp": None},
         {**feedback_text, "feedback_id": "f", "event_timestamp": NOW + timedelta(days=1)},
         {**feedback_text, "feedback_id": "g", "rating": float("inf")},
+        {**feedback_text, "feedback_id": "h", "user_id": "stranger"},
     ]
     rows["relations"] += [
         {**relation, "source_id": None},
@@ -114,7 +116,7 @@ _ONCE = {
         "event_id_given required_not_blank user_id_given event_type_given event_type_allowed "
         "event_timestamp_given event_timestamp_not_in_future item_id_known quantity_in_bounds "
         "amount_in_bounds discount_in_bounds coupon_discount_in_bounds dwell_seconds_in_bounds "
-        "numbers_finite amount_not_outlier"
+        "numbers_finite amount_not_outlier user_id_known"
     ),
     "exposures": (
         "exposure_id_given required_not_blank item_id_given scenario_given "
@@ -125,7 +127,7 @@ _ONCE = {
     ),
     "feedback": (
         "feedback_id_given required_not_blank user_id_given item_id_known text_length "
-        "event_timestamp_given event_timestamp_not_in_future numbers_finite"
+        "event_timestamp_given event_timestamp_not_in_future numbers_finite user_id_known"
     ),
     "relations": "source_id_given relation_given target_id_given required_not_blank source_id_known",
 }

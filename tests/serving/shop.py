@@ -84,7 +84,7 @@ def exposure(name: str, user: str, item: str, when: datetime, *, outcome: bool) 
         "channel": "mail",
         "weather": "rain",
         "basket_value": 12.5,
-        "outcome": outcome,
+        "outcome": float(outcome),
         "outcome_timestamp": when + timedelta(hours=5) if outcome else None,
     }
 

@@ -101,3 +101,14 @@ def test_outcomes_that_are_all_equal_block(tmp_path, columns, degenerate):
     assert all("Bring exposures with and without an answer" in text for text in found.values())
     warned = {check.rule for check in reports["exposures"].warnings}
     assert warned <= {"exposures.positive_outcome_has_time"}  # anonymous readers are no fault
+
+
+def test_a_part_of_the_ids_spelled_otherwise_is_warned_of_with_its_cause(tmp_path):
+    rows = good_shop()
+    for row in rows["events"][::2]:
+        row["user_id"] = row["user_id"].upper()
+    reports = run(tmp_path, {name: rows[name] for name in ("users", "items", "events", "exposures")})
+    assert blocking(reports) == {}
+    (check,) = reports["events"].warnings
+    assert (check.rule, check.num_failed) == ("events.user_id_known", 20)
+    assert "10 of 10 missing ids would be found in the same case, such as 'U0' as 'u0'" in check.message

@@ -105,9 +105,7 @@ def test_counts(landed: dict[str, LandedTable]) -> None:
     assert ask(
         landed["exposures"], "SELECT count(*) FILTER (outcome), count(outcome_timestamp) FROM landed"
     ) == [(2075, 2075)]
-    split = (
-        "SELECT count(*), count(*) FILTER (outcome) FROM landed WHERE event_timestamp >= DATE '2017-09-01'"
-    )
+    split = "SELECT count(*), count(*) FILTER (outcome = 1) FROM landed WHERE event_timestamp >= DATE '2017-09-01'"
     assert ask(landed["exposures"], split) == [(266353, 873)]
     assert ask(
         landed["items"], "SELECT item_type, count(*), count(text) FROM landed GROUP BY ALL ORDER BY ALL"
