@@ -16,7 +16,7 @@ from ibis.expr.types import Table as IbisTable
 
 from expectations.contracts.examples import NEXT_WINDOW_DAYS
 from expectations.contracts.source import Source
-from features.offline.feature_rows import write_table
+from features.offline.engine import write_table
 from features.views import feature_schema
 from features.views.feedback import RatingRange, feedback_texts
 from features.views.shop import Shop
