@@ -6,7 +6,6 @@ an earlier history: learning without labels.
 
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import ibis
 import pandas as pd
@@ -17,7 +16,6 @@ from ibis.expr.types import Table as IbisTable
 from expectations.contracts.examples import NEXT_WINDOW_DAYS
 from expectations.contracts.source import Source
 from features.offline.engine import write_table
-from features.views import feature_schema
 from features.views.feedback import RatingRange, feedback_texts
 from features.views.shop import Shop
 from features.views.user_history import (
@@ -82,13 +80,12 @@ def grid(start: datetime, until: datetime) -> list[datetime]:
 
 
 def numbered_next_interactions(
-    connection: BaseBackend, shop: Shop, source: Source, horizon: Any
+    connection: BaseBackend, shop: Shop, source: Source, horizon: datetime, num_histories: int
 ) -> IbisTable:
     """The next interactions before the test part, numbered on from the users' histories."""
     until = source.test_from or horizon
     found = next_interactions(shop, until, source.history_days, HISTORY_LENGTH, source.rating_range)
-    first = connection.table(f"retrieved_{feature_schema.USER_SERVICE}").count().execute()
-    number = ibis.row_number().over(ibis.window(order_by=[EVENT_TIMESTAMP, "user_id"])) + first
+    number = ibis.row_number().over(ibis.window(order_by=[EVENT_TIMESTAMP, "user_id"])) + num_histories
     return connection.create_table(
         "next_interactions", found.mutate(entity_row=number.cast("int32")), temp=True
     )

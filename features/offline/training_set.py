@@ -128,7 +128,7 @@ def _join(
     numbered = connection.table("numbered")
     user_item = _user_item(connection, numbered, users, feature_rows)
     catalogue = connection.read_parquet(str(feature_rows / "catalogue.parquet"))
-    next_windows = numbered_next_interactions(connection, shop, source, horizon)
+    next_windows = numbered_next_interactions(connection, shop, source, horizon, int(users.count().execute()))
     interaction_texts = ibis.union(
         *(
             table.select(text=_[column].unnest())
