@@ -7,41 +7,19 @@ import pandas as pd
 import pytest
 
 from expectations.contracts.examples import ExampleSchema
-from expectations.contracts.source import Source, TableSource
 from expectations.errors import DataError
 from features.offline.feature_rows import build_feature_rows
 from tests.features import small_shop
 from tests.features.built_shop import build
+from tests.features.outcome_shop import SOURCE, tables
 
 pytestmark = pytest.mark.slow
-SOURCE = Source(name="kinds", connector="tables", tables={"exposures": TableSource()})
-DAY = pd.Timestamp("2024-03-01")
-ITEMS = pd.DataFrame({"item_id": ["a", "b"], "item_type": "content", "text": ["one", "two"]})
-EXPOSURES = pd.DataFrame(
-    [
-        # exposure, user, request, hour, position, impressions, clicks, outcome
-        ("x0", None, "r0", 0, 1, 200, 10, None),
-        ("x1", None, "r0", 1, 2, 100, 0, None),
-        ("x2", "u", None, 2, None, None, None, 3.0),
-        ("x3", "u", None, 2, None, None, None, 1.0),
-        ("x4", "u", None, 3, None, None, None, 0.0),
-        ("x5", "u", "r1", 3, None, None, None, None),
-        ("x6", None, None, 3, None, 50, None, None),
-    ],
-    columns=["exposure_id", "user_id", "request_id", "hour", "position", "impressions", "clicks", "outcome"],
-)
-
-
-def _tables():
-    frame = EXPOSURES.assign(item_id=["a", "b", "a", "b", "a", "b", "a"], scenario="content")
-    frame["event_timestamp"] = DAY + pd.to_timedelta(frame.pop("hour"), unit="h")
-    return {"items": ITEMS, "exposures": frame}
 
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
     home = tmp_path_factory.mktemp("kinds")
-    return build(SOURCE, small_shop.land(home / "checked", _tables(), SOURCE), home, online=False).examples
+    return build(SOURCE, small_shop.land(home / "checked", tables(), SOURCE), home, online=False).examples
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +78,11 @@ def test_nothing_is_left_of_what_the_engine_wrote_on_the_side(examples):
 def test_a_shop_whose_windows_are_all_open_is_told_so(tmp_path):
     source = replace(SOURCE, outcome_window={"default": 7.0})
     with pytest.raises(DataError, match=r"exposures: none of 7 .*outcome_window"):
-        build(source, small_shop.land(tmp_path / "checked", _tables(), source), tmp_path, online=False)
+        build(source, small_shop.land(tmp_path / "checked", tables(), source), tmp_path, online=False)
 
 
 def test_another_outcome_window_makes_other_features(tmp_path):
-    checked = small_shop.land(tmp_path / "checked", _tables(), SOURCE)
+    checked = small_shop.land(tmp_path / "checked", tables(), SOURCE)
     versions = {
         build_feature_rows(source, checked, tmp_path / "rows")[0]["version"]
         for source in (SOURCE, replace(SOURCE, outcome_window={"default": 1.0}))

@@ -11,6 +11,7 @@ import pytest
 
 from expectations.contracts.source import Source, TableSource
 from expectations.errors import SettingError
+from expectations.storage.datasets import land
 from expectations.storage.memory import machine_memory, memory_limit
 from features.offline.engine import bounded_engine, open_engine, within_memory
 from tests.features import small_shop
@@ -75,6 +76,13 @@ def test_what_is_spilled_is_gone_with_the_engine(tmp_path):
         )
         assert list((tmp_path / "scratch").iterdir())
     assert not (tmp_path / "scratch").exists()
+
+
+def test_what_a_killed_build_spilled_is_gone_at_the_next_start(tmp_path):
+    land(tmp_path, "v1", lambda _folder: {})
+    (tmp_path / ".writing-killed" / "scratch").mkdir(parents=True)
+    _, written = land(tmp_path, "v1", lambda _folder: {})
+    assert not written and not (tmp_path / ".writing-killed").exists()
 
 
 def test_memory_is_what_is_set_or_half_of_what_the_container_has(tmp_path):
