@@ -276,8 +276,18 @@ def _user_item(
         "history_items", unnest_items(users.mutate(history_id=_.entity_row)), temp=True
     )
     covered = connection.read_parquet(str(feature_rows / "item_keys.parquet"))
-    wanted = connection.read_parquet(str(feature_rows / "levels.parquet")).semi_join(
-        covered, ["level", "key"]
+    keys = covered.select("level", "key").distinct()
+    keys = connection.create_table(
+        "keys", keys.mutate(number=ibis.row_number().cast("int32")), temp=True
+    )  # joined once as words, then as numbers
+    covered, wanted = (
+        connection.create_table(
+            name, table.join(keys, ["level", "key"]).drop("key").rename(key="number"), temp=True
+        )
+        for name, table in (
+            ("numbered_item_keys", covered),
+            ("numbered_levels", connection.read_parquet(str(feature_rows / "levels.parquet"))),
+        )
     )
     expression = user_item_features(
         numbered.select("pair_id", "history_id", "item_id"),
