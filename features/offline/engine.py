@@ -18,6 +18,8 @@ from expectations.suites.rules import literal
 SCRATCH = "scratch"
 """Below the folder that is being written: what an engine spills, and what it reads again."""
 
+_DISABLED = "join_order"
+
 ROW_GROUP_BYTES = "64MB"
 """Rows with lists are wide: a row group of so many rows would be held whole by each thread."""
 
@@ -41,7 +43,7 @@ def open_engine(*, memory: str | None = None, spill: Path | None = None) -> Base
             connection.raw_sql(f"SET memory_limit = {literal(memory)}")
         except duckdb.Error:
             raise SettingError(f"{VARIABLE} is {memory!r}; write a size such as 6GB") from None
-    connection.raw_sql("SET disabled_optimizers = 'join_order'")
+    connection.raw_sql(f"SET disabled_optimizers = '{_DISABLED}'")
     connection.raw_sql("SET enable_progress_bar = false")
     connection.raw_sql("SET preserve_insertion_order = false")
     return connection
@@ -60,6 +62,19 @@ def bounded_engine(memory: str | None, scratch: Path) -> Iterator[BaseBackend]:
     finally:
         connection.disconnect()
         shutil.rmtree(scratch)
+
+
+@contextmanager
+def hashing_the_right_side(connection: BaseBackend) -> Iterator[None]:
+    """Within it joins stream their left side, whatever DuckDB guesses.
+
+    Pairs and the keys of their items are a hundred times the pairs; DuckDB takes them for few and holds them all.
+    """
+    connection.raw_sql(f"SET disabled_optimizers = '{_DISABLED},build_side_probe_side'")
+    try:
+        yield
+    finally:
+        connection.raw_sql(f"SET disabled_optimizers = '{_DISABLED}'")
 
 
 @contextmanager

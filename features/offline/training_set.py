@@ -29,7 +29,14 @@ from expectations.contracts.source import Source
 from expectations.errors import DataError, SchemaError
 from expectations.storage.datasets import land
 from expectations.storage.hashes import fingerprint
-from features.offline.engine import SCRATCH, bounded_engine, within_memory, write_query, write_table
+from features.offline.engine import (
+    SCRATCH,
+    bounded_engine,
+    hashing_the_right_side,
+    within_memory,
+    write_query,
+    write_table,
+)
 from features.offline.feature_rows import CODE_VERSION
 from features.offline.interaction_history import (
     numbered_next_interactions,
@@ -294,7 +301,8 @@ def _user_item(
         history_keys=connection.create_table("history_keys", history_keys(items, wanted), temp=True),
         item_keys=covered,
     )
-    return connection.create_table("user_item", expression, temp=True)
+    with hashing_the_right_side(connection):
+        return connection.create_table("user_item", expression, temp=True)
 
 
 def _rows(
