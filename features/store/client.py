@@ -63,6 +63,8 @@ def open_store(settings: StoreSettings) -> "FeatureStore":
         offline_store={"type": TYPE},
         online_store={"type": "sqlite", "path": str(settings.online_path)},
         entity_key_serialization_version=3,
+        # the newest row of each entity, not all rows to take it from in pandas
+        materialization_config={"pull_latest_features": True},
         auth={"type": "no_auth"},
     )
     try:
