@@ -28,7 +28,7 @@ def _at(frame, as_of):
 
 
 def _future_changed(tables, as_of):
-    """Everything from the moment on is shifted, doubled or turned into its opposite."""
+    """Everything from the moment on, and what is open then, is shifted, doubled or turned into its opposite."""
     changed = {name: frame.copy() for name, frame in tables.items()}
     events, exposures = changed["events"], changed["exposures"]
     later = events["event_timestamp"] >= as_of
@@ -39,7 +39,9 @@ def _future_changed(tables, as_of):
     changed["events"] = pd.concat([events, more])
     positive = (exposures["outcome"] > 0) & (exposures["outcome_timestamp"] >= as_of)
     exposures.loc[positive, "outcome_timestamp"] += pd.Timedelta(days=2)
-    flipped = exposures["event_timestamp"] >= as_of
+    closes = exposures["event_timestamp"] + pd.Timedelta(days=small_shop.SOURCE.outcome_window["campaign"])
+    answered = (exposures["outcome"] > 0) & (exposures["outcome_timestamp"] < as_of)
+    flipped = (closes >= as_of) & ~answered
     exposures.loc[flipped, "outcome"] = 1.0 - exposures.loc[flipped, "outcome"]
     exposures.loc[flipped & (exposures["outcome"] == 0), "outcome_timestamp"] = pd.NaT
     feedback = changed["feedback"]
