@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from expectations.storage.memory import memory_limit
 from features.sources import COMPLETE_JOURNEY
 from orchestration.assets.features import feature_rows, online_features, training_examples
 from orchestration.assets.model import (
@@ -40,7 +41,7 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
 
     Args:
         environ: RECOMMENDER_HOME, RECOMMENDER_SOURCE, RECOMMENDER_FEAST_URL, RECOMMENDER_RECIPE,
-            RECOMMENDER_GATE and RECOMMENDER_UI_URL; each has a default but the Feast registry.
+            RECOMMENDER_GATE, RECOMMENDER_MEMORY and RECOMMENDER_UI_URL; each has a default but the Feast registry.
     """
     workspace = WorkspaceResource(
         home=str(Home.from_environment(environ).root),
@@ -48,6 +49,7 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         registry_url=dg.EnvVar("RECOMMENDER_FEAST_URL"),
         recipe=environ.get("RECOMMENDER_RECIPE") or "",
         gate_rules=environ.get("RECOMMENDER_GATE") or "",
+        memory=memory_limit(environ),
         ui=environ.get("RECOMMENDER_UI_URL") or "http://127.0.0.1:3000",
     )
     return dg.Definitions(

@@ -23,6 +23,7 @@ class WorkspaceResource(dg.ConfigurableResource):
     registry_url: str = ""
     recipe: str = ""
     gate_rules: str = ""
+    memory: str = ""
     ui: str = "http://127.0.0.1:3000"
 
     def workspace(self) -> Workspace:
@@ -33,6 +34,7 @@ class WorkspaceResource(dg.ConfigurableResource):
             registry_url=self.registry_url,
             recipe=Path(self.recipe) if self.recipe else None,
             gate_rules=Path(self.gate_rules) if self.gate_rules else None,
+            memory=self.memory or None,
         )
 
 

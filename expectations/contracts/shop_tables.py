@@ -92,11 +92,16 @@ EXPOSURES = Table(
         Column("device", "string", "phone, desktop, till, …"),
         Column("occasion", "string", "festival, season or situation"),
         Column("query_text", "string", "search query or utterance, if any"),
-        Column("position", "integer", "place in the query group, from 1", minimum=1),
+        Column(
+            "position",
+            "integer",
+            "place in the query group, from 1; learned from, and 1 wherever items are scored",
+            minimum=1,
+        ),
         Column(
             "propensity",
             "number",
-            "probability with which the logging policy chose this item",
+            "probability with which the logging policy chose this item; kept for off-policy figures, no model reads it",
             minimum=0,
             maximum=1,
         ),

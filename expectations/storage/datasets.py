@@ -59,12 +59,12 @@ def land(
     Returns:
         The pointer, and whether anything was written.
     """
-    pointer = current(dataset)
-    if pointer is not None and pointer["version"] == version and (dataset / version).is_dir():
-        return pointer, False
     dataset.mkdir(parents=True, exist_ok=True)
     for stale in dataset.glob(".writing-*"):
         shutil.rmtree(stale, ignore_errors=True)
+    pointer = current(dataset)
+    if pointer is not None and pointer["version"] == version and (dataset / version).is_dir():
+        return pointer, False
     folder = Path(tempfile.mkdtemp(dir=dataset, prefix=".writing-"))
     try:
         facts = write(folder)

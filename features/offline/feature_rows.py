@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import ibis
-import pyarrow.parquet as pq
 from ibis import _
-from ibis.backends import BaseBackend
 from ibis.expr.types import Table as IbisTable
 from tqdm import tqdm
 
@@ -17,6 +15,7 @@ from expectations.contracts.source import Source
 from expectations.storage.atomic import write_json
 from expectations.storage.datasets import land
 from expectations.storage.hashes import fingerprint
+from features.offline.engine import SCRATCH, bounded_engine, within_memory, write_table
 from features.views.feature_schema import join_texts, text_columns
 from features.views.feedback import feedback_summary
 from features.views.outcomes import item_outcomes, user_outcomes
@@ -36,7 +35,7 @@ from features.views.user_behaviour import user_behaviour
 from features.views.user_history import user_history
 from features.views.windows import EVENT_TIMESTAMP
 
-CODE_VERSION = 7
+CODE_VERSION = 8
 """Raise it when a feature's meaning changes, so that nothing made by older code is reused."""
 
 ALWAYS = datetime(1970, 1, 1)
@@ -44,7 +43,7 @@ ALWAYS = datetime(1970, 1, 1)
 
 
 def build_feature_rows(
-    source: Source, checked: Mapping[str, Path], dataset: Path
+    source: Source, checked: Mapping[str, Path], dataset: Path, *, memory: str | None = None
 ) -> tuple[dict[str, Any], bool]:
     """Compute all feature rows of a source's checked tables and land them as one version.
 
@@ -53,38 +52,30 @@ def build_feature_rows(
         checked: table name -> folder of the checked version; the folder's name is its version.
         dataset: where to land: one Parquet file per view, catalogue.parquet, item_keys.parquet,
             levels.parquet.
+        memory: what the computation may use, such as "6GB".
 
     Returns:
         The pointer (version, rows per file, horizon) and whether anything was computed.
+
+    Raises:
+        SettingError: it fits neither in memory nor on the disk.
     """
     versions = {name: folder.name for name, folder in sorted(checked.items())}
     declared = {name: [str(c) for c in table.extras] for name, table in source.contracts().items()}
-    version = fingerprint(
-        "feature_rows", CODE_VERSION, versions, declared, source.history_days, source.rating_range
-    )
-    return land(dataset, version, lambda folder: _write(source, checked, folder))
+    settings = (source.history_days, source.rating_range, sorted(source.outcome_window.items()))
+    version = fingerprint("feature_rows", CODE_VERSION, versions, declared, *settings)
+    return land(dataset, version, lambda folder: _write(source, checked, folder, memory))
 
 
-def open_engine() -> BaseBackend:
-    """An in-memory DuckDB for feature expressions.
-
-    Joins run in the order in which they are written: the optimizer's own order joins on the timestamp
-    alone where entity and timestamp are meant, and takes minutes for what takes a second.
-    """
-    connection = ibis.duckdb.connect()
-    connection.raw_sql("SET disabled_optimizers = 'join_order'")
-    connection.raw_sql("SET enable_progress_bar = false")
-    return connection
-
-
-def _write(source: Source, checked: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    connection = open_engine()
-    shop = read_shop(connection, checked, source.contracts())
-    now = horizon(shop)
-    rows = {}
-    tables = tqdm(feature_tables(source, shop, now).items(), desc="feature rows", unit="table")
-    for name, table in tables:
-        rows[name] = write_table(connection, table, folder / f"{name}.parquet")
+def _write(source: Source, checked: Mapping[str, Path], folder: Path, memory: str | None) -> dict[str, Any]:
+    with bounded_engine(memory, folder / SCRATCH) as connection:
+        shop = read_shop(connection, checked, source)
+        now, num_exposures = horizon(shop), int(shop.exposures.count().execute())
+        rows = {}
+        tables = tqdm(feature_tables(source, shop, now).items(), desc="feature rows", unit="table")
+        for name, table in tables:
+            with within_memory(name, num_exposures, memory):
+                rows[name] = write_table(connection, table, folder / f"{name}.parquet")
     facts = {"rows": rows, "horizon": now.isoformat()}
     write_json(folder / "facts.json", facts)
     return facts
@@ -116,12 +107,6 @@ def feature_tables(source: Source, shop: Shop, now: datetime) -> dict[str, IbisT
         "item_keys": item_keys(shop),
         "levels": levels(shop),
     }
-
-
-def write_table(connection: BaseBackend, table: IbisTable, path: Path) -> int:
-    """Compute a table into a Parquet file and return its number of rows."""
-    connection.to_parquet(table, str(path), compression="zstd")
-    return int(pq.read_metadata(path).num_rows)
 
 
 def _user_attributes(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:

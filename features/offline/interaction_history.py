@@ -6,7 +6,6 @@ an earlier history: learning without labels.
 
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import ibis
 import pandas as pd
@@ -16,8 +15,7 @@ from ibis.expr.types import Table as IbisTable
 
 from expectations.contracts.examples import NEXT_WINDOW_DAYS
 from expectations.contracts.source import Source
-from features.offline.feature_rows import write_table
-from features.views import feature_schema
+from features.offline.engine import write_table
 from features.views.feedback import RatingRange, feedback_texts
 from features.views.shop import Shop
 from features.views.user_history import (
@@ -82,13 +80,12 @@ def grid(start: datetime, until: datetime) -> list[datetime]:
 
 
 def numbered_next_interactions(
-    connection: BaseBackend, shop: Shop, source: Source, horizon: Any
+    connection: BaseBackend, shop: Shop, source: Source, horizon: datetime, num_histories: int
 ) -> IbisTable:
     """The next interactions before the test part, numbered on from the users' histories."""
     until = source.test_from or horizon
     found = next_interactions(shop, until, source.history_days, HISTORY_LENGTH, source.rating_range)
-    first = connection.table(f"retrieved_{feature_schema.USER_SERVICE}").count().execute()
-    number = ibis.row_number().over(ibis.window(order_by=[EVENT_TIMESTAMP, "user_id"])) + first
+    number = ibis.row_number().over(ibis.window(order_by=[EVENT_TIMESTAMP, "user_id"])) + num_histories
     return connection.create_table(
         "next_interactions", found.mutate(entity_row=number.cast("int32")), temp=True
     )
@@ -100,18 +97,26 @@ def write_interaction_histories(
     """One row per (user_id, event_timestamp): the newest topics, then the newest feedback, as text numbers."""
     everyone = [table.mutate(history_id=_.entity_row) for table in (users, next_windows)]
     entries = ibis.union(*(part(table) for table in everyone for part in (_topic_entries, _feedback_entries)))
-    newest_first = ibis.window(
-        group_by="history_id", order_by=[_.is_feedback, _.days, _.sessions.desc(), _.text]
+    # One sort of whole entries; the numbers of texts are in the order of the texts.
+    entry = ibis.struct(
+        {
+            "is_feedback": _.is_feedback,
+            "days": _.days,
+            "minus_sessions": -_.sessions,
+            "text_id": _.text_id,
+            "amount": _.amount,
+            "sentiment": _.sentiment,
+        }
     )
-    rank = ibis.row_number().over(newest_first)
-    kept = entries.mutate(rank=rank).filter(_.is_feedback | (_["rank"] < HISTORY_LENGTH))
-    coded = kept.join(texts, "text")
-    codes = coded.group_by("history_id").aggregate(
-        text_ids=_.text_id.collect(order_by=_["rank"]),
-        events=_.sessions.cast("float32").collect(order_by=_["rank"]),
-        amounts=_.amount.cast("float32").collect(order_by=_["rank"]),
-        days_ago=_.days.cast("float32").collect(order_by=_["rank"]),
-        sentiments=_.sentiment.cast("float32").collect(order_by=_["rank"]),
+    listed = entries.join(texts, "text").group_by("history_id").aggregate(entries=entry.collect())
+    newest_first = listed.mutate(entries=_.entries.sort())
+    codes = newest_first.select(
+        "history_id",
+        text_ids=_.entries.map(lambda entry: entry["text_id"]),
+        events=_.entries.map(lambda entry: (-entry["minus_sessions"]).cast("float32")),
+        amounts=_.entries.map(lambda entry: entry["amount"].cast("float32")),
+        days_ago=_.entries.map(lambda entry: entry["days"].cast("float32")),
+        sentiments=_.entries.map(lambda entry: entry["sentiment"].cast("float32")),
     )
     empty = {
         name: _[name].coalesce(ibis.literal([], str(kind)))

@@ -41,7 +41,8 @@ class Catalogue:
     """Candidates by item_id with text, validity and features, one row per item.
 
     Attributes:
-        items: the most popular first; columns item_type, valid_from, valid_until, text, … and the candidate
+        items: the most popular first, by events on what they cover, then by their past outcome rate;
+            columns item_type, valid_from, valid_until, text, … and the candidate
             service's features.
     """
 
@@ -57,14 +58,18 @@ class Catalogue:
         for start in range(0, len(ids), _CHUNK):
             entities = [{"item_id": item, "as_of": 0.0} for item in ids[start : start + _CHUNK]]
             found.append(pd.DataFrame(online(store, service, entities)))
-        features = pd.concat(found) if found else pd.DataFrame({"item_id": [], "item_popularity": []})
+        features = (
+            pd.concat(found)
+            if found
+            else pd.DataFrame({"item_id": [], "item_popularity": [], "item_outcome_rate": []})
+        )
         features = features.drop(columns=list(CALENDAR_FEATURES), errors="ignore")
         items = catalogue.merge(features, on="item_id", how="left").set_index("item_id")
         items["text"] = items["text"].fillna("")
         for name in items.columns:
             if str(name).startswith("item_"):
                 items[name] = _typed(items[name])
-        return cls(items=items.sort_values("item_popularity", ascending=False, kind="stable"))
+        return cls(items=items.sort_values(["item_popularity", "item_outcome_rate"], ascending=False))
 
     def select(
         self, scenario: str, as_of: datetime, requested: Sequence[str] | None

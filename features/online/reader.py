@@ -30,7 +30,7 @@ class DecisionRequest:
     """What a request says.
 
     Attributes:
-        user_id: the shopper.
+        user_id: the shopper; "" is an anonymous reader.
         scenario: where in the shop.
         as_of: naive UTC.
         context: channel, place, device, occasion and the source's extra columns of exposures.
@@ -131,11 +131,12 @@ class OnlineFeatures:
         own["context_scenario"] = decision_request.scenario
         for name in (*feature_schema.CONTEXT_COLUMNS, *self._extras):
             own[f"context_{name}"] = decision_request.context.get(name)
+        own[feature_schema.POSITION] = feature_schema.REFERENCE_POSITION
         calendar = calendar_features(
             [seconds] * len(chosen), chosen["item_valid_from"].tolist(), chosen["item_valid_until"].tolist()
         )
         columns = {name: chosen[name].to_numpy() for name in chosen.columns if name.startswith("item_")}
-        columns |= {name: np.array(values, np.float32) for name, values in calendar.items()}
+        columns |= {name: values.astype(np.float32) for name, values in calendar.items()}
         columns |= {name: _repeat(value, len(chosen)) for name, value in own.items()}
         columns |= self._user_item_arrays.features(user, list(chosen.index))
         return pd.DataFrame(columns, index=chosen.index)

@@ -42,7 +42,7 @@ class StoreSettings:
 
 
 def open_store(settings: StoreSettings) -> "FeatureStore":
-    """The Feast store with those settings: DuckDB offline, SQLite online, SQL registry.
+    """The Feast store with those settings: DuckDB's as-of joins offline, SQLite online, SQL registry.
 
     Raises:
         TransientError: the registry's database does not answer.
@@ -51,6 +51,8 @@ def open_store(settings: StoreSettings) -> "FeatureStore":
     from feast.repo_config import RepoConfig
     from sqlalchemy.exc import OperationalError
 
+    from features.store.asof import TYPE
+
     # Feast's import switches deprecation warnings on for everybody; this one is Ibis's, about DuckDB
     warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
     settings.online_path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,9 +60,11 @@ def open_store(settings: StoreSettings) -> "FeatureStore":
         project=settings.project,
         provider="local",
         registry={"registry_type": "sql", "path": settings.registry_url, "cache_ttl_seconds": 60},
-        offline_store={"type": "duckdb"},
+        offline_store={"type": TYPE},
         online_store={"type": "sqlite", "path": str(settings.online_path)},
         entity_key_serialization_version=3,
+        # the newest row of each entity, not all rows to take it from in pandas
+        materialization_config={"pull_latest_features": True},
         auth={"type": "no_auth"},
     )
     try:
@@ -125,6 +129,21 @@ def historical(store: "FeatureStore", service: str, entities: pd.DataFrame) -> p
             "entities; build the feature rows again"
         )
     return table
+
+
+def historical_sql(store: "FeatureStore", service: str, entities: str) -> str:
+    """The point-in-time join of a service for DuckDB, without the features that Feast computes on demand.
+
+    Args:
+        store: the source's store.
+        service: name of the feature service.
+        entities: SQL that gives the entity rows: the entity's id, event_timestamp (naive UTC) and any other columns.
+
+    Returns:
+        SQL that gives one row per entity row, with its columns and the features; run it where `entities` can be.
+    """
+    with _without_advice():
+        return store.get_historical_features(entity_df=entities, features=stored(store, service)).to_sql()
 
 
 @contextmanager

@@ -19,6 +19,12 @@ CANDIDATE_SERVICE = "candidate_v1"
 CONTEXT_COLUMNS = ("channel", "place", "device", "occasion")
 """Columns of an exposure that say where and when in the shopper's life it was shown."""
 
+POSITION = "context_position"
+"""Where in its query group an item was shown: learned from what was, and REFERENCE_POSITION wherever items are scored,
+so that an item is not judged by where it happened to stand."""
+
+REFERENCE_POSITION = 1.0
+
 NOT_FEATURES = frozenset({"item_valid_from", "item_valid_until"})
 """Dates: the days to and since them are the features."""
 
@@ -32,13 +38,14 @@ class Features:
     slices: tuple[str, ...]
 
 
-def describe(source: Source, user: ibis.Schema, candidate: ibis.Schema) -> Features:
+def describe(source: Source, user: ibis.Schema, candidate: ibis.Schema, *, with_position: bool) -> Features:
     """The features of a source.
 
     Args:
         source: the shop, for its extra columns of exposures.
         user: columns that the user's feature service returns.
         candidate: columns that the candidate's feature service returns.
+        with_position: whether the shop says at which position items were shown.
     """
     extras = source.contracts()["exposures"].extras
     retrieved = {
@@ -55,6 +62,7 @@ def describe(source: Source, user: ibis.Schema, candidate: ibis.Schema) -> Featu
             *sorted(numbers),
             *USER_ITEM_FEATURES,
             *CONTEXT_FEATURES,
+            *((POSITION,) if with_position else ()),
             *(f"context_{c.name}" for c in extras if c.extra == "numeric"),
         ),
         categorical=(

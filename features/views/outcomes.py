@@ -1,26 +1,28 @@
 """Past outcome rates of the user, the item and its topics, strictly before an event_timestamp.
 
-An outcome counts from the moment it happened, not from the exposure's: on the day a campaign starts
-nobody knows yet who will redeem. Rates are smoothed towards what was known overall at that moment:
+An exposure counts in a rate from the close of its outcome window, positive or not, so that numerator and
+denominator mature together: while a campaign's windows are open nobody knows who will still redeem, and those
+who did redeem at once are no fair sample. Rates are smoothed towards what was known overall at that time:
 
     rate = (outcomes + STRENGTH · prior) / (exposures + STRENGTH)
+
+Counts do not wait: they say what had been shown, and which timed outcomes had happened. Aggregates count as the
+impressions and clicks that they stand for, grades as their gain.
 """
 
 import ibis
 from ibis import _
 from ibis.expr.types import Table as IbisTable
 
-from features.views.shop import Shop, coverage, item_topics
+from features.views.shop import COLD_START_USER, Shop, coverage, item_topics
 from features.views.user_behaviour import above_zero, days_between, ratio
 from features.views.windows import EVENT_TIMESTAMP, WindowAggregation, aggregate_before
 
 STRENGTH = 20.0
 OVERALL_PRIOR, OVERALL_STRENGTH = 0.01, 100.0
 
-_RATE_AGGREGATIONS = (
-    WindowAggregation(name="num_exposures", column="exposures"),
-    WindowAggregation(name="num_outcomes", column="positives"),
-)
+_COUNTS = ("exposures", "outcomes", "closed", "closed_outcomes")
+_RATE_AGGREGATIONS = tuple(WindowAggregation(name=name, column=name) for name in _COUNTS)
 
 
 def user_outcomes(shop: Shop, entity_rows: IbisTable) -> IbisTable:
@@ -28,20 +30,24 @@ def user_outcomes(shop: Shop, entity_rows: IbisTable) -> IbisTable:
 
     Returns:
         user_id, event_timestamp, user_num_exposures, user_num_outcomes, user_outcome_rate
-        (smoothed), user_days_since_exposure and user_days_since_outcome (null: never).
+        (smoothed), user_days_since_exposure and user_days_since_outcome (null: never). Of the COLD_START_USER, who
+        also stands for anonymous readers, nothing is ever known.
     """
     latest = (
         WindowAggregation(name="last_exposure", column="exposures", how="last"),
-        WindowAggregation(name="last_outcome", column="positives", how="last"),
+        WindowAggregation(name="last_outcome", column="outcomes", how="last"),
     )
     totals = aggregate_before(
-        _counts_by_time(shop, "user_id"), entity_rows, by="user_id", aggregations=_RATE_AGGREGATIONS + latest
+        _counts_by_time(shop, "user_id").filter(_.user_id != COLD_START_USER),
+        entity_rows,
+        by="user_id",
+        aggregations=_RATE_AGGREGATIONS + latest,
     )
     return _with_rate(shop, totals).select(
         "user_id",
         EVENT_TIMESTAMP,
-        user_num_exposures="num_exposures",
-        user_num_outcomes="num_outcomes",
+        user_num_exposures="exposures",
+        user_num_outcomes="outcomes",
         user_outcome_rate="rate",
         user_days_since_exposure=days_between(_.last_exposure, _[EVENT_TIMESTAMP]),
         user_days_since_outcome=days_between(_.last_outcome, _[EVENT_TIMESTAMP]),
@@ -72,8 +78,8 @@ def item_outcomes(shop: Shop, entity_rows: IbisTable, history_days: int) -> Ibis
         .select(
             "item_id",
             EVENT_TIMESTAMP,
-            item_num_exposures="num_exposures",
-            item_num_outcomes="num_outcomes",
+            item_num_exposures="exposures",
+            item_num_outcomes="outcomes",
             item_outcome_rate="rate",
             item_topic_rate=_.topic_rate.coalesce(_.prior),
             item_popularity=_.popularity.coalesce(0.0),
@@ -86,24 +92,32 @@ def item_outcomes(shop: Shop, entity_rows: IbisTable, history_days: int) -> Ibis
 
 
 def _counts_by_time(shop: Shop, by: str) -> IbisTable:
-    """Exposures at their time and outcomes at theirs, counted per entity and instant.
+    """What was shown, what came of it and which outcome windows closed, per entity and instant.
 
     Returns:
-        Columns `by`, event_timestamp, exposures, positives.
+        Columns `by`, event_timestamp, and _COUNTS: exposures at their time; outcomes at theirs, those without a time
+        when their window closes; closed, exposures whose window closes; closed_outcomes, the outcomes
+        of these, or later where they happened later.
     """
-    known = shop.exposures.filter(_.outcome.notnull())
-    nothing = ibis.literal(0.0)
-    shown = known.group_by([by, EVENT_TIMESTAMP]).aggregate(
-        exposures=_.count().cast("float64"), positives=nothing
+    shown = shop.exposures.mutate(
+        opened=_[EVENT_TIMESTAMP].cast("timestamp"), outcome_weight=_.label * _.weight
     )
-    positives = (
-        known.filter(_.outcome)
-        .mutate(when=_.outcome_timestamp.coalesce(_[EVENT_TIMESTAMP]))
-        .group_by([by, "when"])
-        .aggregate(exposures=nothing, positives=_.count().cast("float64"))
-        .rename({EVENT_TIMESTAMP: "when"})
+    known, positive = shown.filter(_.label.notnull()), shown.filter(_.label > 0)
+    happened = ibis.greatest(_.outcome_timestamp.coalesce(_.closes_at), _.opened)
+    moments = (
+        _counted(shown, by, _.opened, "exposures", _.weight),
+        _counted(positive, by, happened, "outcomes", _.outcome_weight),
+        _counted(known, by, _.closes_at, "closed", _.weight),
+        _counted(positive, by, ibis.greatest(happened, _.closes_at), "closed_outcomes", _.outcome_weight),
     )
-    return ibis.union(shown, positives.select(shown.columns), distinct=False)
+    return ibis.union(*moments, distinct=False)
+
+
+def _counted(rows: IbisTable, by: str, when: ibis.Value, count: str, value: ibis.Value) -> IbisTable:
+    """One of _COUNTS summed per entity and instant, the others 0."""
+    values = dict.fromkeys(_COUNTS, ibis.literal(0.0)) | {count: value}
+    instants = rows.select(by, **{EVENT_TIMESTAMP: when.cast("timestamp")}, **values)
+    return instants.group_by([by, EVENT_TIMESTAMP]).aggregate(**{name: _[name].sum() for name in _COUNTS})
 
 
 def _with_rate(shop: Shop, totals: IbisTable) -> IbisTable:
@@ -113,10 +127,10 @@ def _with_rate(shop: Shop, totals: IbisTable) -> IbisTable:
     entity_rows = totals.select(EVENT_TIMESTAMP).distinct().mutate(whole=everyone)
     overall = aggregate_before(facts, entity_rows, by="whole", aggregations=_RATE_AGGREGATIONS).select(
         EVENT_TIMESTAMP,
-        prior=(_.num_outcomes + OVERALL_PRIOR * OVERALL_STRENGTH) / (_.num_exposures + OVERALL_STRENGTH),
+        prior=(_.closed_outcomes + OVERALL_PRIOR * OVERALL_STRENGTH) / (_.closed + OVERALL_STRENGTH),
     )
     return totals.join(overall, EVENT_TIMESTAMP).mutate(
-        rate=(_.num_outcomes + STRENGTH * _.prior) / (_.num_exposures + STRENGTH)
+        rate=(_.closed_outcomes + STRENGTH * _.prior) / (_.closed + STRENGTH)
     )
 
 
@@ -124,9 +138,7 @@ def _topic_rates(shop: Shop, entity_rows: IbisTable) -> IbisTable:
     """Mean smoothed outcome rate of the topics that an item covers, per (item_id, event_timestamp)."""
     of_item = item_topics(shop).select("item_id", "topic", "weight")
     facts = _counts_by_time(shop, "item_id").join(of_item, "item_id")
-    facts = facts.group_by(["topic", EVENT_TIMESTAMP]).aggregate(
-        exposures=_.exposures.sum(), positives=_.positives.sum()
-    )
+    facts = facts.group_by(["topic", EVENT_TIMESTAMP]).aggregate(**{name: _[name].sum() for name in _COUNTS})
     covered_rows = entity_rows.join(of_item, "item_id")
     totals = aggregate_before(
         facts,

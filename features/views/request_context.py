@@ -4,9 +4,10 @@ Pure functions over sequences, so that Feast's on-demand view, the offline examp
 all compute them with this code.
 """
 
-import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
 
 DAY_SECONDS = 86400.0
 
@@ -15,53 +16,43 @@ CONTEXT_FEATURES = ("context_hour", "context_weekday", "context_year_sin", "cont
 December lies beside the first of January."""
 
 CALENDAR_FEATURES = ("item_days_to_end", "item_days_since_start", "item_days_valid")
-"""Days; null where the item has no such date."""
+"""Days; NaN where the item has no such date."""
+
+Seconds = Sequence[float] | np.ndarray
 
 
-def clock_features(as_of: Sequence[float]) -> dict[str, list[float]]:
+def clock_features(as_of: Seconds) -> dict[str, np.ndarray]:
     """Hour, weekday and season of as-of times.
 
     Args:
-        as_of: seconds since 1970 in UTC.
+        as_of: (n,) seconds since 1970 in UTC.
 
     Returns:
-        One list per name of CONTEXT_FEATURES.
+        (n,) float64 per name of CONTEXT_FEATURES.
     """
-    found: dict[str, list[float]] = {name: [] for name in CONTEXT_FEATURES}
-    for seconds in as_of:
-        when = datetime.fromtimestamp(seconds, UTC)
-        turn = 2 * math.pi * (when.timetuple().tm_yday - 1) / 365.25
-        found["context_hour"].append(float(when.hour))
-        found["context_weekday"].append(float(when.weekday()))
-        found["context_year_sin"].append(math.sin(turn))
-        found["context_year_cos"].append(math.cos(turn))
-    return found
+    seconds = np.floor(np.asarray(as_of, np.float64)).astype(np.int64)
+    days = seconds // 86400
+    dates = days.astype("datetime64[D]")
+    turn = 2 * np.pi * (dates - dates.astype("datetime64[Y]")).astype(np.int64) / 365.25
+    values: tuple[Any, ...] = (seconds % 86400 // 3600, (days + 3) % 7, np.sin(turn), np.cos(turn))
+    return {name: value.astype(np.float64) for name, value in zip(CONTEXT_FEATURES, values, strict=True)}
 
 
 def calendar_features(
-    as_of: Sequence[float],
-    valid_from: Sequence[float | None],
-    valid_until: Sequence[float | None],
-) -> dict[str, list[float | None]]:
+    as_of: Seconds,
+    valid_from: Sequence[float | None] | np.ndarray,
+    valid_until: Sequence[float | None] | np.ndarray,
+) -> dict[str, np.ndarray]:
     """Where as-of times lie in their items' validity.
 
     Args:
-        as_of: seconds since 1970 in UTC, one per item.
-        valid_from: the items' beginnings in the same unit; None or NaN: no border.
-        valid_until: the items' ends in the same way.
+        as_of: (n,) seconds since 1970 in UTC, one per item.
+        valid_from: (n,) the items' beginnings in the same unit; None or NaN: no border.
+        valid_until: (n,) the items' ends in the same way.
 
     Returns:
-        One list per name of CALENDAR_FEATURES, in days.
+        (n,) float64 days per name of CALENDAR_FEATURES; NaN where there is no such border.
     """
-    found: dict[str, list[float | None]] = {name: [] for name in CALENDAR_FEATURES}
-    for seconds, start, end in zip(as_of, valid_from, valid_until, strict=True):
-        found["item_days_to_end"].append(_days(seconds, end))
-        found["item_days_since_start"].append(_days(start, seconds))
-        found["item_days_valid"].append(_days(start, end))
-    return found
-
-
-def _days(start: float | None, end: float | None) -> float | None:
-    if start is None or end is None or math.isnan(start) or math.isnan(end):
-        return None
-    return (end - start) / DAY_SECONDS
+    now, start, end = (np.asarray(values, np.float64) for values in (as_of, valid_from, valid_until))
+    days = (end - now, now - start, end - start)
+    return {name: value / DAY_SECONDS for name, value in zip(CALENDAR_FEATURES, days, strict=True)}

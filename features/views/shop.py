@@ -15,8 +15,9 @@ from ibis import _
 from ibis.backends import BaseBackend
 from ibis.expr.types import Table as IbisTable
 
-from expectations.contracts.schema import Table
+from expectations.contracts.source import Source
 from expectations.errors import SchemaError
+from features.views.outcome_window import resolve_outcomes
 from features.views.windows import EVENT_TIMESTAMP
 
 COLD_START_USER = "__cold_start_user__"
@@ -33,6 +34,8 @@ class Shop:
     """The six tables; an optional table that the shop does not bring has no rows.
 
     Attributes:
+        exposures: with the columns of `features.views.outcome_window.resolve_outcomes`; anonymous readers are the
+            COLD_START_USER.
         with_feedback: whether the shop brings the table of that name: without it there are no features of it.
     """
 
@@ -45,19 +48,19 @@ class Shop:
     with_feedback: bool
 
 
-def read_shop(connection: BaseBackend, folders: Mapping[str, Path], contracts: Mapping[str, Table]) -> Shop:
+def read_shop(connection: BaseBackend, folders: Mapping[str, Path], source: Source) -> Shop:
     """The checked tables under their folders.
 
     Args:
         connection: an Ibis backend.
         folders: table name -> folder of its current version; optional tables may be absent.
-        contracts: the contracts with the source's extra columns.
+        source: the declaration, for its extra columns and outcome windows.
 
     Raises:
         SchemaError: a required table is not there.
     """
     tables = {}
-    for name, contract in contracts.items():
+    for name, contract in source.contracts().items():
         if name in folders:
             parquet = connection.read_parquet(str(folders[name] / "**" / "*.parquet"))
             tables[name] = parquet.select([column.name for column in contract.columns])
@@ -65,6 +68,9 @@ def read_shop(connection: BaseBackend, folders: Mapping[str, Path], contracts: M
             raise SchemaError(f"table {name} has no checked rows; run ingestion and validation first")
         else:
             tables[name] = ibis.memtable(contract.schema.empty_table())
+    tables["exposures"] = resolve_outcomes(tables["exposures"], source.outcome_window).mutate(
+        user_id=_.user_id.fill_null(COLD_START_USER)
+    )
     return Shop(**tables, with_feedback="feedback" in folders)
 
 

@@ -41,10 +41,10 @@ class KeyAggregation:
         """Its value where no key is shared; NaN: none."""
         return float("nan") if self.how in ("min", "max") else 0.0
 
-    def where(self, condition: ibis.Value) -> ibis.Value:
-        """The measure as an expression, over the rows where `condition` holds; null where there is none."""
+    def over_keys(self) -> ibis.Value:
+        """The measure as an aggregate of rows of shared keys."""
         value = _[self.of] * _.weight if self.weighted else _[self.of]
-        found = getattr(value, self.how)(where=condition).cast("float64")
+        found = getattr(value, self.how)().cast("float64")
         return found if self.digits is None else found.round(self.digits)
 
 
@@ -126,17 +126,17 @@ def user_item_features(pairs: IbisTable, *, history_keys: IbisTable, item_keys: 
         One row per pair: pair_id and USER_ITEM_FEATURES, float64.
     """
     shared = pairs.join(item_keys, "item_id").join(history_keys, ["history_id", "level", "key"])
-    aggregations = {
-        f"user_item_{level}_{name}": (aggregation, _.level == level)
-        for level in LEVELS
-        for name, aggregation in AGGREGATIONS.items()
-    }
-    found = shared.group_by("pair_id").aggregate(
-        **{n: aggregation.where(condition) for n, (aggregation, condition) in aggregations.items()}
+    of_level = shared.group_by(["pair_id", "level"]).aggregate(
+        **{name: aggregation.over_keys() for name, aggregation in AGGREGATIONS.items()}
     )
+    columns = [(level, name) for level in LEVELS for name in AGGREGATIONS]
+    found = of_level.group_by("pair_id").aggregate(
+        **{f"user_item_{level}_{name}": _[name].max(where=_.level == level) for level, name in columns}
+    )
+    defaults = {f"user_item_{level}_{name}": AGGREGATIONS[name].default for level, name in columns}
     known = {
-        name: _[name] if math.isnan(aggregation.default) else _[name].coalesce(aggregation.default)
-        for name, (aggregation, _condition) in aggregations.items()
+        name: _[name] if math.isnan(default) else _[name].coalesce(default)
+        for name, default in defaults.items()
     }
     return pairs.select("pair_id").left_join(found, "pair_id").select("pair_id", **known)
 

@@ -42,6 +42,7 @@ JOB = "recommender"
 EPILOG = """environment:
   RECOMMENDER_HOME           where everything is kept (default: .recommender)
   RECOMMENDER_SOURCE         what --source says where it is not given
+  RECOMMENDER_MEMORY         what DuckDB may use in a step, such as 6GB (default: half of the machine's)
   RECOMMENDER_POSTGRES_URL   a PostgreSQL of your own instead of the embedded one
   RECOMMENDER_POSTGRES_PORT  port of the embedded PostgreSQL (default: 5433)
 """

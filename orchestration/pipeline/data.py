@@ -42,6 +42,7 @@ def ingest(workspace: Workspace) -> "dict[str, LandedTable]":
         workspace.source_path,
         tables_dir=workspace.home.tables / source.name,
         quarantine_dir=workspace.home.quarantine / source.name,
+        memory_limit=workspace.memory,
     )
 
 
@@ -68,7 +69,7 @@ def build_features(workspace: Workspace) -> StepResult:
     source = workspace.source()
     dataset = workspace.home.features / source.name / "snapshots"
     checked = current_tables(workspace.home.checked / source.name)
-    facts, created = build_feature_rows(source, checked, dataset)
+    facts, created = build_feature_rows(source, checked, dataset, memory=workspace.memory)
     return StepResult(folder=dataset / facts["version"], facts=facts, created=created)
 
 
@@ -107,7 +108,9 @@ def build_examples(workspace: Workspace) -> StepResult:
     dataset = workspace.home.examples / source.name
     checked = current_tables(workspace.home.checked / source.name)
     store = open_store(workspace.store_settings())
-    facts, created = join(source, checked, snapshots, dataset, store, horizon(workspace))
+    facts, created = join(
+        source, checked, snapshots, dataset, store, horizon(workspace), memory=workspace.memory
+    )
     return StepResult(folder=dataset / facts["version"], facts=facts, created=created)
 
 

@@ -18,6 +18,7 @@ class Workspace:
         registry_url: database of the Feast registry; has a password.
         recipe: a training recipe; None: the packaged one.
         gate_rules: the gate's rules; None: the packaged ones.
+        memory: what DuckDB may use in a step, such as "6GB"; None: its own limit.
     """
 
     home: Home
@@ -25,6 +26,7 @@ class Workspace:
     registry_url: str = field(repr=False)
     recipe: Path | None = None
     gate_rules: Path | None = None
+    memory: str | None = None
 
     def source(self) -> Source:
         """The shop's declaration, read now.

@@ -50,7 +50,9 @@ class BuiltShop:
         return current_folder(self.home / "examples")
 
 
-def build(source: Source, checked: Mapping[str, Path], home: Path, *, online: bool = True) -> BuiltShop:
+def build(
+    source: Source, checked: Mapping[str, Path], home: Path, *, online: bool = True, memory: str | None = None
+) -> BuiltShop:
     """Compute features, fill the store, join examples.
 
     Args:
@@ -58,14 +60,16 @@ def build(source: Source, checked: Mapping[str, Path], home: Path, *, online: bo
         checked: folder of each checked table.
         home: where everything is made.
         online: whether the online store is filled.
+        memory: what features and examples may use.
     """
-    build_feature_rows(source, checked, home / "snapshots")
+    build_feature_rows(source, checked, home / "snapshots", memory=memory)
     shop = BuiltShop.at(home, source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental
         store = open_store(shop.settings)
         apply_repo(store, shop.snapshots)
-        build_examples(source, checked, shop.snapshots, home / "examples", store, shop.horizon)
+        examples = home / "examples"
+        build_examples(source, checked, shop.snapshots, examples, store, shop.horizon, memory=memory)
         if online:
             materialize(store, shop.horizon)
     return shop

@@ -22,6 +22,7 @@ SOURCE = Source(
     test_from=datetime(2024, 5, 1),
     history_days=60,
     rating_range=(1.0, 5.0),
+    outcome_window={"campaign": 28.0},
 )
 
 
@@ -70,7 +71,7 @@ def frames(seed: int = 0, *, num_users: int = 12, num_events: int = 400) -> dict
             "event_timestamp": times,
             "channel": rng.choice(["mail", "app"], len(shown)),
             "query_text": [None if n % 2 else "something with milk" for n in range(len(shown))],
-            "outcome": positive,
+            "outcome": positive.astype(float),
             "outcome_timestamp": [
                 time + pd.Timedelta(days=int(day)) if yes else None
                 for time, yes, day in zip(times, positive, rng.integers(0, 28, len(shown)), strict=True)

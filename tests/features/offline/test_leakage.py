@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.offline.feature_rows import feature_tables, open_engine
+from features.offline.engine import open_engine
+from features.offline.feature_rows import feature_tables
 from features.views.shop import read_shop
 from tests.features import small_shop
 
@@ -15,7 +16,7 @@ MOMENTS = [small_shop.START + pd.Timedelta(days=days) for days in (20, 60, 100)]
 def _features(folder, tables):
     connection = open_engine()
     source = small_shop.SOURCE
-    shop = read_shop(connection, small_shop.land(folder, tables), source.contracts())
+    shop = read_shop(connection, small_shop.land(folder, tables), source)
     computed = feature_tables(source, shop, pd.Timestamp("2025-01-01").to_pydatetime())
     return {name: connection.to_pandas(computed[name]) for name in VIEWS}
 
@@ -27,7 +28,7 @@ def _at(frame, as_of):
 
 
 def _future_changed(tables, as_of):
-    """Everything from the moment on is shifted, doubled or turned into its opposite."""
+    """Everything from the moment on, and what is open then, is shifted, doubled or turned into its opposite."""
     changed = {name: frame.copy() for name, frame in tables.items()}
     events, exposures = changed["events"], changed["exposures"]
     later = events["event_timestamp"] >= as_of
@@ -36,11 +37,13 @@ def _future_changed(tables, as_of):
     events.loc[later, "item_id"] = "p3"
     more = events[later].assign(event_id=lambda frame: "again " + frame["event_id"])
     changed["events"] = pd.concat([events, more])
-    positive = exposures["outcome"] & (exposures["outcome_timestamp"] >= as_of)
+    positive = (exposures["outcome"] > 0) & (exposures["outcome_timestamp"] >= as_of)
     exposures.loc[positive, "outcome_timestamp"] += pd.Timedelta(days=2)
-    flipped = exposures["event_timestamp"] >= as_of
-    exposures.loc[flipped, "outcome"] = ~exposures.loc[flipped, "outcome"].astype(bool)
-    exposures.loc[flipped & ~exposures["outcome"].astype(bool), "outcome_timestamp"] = pd.NaT
+    closes = exposures["event_timestamp"] + pd.Timedelta(days=small_shop.SOURCE.outcome_window["campaign"])
+    answered = (exposures["outcome"] > 0) & (exposures["outcome_timestamp"] < as_of)
+    flipped = (closes >= as_of) & ~answered
+    exposures.loc[flipped, "outcome"] = 1.0 - exposures.loc[flipped, "outcome"]
+    exposures.loc[flipped & (exposures["outcome"] == 0), "outcome_timestamp"] = pd.NaT
     feedback = changed["feedback"]
     said_later = feedback["event_timestamp"] >= as_of
     feedback.loc[said_later, "text"] = "something else"

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from features.offline.feature_rows import open_engine
+from features.offline.engine import open_engine
 from features.offline.interaction_history import grid, next_interactions
 from features.views.shop import read_shop
 from tests.features import small_shop
@@ -17,7 +17,7 @@ def test_the_grid_has_a_whole_past_and_a_whole_future():
 def test_history_and_next_interactions_are_what_a_loop_finds(tmp_path):
     tables = small_shop.frames()
     connection = open_engine()
-    shop = read_shop(connection, small_shop.land(tmp_path, tables), small_shop.SOURCE.contracts())
+    shop = read_shop(connection, small_shop.land(tmp_path, tables), small_shop.SOURCE)
     found = connection.to_pandas(next_interactions(shop, UNTIL.to_pydatetime(), 60, 64, (1, 5)))
     items = tables["items"].set_index("item_id")
     paths = items["categories"].map(lambda path: ", ".join(path) if path is not None else None)

@@ -7,7 +7,8 @@ import pytest
 
 from expectations.contracts.source import read_source
 from expectations.errors import SettingError
-from features.offline.feature_rows import feature_tables, open_engine
+from features.offline.engine import open_engine
+from features.offline.feature_rows import feature_tables
 from features.views.feedback import feedback_summary, feedback_texts
 from features.views.shop import Shop, read_shop
 from features.views.user_history import user_history
@@ -33,7 +34,7 @@ def _shop(tmp_path) -> Shop:
         SAID, columns=["feedback_id", "user_id", "item_id", "text", "rating", "event_timestamp"]
     )
     tables["feedback"] = feedback.astype({"event_timestamp": "datetime64[us]"})
-    return read_shop(open_engine(), small_shop.land(tmp_path, tables), small_shop.SOURCE.contracts())
+    return read_shop(open_engine(), small_shop.land(tmp_path, tables), small_shop.SOURCE)
 
 
 def _entity_rows(shop, *users):
@@ -96,7 +97,7 @@ def test_summaries_count_what_a_user_said_and_what_was_said_of_an_item(shop):
 def test_a_shop_without_feedback_has_no_features_of_it(shop, tmp_path):
     tables = {name: frame for name, frame in small_shop.frames().items() if name != "feedback"}
     folders = small_shop.land(tmp_path / "without", tables)
-    without = read_shop(open_engine(), folders, small_shop.SOURCE.contracts())
+    without = read_shop(open_engine(), folders, small_shop.SOURCE)
     for name, column in (("user_behaviour", "user_sentiment"), ("item_outcomes", "item_sentiment")):
         assert column in feature_tables(small_shop.SOURCE, shop, NOW)[name].columns
         assert column not in feature_tables(small_shop.SOURCE, without, NOW)[name].columns
