@@ -84,7 +84,16 @@ def test_a_setting_of_another_type_is_no_traceback(tmp_path, wrong):
         path.write_text(f"{name} = {wrong}\n" + ("" if name == "name" else 'name = "shop"\n'))
         with pytest.raises(SettingError):
             read_source(path)
-    for name in ("location", "query", "columns", "constants", "extra", "format", "extra.colour", "columns.text"):
+    for name in (
+        "location",
+        "query",
+        "columns",
+        "constants",
+        "extra",
+        "format",
+        "extra.colour",
+        "columns.text",
+    ):
         if (name, wrong) in {("location", '"x"'), ("query", '"x"'), ("columns.text", '"x"')}:
             continue
         with pytest.raises(SettingError):

@@ -40,7 +40,7 @@ def column(con: duckdb.DuckDBPyConnection, values: list[str]) -> None:
 def numbers(con: duckdb.DuckDBPyConnection, values: list[str], form: NumberForm | None = None) -> list[float]:
     column(con, values)
     form = form or find_form(con, "told", "t", "items", "value") or NumberForm()
-    sql = f"SELECT {number_from_text('t', bare_number('t'), form)} FROM told"
+    sql = f"SELECT {number_from_text('t', bare_number('t'), form)} FROM told"  # noqa: S608
     return [value for (value,) in con.execute(sql).fetchall()]
 
 
@@ -73,9 +73,15 @@ def test_a_column_says_how_its_numbers_are_written(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["1.234", "12,50"], r"'1.234' \(1 rows\) beside '12,50' \(1 rows\); '1.234' is 1234 if .* and 1.234 if"),
+        (
+            ["1.234", "12,50"],
+            r"'1.234' \(1 rows\) beside '12,50' \(1 rows\); '1.234' is 1234 if .* and 1.234 if",
+        ),
         (["1.234", "12,50", "1.234,50"], r"decimal = \",\" and thousands = \"\.\", or decimal = \"\.\""),
-        (["1,234", "12.50"], r"'1,234' .*beside '12.50'.* is 1234 if the comma separates thousands, and 1.234 if"),
+        (
+            ["1,234", "12.50"],
+            r"'1,234' .*beside '12.50'.* is 1234 if the comma separates thousands, and 1.234 if",
+        ),
         (["1,234", "7"], "'1,234' is 1234 if"),
         (["12,5", "12.5"], "can be read in two ways"),
         (["12 %", "0.4"], "'12 %' .* stands beside '0.4'"),
@@ -96,17 +102,28 @@ def test_a_declared_separator_decides(con: duckdb.DuckDBPyConnection) -> None:
     assert numbers(con, values, NumberForm(decimal=".")) == [1.234, None, 1234]
 
 
-def timestamps(con: duckdb.DuckDBPyConnection, values: list[str], **declared: object) -> list[datetime | None]:
+def timestamps(
+    con: duckdb.DuckDBPyConnection, values: list[str], **declared: object
+) -> list[datetime | None]:
     column(con, values)
-    sql = f"SELECT {timestamp_from_text('t', FileFormat(**declared))} FROM told"  # type: ignore[arg-type]
+    sql = f"SELECT {timestamp_from_text('t', FileFormat(**declared))} FROM told"  # type: ignore[arg-type]  # noqa: S608
     return [value for (value,) in con.execute(sql).fetchall()]
 
 
 def test_what_begins_with_the_year_is_read_with_its_zone(con: duckdb.DuckDBPyConnection) -> None:
     same = ["2024-04-17 17:22", "2024-04-17T17:22:00", "2024-04-17T17:22:00Z", "2024-04-17 17:22:00.000 UTC"]
     same += ["2024/04/17 17:22", "2024-4-17 17:22:00", "2024-04-17 18:22:00 +0100", "2024-04-17 18:22:00+01"]
-    same += ["2024-04-17T19:22:00+02:00[Europe/Berlin]", "2024-04-17T19:22[Europe/Berlin]", "20240417T172200Z"]
-    same += ["2024-04-17 19:22:00 Europe/Berlin", "2024-04-17 19:22 CEST", "2024-04-17 12:22 -0500", "20240417T1722"]
+    same += [
+        "2024-04-17T19:22:00+02:00[Europe/Berlin]",
+        "2024-04-17T19:22[Europe/Berlin]",
+        "20240417T172200Z",
+    ]
+    same += [
+        "2024-04-17 19:22:00 Europe/Berlin",
+        "2024-04-17 19:22 CEST",
+        "2024-04-17 12:22 -0500",
+        "20240417T1722",
+    ]
     same += ["2024-04-17 17:22:00,000", "2024-04-17 19:22:00 GMT+0200", "2024-04-17T17:22:00Z[UTC]"]
     same += ["2024-04-17T17:22:00.000000000+00:00", "2024-04-17 22:52:00+0530", "2024.04.17 17:22"]
     assert dict(zip(same, timestamps(con, same), strict=True)) == dict.fromkeys(same, SHOWN)
@@ -117,8 +134,23 @@ def test_what_begins_with_the_year_is_read_with_its_zone(con: duckdb.DuckDBPyCon
 
 
 def test_what_is_not_certain_is_no_timestamp(con: duckdb.DuckDBPyConnection) -> None:
-    odd = ["17.04.2024", "03/04/2024", "1713374520", "20240417", "17 Apr 2024", "2024-04-17 17:22 CST", "infinity"]
-    odd += ["2024-04-17 05:22 PM", "2024-13-01", "2024-02-30", "2024-04-17 17:22 Nowhere/City", "2024", "45399.5"]
+    odd = [
+        "17.04.2024",
+        "03/04/2024",
+        "1713374520",
+        "20240417",
+        "17 Apr 2024",
+        "2024-04-17 17:22 CST",
+        "infinity",
+    ]
+    odd += [
+        "2024-04-17 05:22 PM",
+        "2024-13-01",
+        "2024-02-30",
+        "2024-04-17 17:22 Nowhere/City",
+        "2024",
+        "45399.5",
+    ]
     assert timestamps(con, odd) == [None] * len(odd)
 
 
@@ -135,17 +167,28 @@ def test_what_is_not_certain_is_no_timestamp(con: duckdb.DuckDBPyConnection) -> 
 def test_numbers_are_timestamps_in_a_declared_unit(
     con: duckdb.DuckDBPyConnection, unit: str, values: list[str]
 ) -> None:
-    assert all(abs(found - SHOWN) < timedelta(seconds=1) for found in timestamps(con, values, timestamp_unit=unit))
+    assert all(
+        abs(found - SHOWN) < timedelta(seconds=1) for found in timestamps(con, values, timestamp_unit=unit)
+    )
     assert timestamps(con, ["2024-04-17 17:22"], timestamp_unit=unit) == [SHOWN]
 
 
 def test_declared_formats_and_zones(con: duckdb.DuckDBPyConnection) -> None:
     formats = ("%d.%m.%Y %H:%M", "%m/%d/%Y %I:%M %p", "%a, %d %b %Y %H:%M:%S %z")
-    values = ["17.04.2024 17:22", "04/17/2024 05:22 PM", "Wed, 17 Apr 2024 19:22:00 +0200", "2024-04-17 17:22"]
+    values = [
+        "17.04.2024 17:22",
+        "04/17/2024 05:22 PM",
+        "Wed, 17 Apr 2024 19:22:00 +0200",
+        "2024-04-17 17:22",
+    ]
     assert timestamps(con, [*values, "17/04/2024"], timestamp_format=formats) == [*[SHOWN] * 4, None]
-    berlin = timestamps(con, ["17.04.2024 19:22", "2024-04-17 19:22", "2024-04-17T17:22Z"], timezone="Europe/Berlin")
+    berlin = timestamps(
+        con, ["17.04.2024 19:22", "2024-04-17 19:22", "2024-04-17T17:22Z"], timezone="Europe/Berlin"
+    )
     assert berlin == [None, SHOWN, SHOWN]
-    winter = timestamps(con, ["17.01.2024 18:22"], timezone="Europe/Berlin", timestamp_format=("%d.%m.%Y %H:%M",))
+    winter = timestamps(
+        con, ["17.01.2024 18:22"], timezone="Europe/Berlin", timestamp_format=("%d.%m.%Y %H:%M",)
+    )
     assert winter == [datetime(2024, 1, 17, 17, 22)]
 
 
@@ -154,13 +197,22 @@ def test_declared_formats_and_zones(con: duckdb.DuckDBPyConnection) -> None:
     [
         (["17-04-2024 17:22", "09-05-2024 07:16"], 'timestamp_format = "%d-%m-%Y %H:%M"'),
         (["04/17/2024 5:22 PM"], 'timestamp_format = "%m/%d/%Y %I:%M %p"'),
-        (["03/04/2024"], 'timestamp_format = "%d/%m/%Y" or "%m/%d/%Y": these values do not say which is the day'),
+        (
+            ["03/04/2024"],
+            'timestamp_format = "%d/%m/%Y" or "%m/%d/%Y": these values do not say which is the day',
+        ),
         (["16 May 2024"], 'timestamp_format = "%d %b %Y"'),
         (["20240628", "20240101"], 'timestamp_format = "%Y%m%d"'),
-        (["1713374520"], 'timestamp_unit = "s": 1713374520 looks like seconds since 1970 and would be 2024-04-17'),
+        (
+            ["1713374520"],
+            'timestamp_unit = "s": 1713374520 looks like seconds since 1970 and would be 2024-04-17',
+        ),
         (["1713374520000"], 'timestamp_unit = "ms"'),
         (["45399.72"], 'timestamp_unit = "excel": 45399.7 looks like a day number of a spreadsheet'),
-        (["18.09.2024", "20240628", "gestern"], 'timestamp_format = ["%d.%m.%Y", "%Y%m%d"] (no format is known for'),
+        (
+            ["18.09.2024", "20240628", "gestern"],
+            'timestamp_format = ["%d.%m.%Y", "%Y%m%d"] (no format is known for',
+        ),
         (["gestern"], 'timestamp_format, such as "%d.%m.%Y %H:%M", or write them as 2024-04-17 17:22:00'),
     ],
 )
@@ -170,6 +222,7 @@ def test_the_message_proposes_what_to_declare(values: list[str], proposal: str) 
 
 def texts(con: duckdb.DuckDBPyConnection, path: Path, **declared: object) -> list[tuple]:
     form = FileFormat(**declared)  # type: ignore[arg-type]
+    con.execute("DROP TABLE IF EXISTS told")
     read_csv(con, "told", [path], table="items", form=form, wanted={"item_id", "text"}, scratch=path.parent)
     return con.execute("SELECT item_id, text FROM told").fetchall()
 
@@ -185,13 +238,13 @@ def texts(con: duckdb.DuckDBPyConnection, path: Path, **declared: object) -> lis
         ("sep=;\r\nitem_id;text\r\nc1;Käse, 5 €\r\n".encode(), {}),
         ("\ufeffsep=\t\nitem_id\ttext\nc1\tKäse, 5 €\n".encode("utf-16-le"), {}),
         ("\n\nitem_id|text\nc1|Käse, 5 €\n".encode(), {}),
-        ("item_id,text\rc1,\"Käse, 5 €\"\r".encode(), {}),
-        ("item_id,text,,\nc1,\"Käse, 5 €\",,\n".encode(), {}),
-        ("item_id,text\nc1,\"Käse, 5 €\",\n".encode(), {}),
+        ('item_id,text\rc1,"Käse, 5 €"\r'.encode(), {}),
+        ('item_id,text,,\nc1,"Käse, 5 €",,\n'.encode(), {}),
+        ('item_id,text\nc1,"Käse, 5 €",\n'.encode(), {}),
         ("item_id~text~a;b\nc1~Käse, 5 €~;\n".encode(), {"delimiter": "~"}),
         ("item_id,text\nc1,'Käse, 5 €'\n".encode(), {"quote": "'"}),
-        ("item_id,a|b,text\nc1,x,\"Käse, 5 €\"\n".encode(), {}),
-        ("note,Note,item_id,text\n1,2,c1,\"Käse, 5 €\"\n".encode(), {}),
+        ('item_id,a|b,text\nc1,x,"Käse, 5 €"\n'.encode(), {}),
+        ('note,Note,item_id,text\n1,2,c1,"Käse, 5 €"\n'.encode(), {}),
     ],
 )
 def test_csv_is_read_as_it_is_exported(
@@ -214,26 +267,32 @@ def test_escapes_and_lines_within_quotes(con: duckdb.DuckDBPyConnection, tmp_pat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("item_id,text\nc1,Käse für 5 €\n".encode("cp1252"), r'is not UTF-8 \(line 2\).*"windows-1252" would read .*Käse'),
+        (
+            "item_id,text\nc1,Käse für 5 €\n".encode("cp1252"),
+            r'not UTF-8 \(line 2\).*"windows-1252" would read .*Käse',
+        ),
         ("item_id,text\nc1,手机\n".encode("gb18030"), r'"gb18030" would read .*手机'),
         (b'item_id,text\nc1,"open\nc2,x\nc3,y\n', r"line 2 opens a quote that nothing closes"),
-        (b"item_id;text,a;b,c\nc1;x,y;z,w\n", "delimiter"),
+        (b"item_id,a;text\nc1,x;y\n", r"may be separated by ',' or by ';'; set delimiter in"),
     ],
 )
 def test_csv_that_is_not_certain_is_refused(shop: Shop, content: bytes, message: str) -> None:
     shop.bring("items.csv", content)
+    shop.declare(DECLARED.replace('"items.csv"', '"items.csv"\nconstants = { item_type = "ad" }'))
     with pytest.raises(SchemaError, match=message):
         shop.ingest()
 
 
-RULED = '[tables.items]\n{items}\nextra = {{ price = "numeric", kind = "categorical" }}\n[tables.exposures]\n{shown}\n'
+RULED = '[tables.items]\n{items}\nextra = {{ cost = "numeric", kind = "categorical" }}\n[tables.exposures]\n{shown}\n'
 
 
 @pytest.mark.parametrize("way", ["csv", "parquet", "sql"])
 def test_identifiers_outcomes_and_numbers_follow_one_rule(
     shop: Shop, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    items = pa.table({"item_id": [200, 201], "item_type": ["ad", "ad"], "price": [1.5, None], "kind": [True, None]})
+    items = pa.table(
+        {"item_id": [200, 201], "item_type": ["ad", "ad"], "cost": [1.5, None], "kind": [True, None]}
+    )
     shown = pa.table(
         {
             "exposure_id": [1.0, 2.0, 3.0],
@@ -255,12 +314,15 @@ def test_identifiers_outcomes_and_numbers_follow_one_rule(
             engine = sqlalchemy.create_engine(f"sqlite:///{shop.folder / 'shop.db'}")
             table.to_pandas().to_sql(name, engine, index=False)
             engine.dispose()
-    where = {n: f'query = "SELECT * FROM {n}"' if way == "sql" else f'location = "{n}.{way}"' for n in tables}
+    where = {n: f'query = "SELECT * FROM {n}"' if way == "sql" else f'location = "{n}.{way}"' for n in tables}  # noqa: S608
     database = '[database]\nurl_env = "TEST_SHOP_URL"\n' if way == "sql" else ""
     monkeypatch.setenv("TEST_SHOP_URL", f"sqlite:///{shop.folder / 'shop.db'}")
     shop.declare('name = "shop"\n' + RULED.format(items=where["items"], shown=where["exposures"]) + database)
     landed = shop.ingest(tolerance=0.0)
-    assert [(row["item_id"], row["price"]) for row in shop.rows(landed["items"])] == [("200", 1.5), ("201", None)]
+    assert [(row["item_id"], row["cost"]) for row in shop.rows(landed["items"])] == [
+        ("200", 1.5),
+        ("201", None),
+    ]
     told = ["exposure_id", "user_id", "item_id", "event_timestamp", "outcome", "device"]
     assert [tuple(row[name] for name in told) for row in shop.rows(landed["exposures"])] == [
         ("1", "7", "200", SHOWN, True, None),
@@ -270,28 +332,53 @@ def test_identifiers_outcomes_and_numbers_follow_one_rule(
 
 
 def test_every_arrow_type_is_read(shop: Shop) -> None:
-    shop.declare(DECLARED.replace('"items.csv"', '"items.parquet"\nextra = { size = "numeric" }').replace(
-        "exposures.csv", "exposures"
-    ))  # fmt: skip
     sizes = [pa.array([2], kind) for kind in (pa.int8(), pa.uint64(), pa.float16(), pa.float32())]
     sizes += [pa.array([Decimal(2)], kind) for kind in (pa.decimal128(12, 2), pa.decimal256(40, 2))]
-    sizes += [pa.array([True]), pa.array(["2"], pa.large_string())]
-    for number, size in enumerate(sizes):
-        kinds = {"item_id": pa.array([Decimal(200)], pa.decimal128(38, 10)), "item_type": pa.array(["ad"]), "size": size}
-        kinds["categories"] = pa.array([["a", "b"]], pa.large_list(pa.large_string()))
-        kinds["item_type"] = pa.array(["ad"]).dictionary_encode()
-        kinds["valid_from"] = pa.array([datetime(2024, 1, 1).date()], (pa.date32(), pa.date64())[number % 2])
-        pq.write_table(pa.table(kinds), shop.folder / "items.parquet")
-        (item,) = shop.rows(shop.ingest(tolerance=0.0)["items"]) if number % 4 == 0 else [{}]
-        if item:
-            assert (item["item_id"], item["size"], item["categories"]) == ("200", 2, ["a", "b"])
-            assert (item["item_type"], item["valid_from"]) == ("ad", datetime(2024, 1, 1))
+    sizes += [pa.array(["2"], pa.large_string()), pa.array(["2,0"]).dictionary_encode(), pa.array([b"2"])]
+    columns = {f"size_{number}": size for number, size in enumerate(sizes)} | {"sold": pa.array([True])}
+    extras = ", ".join(f'{name} = "numeric"' for name in columns)
+    columns |= {
+        "item_id": pa.array([Decimal(200)], pa.decimal128(38, 10)),
+        "item_type": pa.array(["ad"]).dictionary_encode(),
+        "categories": pa.array([["a", "b"]], pa.large_list(pa.large_string())),
+        "valid_from": pa.array([SHOWN.date()], pa.date32()),
+        "valid_until": pa.array([SHOWN.date()], pa.date64()),
+    }
+    pq.write_table(pa.table(columns), shop.folder / "items.parquet")
+    for unit in ("s", "ms", "us", "ns"):
+        for zone in (None, "UTC", "Europe/Berlin", "+02:00"):
+            kind = pa.timestamp(unit, zone)
+            table = {
+                "event_timestamp": pa.array([SHOWN], pa.timestamp("us")).cast(pa.timestamp(unit)).cast(kind)
+            }
+            row = {"exposure_id": f"{unit}{zone}", "user_id": "u", "item_id": "200", "scenario": "ad"}
+            (shop.folder / "exposures").mkdir(exist_ok=True)
+            place = shop.folder / "exposures" / f"{len(list((shop.folder / 'exposures').iterdir()))}.parquet"
+            pq.write_table(pa.table(table | {name: [value] for name, value in row.items()}), place)
+    declared = DECLARED.replace('"items.csv"', f'"items.parquet"\nextra = {{ {extras} }}')
+    shop.declare(declared.replace("exposures.csv", "exposures"))
+    landed = shop.ingest(tolerance=0.0)
+    (item,) = shop.rows(landed["items"])
+    assert [item[f"size_{number}"] for number in range(len(sizes))] == [2] * len(sizes)
+    assert (item["item_id"], item["sold"], item["item_type"], item["categories"]) == (
+        "200",
+        1,
+        "ad",
+        ["a", "b"],
+    )
+    assert item["valid_from"] == item["valid_until"] == datetime(2024, 4, 17)
+    assert [row["event_timestamp"] for row in shop.rows(landed["exposures"])] == [SHOWN] * 16
 
 
 def test_more_rejected_rows_than_tolerated_fail_the_table(shop: Shop) -> None:
     shop.ingest()
     rows = [f"e{n},u1,c1,campaign,{'yesterday' if n < 2 else '2024-01-01'},perhaps\n" for n in range(100)]
-    shop.bring("exposures.csv", EXPOSURES_CSV.partition("\n")[0] + "\n" + "".join(rows[:2] + [r.replace("perhaps", "1") for r in rows[2:]]))
+    shop.bring(
+        "exposures.csv",
+        EXPOSURES_CSV.partition("\n")[0]
+        + "\n"
+        + "".join(rows[:2] + [r.replace("perhaps", "1") for r in rows[2:]]),
+    )
     with pytest.raises(DataError) as caught:
         shop.ingest(tolerance=0.01)
     told = str(caught.value)
@@ -304,7 +391,9 @@ def test_more_rejected_rows_than_tolerated_fail_the_table(shop: Shop) -> None:
 def test_everything_that_is_wrong_is_told_at_once(shop: Shop) -> None:
     shop.bring("items.csv", "item_id;item_type;value\nc1;ad;1.234\nc2;ad;12,50\n")
     shop.bring("exposures.csv", EXPOSURES_CSV.replace("c1", "1.23E+12"))
-    with pytest.raises(SchemaError, match="(?s)items: value can be read in two ways.*exposures: all 2 rows are rejected"):
+    with pytest.raises(
+        SchemaError, match=r"(?s)items: value can be read in two ways.*exposures: all 2 rows are rejected"
+    ):
         shop.ingest()
 
 
@@ -315,6 +404,11 @@ def test_brackets_of_folders_are_characters(shop: Shop, tmp_path: Path) -> None:
     moved.__init__(folder)  # type: ignore[misc]
     moved.bring("exposures/part[1].csv", EXPOSURES_CSV)
     moved.bring("exposures/part[2].csv", EXPOSURES_CSV.replace("\ne", "\nf"))
-    for location, count in (("exposures", 4), ("exposures/*.csv", 4), ("exposures/part[1].csv", 2), ("**/*2?.csv", 2)):
+    for location, count in (
+        ("exposures", 4),
+        ("exposures/*.csv", 4),
+        ("exposures/part[1].csv", 2),
+        ("**/*2?.csv", 2),
+    ):
         moved.declare(DECLARED.replace("exposures.csv", location))
         assert moved.ingest()["exposures"].num_rows == count
