@@ -36,7 +36,7 @@ from features.views.user_behaviour import user_behaviour
 from features.views.user_history import user_history
 from features.views.windows import EVENT_TIMESTAMP
 
-CODE_VERSION = 7
+CODE_VERSION = 8
 """Raise it when a feature's meaning changes, so that nothing made by older code is reused."""
 
 ALWAYS = datetime(1970, 1, 1)

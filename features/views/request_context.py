@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 DAY_SECONDS = 86400.0
 
-CONTEXT_FEATURES = ("context_hour", "context_weekday", "context_year_sin", "context_year_cos")
+CONTEXT_FEATURES = ("context_utc_hour", "context_utc_weekday", "context_year_sin", "context_year_cos")
 """Hour 0..23 and weekday 0 (Monday)..6 in UTC; the day of the year on a circle, so that the last of
 December lies beside the first of January."""
 
@@ -31,8 +31,8 @@ def clock_features(as_of: Sequence[float]) -> dict[str, list[float]]:
     for seconds in as_of:
         when = datetime.fromtimestamp(seconds, UTC)
         turn = 2 * math.pi * (when.timetuple().tm_yday - 1) / 365.25
-        found["context_hour"].append(float(when.hour))
-        found["context_weekday"].append(float(when.weekday()))
+        found["context_utc_hour"].append(float(when.hour))
+        found["context_utc_weekday"].append(float(when.weekday()))
         found["context_year_sin"].append(math.sin(turn))
         found["context_year_cos"].append(math.cos(turn))
     return found
