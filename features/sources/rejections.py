@@ -8,7 +8,7 @@ import duckdb
 
 from expectations.contracts.schema import Table
 from features.sources.staging import REASONS, STAGED
-from features.sources.tables.casting import NOUNS, OUTCOME
+from features.sources.tables.casting import IDENTIFIER, NOUNS, OUTCOME
 from features.sources.tables.timestamp_text import propose
 
 _NUM_REASONS, _NUM_SAMPLES, _NUM_VALUES = 3, 3, 300
@@ -98,6 +98,8 @@ def _remedy(reason: _Reason) -> str | None:
         return f"say in true_values, false_values or null_values what these words mean: {counted}"
     if reason.what in (f"is not {NOUNS['number']}", f"is not {NOUNS['integer']}"):
         return _number_remedy(values)
+    if reason.what == f"is not {IDENTIFIER}":
+        return "nothing can mend it; export the column as text"
     return None
 
 

@@ -3,12 +3,12 @@ r"""From a shop's columns to the contract's types: what cannot be cast is reject
 One rule for CSV, Parquet and SQL, whatever type the source gives a value:
 - A text that is blank or a word for nothing (`NULL`, `NaN`, `\N`), and a floating-point NaN, is a missing value.
 - An identifier or a category is a text without blanks around it; `200.0` is `200`, since data frames turn the
-  identifiers of a column with missing values into floats. An identifier that a spreadsheet rounded
+  identifiers of a column with missing values into floats. An identifier that was rounded
   (`1.23E+12`) is rejected.
 - A timestamp without a zone is in the declared zone, else UTC; one with a zone is converted. What is not
   certain needs a declaration, see `timestamp_text`, and so do numbers, see `number_text`.
 - True and false may be written in common words; an outcome is a number, of which they are 1 and 0.
-- A list is a list, a JSON list, or texts between "|".
+- A list is a list, a list as JSON or Python writes it, or texts between "|".
 - A whole number may be written 3.0 but not 3.5. Infinity is no number.
 """
 
@@ -59,6 +59,7 @@ NOUNS: Mapping[ColumnType, str] = MappingProxyType(
         "boolean": "true or false",
     }
 )
+IDENTIFIER = "an identifier, but what a spreadsheet or a data frame rounded"
 OUTCOME = "an outcome: yes or no, 0 or 1, or a grade"
 """What a value of each type is, in reasons."""
 
@@ -135,17 +136,15 @@ class Casting:
         raw, text = self.at("raw"), self.at("text")
         name = self.column.name
         shown = f"'{name}: ''' || left(CAST({raw} AS VARCHAR), 80) || ''' is not "
-        cases = [
-            f"WHEN {text} IS NOT NULL AND {self.at('value')} IS NULL THEN {shown}{NOUNS[self.column.type]}'"
-        ]
+        cases = [f"WHEN {text} IS NOT NULL AND {self.at('value')} IS NULL THEN {shown}{self._noun}'"]
         if self.raw_type == "BLOB":  # bytes that are not UTF-8 have no text, yet are not missing
             undecodable = f"{raw} IS NOT NULL AND TRY(decode({raw})) IS NULL"
             cases.append(f"WHEN {undecodable} THEN '{name}: its bytes are not UTF-8'")
         if self.column.required:
             cases.append(f"WHEN {text} IS NULL THEN '{name}: the required value is missing'")
-        if name.endswith("_id") and self.raw_type == "VARCHAR":
-            rounded = f"regexp_full_match({text}, '\\d[.,]?\\d*E\\+\\d+')"
-            cases.append(f"WHEN {rounded} THEN {shown}an identifier, but one that a spreadsheet rounded'")
+        if name.endswith("_id"):
+            rounded = f"regexp_full_match({text}, '\\d[.,]?\\d*[eE]\\+\\d+')"
+            cases.append(f"WHEN {rounded} THEN {shown}{IDENTIFIER}'")
         return f"CASE {' '.join(cases)} END"
 
     def _native(self, raw: str) -> str | None:
@@ -185,7 +184,9 @@ class Casting:
                 return f"CASE {known} WHEN {number} = 1 THEN true WHEN {number} = 0 THEN false END"
             case "strings":
                 trimmed = f"list_transform(string_split({text}, '|'), lambda x: trim(x))"
-                from_json = f"""TRY(from_json({text}, '["VARCHAR"]'))"""
+                from_json = (
+                    f"""COALESCE(TRY(from_json({text}, '["VARCHAR"]')), TRY_CAST({text} AS VARCHAR[]))"""
+                )
                 parts = f"list_filter({trimmed}, lambda x: x <> '')"
                 found = f"CASE WHEN starts_with({text}, '[') THEN {from_json} ELSE {parts} END"
                 return f"list_transform({found}, lambda x: {_identifier('x')})"

@@ -150,10 +150,15 @@ def _raw_column(
         problem = f"no column {raw!r}, which is required ({column.description})"
     else:
         return None
+    like = next((name for name in found if _folded(name) == _folded(raw)), "the shop's column")
     raise SchemaError(
         f"{contract.name}: {problem}; found {', '.join(found) or 'none'}. In source.toml, map it: "
-        f'[tables.{contract.name}] columns = {{ {column.name} = "the shop\'s column" }}'
+        f'[tables.{contract.name}] columns = {{ {column.name} = "{like}" }}'
     )
+
+
+def _folded(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def _constant(

@@ -16,9 +16,14 @@ from expectations.suites.rules import literal
 
 _CODES = "EUR|USD|GBP|CHF|JPY|CNY|RMB|HKD|TWD|KRW|INR|RUB|PLN|CZK|HUF|RON|BGN|SEK|NOK|DKK|ISK|TRY|BRL|MXN|ARS"
 _CODES += "|CLP|COP|CAD|AUD|NZD|SGD|ZAR|ILS|AED|SAR|THB|IDR|VND|PHP|MYR|UAH"
-CURRENCY = rf"(?:[A-Z]{{0,3}}\p{{Sc}}|{_CODES}|zł|Kč|Ft|kr\.?|Fr\.|元|円)"
+CURRENCY = rf"(?:[A-Z]{{0,3}}\p{{Sc}}|{_CODES}|Rs\.?|zł|Kč|Ft|kr\.?|Fr\.|元|円|Euro?)"
 _SAME = {
     "€": "EUR",
+    "₹": "INR",
+    "Rs.": "INR",
+    "Rs": "INR",
+    "Euro": "EUR",
+    "Eur": "EUR",
     "£": "GBP",
     "元": "CNY",
     "RMB": "CNY",
@@ -171,6 +176,7 @@ def bare_number(text: str) -> str:
     for pattern, by in (
         (rf"^([-+(]?)\s*{CURRENCY}\s*", r"\1"),
         (rf"\s*{CURRENCY}\s*(\)?-?)$", r"\1"),
+        (r"([.,])(-|–|—)+$", r"\100"),  # 12,— is 12,00 and no negative number
         (r"\s*%\s*(\)?)$", r"\1"),
         (r"^\((.+)\)$", r"-\1"),
         (r"^([^-].*)-$", r"-\1"),

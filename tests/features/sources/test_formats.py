@@ -12,8 +12,10 @@ import pytest
 import sqlalchemy
 
 from expectations.contracts.file_format import FileFormat
+from expectations.contracts.schema import Column, ColumnType
 from expectations.errors import DataError, SchemaError
 from features.sources.staging import open_duckdb
+from features.sources.tables.casting import Casting, cast_rows
 from features.sources.tables.csv_files import read_csv
 from features.sources.tables.number_text import NumberForm, bare_number, find_form, number_from_text
 from features.sources.tables.timestamp_text import propose, timestamp_from_text
@@ -53,6 +55,8 @@ def numbers(con: duckdb.DuckDBPyConnection, values: list[str], form: NumberForm 
         (["1'234.50", "1’000’000.00", "9"], [1234.5, 1000000, 9]),
         (["1 234,5", "1\u00a0234", "−3,25"], [1234.5, 1234, -3.25]),
         (["(12.00)", "12.00-", "($5)", "- 4"], [-12, -12, -5, -4]),
+        (["12,-", "1.299,—", "5,- €"], [12, 1299, 5]),
+        (["Rs. 500", "₹1,00,000.5"], [500, 100000.5]),
         (["12 %", "0,5%", "0"], [0.12, 0.005, 0]),
         (["$5", "-$1,250.75", "$0.10"], [5, -1250.75, 0.1]),
         (["1.234", "2.5", "-0.001"], [1.234, 2.5, -0.001]),
@@ -218,6 +222,39 @@ def test_declared_formats_and_zones(con: duckdb.DuckDBPyConnection) -> None:
 )
 def test_the_message_proposes_what_to_declare(values: list[str], proposal: str) -> None:
     assert propose(values).startswith(proposal)
+
+
+@pytest.mark.parametrize("kind", ["number", "boolean"])
+def test_an_outcome_is_said_in_numbers_and_words(con: duckdb.DuckDBPyConnection, kind: ColumnType) -> None:
+    said = [
+        "1",
+        "0",
+        "1.0",
+        "0.0",
+        "TRUE",
+        "false",
+        "Yes",
+        "N",
+        "oui",
+        "non",
+        "ja",
+        "Falsch",
+        "x",
+        "-",
+        "NULL",
+        "n/a",
+    ]
+    meant = [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, None, None]
+    column(con, [*said, "perhaps", "2.0"])
+    form = FileFormat(true_values=("X",), false_values=("-",))
+    outcome = Column("outcome", kind, "")
+    casting = Casting(column=outcome, raw="t", raw_type="VARCHAR", form=form)
+    sql = f"SELECT {casting.at('value')}, {casting.problem} FROM ({cast_rows('told', [casting], 'NULL')})"  # noqa: S608
+    found = con.execute(sql).fetchall()
+    assert [value for value, _ in found[:-2]] == meant
+    assert [problem for _, problem in found[:-2]] == [None] * len(said)
+    assert found[-2][1] == "outcome: 'perhaps' is not an outcome: yes or no, 0 or 1, or a grade"
+    assert found[-1][0] == (2 if kind == "number" else None)
 
 
 def texts(con: duckdb.DuckDBPyConnection, path: Path, **declared: object) -> list[tuple]:
@@ -386,6 +423,21 @@ def test_more_rejected_rows_than_tolerated_fail_the_table(shop: Shop) -> None:
     assert "event_timestamp is not a timestamp in 2 rows, such as 'yesterday'." in told
     assert "'perhaps' (2 rows)" in told
     assert shop.ingest(tolerance=0.02)["exposures"].num_rejected == 2
+
+
+def test_what_a_frame_or_a_spreadsheet_leaves_behind(shop: Shop) -> None:
+    shop.bring("items.csv", "Item ID;item_type;categories\r\n7;ad;['food', 'tea']\n8;ad;\n;;\n ;;\r\n")
+    with pytest.raises(SchemaError, match=r'columns = \{ item_id = "Item ID" \}'):
+        shop.ingest()
+    shop.declare(DECLARED.replace('"items.csv"', '"items.csv"\ncolumns = { item_id = "Item ID" }'))
+    shop.bring("exposures.csv", EXPOSURES_CSV.replace("c1", "1.2345678901234568e+18", 1))
+    landed = shop.ingest()
+    assert [row["categories"] for row in shop.rows(landed["items"])] == [["food", "tea"], None]
+    assert landed["items"].num_rejected == 0
+    (rejected,) = shop.rejected("exposures")
+    assert rejected["reason"] == (
+        "item_id: '1.2345678901234568e+18' is not an identifier, but what a spreadsheet or a data frame rounded"
+    )
 
 
 def test_everything_that_is_wrong_is_told_at_once(shop: Shop) -> None:
