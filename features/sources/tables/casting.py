@@ -143,7 +143,7 @@ class Casting:
         if self.column.required:
             cases.append(f"WHEN {text} IS NULL THEN '{name}: the required value is missing'")
         if name.endswith("_id"):
-            rounded = f"regexp_full_match({text}, '\\d[.,]?\\d*[eE]\\+\\d+')"
+            rounded = f"contains({text}, '+') AND regexp_full_match({text}, '\\d[.,]?\\d*[eE]\\+\\d+')"
             cases.append(f"WHEN {rounded} THEN {shown}{IDENTIFIER}'")
         return f"CASE {' '.join(cases)} END"
 
@@ -239,7 +239,8 @@ def _identifier(text: str, point: str = ".") -> str:
     """SQL of a text that names something: 200.0 is 200, True is true. 1.000 stays, which may be a thousand."""
     whole = rf"-?\d+\{point}(0{{1,2}}|0{{4,}})"
     return (
-        f"CASE WHEN regexp_full_match({text}, '{whole}') THEN split_part({text}, '{point}', 1) "
+        f"CASE WHEN ends_with({text}, '0') AND regexp_full_match({text}, '{whole}') "
+        f"THEN split_part({text}, '{point}', 1) "
         f"WHEN {text} IN ('True', 'TRUE', 'False', 'FALSE') THEN lower({text}) ELSE {text} END"
     )
 

@@ -183,4 +183,4 @@ def bare_number(text: str) -> str:
         (r"^([-+])\s+", r"\1"),
     ):
         sql = f"regexp_replace({sql}, {literal(pattern)}, {literal(by)})"
-    return sql
+    return f"CASE WHEN regexp_full_match({text}, '-?[0-9.,]*[0-9]') THEN {text} ELSE {sql} END"

@@ -13,6 +13,7 @@ from expectations.contracts.file_format import FileFormat
 from expectations.suites.rules import literal
 
 _SIMPLE = r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?"
+_ZONED = r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z| ?[+-]\d{2}:?\d{2})"
 _YEAR_FIRST = r"^(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:[T ]+(\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)\s*(.*))?$"
 _COMPACT = r"^(\d{4})(\d{2})(\d{2})T(\d{2}):?(\d{2})"
 _OFFSET = r"^(?:UTC|GMT)?([+-]\d{2}):?(\d{2})?(?:\s*\[[^\]]*\])?$"
@@ -41,7 +42,11 @@ def timestamp_from_text(text: str, form: FileFormat) -> str:
     if not any(pattern.startswith(("%Y", "%y")) for pattern in form.timestamp_format):
         simple = f"regexp_full_match({text}, {literal(_SIMPLE)})"
         local = in_utc(f"TRY_CAST({text} AS TIMESTAMP)", form)
-        readings.append(f"CASE WHEN {simple} THEN {local} ELSE {_year_first(text, form)} END")
+        spaced = f"regexp_replace({text}, ' ?([+-][0-9]{{2}}):?([0-9]{{2}})$', '\\1:\\2')"
+        readings.append(
+            f"CASE WHEN {simple} THEN {local} WHEN regexp_full_match({text}, {literal(_ZONED)}) "
+            f"THEN TRY_CAST({spaced} AS TIMESTAMPTZ) AT TIME ZONE 'UTC' ELSE {_year_first(text, form)} END"
+        )
     return f"COALESCE({', '.join(readings)})"
 
 
