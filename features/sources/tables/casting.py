@@ -91,29 +91,37 @@ class Casting:
     def text(self) -> str:
         """SQL of the raw value as text, null where it is missing."""
         raw, kind = self.raw, self.raw_type
+        known = f"{raw} IS NOT NULL" + (f" AND NOT isnan({raw})" if kind in _FLOATS else "")
+        if self._native(raw) and not kind.endswith("[]"):
+            return f"CASE WHEN {known} THEN '' END"  # nobody reads it
         if kind in _FLOATS:
             whole = f"CAST(TRY_CAST({raw} AS BIGINT) AS VARCHAR)"
+            exact = f"{raw} = trunc({raw}) AND abs({raw}) < {_EXACT_FLOAT}"
             return (
-                f"CASE WHEN isnan({raw}) THEN NULL "
-                f"WHEN {raw} = trunc({raw}) AND abs({raw}) < {_EXACT_FLOAT} THEN {whole} "
-                f"ELSE CAST({raw} AS VARCHAR) END"
+                f"CASE WHEN NOT ({known}) THEN NULL WHEN {exact} THEN {whole} ELSE CAST({raw} AS VARCHAR) END"
             )
         if kind.startswith("DECIMAL"):
             return f"regexp_replace(CAST({raw} AS VARCHAR), '\\.0+$', '')"
         if kind.endswith("[]"):
             return f"nullif(array_to_string(CAST({raw} AS VARCHAR[]), '|'), '')"
         text = f"TRY(decode({raw}))" if kind == "BLOB" else f"CAST({raw} AS VARCHAR)"
-        bare = f"trim({text}, {literal(_BLANKS)})"
-        missing = f"{bare} IN ({_listed((*NULLS, *self.form.null_values))})"
+        return self._given(text) if self.is_text else text
+
+    def _given(self, text: str) -> str:
+        """SQL of a text without blanks around it, null where it is a word for nothing."""
+        ends = " OR ".join(
+            f"starts_with({text}, {b}) OR ends_with({text}, {b})" for b in map(literal, _BLANKS)
+        )
+        bare = f"CASE WHEN {ends} THEN trim({text}, {literal(_BLANKS)}) ELSE {text} END"
+        own = {word.lower() for word in (*self.form.true_values, *self.form.false_values)}
+        words = [*self.form.null_values]
         if self.column.type not in ("string", "strings"):
             dash = self.column.type == "boolean" or self.column.name in _WORDED
-            own = (*self.form.true_values, *self.form.false_values)
-            words = [word for word in (*NO_VALUE, *(() if dash else NO_NUMBER)) if word not in own]
-            missing += f" OR lower({bare}) IN ({_listed(words)})"
-            text = bare
-        elif not self._is_free:
-            text = bare
-        return f"CASE WHEN {missing} THEN NULL ELSE {text} END"
+            words += [word for word in (*NO_VALUE, *(() if dash else NO_NUMBER)) if word not in own]
+        missing = f"{bare} IN ({_listed(NULLS)})"
+        if words:
+            missing += f" OR lower({bare}) IN ({_listed(word.lower() for word in words)})"
+        return f"CASE WHEN {missing} THEN NULL ELSE {text if self._is_free else bare} END"
 
     def at(self, stage: str) -> str:
         """The column of `cast_rows` that holds "raw", "text", "bare" or "value" of this one."""

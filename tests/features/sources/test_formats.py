@@ -226,27 +226,10 @@ def test_the_message_proposes_what_to_declare(values: list[str], proposal: str) 
 
 @pytest.mark.parametrize("kind", ["number", "boolean"])
 def test_an_outcome_is_said_in_numbers_and_words(con: duckdb.DuckDBPyConnection, kind: ColumnType) -> None:
-    said = [
-        "1",
-        "0",
-        "1.0",
-        "0.0",
-        "TRUE",
-        "false",
-        "Yes",
-        "N",
-        "oui",
-        "non",
-        "ja",
-        "Falsch",
-        "x",
-        "-",
-        "NULL",
-        "n/a",
-    ]
-    meant = [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, None, None]
+    words = "1 0 1.0 0.0 TRUE false Yes N oui non ja Falsch x - NULL n/a offen"
+    said, meant = words.split(), [*[1, 0] * 7, None, None, None]
     column(con, [*said, "perhaps", "2.0"])
-    form = FileFormat(true_values=("X",), false_values=("-",))
+    form = FileFormat(true_values=("X",), false_values=("-",), null_values=("Offen",))
     outcome = Column("outcome", kind, "")
     casting = Casting(column=outcome, raw="t", raw_type="VARCHAR", form=form)
     sql = f"SELECT {casting.at('value')}, {casting.problem} FROM ({cast_rows('told', [casting], 'NULL')})"  # noqa: S608
