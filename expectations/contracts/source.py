@@ -9,6 +9,8 @@ location = "items.parquet"            # file, folder or glob of .parquet or .csv
 columns = { item_id = "code", text = "description" }    # contract column = the shop's column
 constants = { item_type = "campaign" }                  # the same value in every row
 extra = { campaign_type = "categorical", discount = "numeric", terms = "text" }
+[tables.items.format]                 # how values are written; see expectations/contracts/file_format.py
+decimal = ","
 
 [tables.exposures]
 query = "SELECT * FROM exposures"     # with [database]
@@ -38,7 +40,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from expectations.contracts.schema import EXTRA_TYPES, ExtraKind, Table
+from expectations.contracts.extra_columns import check_extras
+from expectations.contracts.file_format import CSV_SETTINGS, NUMBER_SETTINGS, FileFormat, read_format
+from expectations.contracts.schema import ExtraKind, Table
 from expectations.contracts.shop_tables import CONTRACTS, SCENARIOS
 from expectations.errors import SettingError
 
@@ -57,6 +61,7 @@ class TableSource:
         columns: contract column -> the shop's column, where the names differ.
         constants: contract column -> the value of every row.
         extra: extra column -> numeric, categorical or text.
+        format: how values are written.
     """
 
     location: str | None = None
@@ -64,6 +69,7 @@ class TableSource:
     columns: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, ExtraKind] = field(default_factory=dict)
+    format: FileFormat = field(default_factory=FileFormat)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +120,9 @@ def read_source(path: Path) -> Source:
         raise SettingError(f"{path} is not valid TOML: {error}") from error
     known = {"name", "connector", "clock", "tables", "database", "split", "outcome_window", "features"}
     _refuse_unknown(path, "the file", settings, known)
-    database, split, features = (settings.get(table, {}) for table in ("database", "split", "features"))
+    database, split, features = (
+        _mapping(f"{path}: [{table}]", settings.get(table, {})) for table in ("database", "split", "features")
+    )
     _refuse_unknown(path, "[database]", database, {"url_env"})
     _refuse_unknown(path, "[split]", split, {"test_from", "by", "validation_fraction"})
     _refuse_unknown(path, "[features]", features, {"history_days", "rating_range"})
@@ -131,11 +139,14 @@ def read_source(path: Path) -> Source:
     clock = settings.get("clock", "now")
     require("clock", clock, clock in ("now", "data"), 'use "now" or "data"')
     tables = {
-        table: _read_table(path, table, declared) for table, declared in settings.get("tables", {}).items()
+        table: _read_table(path, table, declared)
+        for table, declared in _mapping(f"{path}: tables", settings.get("tables", {})).items()
     }
     if connector == "tables":
         _require_tables(path, tables)
-    if any(table.query for table in tables.values()) and "url_env" not in database:
+    url_env = database.get("url_env")
+    require("url_env", url_env, url_env is None or isinstance(url_env, str), "name an environment variable")
+    if any(table.query for table in tables.values()) and not url_env:
         raise SettingError(f"{path}: a table has a query, so [database] url_env must name a variable")
     fraction = split.get("validation_fraction", 0.2)
     between = isinstance(fraction, int | float) and 0 < fraction < 1
@@ -143,10 +154,10 @@ def read_source(path: Path) -> Source:
     split_by = split.get("by")
     require("[split] by", split_by, split_by in (None, *SPLIT_BY), f"use one of {', '.join(SPLIT_BY)}")
     days = features.get("history_days", 180)
-    require("history_days", days, isinstance(days, int) and days >= 1, "use a whole number of days from 1")
+    require("history_days", days, type(days) is int and days >= 1, "use a whole number of days from 1")
     ratings = features.get("rating_range")
     ordered = isinstance(ratings, list) and [type(end) in (int, float) for end in ratings] == [True, True]
-    ordered = ordered and ratings[0] < ratings[1]
+    ordered = ordered and ratings[0] < ratings[1]  # type: ignore[index]
     remedy = "write the worst and the best, such as [1, 5]"
     require("rating_range", ratings, ratings is None or ordered, remedy)
     return Source(
@@ -154,11 +165,13 @@ def read_source(path: Path) -> Source:
         connector=connector,
         clock=cast(Literal["now", "data"], clock),
         tables=MappingProxyType(tables),
-        database_url_env=database.get("url_env"),
+        database_url_env=url_env,
         test_from=_test_from(path, split),
         split_by=split_by,
         validation_fraction=float(fraction),
-        outcome_window=_outcome_window(path, settings.get("outcome_window", {})),
+        outcome_window=_outcome_window(
+            path, _mapping(f"{path}: [outcome_window]", settings.get("outcome_window", {}))
+        ),
         history_days=days,
         rating_range=(float(ratings[0]), float(ratings[1])) if ratings else None,
     )
@@ -186,35 +199,44 @@ def _outcome_window(path: Path, declared: Mapping[str, Any]) -> Mapping[str, flo
     return MappingProxyType({scenario: float(days) for scenario, days in declared.items()})
 
 
-def _read_table(path: Path, table: str, declared: Mapping[str, Any]) -> TableSource:
+def _read_table(path: Path, table: str, declared: Any) -> TableSource:
     if table not in CONTRACTS:
         raise SettingError(f"{path}: unknown table {table!r}; the contract has {', '.join(CONTRACTS)}")
-    where = f"[tables.{table}]"
-    _refuse_unknown(path, where, declared, {"location", "query", "columns", "constants", "extra"})
-    contract = CONTRACTS[table]
-    extra = dict(declared.get("extra", {}))
-    if extra and not contract.extensible:
-        raise SettingError(f"{path}: {where} cannot have extra columns; users, items and exposures can")
-    for column, kind in extra.items():
-        if kind not in EXTRA_TYPES:
-            raise SettingError(f"{path}: {where} extra {column} is {kind!r}; use {', '.join(EXTRA_TYPES)}")
-        if not column.isidentifier():
-            raise SettingError(f"{path}: {where} extra column {column!r} must be a plain identifier")
-    names = {column.name for column in contract.columns} | set(extra)
-    for setting in ("columns", "constants"):
-        unknown = sorted(set(declared.get(setting, {})) - names)
-        if unknown:
-            raise SettingError(f"{path}: {where} {setting} names {unknown[0]!r}, which {table} does not have")
-    location = declared.get("location")
-    if location is not None:
-        location = str((path.parent / location).absolute())
-    return TableSource(
-        location=location,
-        query=declared.get("query"),
-        columns=MappingProxyType(dict(declared.get("columns", {}))),
-        constants=MappingProxyType(dict(declared.get("constants", {}))),
-        extra=MappingProxyType(extra),
+    where = f"{path}: [tables.{table}]"
+    mappings = ("columns", "constants", "extra", "format")
+    declared = _mapping(where, declared)
+    _refuse_unknown(path, f"[tables.{table}]", declared, {"location", "query", *mappings})
+    columns, constants, extra, form = (
+        _mapping(f"{where} {name}", declared.get(name, {})) for name in mappings
     )
+    for name, value in [(n, declared.get(n)) for n in ("location", "query")] + list(columns.items()):
+        if value is not None and not (isinstance(value, str) and value):
+            raise SettingError(f"{where} {name} is {value!r}; write a text")
+    check_extras(where, CONTRACTS[table], extra)
+    names = {column.name for column in CONTRACTS[table].columns} | set(extra)
+    for setting, given in (("columns", columns), ("constants", constants)):
+        unknown = sorted(set(given) - names)
+        if unknown:
+            raise SettingError(f"{where} {setting} names {unknown[0]!r}, which {table} does not have")
+    location = declared.get("location")
+    found = TableSource(
+        location=None if location is None else str((path.parent / location).absolute()),
+        query=declared.get("query"),
+        columns=MappingProxyType(columns),
+        constants=MappingProxyType(constants),
+        extra=MappingProxyType(extra),
+        format=read_format(f"{path}: [tables.{table}.format]", form),
+    )
+    needless = found.format.declared(*CSV_SETTINGS, *NUMBER_SETTINGS) if found.query else []
+    if needless:
+        raise SettingError(f"{where} has a query, whose numbers have a type; leave out format {needless[0]}")
+    return found
+
+
+def _mapping(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SettingError(f"{where} is {value!r}; write a table of settings, such as {{ name = value }}")
+    return dict(value)
 
 
 def _require_tables(path: Path, tables: Mapping[str, TableSource]) -> None:

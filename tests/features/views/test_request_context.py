@@ -10,8 +10,8 @@ def _seconds(*as_of):
 
 def test_clock_of_a_monday_evening_in_january():
     found = clock_features([_seconds(2024, 1, 1, 18)])
-    assert found["context_hour"] == [18.0]
-    assert found["context_weekday"] == [0.0]
+    assert found["context_utc_hour"] == [18.0]
+    assert found["context_utc_weekday"] == [0.0]
     assert found["context_year_sin"] == [0.0]
     assert found["context_year_cos"] == [1.0]
 

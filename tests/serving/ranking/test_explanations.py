@@ -23,7 +23,7 @@ ROW = {
     "user_outcome_rate": 0.01,
     "user_item_item_sessions": 4.0,
     "user_item_item_days": np.nan,
-    "context_weekday": 0.0,
+    "context_utc_weekday": 0.0,
 }
 
 
