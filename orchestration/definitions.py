@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from expectations.telemetry import switch_off
 from features.sources import COMPLETE_JOURNEY
 from orchestration.assets.features import feature_rows, online_features, training_examples
 from orchestration.assets.model import (
@@ -63,4 +64,5 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
     )
 
 
+switch_off(os.environ)  # a plain `dagster dev` does not come by `python -m orchestration`
 defs = build_definitions(os.environ)

@@ -7,6 +7,8 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.run_events import MAX_SAMPLES, rule_text
+
 PREVIEW_ROWS = 5
 MAX_CELL = 80
 
@@ -56,7 +58,19 @@ def failed_rule(
     name: str, rule: str, rows: int | None, sample: Sequence[Any], message: str
 ) -> dict[str, Any]:
     """A broken rule of a table, or of the gate, as the sensors read it from a check's metadata."""
-    return {"table": name, "rule": rule, "rows": rows, "sample": list(sample), "message": message}
+    return {
+        "table": name,
+        "rule": rule,
+        "rows": rows,
+        "sample": list(sample[:MAX_SAMPLES]),
+        "message": message,
+    }
+
+
+def broken_rules(rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The metadata of a check that failed: its rules for the sensors, and as sentences for people."""
+    sentences = "\n".join(f"- {rule_text(rule)}" for rule in rules) or "none"
+    return {"failed_rules": dg.MetadataValue.json(list(rules)), "broken": dg.MetadataValue.md(sentences)}
 
 
 def _cell(value: Any) -> str:

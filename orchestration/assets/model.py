@@ -143,7 +143,7 @@ def gate_decision(workspace: WorkspaceResource) -> dg.MaterializeResult:
             dg.AssetCheckResult(
                 passed=decision.approved,
                 check_name="approved",
-                metadata={"failed_rules": dg.MetadataValue.json(failed)},
+                metadata=metadata.broken_rules(failed),
             )
         ],
     )
@@ -153,7 +153,7 @@ def gate_decision(workspace: WorkspaceResource) -> dg.MaterializeResult:
 def run_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """One report of the last run, `reports/latest.json`: rows, checks, metrics, gate decision, seconds."""
     with translate_errors():
-        found = steps.report(workspace.workspace(), step_seconds(context.instance, context.run_id))
+        found = steps.report(workspace.workspace(), step_seconds(context.instance, context.run.run_id))
     return dg.MaterializeResult(
         metadata={
             "report": dg.MetadataValue.path(workspace.workspace().home.report),

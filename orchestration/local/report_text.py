@@ -50,6 +50,20 @@ def recommendation_text(answer: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def refusal_text(report: Mapping[str, Any]) -> str:
+    """Why the gate refused a run's model, and what serves now."""
+    rules = [rule for rule in report["gate"].get("rules") or () if not rule["passed"]]
+    reasons = [f"  {rule['rule']}: {rule.get('reason') or 'not passed'}" for rule in rules]
+    bundle = str(report["bundle"])[:12]
+    return "\n".join(
+        [
+            f"the gate refused model {bundle}, so it does not serve; what served before goes on:",
+            *reasons,
+            "bring more data, another recipe (RECOMMENDER_RECIPE), or rules of your own (RECOMMENDER_GATE)",
+        ]
+    )
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return "-"

@@ -2,7 +2,6 @@
 
 import email
 import json
-import socket
 import sys
 import textwrap
 import threading
@@ -14,6 +13,10 @@ from aiosmtpd.smtp import AuthResult
 
 from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings
+from orchestration.local.processes import free_port
+
+AWKWARD = "home [1] #2 ;3 100%"
+"""A folder's name that others would read as a pattern, a comment or a format; it is taken literally."""
 
 PRELUDE = """
 import json, os, signal, subprocess, sys, time
@@ -28,16 +31,9 @@ home, postgres = Home(root=Path({root!r})), PostgresSettings(port={port})
 """
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def home(tmp_path):
-    return Home(root=tmp_path / "home")
+    return Home(root=tmp_path / AWKWARD)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from orchestration.local.instance import (
 from orchestration.local.job_run import StepOutput, run_job
 from orchestration.local.postgres import running
 from orchestration.local.postgres_server import Server
-from orchestration.local.processes import stop, wait_gone, wait_until
+from orchestration.local.processes import free_port, stop, wait_gone, wait_until
 from orchestration.local.stack import (
     Ports,
     Service,
@@ -38,7 +38,6 @@ from orchestration.local.stack import (
     dagster_services,
     serving,
 )
-from tests.orchestration.conftest import free_port
 
 TINY = "tests.orchestration.tiny_definitions"
 TINY_SERVICE = "tests.orchestration.tiny_service:Recommender"
@@ -193,6 +192,22 @@ def test_a_run_tells_its_steps_and_a_failing_one_plainly(home, environment):
     failed = run_job(home, failing, definitions=TINY, job="recommender", stream=stream)
     assert not failed.succeeded
     assert failed.failures == {"evaluated": "ValueError: table orders has 3 rows too many; remove them"}
+
+
+@pytest.mark.slow
+def test_a_killed_step_says_what_ended_it_and_a_refused_model_has_its_own_exit_code(context, capfd):
+    killed = dataclasses.replace(context, environ={**os.environ, "TINY_KILL": "1"})
+    assert cli.run(killed, None) == 1
+    told = capfd.readouterr().err
+    assert "evaluated failed: the process of this step was ended" in told and "memory ran out" in told
+    assert "ChildProcessCrash" not in told
+
+    refused = dataclasses.replace(context, environ={**os.environ, "TINY_REFUSE": "1"})
+    assert cli.run(refused, None) == cli.REFUSED == 3
+    out, err = capfd.readouterr()
+    assert "the gate refused model 4f0c9a1b2c3d" in err and "auc is worse than the champion's" in err
+    assert "the run failed" not in err and "Traceback" not in err
+    assert "the gate REJECTED this model" in out
 
 
 @pytest.mark.slow

@@ -11,11 +11,12 @@ from expectations.storage.atomic import read_json
 from orchestration.definitions import ASSETS, searched_recipe
 from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings, database_url, running
+from orchestration.local.processes import free_port
 from orchestration.local.report_text import MEASURES
 from orchestration.pipeline.model import deploy, train
 from orchestration.resources import WorkspaceResource
 from tests.features import small_shop
-from tests.orchestration.conftest import free_port
+from tests.orchestration.conftest import AWKWARD
 from tests.training.synthetic import write_encoder
 
 pytestmark = pytest.mark.slow
@@ -70,7 +71,7 @@ STRICT = "popularity_margin = 0.99\n"
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     """The folder of a shop with a source.toml, 3 unreadable events and 2 exposures of unknown items."""
-    folder = tmp_path_factory.mktemp("shop")
+    folder = tmp_path_factory.mktemp("shop [a]")
     tables = small_shop.frames(num_users=150, num_events=3000)
     events = tables["events"].rename(columns={"event_timestamp": "when"}).astype({"when": str})
     events.loc[:2, "when"] = "yesterday"
@@ -90,7 +91,7 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workspace(shop, tmp_path_factory, bento_home):
-    home = Home(root=tmp_path_factory.mktemp("home"))
+    home = Home(root=tmp_path_factory.mktemp(AWKWARD))
     with running(home, PostgresSettings(port=free_port())) as address:
         yield WorkspaceResource(
             home=str(home.root),
