@@ -47,6 +47,8 @@ EPILOG = """environment:
   RECOMMENDER_SOURCE         what --source says where it is not given
   RECOMMENDER_POSTGRES_URL   a PostgreSQL of your own instead of the embedded one
   RECOMMENDER_POSTGRES_PORT  port of the embedded PostgreSQL (default: a free one, kept in the home)
+
+exit code of run and demo: 0 where a model was deployed, 3 where the gate refused it, 1 where the run failed
 """
 
 

@@ -2,6 +2,7 @@
 
 import email
 import json
+import socket
 import sys
 import textwrap
 import threading
@@ -46,6 +47,28 @@ def program(home, postgres):
     """The command line of a program that knows the test's `home` and `postgres`."""
     prelude = PRELUDE.format(root=str(home.root), port=postgres.port)
     return lambda code: [sys.executable, "-c", prelude + textwrap.dedent(code)]
+
+
+@pytest.fixture
+def outside():
+    """A proxy that answers nothing: who reached for the network, one line each."""
+    callers = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(None)
+
+        def listen():
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                connection.settimeout(1)
+                with connection:
+                    callers.append(connection.recv(200))
+
+        threading.Thread(target=listen, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", callers
+        server.shutdown(socket.SHUT_RDWR)
 
 
 class Webhook(BaseHTTPRequestHandler):

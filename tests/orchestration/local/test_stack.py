@@ -17,8 +17,10 @@ import psutil
 import pytest
 
 from expectations.errors import ServiceError
+from expectations.telemetry import OFF
 from orchestration.local import cli
 from orchestration.local.instance import (
+    DEFAULTS,
     child_environment,
     dagster_instance,
     fail_lost_runs,
@@ -244,9 +246,16 @@ def wait_for_line(stream, text):
 
 
 @pytest.mark.slow
-def test_the_demo_runs_asks_for_three_households_and_leaves_nothing_running(context, capfd):
-    ports = Ports(api=free_port())
-    assert cli.demo(context, ports) == 0
+def test_the_demo_runs_asks_for_three_households_and_leaves_nothing_running(
+    context, capfd, tmp_path, outside
+):
+    ports, (proxy, callers), user = Ports(api=free_port()), outside, tmp_path / "user"
+    user.mkdir()
+    environ = {name: value for name, value in os.environ.items() if name not in {*OFF, *DEFAULTS}}
+    environ |= {"HOME": str(user), **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), proxy)}
+    assert cli.demo(dataclasses.replace(context, environ=environ), ports) == 0
+    assert callers == [], "something reported to its maker"
+    assert [path.name for path in user.rglob("*") if path.is_file()] == []
     out, err = capfd.readouterr()
     assert re.findall(r"^household .*", out, re.MULTILINE) == ["household 1", "household 2", "household 3"]
     assert "because bought coffee" in out
