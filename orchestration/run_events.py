@@ -16,7 +16,8 @@ _MODULE = re.compile(r"^(?:\w+\.)+(?=\w+: )")
 
 KILLED = (
     "the process of this step was ended from outside, most likely by the system because memory ran out; close other "
-    "programs or take a machine with more memory, or bring fewer rows (a later start in the source's tables)"
+    "programs, let each step take less (RECOMMENDER_MEMORY, such as 4GB; by default half of what the machine "
+    "has), or take a machine with more"
 )
 
 
