@@ -10,6 +10,7 @@ from features.sources import COMPLETE_JOURNEY
 from orchestration.assets.features import feature_rows, online_features, training_examples
 from orchestration.assets.model import (
     deployed_model,
+    final_model,
     gate_decision,
     model_bundle,
     model_evaluation,
@@ -31,6 +32,7 @@ ASSETS = (
     model_bundle,
     model_evaluation,
     gate_decision,
+    final_model,
     run_report,
     deployed_model,
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.pipeline.ladder import STEPS, gain_text
 from orchestration.run_events import MAX_SAMPLES, rule_text
 
 PREVIEW_ROWS = 5
@@ -52,6 +53,23 @@ def scalars(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def metrics(found: Mapping[str, Any], scorers: Sequence[str]) -> dg.MarkdownMetadataValue:
     """A row of metrics for each scorer that was measured."""
     return table([{"scorer": name, **scalars(found[name])} for name in scorers if found.get(name)])
+
+
+def ladder(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of an evaluation's ladder: what each part of the model adds, and which step is proposed."""
+    rows = [
+        {
+            "step": STEPS[step["step"]],
+            **scalars(step["metrics"]),
+            "over the step before": gain_text(step["gain"]),
+        }
+        for step in found["ladder"]
+    ]
+    return {
+        "ladder": table(rows),
+        "proposal": found["proposal"],
+        "proposal_reason": found["proposal_reason"],
+    }
 
 
 def failed_rule(
