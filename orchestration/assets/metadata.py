@@ -20,12 +20,12 @@ def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
-    """Rows with the same keys as a Markdown table."""
+    """Rows as a Markdown table; what a row does not say is left empty."""
     if not rows:
         return dg.MetadataValue.md("no rows")
-    names = list(rows[0])
+    names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
+    lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
     return dg.MetadataValue.md("\n".join(lines))
 
 
@@ -46,8 +46,8 @@ def page(path: Path) -> dg.MetadataValue:
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The single numbers among metrics, without curves and tables."""
-    return {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
+    """The single numbers among metrics, without curves, tables and what was not measured."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, dict | list | None)}
 
 
 def metrics(found: Mapping[str, Any], scorers: Sequence[str]) -> dg.MarkdownMetadataValue:

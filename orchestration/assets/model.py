@@ -4,6 +4,7 @@ import dagster as dg
 
 from orchestration.assets import metadata
 from orchestration.pipeline import model as steps
+from orchestration.pipeline.ladder import gain_text
 from orchestration.resources import WorkspaceResource, translate_errors
 from orchestration.run_events import step_seconds
 
@@ -103,7 +104,10 @@ def model_evaluation(workspace: WorkspaceResource) -> dg.MaterializeResult:
 
     with translate_errors():
         found, created = steps.evaluate(workspace.workspace())
-    slices = [{"slice": name, **metadata.scalars(values)} for name, values in found["slices"].items()]
+    slices = [
+        {"slice": name, **metadata.scalars(values), "over the best baseline": gain_text(values["gain"])}
+        for name, values in found["slices"].items()
+    ]
     return dg.MaterializeResult(
         metadata={
             "metrics": metadata.metrics(found, steps.SCORERS),

@@ -12,9 +12,11 @@ STEPS = {
 
 
 def gain_text(gain: Mapping[str, Any] | None) -> str:
-    """What a step gains over the step before, in the metric that decides: difference and 95 % interval."""
+    """What is gained over something else in one metric: difference and 95 % interval, where it has one."""
     if gain is None:
         return "not measured"
+    if gain["interval"] is None:
+        return f"{gain['difference']:+.4f}"
     low, high = gain["interval"]
     verdict = "gains" if low > 0 else "loses" if high < 0 else "gains nothing"
     return f"{verdict}: {gain['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
