@@ -72,7 +72,8 @@ def refusal_text(report: Mapping[str, Any]) -> str:
         [
             f"the gate refused model {bundle}, so it does not serve; what served before goes on:",
             *reasons,
-            "bring more data, another recipe (RECOMMENDER_RECIPE), or rules of your own (RECOMMENDER_GATE)",
+            refused.get("needs_person")
+            or "bring more data, another recipe (RECOMMENDER_RECIPE), or rules of your own (RECOMMENDER_GATE)",
         ]
     )
 

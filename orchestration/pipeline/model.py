@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -281,7 +282,10 @@ def _refit_facts(workspace: Workspace, decision: GateDecision) -> dict[str, Any]
 
 
 def _as_facts(decision: GateDecision) -> dict[str, Any]:
-    return {"approved": decision.approved, "rules": [vars(rule) for rule in decision.rules]}
+    """What a report says of a decision beside its bundle's hash."""
+    facts = asdict(decision)
+    del facts["bundle"], facts["created_at"]
+    return facts
 
 
 def _is_whole(bundle: Path) -> bool:

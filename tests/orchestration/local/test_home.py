@@ -10,7 +10,7 @@ from orchestration.home import Home
 from orchestration.local.cli import parser
 from orchestration.local.instance import COMPLETE_JOURNEY, child_environment, source_file, write_instance
 from orchestration.local.postgres import read_address
-from orchestration.local.report_text import recommendation_text, report_table
+from orchestration.local.report_text import recommendation_text, refusal_text, report_table
 
 
 def test_home_is_absolute_and_makes_nothing(tmp_path, monkeypatch):
@@ -96,6 +96,17 @@ def test_the_table_says_every_figure_under_its_name():
     assert "proposed: g alone: the fine-tuned model gains nothing over it" in lines
     assert any("aaaabbbbcccc FAILED its sanity gate: refit is calibrated" in line for line in lines)
     assert "model 4f0c9a1b2c3d" in lines
+
+
+def test_a_refusal_names_the_model_the_rules_and_what_to_do():
+    told = refusal_text(REPORT)
+    assert "refused model 4f0c9a1b2c3d" in told and "calibration error: not passed" in told
+    assert "auc above baseline" not in told and "RECOMMENDER_GATE" in told
+    approved = {**REPORT, "gate": {"approved": True, "rules": []}}
+    assert "refused model aaaabbbbcccc" in refusal_text(approved)
+    assert "it expects 9 positives, 2 happened" in refusal_text(approved)
+    left = {**REPORT, "gate": {**REPORT["gate"], "needs_person": "look at the champion"}}
+    assert refusal_text(left).endswith("look at the champion")
 
 
 def test_a_report_with_little_in_it_is_still_shown():
