@@ -20,7 +20,7 @@ def pytest_configure():
 @pytest.fixture(scope="session")
 def bento_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """BentoML's stores of all tests: it reads its variable once a process."""
-    home = tmp_path_factory.mktemp("bentoml [1] #2")
+    home = tmp_path_factory.mktemp("bentoml")
     before = os.environ.get("BENTOML_HOME")
     os.environ["BENTOML_HOME"] = str(home)
     yield home

@@ -46,27 +46,28 @@ DEFAULTS = {
 """The user may set these otherwise: models come from pip or the bundle, so nothing is downloaded."""
 
 
-def dagster_home(home: Home) -> Path:
-    """The folder that Dagster is told of: the home's own, or a link to it in the system's temporary folder.
+def without_patterns(folder: Path) -> Path:
+    """A folder as those are told of it who take its path for a pattern: itself, or a link in the temporary folder.
 
-    Dagster looks for its file by a pattern: in a folder with `[`, `*` or `?` in its path it finds none, and goes on
-    with SQLite and telemetry.
+    In a folder with `[`, `*` or `?` in its path, Dagster finds no settings and goes on with SQLite and telemetry, and
+    Prometheus' client, which BentoML uses, finds no metrics.
     """
-    if glob.escape(str(home.dagster)) == str(home.dagster):
-        return home.dagster
-    name = hashlib.sha256(os.fsencode(home.dagster)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"recommender-dagster-{os.geteuid()}-{name}"
+    if glob.escape(str(folder)) == str(folder):
+        return folder
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"recommender-{os.geteuid()}-{name}"
 
 
-def _link_dagster_home(home: Home) -> None:
-    link = dagster_home(home)
-    if link == home.dagster:
+def _make_link(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    link = without_patterns(folder)
+    if link == folder:
         return
     with contextlib.suppress(FileExistsError):
-        link.symlink_to(home.dagster)
-    if not (link.is_symlink() and link.lstat().st_uid == os.geteuid() and link.readlink() == home.dagster):
+        link.symlink_to(folder)
+    if not (link.is_symlink() and link.lstat().st_uid == os.geteuid() and link.readlink() == folder):
         raise SettingError(
-            f"{link} should lead to {home.dagster} and is something else; remove it, or choose a RECOMMENDER_HOME "
+            f"{link} should lead to {folder} and is something else; remove it, or choose a RECOMMENDER_HOME "
             "without [ ] * ? in its path"
         )
 
@@ -96,7 +97,8 @@ def write_instance(home: Home) -> Path:
     }
     path = home.dagster / "dagster.yaml"
     write_text(path, json.dumps(settings, indent=2) + "\n")
-    _link_dagster_home(home)
+    for folder in (home.dagster, home.bentoml):
+        _make_link(folder)
     return path
 
 
@@ -127,8 +129,8 @@ def child_environment(home: Home, server: URL, source: Path, environ: Mapping[st
         "RECOMMENDER_POSTGRES_URL": database_url(server),
         DAGSTER_URL: database_url(server, "dagster"),
         "RECOMMENDER_FEAST_URL": database_url(server, "feast"),
-        "DAGSTER_HOME": str(dagster_home(home)),
-        "BENTOML_HOME": str(home.bentoml),
+        "DAGSTER_HOME": str(without_patterns(home.dagster)),
+        "BENTOML_HOME": str(without_patterns(home.bentoml)),
     }
 
 
@@ -140,7 +142,7 @@ def dagster_instance(home: Home, environment: Mapping[str, str]) -> "Iterator[Da
     before = os.environ.get(DAGSTER_URL)
     os.environ[DAGSTER_URL] = environment[DAGSTER_URL]
     try:
-        with DagsterInstance.from_config(str(dagster_home(home))) as instance:
+        with DagsterInstance.from_config(str(without_patterns(home.dagster))) as instance:
             yield instance
     finally:
         os.environ.pop(DAGSTER_URL)

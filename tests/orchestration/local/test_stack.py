@@ -313,6 +313,8 @@ def test_up_twice_then_down_with_dagster_and_bentoml(home, postgres):
         assert f"http://127.0.0.1:{ui}" in "\n".join(said)
         (answer,) = cli.ask(f"http://127.0.0.1:{api}", ["1178"])
         assert answer["items"][0]["text"] == "a coupon for 1178"
+        counted = httpx.get(f"http://127.0.0.1:{api}/metrics", trust_env=False).text
+        assert "bentoml_service_request_total" in counted
         processes = pids(stack)
         stack.up(source_file(None), os.environ, said.append)
         assert pids(stack) == processes
