@@ -1,8 +1,12 @@
 """`python -m orchestration`: see `orchestration.local.cli`."""
 
+import os
 import sys
 
-from orchestration.local.cli import main
+from expectations.telemetry import switch_off
 
 if __name__ == "__main__":
+    switch_off(os.environ)  # before the packages are imported that would report
+    from orchestration.local.cli import main
+
     sys.exit(main())

@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import dagster as dg
 
 from expectations.errors import TransientError
 from orchestration.alerting import Alert, read_services, send
 from orchestration.resources import WorkspaceResource
-from orchestration.run_events import failure_reason
+from orchestration.run_events import broken_rules, failure_reason, stopped_by_checks
 
 INTERVAL_SECONDS = 30
 INGESTION_CRON, RETRAINING_CRON = "0 3 * * *", "0 4 * * 0"
@@ -64,7 +63,7 @@ def failed_runs(context: dg.RunFailureSensorContext, workspace: WorkspaceResourc
     run, link = context.dagster_run, _link(context, workspace)
     alerts = list(_failed_checks(context, link))
     for event in context.get_step_failure_events():
-        if event.step_key:
+        if event.step_key and not stopped_by_checks(event):
             title = f"step {event.step_key} of job {run.job_name} failed"
             alerts.append(Alert(title=title, link=link, detail=failure_reason(event)))
     reason = context.failure_event.message or ""
@@ -106,9 +105,7 @@ def _failed_checks(context: dg.RunStatusSensorContext, link: str) -> Iterator[Al
         check = event.asset_check_evaluation_data
         if check.passed or check.severity != dg.AssetCheckSeverity.ERROR:
             continue
-        asset = check.asset_key.to_user_string()
-        rules = check.metadata.get("failed_rules")
-        broken: list[Mapping[str, Any]] = list(rules.value) if rules else []  # type: ignore[arg-type]
+        asset, broken = check.asset_key.to_user_string(), broken_rules(event)
         if not broken:
             yield Alert(
                 title=f"check {check.check_name} failed", table=asset, rule=check.check_name, link=link

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 import dagster as dg
 
 from expectations.storage.memory import memory_limit
+from expectations.telemetry import switch_off
 from features.sources import COMPLETE_JOURNEY
 from orchestration.assets.features import feature_rows, online_features, training_examples
 from orchestration.assets.model import (
     deployed_model,
+    final_model,
     gate_decision,
     model_bundle,
     model_evaluation,
@@ -31,6 +33,7 @@ ASSETS = (
     model_bundle,
     model_evaluation,
     gate_decision,
+    final_model,
     run_report,
     deployed_model,
 )
@@ -65,4 +68,5 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
     )
 
 
+switch_off(os.environ)  # a plain `dagster dev` does not come by `python -m orchestration`
 defs = build_definitions(os.environ)

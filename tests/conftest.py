@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.local.instance import DEFAULTS, QUIET
+from expectations.telemetry import switch_off
+from orchestration.local.instance import DEFAULTS
 
 
 def pytest_configure():
     for name in [name for name in os.environ if name.startswith("RECOMMENDER_")]:
         del os.environ[name]
-    os.environ.update({**DEFAULTS, **QUIET})
+    os.environ.update(DEFAULTS)
+    switch_off(os.environ)
 
 
 @pytest.fixture(scope="session")

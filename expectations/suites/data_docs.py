@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 from filelock import FileLock
 
@@ -137,7 +137,9 @@ class Project:
         url = sites[0]["site_url"] if sites else None
         if not url:
             raise ImplementationError(f"Data Docs have no page for suite {suite_name} at {run_time}")
-        return Path(unquote(urlparse(url).path))
+        # the site's folder stands in it as it is, and may hold `#` and `%`; only the page's own name is quoted
+        page = Path(str(url).removeprefix("file://")).relative_to(self._site)
+        return self._site / unquote(page.as_posix())
 
     def _remove_old(self, suite_name: str, kept: int) -> None:
         """Results lie in <suite>/<run name>/<run time>/, and pages likewise; times sort as text."""

@@ -4,6 +4,7 @@ The same expressions run on DuckDB (one machine) and on Spark (a cluster): nothi
 feature modules is written for one engine.
 """
 
+import glob
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -62,7 +63,7 @@ def read_shop(connection: BaseBackend, folders: Mapping[str, Path], source: Sour
     tables = {}
     for name, contract in source.contracts().items():
         if name in folders:
-            parquet = connection.read_parquet(str(folders[name] / "**" / "*.parquet"))
+            parquet = connection.read_parquet(f"{glob.escape(str(folders[name]))}/**/*.parquet")
             tables[name] = parquet.select([column.name for column in contract.columns])
         elif contract.required:
             raise SchemaError(f"table {name} has no checked rows; run ingestion and validation first")

@@ -1,6 +1,7 @@
 """Features: rows per entity and event timestamp, the online store, and the training examples."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -9,6 +10,9 @@ from orchestration.assets import metadata
 from orchestration.assets.tables import checked_key
 from orchestration.pipeline import data as steps
 from orchestration.resources import WorkspaceResource, translate_errors
+
+if TYPE_CHECKING:
+    from features.online.consistency import Consistency
 
 FEATURE_ROWS = {
     "user_behaviour": (
@@ -105,11 +109,22 @@ def online_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
                     "users": consistency.num_users,
                     "values": consistency.num_values,
                     "num_differences": consistency.num_differences,
-                    "differences": list(consistency.differences),
+                    **metadata.broken_rules(_differences(consistency)),
                 },
             )
         ],
     )
+
+
+def _differences(found: "Consistency") -> list[dict[str, Any]]:
+    if not found.num_differences:
+        return []
+    message = (
+        f"{found.num_differences:,} of {found.num_values:,} values differ between the online and the offline store; "
+        "delete the source's online.db in RECOMMENDER_HOME/features and run again"
+    )
+    rule = "online_equals_offline"
+    return [metadata.failed_rule("online_features", rule, found.num_differences, found.differences, message)]
 
 
 @dg.asset(

@@ -7,6 +7,9 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.pipeline.ladder import STEPS, gain_text
+from orchestration.run_events import MAX_SAMPLES, rule_text
+
 PREVIEW_ROWS = 5
 MAX_CELL = 80
 
@@ -17,12 +20,12 @@ def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
-    """Rows with the same keys as a Markdown table."""
+    """Rows as a Markdown table; what a row does not say is left empty."""
     if not rows:
         return dg.MetadataValue.md("no rows")
-    names = list(rows[0])
+    names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
+    lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
     return dg.MetadataValue.md("\n".join(lines))
 
 
@@ -43,8 +46,8 @@ def page(path: Path) -> dg.MetadataValue:
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The single numbers among metrics, without curves and tables."""
-    return {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
+    """The single numbers among metrics, without curves, tables and what was not measured."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, dict | list | None)}
 
 
 def metrics(found: Mapping[str, Any], scorers: Sequence[str]) -> dg.MarkdownMetadataValue:
@@ -52,11 +55,40 @@ def metrics(found: Mapping[str, Any], scorers: Sequence[str]) -> dg.MarkdownMeta
     return table([{"scorer": name, **scalars(found[name])} for name in scorers if found.get(name)])
 
 
+def ladder(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of an evaluation's ladder: what each part of the model adds, and which step is proposed."""
+    rows = [
+        {
+            "step": STEPS[step["step"]],
+            **scalars(step["metrics"]),
+            "over the step before": gain_text(step["gain"]),
+        }
+        for step in found["ladder"]
+    ]
+    return {
+        "ladder": table(rows),
+        "proposal": found["proposal"],
+        "proposal_reason": found["proposal_reason"],
+    }
+
+
 def failed_rule(
     name: str, rule: str, rows: int | None, sample: Sequence[Any], message: str
 ) -> dict[str, Any]:
     """A broken rule of a table, or of the gate, as the sensors read it from a check's metadata."""
-    return {"table": name, "rule": rule, "rows": rows, "sample": list(sample), "message": message}
+    return {
+        "table": name,
+        "rule": rule,
+        "rows": rows,
+        "sample": list(sample[:MAX_SAMPLES]),
+        "message": message,
+    }
+
+
+def broken_rules(rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The metadata of a check that failed: its rules for the sensors, and as sentences for people."""
+    sentences = "\n".join(f"- {rule_text(rule)}" for rule in rules) or "none"
+    return {"failed_rules": dg.MetadataValue.json(list(rules)), "broken": dg.MetadataValue.md(sentences)}
 
 
 def _cell(value: Any) -> str:

@@ -4,10 +4,9 @@ import dagster as dg
 
 from orchestration.assets import metadata
 from orchestration.pipeline import model as steps
+from orchestration.pipeline.ladder import gain_text
 from orchestration.resources import WorkspaceResource, translate_errors
 from orchestration.run_events import step_seconds
-
-SCORERS = ("model", "zero_shot", "lightgbm", "popularity", "champion")
 
 
 class Training(dg.Config):
@@ -99,17 +98,20 @@ def searched_recipe(config: Search, workspace: WorkspaceResource) -> dg.Material
 def model_evaluation(workspace: WorkspaceResource) -> dg.MaterializeResult:
     """One evaluation per bundle: metrics on the test part (later exposures only), with intervals and slices.
 
-    Before and after fine-tuning, beside gradient-boosted trees, popularity and the model that serves, on
-    the same rows.
+    Beside plain methods and the model that serves, on the same rows; and what each part of the model adds there.
     """
     from training.evaluation import plots
 
     with translate_errors():
         found, created = steps.evaluate(workspace.workspace())
-    slices = [{"slice": name, **metadata.scalars(values)} for name, values in found["slices"].items()]
+    slices = [
+        {"slice": name, **metadata.scalars(values), "over the best baseline": gain_text(values["gain"])}
+        for name, values in found["slices"].items()
+    ]
     return dg.MaterializeResult(
         metadata={
-            "metrics": metadata.metrics(found, SCORERS),
+            "metrics": metadata.metrics(found, steps.SCORERS),
+            **metadata.ladder(found),
             "intervals_95": dg.MetadataValue.json(found["intervals"]),
             "slices": metadata.table(slices),
             "roc": metadata.picture(plots.roc(found), "ROC"),
@@ -143,33 +145,84 @@ def gate_decision(workspace: WorkspaceResource) -> dg.MaterializeResult:
             dg.AssetCheckResult(
                 passed=decision.approved,
                 check_name="approved",
-                metadata={"failed_rules": dg.MetadataValue.json(failed)},
+                metadata=metadata.broken_rules(failed),
             )
         ],
     )
 
 
-@dg.asset(group_name="evaluation", deps=["gate_decision"], kinds={"json"}, tags={"layer": "model"})
+@dg.asset(
+    group_name="training",
+    deps=["gate_decision", "model_bundle", "training_examples"],
+    kinds={"pytorch", "huggingface"},
+    tags={"layer": "model"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "sane",
+            asset="final_model",
+            description="The refit agrees with its evaluated parent, and is calibrated on the latest rows.",
+        )
+    ],
+)
+def final_model(workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """One model per approved bundle: its recipe fitted again, to all known rows, the test part among them.
+
+    This is what serves; comparisons and warm starts take its parent, which has not seen the test part.
+    """
+    with translate_errors():
+        result = steps.refit(workspace.workspace())
+    if result is None:
+        checks = [
+            dg.AssetCheckResult(passed=True, check_name="sane", metadata={"note": "nothing was refitted"})
+        ]
+        note = "the gate refused the bundle, so nothing is refitted"
+        return dg.MaterializeResult(metadata={"note": note}, check_results=checks)
+    facts = result.facts
+    failed = [
+        metadata.failed_rule("refit", rule["rule"], None, [], rule["reason"])
+        for rule in facts["rules"]
+        if not rule["passed"]
+    ]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(facts["bundle"]),
+        metadata={
+            "bundle": facts["bundle"],
+            "parent": facts["parent"],
+            "unchanged": not result.created,
+            "rules": metadata.table(facts["rules"]),
+            "seconds": metadata.table([facts["seconds"]]),
+            "folder": dg.MetadataValue.path(result.folder),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                passed=facts["approved"], check_name="sane", metadata=metadata.broken_rules(failed)
+            )
+        ],
+    )
+
+
+@dg.asset(group_name="evaluation", deps=["final_model"], kinds={"json"}, tags={"layer": "model"})
 def run_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """One report of the last run, `reports/latest.json`: rows, checks, metrics, gate decision, seconds."""
     with translate_errors():
-        found = steps.report(workspace.workspace(), step_seconds(context.instance, context.run_id))
+        found = steps.report(workspace.workspace(), step_seconds(context.instance, context.run.run_id))
     return dg.MaterializeResult(
         metadata={
             "report": dg.MetadataValue.path(workspace.workspace().home.report),
-            "metrics": metadata.metrics(found, ("zero_shot", "model", "lightgbm")),
+            "metrics": metadata.metrics(found, steps.SCORERS),
+            **metadata.ladder(found),
         }
     )
 
 
 @dg.asset(
     group_name="deployment",
-    deps=["gate_decision", "run_report", "online_features"],
+    deps=["final_model", "run_report", "online_features"],
     kinds={"bentoml"},
     tags={"layer": "serving"},
 )
 def deployed_model(workspace: WorkspaceResource) -> dg.MaterializeResult:
-    """One pointer to the model that serves. Only a bundle whose own hash the gate approved gets here."""
+    """One pointer to the model that serves. Only a bundle whose own hash a gate approved gets here."""
     with translate_errors():
         deployed = steps.deploy(workspace.workspace())
     return dg.MaterializeResult(

@@ -1,7 +1,7 @@
 """A shop's tables: landed in the contract's types, and what of them keeps the contract."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -10,9 +10,10 @@ from expectations.suites.overlap_rules import compared_tables
 from orchestration.assets import metadata
 from orchestration.pipeline import data as steps
 from orchestration.resources import WorkspaceResource, translate_errors
+from orchestration.run_events import rule_text
 
 if TYPE_CHECKING:
-    from expectations.suites.report import TableReport
+    from expectations.suites.report import CheckReport, TableReport
 
 CHECKS = {
     "critical_rules": "Rules that the rest relies on. More broken rows than tolerated stop the run.",
@@ -23,7 +24,6 @@ SEVERITIES = {
     "warning_rules": ("warning", dg.AssetCheckSeverity.WARN),
 }
 ABSENT = {"note": "not brought by this source"}
-MAX_SAMPLES = 5
 
 
 def checked_key(table: str) -> str:
@@ -89,7 +89,9 @@ def landed_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult
         for check, description in CHECKS.items()
     ],
 )
-def checked_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]:
+def checked_tables(
+    context: dg.AssetExecutionContext, workspace: WorkspaceResource
+) -> Iterator[dg.MaterializeResult]:
     """Check every landed table against its contract, its distributions and the other tables."""
     with translate_errors():
         reports = steps.validate(workspace.workspace())
@@ -115,6 +117,12 @@ def checked_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResul
             },
             check_results=[_check_result(report, check) for check in CHECKS],
         )
+        for check in report.blocking:
+            context.log.error(rule_text(_failed_rule(check)))
+
+
+def _failed_rule(check: "CheckReport") -> dict[str, Any]:
+    return metadata.failed_rule(check.table, check.rule, check.num_failed, check.sample, check.message)
 
 
 def _check_result(report: "TableReport", name: str) -> dg.AssetCheckResult:
@@ -131,9 +139,6 @@ def _check_result(report: "TableReport", name: str) -> dg.AssetCheckResult:
         }
         for c in checks
     ]
-    details = [
-        metadata.failed_rule(c.table, c.rule, c.num_failed, c.sample[:MAX_SAMPLES], c.message) for c in failed
-    ]
     return dg.AssetCheckResult(
         asset_key=checked_key(report.table),
         passed=not failed,
@@ -141,7 +146,7 @@ def _check_result(report: "TableReport", name: str) -> dg.AssetCheckResult:
         severity=dagster_severity,
         description="; ".join(check.message for check in failed)[:1000] or f"{len(checks)} rules passed",
         metadata={
-            "failed_rules": dg.MetadataValue.json(details),
+            **metadata.broken_rules([_failed_rule(check) for check in failed]),
             "rules": metadata.table(rows),
             "data_docs": metadata.page(report.data_docs),
         },

@@ -25,7 +25,7 @@ from orchestration.local.instance import child_environment, source_file, write_i
 from orchestration.local.job_run import run_job
 from orchestration.local.postgres import PostgresSettings, running
 from orchestration.local.processes import wait_until
-from orchestration.local.report_text import recommendation_text, report_table
+from orchestration.local.report_text import recommendation_text, refusal_text, report_table
 from orchestration.local.stack import (
     DEFINITIONS,
     READY_SECONDS,
@@ -39,12 +39,17 @@ from orchestration.local.stack import (
 )
 
 JOB = "recommender"
+REFUSED = 3
+"""Exit code of a run that went well to its end, whose model the gate refused."""
+
 EPILOG = """environment:
   RECOMMENDER_HOME           where everything is kept (default: .recommender)
   RECOMMENDER_SOURCE         what --source says where it is not given
   RECOMMENDER_MEMORY         what DuckDB may use in a step, such as 6GB (default: half of the machine's)
   RECOMMENDER_POSTGRES_URL   a PostgreSQL of your own instead of the embedded one
-  RECOMMENDER_POSTGRES_PORT  port of the embedded PostgreSQL (default: 5433)
+  RECOMMENDER_POSTGRES_PORT  port of the embedded PostgreSQL (default: a free one, kept in the home)
+
+exit code of run and demo: 0 where a model was deployed, 3 where the gate refused it, 1 where the run failed
 """
 
 
@@ -130,7 +135,7 @@ def _environment(context: Context, source: Path) -> Iterator[dict[str, str]]:
 
 
 def run(context: Context, source: str | None) -> int:
-    """Execute the whole job and print what it came to; 1 if it failed."""
+    """Execute the whole job and print what it came to; 1 if it failed, `REFUSED` if the gate refused the model."""
     with _environment(context, _source(context, source)) as environment:
         return _run(context, environment)
 
@@ -212,6 +217,9 @@ def _run(context: Context, environment: Mapping[str, str], *, table: bool = True
     written = _written(path) != before
     if written and (table or not result.succeeded):  # a rejected model is reported like any other
         _say("\n" + report_table(read_json(path)))
+    if result.rejected and written:
+        _complain("\n" + refusal_text(read_json(path)))
+        return REFUSED
     if not result.succeeded:
         reasons = [f"\n{step} failed: {reason}" for step, reason in result.failures.items()]
         _complain("\n".join([*reasons, f"\nthe run failed; everything it printed is in {result.log}"]))

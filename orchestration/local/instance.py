@@ -4,8 +4,11 @@ Secrets travel in the environment only: `dagster.yaml` names a variable, never a
 """
 
 import contextlib
+import glob
+import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 from sqlalchemy.engine import URL
 
+from expectations import telemetry
 from expectations.errors import SettingError
 from expectations.storage.atomic import write_text
 from features.sources import COMPLETE_JOURNEY
@@ -33,16 +37,6 @@ Tags are given at the start only: Dagster rewrites a run at each change of its s
 at the same moment is lost.
 """
 
-QUIET = {
-    "BENTOML_DO_NOT_TRACK": "true",  # literally: `1` is not understood
-    "DAGSTER_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "1",
-    "FEAST_USAGE": "False",
-    "GX_ANALYTICS_ENABLED": "false",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
-"""Nothing that we start reports to anybody."""
-
 DEFAULTS = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -50,6 +44,32 @@ DEFAULTS = {
     "PYTHONUNBUFFERED": "1",
 }
 """The user may set these otherwise: models come from pip or the bundle, so nothing is downloaded."""
+
+
+def without_patterns(folder: Path) -> Path:
+    """A folder as those are told of it who take its path for a pattern: itself, or a link in the temporary folder.
+
+    In a folder with `[`, `*` or `?` in its path, Dagster finds no settings and goes on with SQLite and telemetry, and
+    Prometheus' client, which BentoML uses, finds no metrics.
+    """
+    if glob.escape(str(folder)) == str(folder):
+        return folder
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"recommender-{os.geteuid()}-{name}"
+
+
+def _make_link(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    link = without_patterns(folder)
+    if link == folder:
+        return
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(folder)
+    if not (link.is_symlink() and link.lstat().st_uid == os.geteuid() and link.readlink() == folder):
+        raise SettingError(
+            f"{link} should lead to {folder} and is something else; remove it, or choose a RECOMMENDER_HOME "
+            "without [ ] * ? in its path"
+        )
 
 
 def write_instance(home: Home) -> Path:
@@ -77,6 +97,8 @@ def write_instance(home: Home) -> Path:
     }
     path = home.dagster / "dagster.yaml"
     write_text(path, json.dumps(settings, indent=2) + "\n")
+    for folder in (home.dagster, home.bentoml):
+        _make_link(folder)
     return path
 
 
@@ -101,14 +123,14 @@ def child_environment(home: Home, server: URL, source: Path, environ: Mapping[st
     return {
         **DEFAULTS,
         **environ,
-        **QUIET,
+        **telemetry.OFF,
         VARIABLE: str(home.root),
         "RECOMMENDER_SOURCE": str(source),
         "RECOMMENDER_POSTGRES_URL": database_url(server),
         DAGSTER_URL: database_url(server, "dagster"),
         "RECOMMENDER_FEAST_URL": database_url(server, "feast"),
-        "DAGSTER_HOME": str(home.dagster),
-        "BENTOML_HOME": str(home.bentoml),
+        "DAGSTER_HOME": str(without_patterns(home.dagster)),
+        "BENTOML_HOME": str(without_patterns(home.bentoml)),
     }
 
 
@@ -120,7 +142,7 @@ def dagster_instance(home: Home, environment: Mapping[str, str]) -> "Iterator[Da
     before = os.environ.get(DAGSTER_URL)
     os.environ[DAGSTER_URL] = environment[DAGSTER_URL]
     try:
-        with DagsterInstance.from_config(str(home.dagster)) as instance:
+        with DagsterInstance.from_config(str(without_patterns(home.dagster))) as instance:
             yield instance
     finally:
         os.environ.pop(DAGSTER_URL)

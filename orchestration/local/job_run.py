@@ -20,18 +20,27 @@ from typing import IO, TYPE_CHECKING
 
 import psutil
 
+from expectations.errors import RejectedError
 from expectations.storage.atomic import write_text
 from orchestration.home import Home
 from orchestration.local.instance import LAUNCH_TAG, PROJECT, dagster_instance
 from orchestration.local.processes import stop, tail
-from orchestration.run_events import failure_reason
+from orchestration.run_events import (
+    KILLED,
+    broken_rules,
+    error_class,
+    failure_reason,
+    rule_text,
+    stopped_by_checks,
+)
 
 if TYPE_CHECKING:
     from dagster import DagsterEvent, DagsterInstance
 
-_BINDINGS = (b"nanobind: ", b" - leaked ", b" - ... skipped ", b"See https://nanobind")
-"""What DuckDB's bindings say when a process ends: it means nothing to the reader, and stays in the log."""
+_NOISE = (b"nanobind: ", b" - leaked ", b" - ... skipped ", b"See https://nanobind", b"Error: Run ")
+"""What DuckDB's bindings and Dagster's command say when they end: it tells the reader nothing, and stays in the log."""
 
+_CRASH = b" - ENGINE_EVENT - Multiprocess executor: child process for step "
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 30
 _RECORD = re.compile(rb"^(?:\x1b\[[0-9;]*m)*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4} - dagster\S* - (\w+) - ")
@@ -44,12 +53,14 @@ class RunResult:
     Attributes:
         run_id: Dagster's id; None where the run did not come to be.
         succeeded: whether every step did.
+        rejected: it ended because the gate refused the model, and for nothing else.
         failures: step -> what went wrong, in plain words.
         log: everything that the run printed.
     """
 
     run_id: str | None
     succeeded: bool
+    rejected: bool
     failures: Mapping[str, str]
     log: Path
 
@@ -97,8 +108,9 @@ class StepOutput:
     def _is_step(self, line: bytes) -> bool:
         record = _RECORD.match(line)
         if record:
-            self._in_error = record[1] in (b"ERROR", b"CRITICAL")  # its stack trace follows
-        return not record and not self._in_error and not line.startswith(_BINDINGS)
+            # its stack trace follows; that of a killed process even where the record is of no error
+            self._in_error = record[1] in (b"ERROR", b"CRITICAL") or _CRASH in line
+        return not record and not self._in_error and not line.startswith(_NOISE)
 
 
 @dataclass
@@ -109,7 +121,9 @@ class Progress:
     run_id: str | None = None
     cursor: str | None = None
     started: dict[str, float] = field(default_factory=dict)
+    broken: dict[str, list[str]] = field(default_factory=dict)  # step -> its broken rules, errors only
     failures: dict[str, str] = field(default_factory=dict)
+    errors: set[str] = field(default_factory=set)  # names of the errors with which steps failed
 
     def poll(self, instance: "DagsterInstance", launch: str) -> None:
         """Read and print what happened since the last time."""
@@ -136,7 +150,9 @@ class Progress:
         elif kind in ("STEP_SUCCESS", "STEP_FAILURE"):
             seconds = timestamp - self.started.get(step, timestamp)
             if kind == "STEP_FAILURE":
-                self.failures[step] = failure_reason(event)
+                rules = self.broken.get(step) if stopped_by_checks(event) else None
+                self.failures[step] = "\n  ".join(rules) if rules else failure_reason(event)
+                self.errors.add(error_class(event))
             mark = "✓" if kind == "STEP_SUCCESS" else "✗"
             self.console.line(f"  {mark} {step:<40} {seconds:8.1f} s")
         elif kind == "STEP_UP_FOR_RETRY":
@@ -146,6 +162,8 @@ class Progress:
             if not check.passed:
                 where = check.asset_key.to_user_string()
                 self.console.line(f"  ! check {check.check_name} on {where}: {check.severity.value}")
+                if check.severity.value == "ERROR":
+                    self.broken.setdefault(step, []).extend(map(rule_text, broken_rules(event)))
         elif kind in ("PIPELINE_FAILURE", "RUN_FAILURE") and not self.failures and event.message:
             self.failures["the run"] = event.message
 
@@ -189,8 +207,15 @@ def run_job(
     pump.join(timeout=5)
     failures = progress.failures
     if not failures and (child.returncode != 0 or progress.run_id is None):
-        failures["the run"] = f"ended with exit code {child.returncode}:\n{tail(log)}"
-    return RunResult(run_id=progress.run_id, succeeded=not failures, failures=failures, log=log)
+        ended = KILLED if child.returncode == -signal.SIGKILL else f"ended with exit code {child.returncode}"
+        failures["the run"] = f"{ended}:\n{tail(log)}"
+    return RunResult(
+        run_id=progress.run_id,
+        succeeded=not failures,
+        rejected=progress.errors == {RejectedError.__name__},
+        failures=failures,
+        log=log,
+    )
 
 
 def _interrupt(child: "subprocess.Popen[bytes]") -> None:

@@ -23,7 +23,6 @@ from orchestration.local.postgres_server import LOCK_SECONDS, USER, Server
 from orchestration.local.processes import is_alive, locked
 
 DATABASES = ("dagster", "feast")
-DEFAULT_PORT = 5433
 DRIVER = "postgresql+psycopg2"
 """SQLAlchemy takes a plain `postgresql://` for psycopg 3, on which dagster-postgres fails."""
 
@@ -34,11 +33,11 @@ class PostgresSettings:
 
     Attributes:
         url: a server of the user's own; None: the embedded one.
-        port: port of the embedded server on 127.0.0.1.
+        port: port of the embedded server on 127.0.0.1; None: a free one, which the home keeps.
     """
 
     url: URL | None = None
-    port: int = DEFAULT_PORT
+    port: int | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "PostgresSettings":
@@ -47,11 +46,11 @@ class PostgresSettings:
         Raises:
             SettingError: the port is no port, the address none of PostgreSQL's.
         """
-        text = environ.get("RECOMMENDER_POSTGRES_PORT") or str(DEFAULT_PORT)
-        if not text.isdigit() or not 0 < int(text) < 65_536:
+        text = environ.get("RECOMMENDER_POSTGRES_PORT")
+        if text and (not text.isdigit() or not 0 < int(text) < 65_536):
             raise SettingError(f"RECOMMENDER_POSTGRES_PORT is {text!r}; give a number from 1 to 65535")
         address = environ.get("RECOMMENDER_POSTGRES_URL")
-        return cls(url=read_address(address) if address else None, port=int(text))
+        return cls(url=read_address(address) if address else None, port=int(text) if text else None)
 
 
 def read_address(text: str) -> URL:

@@ -6,6 +6,7 @@ whole machine and takes a zombie for a live server.
     <home>/postgres/
     ├── data/        the cluster
     ├── password     0600
+    ├── port         where it listened last
     ├── lock         held while the server is started or stopped
     └── users.lock   shared by everyone who uses the server; the last one stops it
 
@@ -27,9 +28,19 @@ from pathlib import Path
 import psutil
 
 from expectations.errors import ServiceError, TransientError
+from expectations.storage.atomic import write_text
 from orchestration.home import Home
 from orchestration.local.privileges import Account, server_account
-from orchestration.local.processes import is_alive, locked, require_free_port, stop, tail, wait_gone
+from orchestration.local.processes import (
+    free_port,
+    is_alive,
+    is_free,
+    locked,
+    require_free_port,
+    stop,
+    tail,
+    wait_gone,
+)
 
 USER = "recommender"
 LOCK_SECONDS = 120
@@ -64,11 +75,12 @@ class Server:
 
     Attributes:
         home: whose server.
-        port: where it listens when it starts; a running one keeps its port.
+        port: where it listens when it starts; a running one keeps its port. None: where it listened last, or if
+            that is taken or there was none, a free port: homes run side by side.
     """
 
     home: Home
-    port: int
+    port: int | None
 
     @property
     def data(self) -> Path:
@@ -110,10 +122,13 @@ class Server:
         except psutil.NoSuchProcess:
             return None
 
-    def listening_port(self) -> int:
-        """The port of the running server, else the one it would start on."""
+    def listening_port(self) -> int | None:
+        """The port of the running server, else the one it would start on; None: it is free to choose."""
         facts = self._postmaster_file()
-        return int(facts[3]) if self.process() and len(facts) > 3 else self.port
+        if self.process() and len(facts) > 3:
+            return int(facts[3])
+        kept = self.home.postgres / "port"
+        return self.port or (int(kept.read_text(encoding="utf-8")) if kept.exists() else None)
 
     def start(self) -> None:
         """Start the server unless it runs, and wait until it answers.
@@ -161,12 +176,11 @@ class Server:
     def _start(self) -> psutil.Process:
         account = server_account(self.data)
         self._clear_stale()
-        remedy = "stop it, or set RECOMMENDER_POSTGRES_PORT to a free port"
-        require_free_port(self.port, what="PostgreSQL", remedy=remedy)
         self.home.postgres.mkdir(parents=True, exist_ok=True)
+        port = self._choose_port()
         if not (self.data / "PG_VERSION").exists():
             self._initialise(account)
-        options = ["-h", "127.0.0.1", "-p", str(self.port), "-D", str(self.data)]
+        options = ["-h", "127.0.0.1", "-p", str(port), "-D", str(self.data)]
         names = ("unix_socket_directories=", f"cluster_name={self.name}", "timezone=UTC", "log_timezone=UTC")
         options += [part for setting in names for part in ("-c", setting)]
         argv = account.command([str(binaries() / "postgres"), *options], reach=self._reach())
@@ -184,6 +198,16 @@ class Server:
                 start_new_session=True,
             )
         return psutil.Process(child.pid)
+
+    def _choose_port(self) -> int:
+        if self.port:
+            remedy = "stop it, or set RECOMMENDER_POSTGRES_PORT to a free port, or not at all"
+            require_free_port(self.port, what="PostgreSQL", remedy=remedy)
+            return self.port
+        kept = self.listening_port()
+        port = kept if kept and is_free(kept) else free_port()
+        write_text(self.home.postgres / "port", f"{port}\n")
+        return port
 
     def _clear_stale(self) -> None:
         """Remove the file of a server that was killed, once the last of its processes is gone.

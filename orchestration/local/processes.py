@@ -80,14 +80,31 @@ def require_free_port(port: int, *, what: str, remedy: str) -> None:
     Raises:
         ServiceError: `what` cannot have it; says who has it, where the system tells, and the `remedy`.
     """
+    try:
+        _bind(port)
+    except OSError as error:
+        raise ServiceError(
+            f"{what} cannot have port {port}: {_listener(port)} ({error.strerror}); {remedy}"
+        ) from error
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a port of 127.0.0.1."""
+    with contextlib.suppress(OSError):
+        return _bind(port) == port
+    return False
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on at this moment."""
+    return _bind(0)
+
+
+def _bind(port: int) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ServiceError(
-                f"{what} cannot have port {port}: {_listener(port)} ({error.strerror}); {remedy}"
-            ) from error
+        probe.bind(("127.0.0.1", port))
+        return int(probe.getsockname()[1])
 
 
 def _listener(port: int) -> str:

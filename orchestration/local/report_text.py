@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestration.pipeline.ladder import STEPS, gain_text
+
 MAX_ITEMS, TEXT_WIDTH = 3, 160
 MEASURES = {
     "auc": "AUC",
@@ -13,7 +15,15 @@ MEASURES = {
     "num_exposures": "exposures",
     "num_positive": "positives",
 }
-COLUMNS = {"zero_shot": "zero-shot", "model": "model", "lightgbm": "LightGBM", "popularity": "popularity"}
+COLUMNS = {
+    "zero_shot": "zero-shot",
+    "model": "model",
+    "lightgbm": "LightGBM",
+    "logistic_regression": "logistic",
+    "popularity": "popularity",
+    "constant": "constant",
+    "champion": "champion",
+}
 
 
 def report_table(report: Mapping[str, Any]) -> str:
@@ -26,7 +36,9 @@ def report_table(report: Mapping[str, Any]) -> str:
         _data(report.get("tables") or {}),
         _checks(report.get("checks") or {}),
         _quality(report),
+        _ladder(report),
         _gate(report.get("gate") or {}),
+        _refit(report.get("refit") or {}),
         _seconds(report.get("seconds") or {}),
     ]
     if report.get("bundle"):
@@ -48,6 +60,22 @@ def recommendation_text(answer: Mapping[str, Any]) -> str:
     if not answer["items"]:
         lines.append("  nothing to show at this moment")
     return "\n".join(lines)
+
+
+def refusal_text(report: Mapping[str, Any]) -> str:
+    """Why the gate refused a run's model, and what serves now."""
+    refused = report["gate"] if not report["gate"]["approved"] else report.get("refit") or report["gate"]
+    rules = [rule for rule in refused.get("rules") or () if not rule["passed"]]
+    reasons = [f"  {rule['rule']}: {rule.get('reason') or 'not passed'}" for rule in rules]
+    bundle = str(refused.get("bundle") or report["bundle"])[:12]
+    return "\n".join(
+        [
+            f"the gate refused model {bundle}, so it does not serve; what served before goes on:",
+            *reasons,
+            refused.get("needs_person")
+            or "bring more data, another recipe (RECOMMENDER_RECIPE), or rules of your own (RECOMMENDER_GATE)",
+        ]
+    )
 
 
 def _number(value: float | None) -> str:
@@ -82,6 +110,26 @@ def _quality(report: Mapping[str, Any]) -> str:
         if any(value is not None for value in values):
             rows.append([title, *(_number(value) for value in values)])
     return _columns(rows) if there else ""
+
+
+def _ladder(report: Mapping[str, Any]) -> str:
+    steps = report.get("ladder") or ()
+    rows = [["part of the model", "AUC", "NDCG@10", "log loss", "over the step before"]]
+    for step in steps:
+        measured = (_number(step["metrics"].get(name)) for name in ("auc", "ndcg_at_10", "log_loss"))
+        gain = gain_text(step["gain"]) if len(rows) > 1 else ""
+        rows.append([STEPS[step["step"]], *measured, gain])
+    return f"{_columns(rows)}\nproposed: {report['proposal_reason']}" if steps else ""
+
+
+def _refit(refit: Mapping[str, Any]) -> str:
+    if not refit:
+        return ""
+    failed = [f"{rule['rule']}: {rule['reason']}" for rule in refit["rules"] if not rule["passed"]]
+    outcome = (
+        "passed its sanity gate" if refit["approved"] else f"FAILED its sanity gate: {'; '.join(failed)}"
+    )
+    return f"fitted again to all known rows: model {str(refit['bundle'])[:12]} {outcome}"
 
 
 def _gate(gate: Mapping[str, Any]) -> str:

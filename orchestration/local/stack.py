@@ -89,7 +89,7 @@ def api_service(port: int, service: str = SERVICE) -> Service:
         argv=[*serve, "--port", str(port), "--working-dir", str(PROJECT)],
         is_ready=lambda: answers(f"http://127.0.0.1:{port}/healthz"),
         port=port,
-        option="--port-api",
+        option="--port-api (make: PORT_API=…)",
     )
 
 
@@ -104,7 +104,7 @@ def dagster_services(port: int, definitions: str = DEFINITIONS) -> tuple[Service
             argv=[*ui, "-m", definitions],
             is_ready=lambda: answers(f"http://127.0.0.1:{port}/server_info"),
             port=port,
-            option="--port-ui",
+            option="--port-ui (make: PORT_UI=…)",
         ),
         Service(
             key="daemon",

@@ -39,29 +39,30 @@ SOCKET_BYTES = 90
 """The kernel takes 107 bytes of path; supervisord adds its process number while it binds."""
 
 _HEAD = """[supervisord]
-logfile={logs}/supervisord.log
-pidfile={folder}/supervisord.pid
-directory={project}
+logfile=%(ENV_SUPERVISED_LOGS)s/supervisord.log
+pidfile=%(ENV_SUPERVISED_FOLDER)s/supervisord.pid
+directory=%(ENV_SUPERVISED_PROJECT)s
 nocleanup=true
 [unix_http_server]
-file={socket}
+file=%(ENV_SUPERVISED_SOCKET)s
 chmod=0600
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 """
 _PROGRAM = """[program:{name}]
-command={command}
+command=%(ENV_SUPERVISED_COMMAND_{name})s
 priority={priority}
-directory={project}
+directory=%(ENV_SUPERVISED_PROJECT)s
 autorestart=true
 startsecs={start}
 stopwaitsecs={stop}
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={logs}/{name}.log
+stdout_logfile=%(ENV_SUPERVISED_OUTPUTS)s/{name}.log
 stdout_logfile_maxbytes=20MB
 stdout_logfile_backups=1
 """
+"""Paths and commands travel in the environment: in the file, ` #`, ` ;` and `%` would be read as its grammar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,17 +87,17 @@ class Supervisor:
             ServiceError: supervisord does not start.
         """
         places = {
-            "logs": self.home.logs,
-            "folder": self.home.supervisor,
-            "project": PROJECT,
-            "socket": self.socket,
+            "LOGS": str(self.home.logs),
+            "OUTPUTS": str(self.home.logs).replace("%", "%%"),  # this one setting is formatted twice
+            "FOLDER": str(self.home.supervisor),
+            "PROJECT": str(PROJECT),
+            "SOCKET": str(self.socket),
         }
-        escaped = {name: str(path).replace("%", "%%") for name, path in places.items()}
-        text = _HEAD.format(**escaped)
+        text = _HEAD
         for priority, (name, argv) in enumerate(programs.items(), start=1):
-            command = shlex.join(argv).replace("%", "%%")
-            program = {"name": name, "command": command, "priority": priority}
-            text += _PROGRAM.format(**escaped, **program, start=START_SECONDS, stop=STOP_SECONDS)
+            places[f"COMMAND_{name}"] = shlex.join(argv)
+            text += _PROGRAM.format(name=name, priority=priority, start=START_SECONDS, stop=STOP_SECONDS)
+        environment = {**environment, **{f"SUPERVISED_{name}": value for name, value in places.items()}}
         file = self.home.supervisor / "supervisord.conf"
         write_text(file, text)
         self.home.logs.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from serving.release.deployment import Deployed
+
+
+SCORERS = ("zero_shot", "model", "lightgbm", "logistic_regression", "popularity", "constant", "champion")
+LADDER = ("ladder", "proposal", "proposal_reason")
+"""Parts of an evaluation that a report takes over."""
 
 
 def train(workspace: Workspace, *, full: bool = False) -> StepResult:
@@ -93,13 +99,18 @@ def search(workspace: Workspace, *, trials: int, space: str) -> tuple[Path, dict
 
 
 def champion(workspace: Workspace, challenger: str | None = None) -> Path | None:
-    """The bundle that serves now, if it is of this source, whole, and not the challenger itself."""
-    deployed = _deployed(workspace)
-    folder = workspace.home.bundles / str(deployed.get("bundle"))
-    if "bundle" not in deployed or deployed["bundle"] == challenger or not _is_whole(folder):
+    """The evaluated bundle behind what serves now, if it is of this source, whole, and not the challenger itself.
+
+    What serves is its refit to all known rows. That has seen the test rows, so it is neither compared nor begun with.
+    """
+    serving = workspace.home.bundles / str(_deployed(workspace).get("bundle"))
+    if not _is_whole(serving):
         return None
-    manifest, _ = verify_bundle(folder)
-    return folder if manifest.source == workspace.source().name else None
+    manifest, _ = verify_bundle(serving)
+    folder = serving.with_name(manifest.parent) if manifest.parent else serving
+    if manifest.source != workspace.source().name or folder.name == challenger or not _is_whole(folder):
+        return None
+    return folder
 
 
 def evaluate(workspace: Workspace) -> tuple[dict[str, Any], bool]:
@@ -112,9 +123,7 @@ def evaluate(workspace: Workspace) -> tuple[dict[str, Any], bool]:
     version = fingerprint(examples.name, digest, rival.name if rival else None, _code("training"))
     path = workspace.home.evaluations / f"{digest}.json"
     known = read_json(path) if path.exists() else {}
-    if known.get("version") == version or (
-        known and rival is None and _deployed(workspace).get("bundle") == digest
-    ):
+    if known.get("version") == version or (known and champion(workspace) == bundle):
         return known, False
     found = {
         "version": version,
@@ -160,6 +169,43 @@ def decide(workspace: Workspace) -> GateDecision:
     return decision
 
 
+def refit(workspace: Workspace) -> StepResult | None:
+    """Fit the approved recipe once more, to all known rows, and let the sanity gate decide on it.
+
+    Returns:
+        The bundle that is to serve, or the one that was made before; None where the gate refused its parent.
+    """
+    from training.config.recipe import recipe_from
+    from training.evaluation.sanity import sanity_decision
+    from training.pipeline.fit import fit
+
+    parent, manifest, digest = trained_bundle(workspace)
+    if not read_gate_decision(workspace.home.gate_decisions, digest).approved:
+        return None
+    examples = current_folder(workspace.home.examples / workspace.source().name)
+    version = fingerprint(ExampleSchema.read(examples).fingerprint, digest, _code("training"))
+    known = _final(workspace)
+    created = known.get("version") != version or not _is_whole(workspace.home.bundles / known["bundle"])
+    if created:
+        work = workspace.home.training / workspace.source().name
+        result = fit(
+            examples,
+            recipe_from(dict(manifest.recipe), where=f"{parent}/manifest.json"),
+            out=workspace.home.bundles,
+            work=work / "checkpoints" / version,
+            log_dir=work / "tensorboard" / version,
+            parent=parent,
+        )
+        known = {"version": version, "bundle": result.hash, "parent": digest, "seconds": result.seconds}
+        write_json(_final_pointer(workspace), known)
+        shutil.rmtree(work / "checkpoints" / version, ignore_errors=True)
+    folder = workspace.home.bundles / known["bundle"]
+    if created or not (workspace.home.gate_decisions / f"{folder.name}.json").exists():
+        write_gate_decision(workspace.home.gate_decisions, sanity_decision(folder, parent, examples))
+    decision = read_gate_decision(workspace.home.gate_decisions, folder.name)
+    return StepResult(folder=folder, facts={**known, **_as_facts(decision)}, created=created)
+
+
 def report(workspace: Workspace, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Write `reports/latest.json`: what the run came to, with the wall time of its steps."""
     import pandas as pd
@@ -187,8 +233,9 @@ def report(workspace: Workspace, seconds: Mapping[str, float]) -> dict[str, Any]
         "source": source.name,
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "bundle": digest,
-        **{name: evaluation[name] for name in ("zero_shot", "model", "lightgbm", "popularity", "intervals")},
-        "gate": {"approved": decision.approved, "rules": [vars(rule) for rule in decision.rules]},
+        **{name: evaluation[name] for name in (*SCORERS, "intervals", *LADDER)},
+        "gate": _as_facts(decision),
+        "refit": _refit_facts(workspace, decision),
         "tables": {
             name: {"rows": table.num_rows, "quarantined": quarantined[name]} for name, table in tables.items()
         },
@@ -205,14 +252,17 @@ def report(workspace: Workspace, seconds: Mapping[str, float]) -> dict[str, Any]
 
 
 def deploy(workspace: Workspace) -> "Deployed":
-    """Deploy the bundle that was trained last, if the gate approved that very bundle.
+    """Deploy the refit of the bundle that was trained last, if the gate approved that, and the sanity gate the refit.
 
-    Where it did not, the model that serves goes on, with today's features.
+    Where they did not, the model that serves goes on, with today's features.
     """
     from serving.release.deployment import DeploymentContext, refresh
     from serving.release.deployment import deploy as put_into_service
 
-    bundle, _, _ = trained_bundle(workspace)
+    bundle, _, digest = trained_bundle(workspace)
+    final = _final(workspace)
+    if final.get("parent") == digest and read_gate_decision(workspace.home.gate_decisions, digest).approved:
+        bundle = workspace.home.bundles / final["bundle"]
     folder = workspace.home.deployment.parent
     context = DeploymentContext(
         source=workspace.source_path,
@@ -237,6 +287,32 @@ def _demo_users(rows: "pd.DataFrame") -> list[str]:
     )
     ordered = latest.sort_values(["user_num_events", "user_id"], ascending=False)["user_id"].tolist()
     return list(dict.fromkeys([ordered[0], ordered[len(ordered) // 2], ordered[-1]]))
+
+
+def _final_pointer(workspace: Workspace) -> Path:
+    return workspace.home.training / workspace.source().name / "final.json"
+
+
+def _final(workspace: Workspace) -> dict[str, Any]:
+    """What the pointer to the last refit says: version, bundle, parent, seconds; empty where there is none."""
+    path = _final_pointer(workspace)
+    return read_json(path) if path.exists() else {}
+
+
+def _refit_facts(workspace: Workspace, decision: GateDecision) -> dict[str, Any] | None:
+    """Of the report: which refit there is of an approved bundle, and what the sanity gate says; None without one."""
+    final = _final(workspace)
+    if not decision.approved or final.get("parent") != decision.bundle:
+        return None
+    sanity = read_gate_decision(workspace.home.gate_decisions, final["bundle"])
+    return {"bundle": final["bundle"], "seconds": final["seconds"], **_as_facts(sanity)}
+
+
+def _as_facts(decision: GateDecision) -> dict[str, Any]:
+    """What a report says of a decision beside its bundle's hash."""
+    facts = asdict(decision)
+    del facts["bundle"], facts["created_at"]
+    return facts
 
 
 def _is_whole(bundle: Path) -> bool:

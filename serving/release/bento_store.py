@@ -57,7 +57,7 @@ def store_model(bundle: Path, digest: str, manifest: Manifest) -> tuple[str, Pat
     tag = f"{NAME}:{digest[:16]}"
     # altered or half there: the bundle itself was verified, so copy it again
     with suppress(NotFound, BundleError):
-        stored = Path(bentoml.models.get(tag).path_of(FOLDER))
+        stored = Path(bentoml.models.get(tag).path_of(FOLDER)).resolve()
         if verify_bundle(stored)[1] == digest:
             return tag, stored
     with suppress(NotFound):
@@ -65,7 +65,7 @@ def store_model(bundle: Path, digest: str, manifest: Manifest) -> tuple[str, Pat
     labels = {"source": manifest.source, "bundle": digest[:16]}
     with bentoml.models.create(tag, labels=labels, metadata={"bundle": digest}) as model:
         shutil.copytree(bundle, model.path_of(FOLDER))
-    return tag, Path(bentoml.models.get(tag).path_of(FOLDER))
+    return tag, Path(bentoml.models.get(tag).path_of(FOLDER)).resolve()
 
 
 def build_bento(digest: str, model_tag: str) -> str:

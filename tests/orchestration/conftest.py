@@ -14,6 +14,10 @@ from aiosmtpd.smtp import AuthResult
 
 from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings
+from orchestration.local.processes import free_port
+
+AWKWARD = "home [1] #2 ;3 100%"
+"""A folder's name that others would read as a pattern, a comment or a format; it is taken literally."""
 
 PRELUDE = """
 import json, os, signal, subprocess, sys, time
@@ -28,16 +32,9 @@ home, postgres = Home(root=Path({root!r})), PostgresSettings(port={port})
 """
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def home(tmp_path):
-    return Home(root=tmp_path / "home")
+    return Home(root=tmp_path / AWKWARD)
 
 
 @pytest.fixture
@@ -50,6 +47,28 @@ def program(home, postgres):
     """The command line of a program that knows the test's `home` and `postgres`."""
     prelude = PRELUDE.format(root=str(home.root), port=postgres.port)
     return lambda code: [sys.executable, "-c", prelude + textwrap.dedent(code)]
+
+
+@pytest.fixture
+def outside():
+    """A proxy that answers nothing: who reached for the network, one line each."""
+    callers = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(None)
+
+        def listen():
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                connection.settimeout(1)
+                with connection:
+                    callers.append(connection.recv(200))
+
+        threading.Thread(target=listen, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", callers
+        server.shutdown(socket.SHUT_RDWR)
 
 
 class Webhook(BaseHTTPRequestHandler):

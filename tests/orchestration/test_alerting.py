@@ -8,7 +8,8 @@ import pytest
 
 from expectations.errors import SettingError, TransientError
 from orchestration.alerting import SLACK_CHARACTERS, Alert, read_services, send, slack_text
-from tests.orchestration.conftest import free_port, letter_text
+from orchestration.local.processes import free_port
+from tests.orchestration.conftest import letter_text
 
 ALERT = Alert(
     title="12 orders have a negative amount",

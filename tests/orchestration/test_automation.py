@@ -5,10 +5,10 @@ import os
 import httpx
 import pytest
 
-from orchestration.local.processes import wait_until
+from orchestration.local.processes import free_port, wait_until
 from orchestration.local.stack import Stack, api_service, dagster_services
 from tests.features import small_shop
-from tests.orchestration.conftest import free_port, letter_text
+from tests.orchestration.conftest import letter_text
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ from expectations.contracts.shop_tables import CONTRACTS
 from orchestration.definitions import build_definitions
 
 GROUPS = {"ingestion", "validation", "features", "training", "evaluation", "deployment"}
-NUM_ASSETS = 2 * len(CONTRACTS) + 6 + 2 + 5
+NUM_ASSETS = 2 * len(CONTRACTS) + 6 + 2 + 6
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def test_critical_rules_block_and_warnings_do_not(definitions):
         "warning_rules": False,
         "online_equals_offline": True,
         "approved": False,
+        "sane": False,
     }
 
 

@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 import dagster as dg
+
+from expectations.errors import RejectedError
+from orchestration.resources import translate_errors
 
 
 @dg.asset
@@ -28,10 +32,19 @@ def enough_rows() -> dg.AssetCheckResult:
 def evaluated() -> None:
     if os.environ.get("TINY_FAIL"):
         raise ValueError("table orders has 3 rows too many; remove them")
+    if os.environ.get("TINY_KILL"):
+        os.kill(os.getpid(), signal.SIGKILL)
     report = Path(os.environ["RECOMMENDER_HOME"]) / "reports" / "latest.json"
     report.parent.mkdir(parents=True, exist_ok=True)
     metrics = {"auc": 0.75, "num_exposures": 8}
-    report.write_text(json.dumps({"demo_users": ["1", "2", "3", "4"], "model": metrics}))
+    refused = bool(os.environ.get("TINY_REFUSE"))
+    rules = [{"rule": "champion", "passed": not refused, "reason": "auc is worse than the champion's"}]
+    gate = {"approved": not refused, "rules": rules}
+    found = {"demo_users": ["1", "2", "3", "4"], "model": metrics, "bundle": "4f0c9a1b2c3d4e5f", "gate": gate}
+    report.write_text(json.dumps(found))
+    if refused:
+        with translate_errors():
+            raise RejectedError("bundle 4f0c9a1b2c3d is not approved")
 
 
 defs = dg.Definitions(

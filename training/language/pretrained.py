@@ -23,13 +23,16 @@ def read_pretrained(name: str) -> tuple[Any, Any, Path]:
         SettingError: there is no such model, it cannot be read, weights are missing or no numbers, or the
             tokenizer is another model's.
     """
-    transformers = load_transformers(offline=not name.startswith(HUB))
-    place = _place(name)
+    transformers, place, local = _load_transformers(), _place(name), not name.startswith(HUB)
     try:
         model, found = transformers.AutoModel.from_pretrained(
-            place, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            place,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            local_files_only=local,
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=local)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise SettingError(
             f"encoder {name!r} cannot be loaded ({str(error).splitlines()[0]}); "
@@ -84,13 +87,10 @@ def _place(name: str) -> str:
     return name
 
 
-def load_transformers(*, offline: bool) -> Any:
-    """The package `transformers`, silent, and without the network where `offline`."""
+def _load_transformers() -> Any:
+    """The package `transformers`, silent."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if offline:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
     transformers = importlib.import_module("transformers")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

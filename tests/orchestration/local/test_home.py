@@ -10,7 +10,7 @@ from orchestration.home import Home
 from orchestration.local.cli import parser
 from orchestration.local.instance import COMPLETE_JOURNEY, child_environment, source_file, write_instance
 from orchestration.local.postgres import read_address
-from orchestration.local.report_text import recommendation_text, report_table
+from orchestration.local.report_text import recommendation_text, refusal_text, report_table
 
 
 def test_home_is_absolute_and_makes_nothing(tmp_path, monkeypatch):
@@ -67,6 +67,15 @@ REPORT = json.loads("""{
         {"rule": "auc above baseline", "value": 0.91, "bound": 0.8315, "passed": true},
         {"rule": "calibration error", "value": null, "bound": 0.01, "passed": false}]},
     "seconds": {"landed": 12.34, "model": 1200.0},
+    "ladder": [
+        {"step": "zero_shot", "metrics": {"auc": 0.51, "log_loss": 0.3}, "interval": [0.5, 0.52], "gain": null},
+        {"step": "tabular", "metrics": {"auc": 0.9, "log_loss": 0.1}, "interval": [0.88, 0.92],
+         "gain": {"metric": "auc", "difference": 0.39, "interval": [0.37, 0.41]}},
+        {"step": "finetuned", "metrics": {"auc": 0.91, "log_loss": 0.1}, "interval": [0.89, 0.93],
+         "gain": {"metric": "auc", "difference": 0.01, "interval": [-0.01, 0.03]}}],
+    "proposal": "tabular", "proposal_reason": "g alone: the fine-tuned model gains nothing over it",
+    "refit": {"bundle": "aaaabbbbccccdddd", "approved": false, "rules": [
+        {"rule": "refit is calibrated", "passed": false, "reason": "it expects 9 positives, 2 happened"}]},
     "tables": {"events": {"rows": 1469307, "quarantined": 0}},
     "checks": {"passed": 41, "warned": 2, "failed": 0}
 }""")
@@ -82,7 +91,22 @@ def test_the_table_says_every_figure_under_its_name():
     assert "auc above baseline 0.9100 0.8315 passed" in lines
     assert "calibration error - 0.0100 FAILED" in lines
     assert "together 1,212.3" in lines
+    assert "g alone 0.9000 - 0.1000 gains: +0.3900 (+0.3700 to +0.4100)" in lines
+    assert "+ fine-tuning 0.9100 - 0.1000 gains nothing: +0.0100 (-0.0100 to +0.0300)" in lines
+    assert "proposed: g alone: the fine-tuned model gains nothing over it" in lines
+    assert any("aaaabbbbcccc FAILED its sanity gate: refit is calibrated" in line for line in lines)
     assert "model 4f0c9a1b2c3d" in lines
+
+
+def test_a_refusal_names_the_model_the_rules_and_what_to_do():
+    told = refusal_text(REPORT)
+    assert "refused model 4f0c9a1b2c3d" in told and "calibration error: not passed" in told
+    assert "auc above baseline" not in told and "RECOMMENDER_GATE" in told
+    approved = {**REPORT, "gate": {"approved": True, "rules": []}}
+    assert "refused model aaaabbbbcccc" in refusal_text(approved)
+    assert "it expects 9 positives, 2 happened" in refusal_text(approved)
+    left = {**REPORT, "gate": {**REPORT["gate"], "needs_person": "look at the champion"}}
+    assert refusal_text(left).endswith("look at the champion")
 
 
 def test_a_report_with_little_in_it_is_still_shown():

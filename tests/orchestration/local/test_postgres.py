@@ -24,7 +24,7 @@ from orchestration.local.postgres import (
 )
 from orchestration.local.postgres_server import Server
 from orchestration.local.privileges import Account, server_account
-from tests.orchestration.conftest import free_port
+from orchestration.local.processes import free_port
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def ask(address, statement, database="feast"):
 def test_settings_come_from_the_environment_and_are_checked():
     settings = PostgresSettings.from_environment({"RECOMMENDER_POSTGRES_PORT": "6000"})
     assert settings == PostgresSettings(url=None, port=6000)
+    assert PostgresSettings.from_environment({}) == PostgresSettings(url=None, port=None)
     with pytest.raises(SettingError, match="RECOMMENDER_POSTGRES_PORT is '70000'"):
         PostgresSettings.from_environment({"RECOMMENDER_POSTGRES_PORT": "70000"})
 
@@ -111,6 +112,21 @@ def test_a_held_server_outlives_its_users_and_leaves_with_the_last_of_them(home,
         assert holder.wait(timeout=60) == 0
         assert server.process() is not None  # somebody uses it
     assert server.process() is None
+
+
+@pytest.mark.slow
+def test_two_homes_run_side_by_side_without_a_port_and_keep_theirs(home, tmp_path):
+    other = Home(root=tmp_path / "other")
+    with running(home, PostgresSettings()) as first, running(other, PostgresSettings()) as second:
+        assert ask(first, "SELECT 1") == ask(second, "SELECT 1") == [(1,)]
+        assert first.port != second.port
+    with running(home, PostgresSettings()) as again:
+        assert again.port == first.port
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first.port))
+        taken.listen()
+        with running(home, PostgresSettings()) as moved:
+            assert moved.port != first.port
 
 
 @pytest.mark.slow

@@ -17,8 +17,10 @@ import psutil
 import pytest
 
 from expectations.errors import ServiceError
+from expectations.telemetry import OFF
 from orchestration.local import cli
 from orchestration.local.instance import (
+    DEFAULTS,
     child_environment,
     dagster_instance,
     fail_lost_runs,
@@ -28,7 +30,7 @@ from orchestration.local.instance import (
 from orchestration.local.job_run import StepOutput, run_job
 from orchestration.local.postgres import running
 from orchestration.local.postgres_server import Server
-from orchestration.local.processes import stop, wait_gone, wait_until
+from orchestration.local.processes import free_port, stop, wait_gone, wait_until
 from orchestration.local.stack import (
     Ports,
     Service,
@@ -38,7 +40,6 @@ from orchestration.local.stack import (
     dagster_services,
     serving,
 )
-from tests.orchestration.conftest import free_port
 
 TINY = "tests.orchestration.tiny_definitions"
 TINY_SERVICE = "tests.orchestration.tiny_service:Recommender"
@@ -196,6 +197,22 @@ def test_a_run_tells_its_steps_and_a_failing_one_plainly(home, environment):
 
 
 @pytest.mark.slow
+def test_a_killed_step_says_what_ended_it_and_a_refused_model_has_its_own_exit_code(context, capfd):
+    killed = dataclasses.replace(context, environ={**os.environ, "TINY_KILL": "1"})
+    assert cli.run(killed, None) == 1
+    told = capfd.readouterr().err
+    assert "evaluated failed: the process of this step was ended" in told and "memory ran out" in told
+    assert "ChildProcessCrash" not in told
+
+    refused = dataclasses.replace(context, environ={**os.environ, "TINY_REFUSE": "1"})
+    assert cli.run(refused, None) == cli.REFUSED == 3
+    out, err = capfd.readouterr()
+    assert "the gate refused model 4f0c9a1b2c3d" in err and "auc is worse than the champion's" in err
+    assert "the run failed" not in err and "Traceback" not in err
+    assert "the gate REJECTED this model" in out
+
+
+@pytest.mark.slow
 def test_plain_dagster_works_on_the_same_instance(home, context, capfd):
     assert cli.execute(context, ["dagster", "asset", "list", "-m", TINY]) == 0
     assert capfd.readouterr().out.split() == ["evaluated", "landed"]
@@ -229,9 +246,16 @@ def wait_for_line(stream, text):
 
 
 @pytest.mark.slow
-def test_the_demo_runs_asks_for_three_households_and_leaves_nothing_running(context, capfd):
-    ports = Ports(api=free_port())
-    assert cli.demo(context, ports) == 0
+def test_the_demo_runs_asks_for_three_households_and_leaves_nothing_running(
+    context, capfd, tmp_path, outside
+):
+    ports, (proxy, callers), user = Ports(api=free_port()), outside, tmp_path / "user"
+    user.mkdir()
+    environ = {name: value for name, value in os.environ.items() if name not in {*OFF, *DEFAULTS}}
+    environ |= {"HOME": str(user), **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), proxy)}
+    assert cli.demo(dataclasses.replace(context, environ=environ), ports) == 0
+    assert callers == [], "something reported to its maker"
+    assert [path.name for path in user.rglob("*") if path.is_file()] == []
     out, err = capfd.readouterr()
     assert re.findall(r"^household .*", out, re.MULTILINE) == ["household 1", "household 2", "household 3"]
     assert "because bought coffee" in out
@@ -289,6 +313,8 @@ def test_up_twice_then_down_with_dagster_and_bentoml(home, postgres):
         assert f"http://127.0.0.1:{ui}" in "\n".join(said)
         (answer,) = cli.ask(f"http://127.0.0.1:{api}", ["1178"])
         assert answer["items"][0]["text"] == "a coupon for 1178"
+        counted = httpx.get(f"http://127.0.0.1:{api}/metrics", trust_env=False).text
+        assert "bentoml_service_request_total" in counted
         processes = pids(stack)
         stack.up(source_file(None), os.environ, said.append)
         assert pids(stack) == processes

@@ -6,16 +6,19 @@ import dagster as dg
 import pandas as pd
 import pytest
 
+from expectations.contracts.bundle import verify_bundle
 from expectations.errors import RejectedError
 from expectations.storage.atomic import read_json
 from orchestration.definitions import ASSETS, searched_recipe
 from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings, database_url, running
-from orchestration.local.report_text import MEASURES
-from orchestration.pipeline.model import deploy, train
+from orchestration.local.processes import free_port
+from orchestration.local.report_text import MEASURES, report_table
+from orchestration.pipeline.ladder import STEPS
+from orchestration.pipeline.model import champion, deploy, train
 from orchestration.resources import WorkspaceResource
 from tests.features import small_shop
-from tests.orchestration.conftest import free_port
+from tests.orchestration.conftest import AWKWARD
 from tests.training.synthetic import write_encoder
 
 pytestmark = pytest.mark.slow
@@ -70,7 +73,7 @@ STRICT = "margin = -0.99\n"
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     """The folder of a shop with a source.toml, 3 unreadable events and 2 exposures of unknown items."""
-    folder = tmp_path_factory.mktemp("shop")
+    folder = tmp_path_factory.mktemp("shop [a]")
     tables = small_shop.frames(num_users=150, num_events=3000)
     events = tables["events"].rename(columns={"event_timestamp": "when"}).astype({"when": str})
     events.loc[:2, "when"] = "yesterday"
@@ -90,7 +93,7 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workspace(shop, tmp_path_factory, bento_home):
-    home = Home(root=tmp_path_factory.mktemp("home"))
+    home = Home(root=tmp_path_factory.mktemp(AWKWARD))
     with running(home, PostgresSettings(port=free_port())) as address:
         yield WorkspaceResource(
             home=str(home.root),
@@ -150,15 +153,34 @@ def test_no_row_is_lost(workspace, first_run):
     assert unread["reason"].str.contains("yesterday").all()
 
 
-def test_the_approved_bundle_serves(workspace, first_run):
-    assert _serving(workspace) == _report(workspace)["bundle"]
+def test_the_approved_recipe_serves_fitted_to_all_rows_and_is_held_against_by_its_parent(
+    workspace, first_run
+):
+    report, serving = _report(workspace), _serving(workspace)
+    refit = report["refit"]
+    assert refit["approved"] is True, refit
+    assert serving == refit["bundle"] != report["bundle"]
+    bundles = workspace.workspace().home.bundles
+    assert verify_bundle(bundles / serving)[0].parent == report["bundle"]
+    assert verify_bundle(bundles / report["bundle"])[0].parent is None
+    assert champion(workspace.workspace()) == bundles / report["bundle"]
+
+
+def test_the_report_says_what_each_part_of_the_model_adds(workspace, first_run):
+    report = _report(workspace)
+    assert [step["step"] for step in report["ladder"]] == list(STEPS)
+    assert report["proposal"] in STEPS
+    told = report_table(report)
+    assert "+ frozen language model" in told and f"proposed: {report['proposal_reason']}" in told
+    for asset in ("model_evaluation", "run_report"):
+        assert "g alone" in _metadata(first_run, asset)["ladder"]
 
 
 def test_a_second_run_computes_nothing_again(workspace, first_run):
     again = _run(workspace)
     assert again.success
     features = ("user_behaviour", "online_features", "training_examples")
-    for asset in ("events", "checked_events", *features, "model_bundle"):
+    for asset in ("events", "checked_events", *features, "model_bundle", "final_model"):
         assert _metadata(again, asset)["unchanged"] is True, asset
 
 
@@ -171,6 +193,7 @@ def test_a_rejected_bundle_is_not_deployed_even_alone(workspace, shop, first_run
         check.passed for check in result.get_asset_check_evaluations() if check.check_name == "approved"
     ] == [False]
     assert _report(workspace)["gate"]["approved"] is False
+    assert _report(workspace)["refit"] is None
     with pytest.raises(RejectedError, match="popularity"):
         deploy(strict.workspace())
     assert _serving(workspace) == before
@@ -203,10 +226,10 @@ def later(workspace, shop, first_run, tmp_path_factory):
 
 
 def test_a_retraining_begins_with_the_model_that_serves(workspace, later, first_run):
-    serving = _serving(workspace)
+    serving, evaluated = _serving(workspace), champion(workspace.workspace()).name
     result = _run(later)
     assert result.success
-    begun = f"from champion {serving[:12]}, warm start 1 of 4"
+    begun = f"from champion {evaluated[:12]}, warm start 1 of 4"
     assert _metadata(result, "model_bundle")["initialization"] == begun
     assert _serving(workspace) != serving
     assert train(later.workspace()).created is False

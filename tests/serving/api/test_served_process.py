@@ -12,10 +12,9 @@ import httpx
 import pytest
 
 from expectations.contracts.bundle import bundle_hash
-from orchestration.local.processes import wait_until
+from orchestration.local.processes import free_port, wait_until
 from orchestration.local.stack import answers
 from serving.api.schema import RecommendReply
-from tests.orchestration.conftest import free_port
 from tests.serving.conftest import put
 
 pytestmark = pytest.mark.slow

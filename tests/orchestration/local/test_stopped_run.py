@@ -1,0 +1,53 @@
+"""`python -m orchestration run` on a shop whose data are broken, in folders with awkward names, as a user starts it.
+
+What stopped it is said on the console; and no package that we use tells its makers of it.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from expectations.telemetry import OFF
+from orchestration.local.instance import DEFAULTS, PROJECT
+from tests.features import small_shop
+from tests.orchestration.conftest import AWKWARD
+
+pytestmark = pytest.mark.slow
+
+SOURCE = """
+name = "broken_shop"
+[tables.items]
+location = "items.parquet"
+[tables.exposures]
+location = "exposures.parquet"
+"""
+
+
+def test_a_stopped_run_says_why_and_tells_nobody_else(tmp_path, outside):
+    proxy, callers = outside
+    shop, home, user = tmp_path / "shop [a]", tmp_path / AWKWARD, tmp_path / "user"
+    shop.mkdir()
+    user.mkdir()
+    tables = small_shop.frames()
+    exposures = tables["exposures"]
+    exposures["item_id"] = exposures["item_id"].where(exposures.index % 3 > 0, "c99")
+    for name in ("items", "exposures"):
+        tables[name].to_parquet(shop / f"{name}.parquet")
+    (shop / "source.toml").write_text(SOURCE)
+    environ = {name: value for name, value in os.environ.items() if name not in {*OFF, *DEFAULTS}}
+    environ |= {"HOME": str(user), "RECOMMENDER_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), proxy)
+    argv = [sys.executable, "-m", "orchestration", "run", "--source", str(shop)]
+    done = subprocess.run(argv, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=300)  # noqa: PLW1510
+    told = done.stderr
+    assert done.returncode == 1, told
+    assert "validation failed: table exposures, rule exposures.item_id_known, " in told
+    assert " rows, such as item_id=c99: " in told
+    assert "blocking asset check" not in told and "Traceback" not in told
+    assert callers == []
+    assert [path.name for path in user.rglob("*") if path.is_file()] == []
+    written = {path.name for path in (home / "dagster").rglob("*")}
+    assert "dagster.yaml" in written
+    assert not [name for name in written if "telemetry" in name or name.endswith(".db")], written
