@@ -26,7 +26,10 @@ SEEDED = (CATBOOST,)  # the others give the same whatever the seed
 PRIOR = 20.0  # rows of the mean rate that an item's own rate is drawn to
 MOST_TREES, PATIENCE, FEW_TREES = 500, 30, 50
 MOST_ROWS = 200_000  # more: all positives, and as many of the negatives, with their weight
-PENALTIES = tuple(10.0**power for power in range(-3, 4))
+PENALTIES = {
+    FROZEN: tuple(10.0**power for power in range(-4, 2)),
+    TF_IDF: tuple(10.0**power for power in range(-1, 4)),
+}
 # Known only after the exposure, or names of rows, or words.
 NOT_COLUMNS = frozenset(
     (
@@ -222,7 +225,7 @@ def frozen(rows: PlainRows, _seed: int) -> np.ndarray | None:
             found = np.hstack([found, product * scale**2, 4 * product.sum(1, keepdims=True)])
         return found
 
-    return _logistic(rows, features)
+    return _logistic(rows, features, PENALTIES[FROZEN])
 
 
 def tf_idf(rows: PlainRows, _seed: int) -> np.ndarray | None:
@@ -238,11 +241,13 @@ def tf_idf(rows: PlainRows, _seed: int) -> np.ndarray | None:
             found = sparse.hstack([found, sparse.csr_matrix(4 * cosine * (queries >= 0)[:, None])]).tocsr()
         return found
 
-    return _logistic(rows, features)
+    return _logistic(rows, features, PENALTIES[TF_IDF])
 
 
 def _logistic(
-    rows: PlainRows, features: Callable[[np.ndarray, np.ndarray, list[str]], Any]
+    rows: PlainRows,
+    features: Callable[[np.ndarray, np.ndarray, list[str]], Any],
+    penalties: tuple[float, ...],
 ) -> np.ndarray | None:
     """Logistic regression on what each distinct pair of text and query gives; None where there is one pair only."""
     pairs, place = np.unique(np.stack([rows.text, rows.query]), axis=1, return_inverse=True)
@@ -251,7 +256,7 @@ def _logistic(
         return None
     before = np.unique(rows.text[rows.part != TEST])
     values = features(pairs[0], pairs[1], [rows.texts[text] for text in before])
-    penalty = min(PENALTIES, key=lambda each: _loss(rows, values, place, [TRAIN], VALIDATION, each))
+    penalty = min(penalties, key=lambda each: _loss(rows, values, place, [TRAIN], VALIDATION, each))
     return _predicted(rows, values, place, [TRAIN, VALIDATION], penalty)[place[rows.part == TEST]]
 
 
@@ -281,7 +286,8 @@ def _predicted(
     label = np.repeat([1, 0], [len(pairs) for pairs in known])
     # Together as much as the pairs are many: a penalty then means the same for rows and for millions of impressions.
     weight = weight * (len(np.unique(np.concatenate(known))) / weight.sum())
-    model = LogisticRegression(C=penalty, max_iter=300)
+    solver = "lbfgs" if sparse.issparse(values) else "newton-cholesky"
+    model = LogisticRegression(C=penalty, solver=solver, max_iter=1000)
     model.fit(values[np.concatenate(known)], label, sample_weight=weight)
     return np.asarray(model.predict_proba(values)[:, 1])
 
