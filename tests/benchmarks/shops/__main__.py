@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 from expectations.errors import RecommenderError
-from tests.benchmarks.harness import Facts, command_line, run, shared_data, tell
-from tests.benchmarks.shops.bench import Bench
+from tests.benchmarks.harness import Facts, run, shared_data, tell
+from tests.benchmarks.shops.bench import Bench, summary
 from tests.benchmarks.shops.catalogue import SHOPS
-from tests.benchmarks.shops.page import page
 from tests.benchmarks.shops.shop import Shop
 
 
@@ -24,7 +23,8 @@ def measure(options: argparse.Namespace) -> Facts:
         quick=options.quick,
         seeds=tuple(options.seeds),
     )
-    return {"seeds": options.seeds, "shops": {name: _measured(bench, SHOPS[name]) for name in options.only}}
+    shops = {name: _measured(bench, SHOPS[name]) for name in options.only}
+    return {"seeds": options.seeds, "shops": shops, **summary(shops)}
 
 
 def _measured(bench: Bench, shop: Shop) -> Facts:
@@ -40,19 +40,20 @@ def _measured(bench: Bench, shop: Shop) -> Facts:
         return {"about": shop.about, "failed": str(error)}
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = command_line("shops", __doc__)
-    found.add_argument("--data", type=Path, default=shared_data(""), help="folder of the public data sets")
-    found.add_argument(
-        "--only", nargs="+", choices=SHOPS, default=list(SHOPS), metavar="SHOP", help=", ".join(SHOPS)
-    )
-    found.add_argument("--seeds", type=int, nargs="+", default=[7, 8], help="of the fits (default: 7 8)")
-    found.add_argument(
-        "--quick", action="store_true", help="small shops and short fits, written to the work folder"
-    )
-    return found
-
-
 if __name__ == "__main__":
-    sys.exit(run("shops", parser(), measure, page))
+    more = {
+        "--data": {"type": Path, "default": shared_data(""), "help": "folder of the public data sets"},
+        "--only": {
+            "nargs": "+",
+            "choices": SHOPS,
+            "default": list(SHOPS),
+            "metavar": "SHOP",
+            "help": ", ".join(SHOPS),
+        },
+        "--seeds": {"type": int, "nargs": "+", "default": [7, 8], "help": "of the fits (default: 7 8)"},
+        "--quick": {
+            "action": "store_true",
+            "help": "small shops and short fits, written to the work folder",
+        },
+    }
+    sys.exit(run("shops", measure, __doc__, more=more))

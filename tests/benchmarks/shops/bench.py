@@ -1,7 +1,7 @@
 """One shop measured: the whole job, more seeds of its fit, plain methods on the same rows, and their differences."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from expectations.storage.hashes import file_hash, fingerprint
 from tests.benchmarks.harness import QUICK_RECIPE, ROOT, Facts, Store
 from tests.benchmarks.shops import plain
 from tests.benchmarks.shops.job import another_fit, whole_job, write_recipe
-from tests.benchmarks.shops.measures import MeasuredRows, gains, mean_over_seeds, measured, stated
+from tests.benchmarks.shops.measures import MeasuredRows, best, gains, mean_over_seeds, measured, stated
 from tests.benchmarks.shops.plain import METHODS, SEEDED, PlainRows
 from tests.benchmarks.shops.shop import BEST, DECLARED, Shop
 from training.config.recipe import read_recipe
@@ -29,6 +29,7 @@ from training.language.text_embeddings import TextEmbeddings
 from training.runtime.device import first_device
 
 OURS, KNOWN = "ours", "the best that can be known"
+SILENT = 0.05  # of g's standard deviation
 ROOMS = ("expectations", "features", "training", "orchestration", "tests/benchmarks/shops")
 
 
@@ -179,7 +180,6 @@ def _test_rows(
         "weight": rows.weight[chosen],
         "group": group,
         "unit": np.unique(owner, return_inverse=True)[1],
-        "num_positive": np.array((rows.label * rows.weight)[chosen].sum()),
     }
     if shop.pairs is not None:
         exposures = pd.read_parquet(folder / "exposures.parquet").set_index("exposure_id").loc[names[chosen]]
@@ -197,28 +197,50 @@ def compared(scored: dict[str, np.ndarray]) -> Facts:
         if seed and method not in ("f", "g"):
             by_method.setdefault(method, []).append(measured(rows, values))
     means = {method: mean_over_seeds(found) for method, found in by_method.items()}
+    order = sorted(means, key=lambda method: (method != OURS, -float(means[method]["auc"][0])))
+    plain_ones = [method for method in order if method not in (OURS, KNOWN)]
     return {
         "test": {
             "exposures": len(rows.label),
             "known_exposures": int(scored["num_known"]),
             "weight": float(rows.weight.sum()),
-            "positives": float(scored["num_positive"]),
+            "positives": float(rows.positive.sum()),
             "drawn_units": int(rows.unit.max()) + 1,
             "pairs": None if pairs is None else len(pairs[0]),
         },
-        "metrics": {method: stated(values) for method, values in means.items()},
+        "metrics": {method: stated(means[method]) for method in order},
         "each_seed": {
             method: [{name: float(values[0]) for name, values in one.items()} for one in found]
             for method, found in by_method.items()
             if len(found) > 1
         },
-        "gains": {method: gains(means[OURS], values) for method, values in means.items() if method != OURS},
-        "deviation": {part: _deviation(scored, part) for part in ("f", "g")},
+        "gains": {method: gains(means[OURS], means[method]) for method in order if method != OURS},
+        "best_plain": {
+            metric: best(metric, {one: means[one] for one in plain_ones}) for metric in means[OURS]
+        },
+        "deviation": {
+            part: [float(values.std()) for name, values in scored.items() if name.startswith(f"{part}|")]
+            for part in ("f", "g")
+        },
     }
 
 
-def _deviation(scored: dict[str, np.ndarray], part: str) -> list[float]:
-    return [float(values.std()) for name, values in scored.items() if name.startswith(f"{part}|")]
+def summary(shops: Mapping[str, Facts]) -> Facts:
+    """Where ours is behind the best plain method by the interval, where ahead; and where f says next to nothing."""
+    standings: dict[str, list[Facts]] = {"behind": [], "ahead": [], "level": []}
+    done = {name: shop for name, shop in shops.items() if "metrics" in shop}
+    for name, shop in done.items():
+        for metric, rival in shop["best_plain"].items():
+            gain = shop["gains"][rival][metric]
+            low, high = gain["interval"] or (0.0, 0.0)
+            standing = "behind" if high < 0 else "ahead" if low > 0 else "level"
+            standings[standing].append({"shop": name, "metric": metric, "rival": rival, "gain": gain})
+    silent = [
+        name
+        for name, shop in done.items()
+        if np.mean(shop["deviation"]["f"]) < SILENT * np.mean(shop["deviation"]["g"])
+    ]
+    return {"standings": standings, "silent": silent}
 
 
 def _facts(run: Facts, fits: Iterable[Facts]) -> Facts:

@@ -17,7 +17,6 @@ from training.evaluation.bootstrap import draw_weights, interval
 DRAWS = 200
 TOP, MIN_GROUPS = 10, 20
 BETTER_IF_LOWER = ("log_loss",)
-METRICS = ("auc", "log_loss", "ndcg_at_10", "pairwise_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +87,15 @@ def gains(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> d
             for name, values in ours.items()
             if name in theirs
         }
+    )
+
+
+def best(metric: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """The scorer with the best value of a metric."""
+    sign = -1 if metric in BETTER_IF_LOWER else 1
+    return max(
+        (name for name, values in found.items() if metric in values),
+        key=lambda name: sign * float(found[name][metric][0]),
     )
 
 

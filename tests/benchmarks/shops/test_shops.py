@@ -1,24 +1,20 @@
 """Converters, plain methods and metrics of the benchmark of shops, on small data."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from expectations.contracts.shop_tables import CONTRACTS
-from tests.benchmarks.harness import shared_data
+from tests.benchmarks.harness import markdown, shared_data
 from tests.benchmarks.shops import known, plain
-from tests.benchmarks.shops.bench import OURS, compared
+from tests.benchmarks.shops.bench import OURS, compared, summary
 from tests.benchmarks.shops.catalogue import SHOPS
 from tests.benchmarks.shops.headlines import certain_pairs
 from tests.benchmarks.shops.job import watched
 from tests.benchmarks.shops.measures import MeasuredRows, gains, measured
-from tests.benchmarks.shops.page import page
 from tests.benchmarks.shops.plain import METHODS, PlainRows, raw_columns
 from tests.benchmarks.shops.shop import BEST, DECLARED
-from training.evaluation.metrics import auc, log_loss
-from training.evaluation.metrics import ndcg_at_10 as binary_ndcg
+from training.evaluation.metrics import auc, log_loss, metrics_of_probabilities
 
 FROM_SHARED = [name for name, shop in SHOPS.items() if shop.data is not None]
 
@@ -215,9 +211,8 @@ def test_metrics_of_unweighted_rows_are_those_of_training() -> None:
     assert found["auc"][0] == pytest.approx(auc(label, score))
     assert found["log_loss"][0] == pytest.approx(log_loss(label, score))
     counted = np.isin(group, [g for g in range(60) if 0 < label[group == g].sum() < (group == g).sum()])
-    assert found["ndcg_at_10"][0] == pytest.approx(
-        binary_ndcg(label[counted], score[counted], group[counted])
-    )
+    theirs = metrics_of_probabilities(label[counted], score[counted], group[counted])
+    assert found["ndcg_at_10"][0] == pytest.approx(theirs["ndcg_at_10"])
 
 
 def test_an_aggregate_counts_as_its_impressions() -> None:
@@ -266,13 +261,15 @@ def test_the_page_tells_what_was_skipped_what_failed_and_where_we_are_behind() -
         "group": np.arange(2000) // 5,
         "unit": np.arange(2000) // 5,
         "num_known": np.array(8000),
-        "num_positive": label.sum(),
         f"{OURS}|7": bad,
         "f|7": 0 * bad,
         "g|7": bad,
         f"{plain.LIGHTGBM}|7": good,
     }
-    step = {"metrics": {"auc": 0.5, "log_loss": 0.7}, "gain": {"difference": 0.1, "interval": [0.0, 0.2]}}
+    step = {
+        "metrics": {"auc": 0.5, "log_loss": 0.7, "ndcg_at_10": None},
+        "gain": {"difference": 0.1, "interval": [0.0, 0.2]},
+    }
     measured_shop = {
         "about": "A shop.",
         "exit_code": 1,
@@ -292,24 +289,25 @@ def test_the_page_tells_what_was_skipped_what_failed_and_where_we_are_behind() -
         ],
         **compared(scored),
     }
-    text = page(
-        {
-            "machine": SimpleNamespace(
-                **{"date": "2026-11-25"}, packages={}, cores=2, threads=1, memory_gib=1
-            ).__dict__
-            | {"processor": "p", "accelerator": None, "system": "s"},
-            "command": "make bench-shops",
-            "seconds": 1,
-            "quick": True,
-            "seeds": [7],
-            "shops": {
-                "one": measured_shop,
-                "two": {"about": "Two.", "skipped": "no data"},
-                "three": {"about": "Three.", "failed": "exit code 1"},
-            },
-        }
+    shops = {
+        "one": measured_shop,
+        "two": {"about": "Two.", "skipped": "no data"},
+        "three": {"about": "Three.", "failed": "exit code 1"},
+    }
+    here = {"date": "2026-11-25", "processor": "p", "cores": 2, "threads": 1, "memory_gib": 1, "system": "s"}
+    facts = {"command": "make bench-shops", "seconds": 1, "quick": True, "seeds": [7], "shops": shops}
+    text = markdown(
+        "shops", {**facts, "machine": {**here, "accelerator": None, "packages": {}}, **summary(shops)}
     )
-    assert "Behind the best plain method by the interval: one, AUC: LightGBM, raw columns" in text
-    assert "f is silent" in text and "nowhere" in text
-    assert "two: skipped, no data." in text and "exit code 1" in text
-    assert "refused (lightgbm: behind)" in text
+    assert "Behind the best plain method by the interval: one, AUC: LightGBM, raw columns (" in text
+    assert "f is silent (its deviation below 5 % of g's): one." in text
+    assert "two: skipped, no data." in text
+    assert "three: **the job failed**. exit code 1" in text
+    assert "The gate: refused, lightgbm: behind." in text
+    assert (
+        "| scorer | AUC | ours minus it | log loss | ours minus it | NDCG@10 | ours minus it |\n|---|" in text
+    )
+    assert (
+        "| the language model as it comes | 0.5000 | 0.7000 | not measured | +0.1000 (+0.0000 to +0.2000) |"
+        in text
+    )
