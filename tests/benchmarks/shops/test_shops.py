@@ -8,12 +8,14 @@ from expectations.contracts.shop_tables import CONTRACTS
 from tests.benchmarks.harness import markdown, shared_data
 from tests.benchmarks.shops import known, plain
 from tests.benchmarks.shops.bench import OURS, compared, summary
+from tests.benchmarks.shops.bench import plain_rows as plain_rows_of
 from tests.benchmarks.shops.catalogue import SHOPS
 from tests.benchmarks.shops.headlines import certain_pairs
 from tests.benchmarks.shops.job import watched
 from tests.benchmarks.shops.measures import MeasuredRows, gains, measured
 from tests.benchmarks.shops.plain import METHODS, PlainRows, raw_columns
 from tests.benchmarks.shops.shop import BEST, DECLARED
+from training.data.dataset import read_examples
 from training.evaluation.metrics import auc, log_loss, metrics_of_probabilities
 
 FROM_SHARED = [name for name, shop in SHOPS.items() if shop.data is not None]
@@ -200,6 +202,22 @@ def test_raw_columns_have_no_outcome_no_words_and_no_names_of_rows() -> None:
         "items_value",
         "items_category_1",
     }
+
+
+def test_rows_of_an_examples_folder_name_their_own_texts_and_ask_for_the_first_place(examples) -> None:
+    data = read_examples(examples)
+    columns = pd.DataFrame({"position": np.full(len(data.part), 4.0, np.float32)})
+    rows = plain_rows_of(data, columns, np.ones(len(data.part)))
+    test = rows.part == "test"
+    assert set(rows.columns["position"][test]) == {1.0}
+    assert set(rows.columns["position"][~test]) == {4.0}
+    of_texts = [data.texts[number] for number in data.columns["text_id"]]
+    assert [rows.texts[number] for number in rows.text] == of_texts
+    asked = data.columns["query_id"] >= 0
+    assert (rows.query[~asked] == -1).all()
+    assert [rows.texts[number] for number in rows.query[asked]] == [
+        data.texts[number] for number in data.columns["query_id"][asked]
+    ]
 
 
 def test_metrics_of_unweighted_rows_are_those_of_training() -> None:
