@@ -1,7 +1,7 @@
 """One shop measured: the whole job, more seeds of its fit, plain methods on the same rows, and their differences."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-import torch
 
 from expectations.contracts.examples import ROWS
 from expectations.contracts.source import read_source
@@ -20,13 +19,11 @@ from tests.benchmarks.shops.job import another_fit, whole_job, write_recipe
 from tests.benchmarks.shops.measures import MeasuredRows, best, gains, mean_over_seeds, measured, stated
 from tests.benchmarks.shops.plain import METHODS, SEEDED, PlainRows
 from tests.benchmarks.shops.shop import BEST, DECLARED, Shop
-from training.config.recipe import read_recipe
+from training.config.recipe import recipe_from
 from training.data.dataset import Examples, read_examples
 from training.data.split import TEST
+from training.evaluation.baselines import pretrained_vectors
 from training.inference.predictor import Predictor
-from training.language.encoder import TextEncoder
-from training.language.text_embeddings import TextEmbeddings
-from training.runtime.device import first_device
 
 OURS, KNOWN = "ours", "the best that can be known"
 SILENT = 0.05  # of g's standard deviation
@@ -94,13 +91,15 @@ class Bench:
         source = read_source(folder / DECLARED)
         names = pq.read_table(examples / ROWS, columns=["exposure_id"]).column(0).to_pandas()
         columns = plain.raw_columns(tables, source.contracts()).loc[names]
-        rows = plain_rows(data, columns, weights(examples))
+        predictors = [Predictor.load(Path(bundle)) for bundle in bundles]
+        vectors = partial(frozen_vectors, Path(bundles[0]), predictors[0])
+        rows = plain_rows(data, columns, weights(examples), vectors)
         found = {
             **_test_rows(shop, folder, names, rows, data),
             "num_known": np.array((rows.part != TEST).sum()),
         }
-        for seed, bundle in zip(self.seeds, bundles, strict=True):
-            scores = Predictor.load(Path(bundle)).score_examples(data)
+        for seed, predictor in zip(self.seeds, predictors, strict=True):
+            scores = predictor.score_examples(data)
             found[f"{OURS}|{seed}"] = scores.probability
             found[f"f|{seed}"], found[f"g|{seed}"] = scores.text_logit, scores.tabular_logit
         for method in METHODS:
@@ -109,8 +108,8 @@ class Bench:
                 if probability is not None:
                     found[f"{method}|{seed}"] = probability
         if (folder / BEST).exists():
-            best = pd.read_parquet(folder / BEST).set_index("exposure_id")["probability"]
-            found[f"{KNOWN}|0"] = best.loc[names[rows.part == TEST]].to_numpy()
+            attainable = pd.read_parquet(folder / BEST).set_index("exposure_id")["probability"]
+            found[f"{KNOWN}|0"] = attainable.loc[names[rows.part == TEST]].to_numpy()
         return found
 
 
@@ -131,7 +130,9 @@ def weights(examples: Path) -> np.ndarray:
     return pq.read_table(examples / ROWS, columns=["weight"]).column(0).to_numpy()
 
 
-def plain_rows(data: Examples, columns: pd.DataFrame, weight: np.ndarray) -> PlainRows:
+def plain_rows(
+    data: Examples, columns: pd.DataFrame, weight: np.ndarray, vectors: Callable[[list[str]], np.ndarray]
+) -> PlainRows:
     """The rows of an examples folder, in its order, as plain methods take them.
 
     Who ranks decides the position: methods learn it, and are asked for the first place, as the model is.
@@ -150,21 +151,14 @@ def plain_rows(data: Examples, columns: pd.DataFrame, weight: np.ndarray) -> Pla
         label=data.labels.astype(np.float64),
         weight=weight.astype(np.float64),
         part=part,
-        vectors=frozen_vectors,
+        vectors=vectors,
     )
 
 
-def frozen_vectors(texts: list[str]) -> np.ndarray:
-    """Vectors of texts by the packaged recipe's language model, untouched."""
-    recipe = read_recipe(None).encoder
-    encoder = TextEncoder.load(
-        recipe.name, max_tokens=recipe.max_tokens, trainable_layers=0, pooling=recipe.pooling
-    )
-    device = first_device()
-    table = TextEmbeddings(encoder.to(device), texts, batch=recipe.batch_size, device=device)
-    table.refresh()
-    vectors: torch.Tensor = table.vectors
-    return vectors.cpu().numpy()
+def frozen_vectors(bundle: Path, predictor: Predictor, texts: list[str]) -> np.ndarray:
+    """Vectors of texts by the language model as it was before a fit; most are kept in the fit's bundle."""
+    recipe = recipe_from(dict(predictor.manifest.recipe), where="manifest.json")
+    return pretrained_vectors(recipe, texts, bundle, predictor.texts.known).numpy()
 
 
 def _test_rows(

@@ -207,7 +207,7 @@ def test_raw_columns_have_no_outcome_no_words_and_no_names_of_rows() -> None:
 def test_rows_of_an_examples_folder_name_their_own_texts_and_ask_for_the_first_place(examples) -> None:
     data = read_examples(examples)
     columns = pd.DataFrame({"position": np.full(len(data.part), 4.0, np.float32)})
-    rows = plain_rows_of(data, columns, np.ones(len(data.part)))
+    rows = plain_rows_of(data, columns, np.ones(len(data.part)), lambda _: np.zeros((0, 2)))
     test = rows.part == "test"
     assert set(rows.columns["position"][test]) == {1.0}
     assert set(rows.columns["position"][~test]) == {4.0}
