@@ -8,7 +8,7 @@ import pandas as pd
 from tests.benchmarks.shops.shop import Shop, write_files
 
 CAMPAIGNS = ("men", "women")
-QUICK_ROWS = 3000  # of each campaign
+QUICK_ROWS = 1500  # of each campaign
 HASHES = [f"user_feature_{number}" for number in range(4)]
 
 

@@ -79,7 +79,7 @@ class Bench:
         return {**_facts(run, fits), **compared(scored)}
 
     def _recipe(self, seed: int) -> Path:
-        settings = {"seed": seed, **(QUICK_RECIPE if self.quick else {})}
+        settings = {"seed": seed, **({**QUICK_RECIPE, "finetuning.epochs": 1} if self.quick else {})}
         return write_recipe(self.work / "recipes" / f"{seed}.toml", settings)
 
     def _scores(

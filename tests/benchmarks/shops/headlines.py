@@ -8,7 +8,7 @@ import pandas as pd
 
 from tests.benchmarks.shops.shop import Shop, write_files
 
-QUICK_TESTS = 400
+QUICK_TESTS = 200
 CERTAIN = 1.96  # |z| of two click rates
 
 

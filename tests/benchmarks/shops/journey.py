@@ -12,7 +12,7 @@ from features.sources.complete_journey.connector import PACKAGE
 from features.sources.landing import ingest
 from tests.benchmarks.shops.shop import DECLARED, Shop, write_files
 
-QUICK_HOUSEHOLDS = 100
+QUICK_HOUSEHOLDS = 50
 KEYS = ("users", "events", "exposures")
 
 

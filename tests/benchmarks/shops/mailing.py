@@ -6,7 +6,7 @@ import pandas as pd
 
 from tests.benchmarks.shops.shop import Shop, write_files
 
-QUICK_CUSTOMERS = 4000
+QUICK_CUSTOMERS = 2000
 SENT = pd.Timestamp("2008-03-20")  # the data name no day
 MAILS = {
     "Mens E-Mail": "An e-mail that shows men's merchandise",

@@ -17,7 +17,7 @@ from features.sources.complete_journey.items import select
 from features.sources.staging import literal
 from tests.benchmarks.shops.shop import Shop, write_files
 
-QUERIES, QUICK_QUERIES = 1200, 150
+QUERIES, QUICK_QUERIES = 1200, 100
 CANDIDATES = {3: 2, 2: 4, 1: 4, 0: 6}  # how many of each grade, of an exact query
 ASKED = pd.Timestamp("2017-12-31")
 
