@@ -87,10 +87,10 @@ class Bench:
     ) -> dict[str, np.ndarray]:
         """Arrays of the test rows: labels, and "<method>|<seed>" for each scorer."""
         data = read_examples(examples)
-        tables = plain.checked_tables(home, data.schema.source)
-        source = read_source(folder / DECLARED)
+        contracts = read_source(folder / DECLARED).contracts()
+        tables = plain.checked_tables(home, data.schema.source, contracts)
         names = pq.read_table(examples / ROWS, columns=["exposure_id"]).column(0).to_pandas()
-        columns = plain.raw_columns(tables, source.contracts()).loc[names]
+        columns = plain.raw_columns(tables, contracts).loc[names]
         predictors = [Predictor.load(Path(bundle)) for bundle in bundles]
         vectors = partial(frozen_vectors, Path(bundles[0]), predictors[0])
         rows = plain_rows(data, columns, weights(examples), vectors)

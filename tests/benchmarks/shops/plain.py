@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import sparse
 
 from expectations.contracts.schema import Table
+from expectations.storage.datasets import current, current_folder
 from training.data.split import TEST, TRAIN, VALIDATION
 
 CONSTANT, POPULARITY = "constant", "popularity by past outcomes"
@@ -163,7 +164,12 @@ def catboost(rows: PlainRows, seed: int) -> np.ndarray:
             return Pool(of.columns, of.label, weight=of.weight, cat_features=categories)
 
         model = CatBoostClassifier(
-            iterations=trees, learning_rate=0.05, random_seed=seed, verbose=0, allow_writing_files=False
+            iterations=trees,
+            learning_rate=0.05,
+            random_seed=seed,
+            boost_from_average=True,
+            verbose=0,
+            allow_writing_files=False,
         )
         model.fit(
             pool(known),
@@ -303,12 +309,16 @@ METHODS: Mapping[str, Callable[[PlainRows, int], np.ndarray | None]] = {
 
 
 def checked_tables(
-    home: Path, source: str, names: Iterable[str] = ("exposures", "items", "users")
+    home: Path,
+    source: str,
+    contracts: Mapping[str, Table],
+    names: Iterable[str] = ("exposures", "items", "users"),
 ) -> dict[str, pd.DataFrame]:
-    """A source's checked tables, as frames."""
-    from expectations.storage.datasets import current, current_folder
-
-    folders = {name: home / "checked" / source / name for name in names}
+    """A source's checked tables, as frames of the contract's columns (not those that the files are partitioned by)."""
     return {
-        name: pd.read_parquet(current_folder(at)) for name, at in folders.items() if current(at) is not None
+        name: pd.read_parquet(
+            current_folder(folder), columns=[column.name for column in contracts[name].columns]
+        )
+        for name in names
+        if current(folder := home / "checked" / source / name) is not None
     }
