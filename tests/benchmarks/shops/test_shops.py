@@ -286,7 +286,7 @@ def test_the_page_tells_what_was_skipped_what_failed_and_where_we_are_behind() -
     }
     step = {
         "metrics": {"auc": 0.5, "log_loss": 0.7, "ndcg_at_10": None},
-        "gain": {"difference": 0.1, "interval": [0.0, 0.2]},
+        "gain": {"metric": "auc", "difference": 0.1, "interval": [0.0, 0.2]},
     }
     measured_shop = {
         "about": "A shop.",
@@ -326,6 +326,6 @@ def test_the_page_tells_what_was_skipped_what_failed_and_where_we_are_behind() -
         "| scorer | AUC | ours minus it | log loss | ours minus it | NDCG@10 | ours minus it |\n|---|" in text
     )
     assert (
-        "| the language model as it comes | 0.5000 | 0.7000 | not measured | +0.1000 (+0.0000 to +0.2000) |"
+        "| the language model as it comes | 0.5000 | 0.7000 | not measured | AUC +0.1000 (+0.0000 to +0.2000) |"
         in text
     )
