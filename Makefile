@@ -16,7 +16,7 @@ RECOMMENDER := $(BIN)/python -m orchestration
 source_option = $(if $(SOURCE),--source "$(SOURCE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese bench-methods bench-tallrec bench-quality bench-training bench-growth clean
+.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese bench-methods bench-tallrec bench-quality bench-training bench-growth bench-shops clean
 MAKEFLAGS += --no-print-directory
 
 help: ## say what there is
@@ -97,6 +97,9 @@ bench-training: $(STAMP) ## rows a second beside the textbook loop, after make d
 
 bench-growth: $(STAMP) ## time and memory of training on 1e5, 1e6 and 1e7 synthetic exposures
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.growth
+
+bench-shops: $(STAMP) ## eight shops that differ, each through the whole job, beside plain methods (needs ../shared/data); QUICK=1 shows that it runs
+	@$(BIN)/python -m tests.benchmarks.shops $(if $(QUICK),--quick)
 
 clean: ## remove .venv and caches; what runs made (.recommender) stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

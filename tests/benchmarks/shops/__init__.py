@@ -1,0 +1,1 @@
+"""A benchmark of shops that differ: each through the whole job, beside methods that anyone fits in an afternoon."""
