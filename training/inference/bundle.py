@@ -76,8 +76,8 @@ def write_bundle(
         save_file(dict(frozen_model), folder / FROZEN_MODEL)
         until = learned_until(data) if parent is None else data.schema.horizon
         manifest = _manifest(folder, recipe, data, metrics, until)
-        lineage = {"champion": champion, "parent": parent, "consecutive_warm_starts": consecutive_warm_starts}
-        digest = write_manifest(folder, replace(manifest, **lineage))
+        manifest = replace(manifest, champion=champion, parent=parent)
+        digest = write_manifest(folder, replace(manifest, consecutive_warm_starts=consecutive_warm_starts))
         folder.chmod(0o755)
         target = out / digest
         if target.exists():

@@ -105,14 +105,12 @@ class AdditiveModel(nn.Module):
     def tabular_logit(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """Calibrated g alone, (N,)."""
         logit_N = numbers_NF.new_zeros(len(numbers_NF))
-        for scale, part in zip(self.tabular_scales, (self._networks, self.trees), strict=True):
-            if scale:
-                logit_N = logit_N + scale * part(numbers_NF, codes_NC)
+        of_networks, of_trees = self.tabular_scales
+        if of_networks:
+            logit_N = logit_N + of_networks * self.tabular(numbers_NF, codes_NC).mean(1)
+        if of_trees:
+            logit_N = logit_N + of_trees * self.trees(numbers_NF, codes_NC)
         return self.slope * logit_N + self.intercept
-
-    def _networks(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
-        logit_N: Tensor = self.tabular(numbers_NF, codes_NC).mean(1)
-        return logit_N
 
     def tabular_contributions(
         self, numbers_NF: Tensor, codes_NC: Tensor, typical_F: Tensor, most_frequent_C: Tensor

@@ -67,6 +67,7 @@ def _readers(tmp_path: Path) -> Readers:
             "event_timestamp": datetime(2004, 1, 1),
             "query_group_id": range(len(names)),
             "label": np.arange(len(names)) % 2,
+            "weight": 1.0,
             "text_id": 0,
             "query_id": -1,
             "history_id": 0,

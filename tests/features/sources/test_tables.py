@@ -103,13 +103,12 @@ def test_values_of_the_wrong_type_are_quarantined_with_the_row(shop: Shop) -> No
         "e7,u1,c1,campaign,infinity,x,0.5,true\n",
     )
     landed = shop.ingest()["exposures"]
-    assert (landed.num_rows, landed.num_rejected) == (1, 6)
+    assert (landed.num_rows, landed.num_rejected) == (2, 5)
     assert [row["reason"] for row in shop.rejected("exposures")] == [
         "event_timestamp: 'yesterday' is not a timestamp",
         "position: '1.5' is not a whole number",
         "propensity: 'inf' is not a number",
-        "outcome: 'perhaps' is not true or false",
-        "user_id: the required value is missing",
+        "outcome: 'perhaps' is not an outcome: yes or no, 0 or 1, or a grade",
         "event_timestamp: 'infinity' is not a timestamp; position: 'x' is not a whole number",
     ]
     first = shop.rejected("exposures")[0]

@@ -4,7 +4,8 @@ import pandas as pd
 
 from expectations.contracts.extra_columns import RESERVED
 from expectations.contracts.shop_tables import CONTRACTS
-from features.offline.feature_rows import feature_tables, open_engine
+from features.offline.engine import open_engine
+from features.offline.feature_rows import feature_tables
 from features.views.request_context import CALENDAR_FEATURES, CONTEXT_FEATURES
 from features.views.shop import read_shop
 from serving.api.schema import Context
@@ -12,7 +13,7 @@ from tests.features.small_shop import SOURCE, frames, land
 
 
 def test_names_of_features_are_reserved(tmp_path):
-    shop = read_shop(open_engine(), land(tmp_path, frames()), SOURCE.contracts())
+    shop = read_shop(open_engine(), land(tmp_path, frames()), SOURCE)
     computed = feature_tables(SOURCE, shop, pd.Timestamp("2025-01-01").to_pydatetime())
     views = ("user_behaviour", "user_outcomes", "user_history", "user_attributes", "user_texts")
     views += ("item_outcomes", "item_attributes")

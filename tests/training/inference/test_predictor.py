@@ -136,6 +136,7 @@ def test_contributions_to_g_are_the_networks_ablation_and_the_trees_shap_values(
     predictor: Predictor, data: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, transforms, model = data.rows.head(6).drop(columns="label"), predictor.transforms, predictor.model
+    monkeypatch.setattr(model, "tabular_scales", torch.tensor([0.7, 0.4]))
     names, contributions = predictor.tabular_contributions(rows)
     assert names == [*data.schema.numeric, *data.schema.categorical] and contributions.shape == (6, 6)
     most_frequent = {
@@ -148,7 +149,6 @@ def test_contributions_to_g_are_the_networks_ablation_and_the_trees_shap_values(
         return [torch.from_numpy(found) for found in features]
 
     inputs = inputs_of(rows)
-    monkeypatch.setattr(model, "tabular_scales", torch.tensor([0.7, 0.4]))
     with torch.inference_mode():
         of_trees = model.trees.contributions(*inputs).numpy()
         for place, name in enumerate(names):

@@ -230,7 +230,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(
     )  # tabular, finetuning 1, finetuning 2
     assert result.history == fits(kind).history
     assert weights_of(result) == weights_of(fits(kind))
-    assert len(weights_of(result)) == (9 if kind in BESIDE else 8)  # four of them are boosted trees
+    assert len(weights_of(result)) == (10 if kind in BESIDE else 9)  # four of them are boosted trees
 
 
 def test_a_killed_fit_with_adalora_goes_on_to_its_end(
@@ -251,8 +251,8 @@ def test_rates_by_recipe(examples: Path, recipe: Recipe) -> None:
         groups = finetuning_phase(context, "finetuning", context.train, epochs=1, validate=False).groups
         return sorted(group["lr"] for group in groups[2:])
 
-    assert rates(trainable_layers=-1) == [2e-5]
-    assert rates(decay=0.5, trainable_layers=-1) == [5e-6, 1e-5, 2e-5]
+    assert rates(trainable_layers=-1) == [3e-5]
+    assert rates(decay=0.5, trainable_layers=-1) == pytest.approx([7.5e-6, 1.5e-5, 3e-5])
     assert rates(trainable_layers=0) == []
     assert rates(adapter="lora") == [5e-4]
     assert rates(decay=0.5, adapter="lora", trainable_layers=-1) == [2.5e-4, 5e-4]
