@@ -108,7 +108,7 @@ def test_values_of_the_wrong_type_are_quarantined_with_the_row(shop: Shop) -> No
         "event_timestamp: 'yesterday' is not a timestamp",
         "position: '1.5' is not a whole number",
         "propensity: 'inf' is not a number",
-        "outcome: 'perhaps' is not true or false",
+        "outcome: 'perhaps' is not an outcome: yes or no, 0 or 1, or a grade",
         "user_id: the required value is missing",
         "event_timestamp: 'infinity' is not a timestamp; position: 'x' is not a whole number",
     ]
