@@ -91,7 +91,7 @@ class Casting:
     def text(self) -> str:
         """SQL of the raw value as text, null where it is missing."""
         raw, kind = self.raw, self.raw_type
-        known = f"{raw} IS NOT NULL" + (f" AND NOT isnan({raw})" if kind in _FLOATS else "")
+        known = f"{raw} IS NOT NULL" + (f" AND (isfinite({raw}) OR isinf({raw}))" if kind in _FLOATS else "")
         if self._native(raw) and not kind.endswith("[]"):
             return f"CASE WHEN {known} THEN '' END"  # nobody reads it
         if kind in _FLOATS:
