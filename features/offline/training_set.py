@@ -257,7 +257,7 @@ def _number(exposures: IbisTable, users: IbisTable, candidates: IbisTable) -> Ib
     """Exposures with the row numbers of their shopper's and their candidate's features, and their query group.
 
     Shown together are the exposures of one request_id; without one, those of the same shopper, scenario, query and
-    event_timestamp.
+    event_timestamp. Of anonymous readers with neither request nor query, nobody knows: each is alone.
     """
     of_user = users.select("user_id", EVENT_TIMESTAMP, history_id="entity_row")
     of_candidate = candidates.select("item_id", EVENT_TIMESTAMP, candidate_row="entity_row")
@@ -268,6 +268,8 @@ def _number(exposures: IbisTable, users: IbisTable, candidates: IbisTable) -> Ib
         name: ibis.ifelse(_.request_id.isnull(), _[name], None)
         for name in ("history_id", "scenario", "query")
     }
+    unknown = _.request_id.isnull() & _["query"].isnull() & (_.user_id == COLD_START_USER)
+    alone["exposure_id"] = ibis.ifelse(unknown, _.exposure_id, None)
     groups = ibis.window(order_by=["request_id", *alone.values()])
     order = ibis.window(order_by=[EVENT_TIMESTAMP, "exposure_id"])
     return joined.mutate(

@@ -11,7 +11,7 @@ from expectations.errors import DataError
 from features.offline.feature_rows import build_feature_rows
 from tests.features import small_shop
 from tests.features.built_shop import build
-from tests.features.outcome_shop import SOURCE, tables
+from tests.features.outcome_shop import DAY, SOURCE, tables
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +37,26 @@ def test_groups_are_requests_or_the_same_user_scenario_query_and_time(rows):
     groups = rows["query_group_id"]
     assert groups["x0"] == groups["x1"] and groups["x2"] == groups["x3"]
     assert groups.nunique() == 3
+
+
+def test_anonymous_exposures_of_no_request_are_each_alone(tmp_path):
+    made = tables()
+    last = (
+        made["exposures"]
+        .iloc[[4, 4]]
+        .assign(
+            exposure_id=["y0", "y1"],
+            item_id=["a", "b"],
+            user_id=None,
+            event_timestamp=DAY + pd.Timedelta(hours=4),
+        )
+    )
+    made["exposures"] = pd.concat([made["exposures"], last], ignore_index=True)
+    folder = build(
+        SOURCE, small_shop.land(tmp_path / "checked", made, SOURCE), tmp_path, online=False
+    ).examples
+    groups = pd.read_parquet(folder / "rows.parquet").set_index("exposure_id")["query_group_id"]
+    assert groups["y0"] != groups["y1"]
 
 
 def test_an_anonymous_reader_has_no_name_and_no_past(rows):
