@@ -33,6 +33,7 @@ from training.models.additive import PARTS
 from training.models.boosted_trees import BoostedTrees
 
 STEPS = ("zero_shot", "tabular", "frozen", "finetuned")
+MIN_GAIN = 1e-4  # in the metric that decides: a smaller one is not seen in any table
 PROPOSED = {
     "tabular": "g alone",
     "frozen": "g and the frozen language model",
@@ -127,11 +128,13 @@ def ladder(steps: Mapping[str, Measured], metric: str) -> list[dict[str, Any]]:
 
 
 def proposal(steps: Mapping[str, Measured], metric: str) -> tuple[str, str]:
-    """The cheapest step, from g alone up, that no dearer one is better than by its interval; and why, a sentence."""
+    """The cheapest step, from g alone up, that no dearer one beats by its interval and MIN_GAIN; and why, a sentence."""
     names = STEPS[1:]
     for place, name in enumerate(names):
         gains = {dearer: steps[dearer].gain(steps[name], metric) for dearer in names[place + 1 :]}
-        if not any(gain and gain["interval"][0] > 0 for gain in gains.values()):
+        if not any(
+            gain and gain["interval"][0] > 0 and gain["difference"] >= MIN_GAIN for gain in gains.values()
+        ):
             break
     reasons = [f"{PROPOSED[dearer]} gains nothing over it ({_shown(gain)})" for dearer, gain in gains.items()]
     if not reasons:
