@@ -128,7 +128,7 @@ def ladder(steps: Mapping[str, Measured], metric: str) -> list[dict[str, Any]]:
 
 
 def proposal(steps: Mapping[str, Measured], metric: str) -> tuple[str, str]:
-    """The cheapest step, from g alone up, that no dearer one beats by its interval and MIN_GAIN; and why, a sentence."""
+    """The cheapest step, from g alone up, that no dearer one beats beyond noise and MIN_GAIN; and why, a sentence."""
     names = STEPS[1:]
     for place, name in enumerate(names):
         gains = {dearer: steps[dearer].gain(steps[name], metric) for dearer in names[place + 1 :]}
