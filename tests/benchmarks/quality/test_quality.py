@@ -1,5 +1,6 @@
 """The parts of the quality benchmark, on synthetic examples: what they compute is what they say."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,7 +152,8 @@ def test_a_whole_run_makes_a_page_and_goes_on_where_it_was_killed(
     found = results(bench, bench.run(), bench.textbook())
     done = len(said)
     again = Bench(folder, covers, later, recipe, effort, Store(tmp_path, said.append))
-    assert results(again, again.run(), again.textbook()) == found
+    # As text: what so few query groups cannot measure is NaN, which equals nothing.
+    assert json.dumps(results(again, again.run(), again.textbook())) == json.dumps(found)
     assert len(said) == done
     assert found["metrics"]["ours"]["auc"]["mean"] > 0.7
     assert len(found["metrics"]["trees"]["auc"]["by_seed"]) == 2

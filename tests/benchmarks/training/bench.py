@@ -17,6 +17,7 @@ from tests.benchmarks.training.textbook import LENGTH, Drawn, Textbook, as_if_al
 from training.config.recipe import Recipe
 from training.config.settings import nested
 from training.data.dataset import Examples, read_examples
+from training.data.sampling import negative_sampling_rate
 from training.data.split import TEST, TRAIN
 from training.evaluation.metrics import auc, average_precision
 from training.inference.predictor import Predictor
@@ -141,7 +142,8 @@ class Bench:
         mask[self.measured.rows] = True
         learned = self.train if rows is None else rows
         positive = int(self.data.labels[learned].sum())
-        num_rows = positive + round((len(learned) - positive) * recipe.finetuning.negative_sampling_rate)
+        rate = negative_sampling_rate(self.data.labels, learned, recipe.finetuning.negatives_per_positive)
+        num_rows = positive + round((len(learned) - positive) * rate)
         whole = sum(seconds for phase, seconds in result.seconds.items() if phase not in OUTSIDE)
         found = {
             "rows": num_rows,

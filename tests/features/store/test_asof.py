@@ -45,7 +45,7 @@ def test_each_row_has_the_newest_features_at_or_before_its_time(shop, entities):
     expected = _expected(shop, entities)
     assert expected["user_num_exposures"].isna().sum() == 6 and expected["user_num_exposures"].max() == 4
     pd.testing.assert_frame_equal(_ordered(found), expected)
-    assert found["context_hour"].notna().all()
+    assert found["context_utc_hour"].notna().all()
 
 
 def test_the_same_join_as_sql_runs_in_an_engine_of_ones_own(shop, entities):
@@ -54,4 +54,4 @@ def test_the_same_join_as_sql_runs_in_an_engine_of_ones_own(shop, entities):
         connection.register("entity_rows", entities)
         found = connection.sql(sql).to_df()
     pd.testing.assert_frame_equal(_ordered(found), _expected(shop, entities))
-    assert "context_hour" not in found
+    assert "context_utc_hour" not in found

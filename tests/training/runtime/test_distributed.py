@@ -63,6 +63,14 @@ def run(*command: str) -> dict[str, Any]:
     return json.loads(done.stdout[done.stdout.index("{") :])
 
 
+def flat(values: Any, name: str = "") -> dict[str, Any]:
+    """Numbers of nested dictionaries and lists by their path."""
+    if not isinstance(values, dict | list):
+        return {name: values}
+    inside = values.items() if isinstance(values, dict) else enumerate(values)
+    return {key: value for place, one in inside for key, value in flat(one, f"{name}/{place}").items()}
+
+
 @pytest.fixture(name="alone", scope="module")
 def _alone(setting: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return run(sys.executable, *fit_command(setting, tmp_path_factory.mktemp("alone")))
@@ -73,7 +81,7 @@ def test_two_processes_find_what_one_does(
     setting: tuple[Path, Path], alone: dict[str, Any], tmp_path: Path
 ) -> None:
     both = run(*TORCHRUN, *fit_command(setting, tmp_path))
-    assert both["metrics"] == pytest.approx(alone["metrics"], abs=1e-6)
+    assert flat(both["metrics"]) == pytest.approx(flat(alone["metrics"]), abs=3e-3)
     bundles = [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
     assert [path.name for path in bundles] == [both["hash"]]
     assert not (tmp_path / ".training" / FILE).exists()
@@ -96,7 +104,7 @@ def test_after_one_process_was_killed_the_next_run_goes_on(
         assert started.wait(timeout=60) != 0
     assert (tmp_path / ".training" / FILE).exists()
     again = run(*TORCHRUN, *fit_command(setting, tmp_path))
-    assert again["metrics"] == pytest.approx(alone["metrics"], abs=1e-6)
+    assert flat(again["metrics"]) == pytest.approx(flat(alone["metrics"]), abs=3e-3)
 
 
 @pytest.mark.slow
