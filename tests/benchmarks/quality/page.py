@@ -68,6 +68,8 @@ def _spread(one: Mapping[str, Any]) -> str:
 
 def gap(one: Mapping[str, Any]) -> str:
     """A difference with its interval, bold where that leaves out 0."""
+    if one["interval"] is None:
+        return "not measured"
     low, high = one["interval"]
     text = f"{one['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
     return f"**{text}**" if low > 0 or high < 0 else text

@@ -38,7 +38,7 @@ def test_the_speed_of_ours_beside_the_textbook(examples: Path, recipe: Recipe, t
     bench = Bench(examples, recipe, effort, tmp_path / "work", lambda _: None)
     found = bench.run()
     assert found["ours"]["every row"]["rows"] == len(bench.train)
-    assert found["ours"]["recipe"]["rows"] < len(bench.train)
+    assert found["ours"]["recipe"]["rows"] <= len(bench.train)  # few negatives are all drawn
     assert found["ours"]["same rows"]["rows"] == found["textbook"]["the recipe's layers"]["rows"]
     assert found["ratio"] == pytest.approx(
         found["ours"]["every row"]["rows_per_second"]
