@@ -28,7 +28,7 @@ from training.evaluation.metrics import log_loss
 from training.inference.bundle import PRETRAINED_EMBEDDINGS
 from training.language.encoder import TextEncoder
 from training.language.text_embeddings import TextEmbeddings
-from training.models.boosted_trees import import_lightgbm
+from training.models.boosted_trees import import_lightgbm, train_boosting
 from training.models.calibration import fit_calibration
 from training.models.text_match import entry_features, weighted_sums
 from training.runtime.device import first_device
@@ -189,31 +189,20 @@ def boosted_trees(
     Returns:
         None where LightGBM is not installed.
     """
-    lightgbm = import_lightgbm()
-    if lightgbm is None:
+    if import_lightgbm() is None:
         return None
     num_numeric, num_categorical = len(collator.transforms.numeric), len(collator.transforms.categorical)
     most = TREE_CELLS // (num_numeric + num_categorical)
     fit_on, weights = drawn_rows(examples, before_test(examples), most, seed)
-    labels = examples.columns.at("label", fit_on)
-    data = lightgbm.Dataset(
+    trees = train_boosting(
         collator.feature_matrix(fit_on),
-        label=labels,
-        weight=weights,
-        categorical_feature=list(range(num_numeric, num_numeric + num_categorical)),
+        examples.columns.at("label", fit_on),
+        {"learning_rate": RATE, "num_leaves": LEAVES, "min_sum_hessian_in_leaf": MIN_HESSIAN},
+        num_trees=TREES,
+        seed=seed,
+        weights_N=weights,
+        categorical=range(num_numeric, num_numeric + num_categorical),
     )
-    params = {
-        "objective": "binary" if np.isin(labels, (0, 1)).all() else "cross_entropy",
-        "learning_rate": RATE,
-        "num_leaves": LEAVES,
-        "min_sum_hessian_in_leaf": MIN_HESSIAN,
-        "num_threads": torch.get_num_threads(),
-        "seed": seed,
-        "deterministic": True,
-        "force_col_wise": True,
-        "verbose": -1,
-    }
-    trees = lightgbm.train(params, data, num_boost_round=TREES)
     blocks = tabular_batches(rows, max(1, most // 8))
     threads = torch.get_num_threads()
     return np.concatenate(

@@ -38,7 +38,7 @@ from scipy.stats import norm
 from tqdm import tqdm
 
 from expectations.errors import BundleError, DataError
-from training.config.recipe import recipe_from
+from training.config.recipe import Recipe, recipe_from
 from training.data.collate import Collator
 from training.data.dataset import Examples, read_examples
 from training.data.sampling import rows_of
@@ -152,7 +152,7 @@ def evaluate(
         found[name], problems[f"{name}_problem"] = _other_bundle(folder, data, rows, name.replace("_", " "))
         bar.update()
     recipe = recipe_from(dict(predictor.manifest.recipe), where="manifest.json")
-    found |= _scorers(predictor, bundle, data, rows, seed, bar)
+    found |= _scorers(predictor, recipe, bundle, data, rows, seed, bar)
     measured = {name: test.measured(p) for name, p in found.items() if p is not None}
     bar.update()
     bar.close()
@@ -181,10 +181,9 @@ def evaluate(
 
 
 def _scorers(
-    predictor: Predictor, bundle: Path, data: Examples, rows: np.ndarray, seed: int, bar: Any
+    predictor: Predictor, recipe: Recipe, bundle: Path, data: Examples, rows: np.ndarray, seed: int, bar: Any
 ) -> dict[str, np.ndarray | None]:
     """Probabilities on the test rows of the model, of the ladder's steps below it, and of the baselines."""
-    recipe = recipe_from(dict(predictor.manifest.recipe), where="manifest.json")
     collator = Collator(data, predictor.transforms)
     vectors = baselines.pretrained_vectors(recipe, data.texts, bundle, predictor.texts.known)
     found: dict[str, np.ndarray | None] = dict(step_probabilities(predictor, bundle, data, vectors, rows))

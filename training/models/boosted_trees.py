@@ -39,6 +39,7 @@ def train_boosting(
     num_trees: int,
     seed: int,
     weights_N: np.ndarray | None = None,
+    categorical: Sequence[int] = (),
     validation: tuple[np.ndarray, ...] | None = None,
     patience: int = 0,
 ) -> Any:
@@ -51,6 +52,7 @@ def train_boosting(
         num_trees: how many to grow, at most.
         seed: of what a tree sees.
         weights_N: how much each row counts; None: all the same.
+        categorical: places of the features that are codes of categories, not numbers.
         validation: features, labels and, if they differ, weights of other rows: training stops by the metric there,
             which is average precision where the params name no other.
         patience: trees that may pass without a better one.
@@ -80,7 +82,9 @@ def train_boosting(
             lightgbm.Dataset(features, label=labels, weight=weights[0] if weights else None)
         ]
         stop["callbacks"] = [lightgbm.early_stopping(patience, verbose=False)]
-    data = lightgbm.Dataset(features_ND, label=labels_N, weight=weights_N)
+    data = lightgbm.Dataset(
+        features_ND, label=labels_N, weight=weights_N, categorical_feature=list(categorical)
+    )
     return lightgbm.train({**defaults, **params}, data, num_boost_round=num_trees, **stop)
 
 

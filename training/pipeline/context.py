@@ -1,6 +1,7 @@
 """The data, texts and modules of one fit."""
 
 import copy
+from itertools import islice
 
 import numpy as np
 import torch
@@ -239,7 +240,8 @@ class FitContext:
         """
         response = self.model.text_model.response
         text_PE, query_PE, positive_P, negative_P = self._observed_pairs(rows)
-        weights = list(response_regressions(text_PE, query_PE, positive_P, negative_P))
+        regressions = response_regressions(text_PE, query_PE, positive_P, negative_P)
+        weights = list(islice(regressions, None if penalty is None else penalty + 1))
         if penalty is None:
             pairs, place = np.unique(self._pairs(self.validation_metrics.rows), axis=0, return_inverse=True)
             vectors = self._pair_vectors(pairs)

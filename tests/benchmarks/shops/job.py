@@ -131,46 +131,23 @@ def another_fit(examples: Path, out: Path, recipe: Path) -> Facts:
     Raises:
         JobError: one of them failed.
     """
-    fit = watched(
-        [
-            "-m",
-            "training",
-            "fit",
-            "--quiet",
-            "--examples",
-            str(examples),
-            "--out",
-            str(out),
-            "--recipe",
-            str(recipe),
-        ],
-        log=out / "fit.log",
-        environment={},
-    )
-    if fit.code:
-        raise JobError(f"training fit: exit code {fit.code}: {fit.last_lines()}")
+
+    def training(command: str, *options: str) -> Watched:
+        run = watched(
+            ["-m", "training", command, "--quiet", "--examples", str(examples), *options],
+            log=out / f"{command}.log",
+            environment={},
+        )
+        if run.code:
+            raise JobError(f"training {command}: exit code {run.code}: {run.last_lines()}")
+        return run
+
+    fit = training("fit", "--out", str(out), "--recipe", str(recipe))
     bundle = json.loads(
         fit.output[fit.output.index("\n{\n") if "\n{\n" in fit.output else fit.output.index("{") :]
     )["bundle"]
     evaluation = out / "evaluation.json"
-    measured = watched(
-        [
-            "-m",
-            "training",
-            "evaluate",
-            "--quiet",
-            "--examples",
-            str(examples),
-            "--bundle",
-            bundle,
-            "--out",
-            str(evaluation),
-        ],
-        log=out / "evaluate.log",
-        environment={},
-    )
-    if measured.code:
-        raise JobError(f"training evaluate: exit code {measured.code}: {measured.last_lines()}")
+    measured = training("evaluate", "--bundle", bundle, "--out", str(evaluation))
     return {
         "seconds": round(fit.seconds + measured.seconds, 1),
         "peak_mib": max(fit.peak_mib, measured.peak_mib),
