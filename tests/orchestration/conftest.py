@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -15,6 +16,7 @@ from aiosmtpd.smtp import AuthResult
 from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings
 from orchestration.local.processes import free_port
+from tests.features import small_shop
 
 AWKWARD = "home [1] #2 ;3 100%"
 """A folder's name that others would read as a pattern, a comment or a format; it is taken literally."""
@@ -120,3 +122,23 @@ def mail():
     box.port = controller.port
     yield box
     controller.stop()
+
+
+BROKEN_SHOP = """
+name = "broken_shop"
+[tables.items]
+location = "items.parquet"
+[tables.exposures]
+location = "exposures.parquet"
+"""
+
+
+def write_broken_shop(folder: Path) -> Path:
+    """A shop of which every third exposure names an item that it does not have; returns its source.toml."""
+    tables = small_shop.frames()
+    exposures = tables["exposures"]
+    exposures["item_id"] = exposures["item_id"].where(exposures.index % 3 > 0, "c99")
+    for name in ("items", "exposures"):
+        tables[name].to_parquet(folder / f"{name}.parquet")
+    (folder / "source.toml").write_text(BROKEN_SHOP)
+    return folder / "source.toml"

@@ -7,30 +7,16 @@ import pytest
 
 from orchestration.local.processes import free_port, wait_until
 from orchestration.local.stack import Stack, api_service, dagster_services
-from tests.features import small_shop
-from tests.orchestration.conftest import letter_text
+from tests.orchestration.conftest import letter_text, write_broken_shop
 
 pytestmark = pytest.mark.slow
 
-SOURCE = """
-name = "broken_shop"
-[tables.items]
-location = "items.parquet"
-[tables.exposures]
-location = "exposures.parquet"
-"""
 PATIENCE_SECONDS = 240
 
 
 @pytest.fixture
 def source(tmp_path):
-    tables = small_shop.frames()
-    exposures = tables["exposures"]
-    exposures["item_id"] = exposures["item_id"].where(exposures.index % 3 > 0, "c99")
-    for name in ("items", "exposures"):
-        tables[name].to_parquet(tmp_path / f"{name}.parquet")
-    (tmp_path / "source.toml").write_text(SOURCE)
-    return tmp_path / "source.toml"
+    return write_broken_shop(tmp_path)
 
 
 def _runs(port):

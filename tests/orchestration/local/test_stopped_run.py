@@ -11,18 +11,9 @@ import pytest
 
 from expectations.telemetry import OFF
 from orchestration.local.instance import DEFAULTS, PROJECT
-from tests.features import small_shop
-from tests.orchestration.conftest import AWKWARD
+from tests.orchestration.conftest import AWKWARD, write_broken_shop
 
 pytestmark = pytest.mark.slow
-
-SOURCE = """
-name = "broken_shop"
-[tables.items]
-location = "items.parquet"
-[tables.exposures]
-location = "exposures.parquet"
-"""
 
 
 def test_a_stopped_run_says_why_and_tells_nobody_else(tmp_path, outside):
@@ -30,12 +21,7 @@ def test_a_stopped_run_says_why_and_tells_nobody_else(tmp_path, outside):
     shop, home, user = tmp_path / "shop [a]", tmp_path / AWKWARD, tmp_path / "user"
     shop.mkdir()
     user.mkdir()
-    tables = small_shop.frames()
-    exposures = tables["exposures"]
-    exposures["item_id"] = exposures["item_id"].where(exposures.index % 3 > 0, "c99")
-    for name in ("items", "exposures"):
-        tables[name].to_parquet(shop / f"{name}.parquet")
-    (shop / "source.toml").write_text(SOURCE)
+    write_broken_shop(shop)
     environ = {name: value for name, value in os.environ.items() if name not in {*OFF, *DEFAULTS}}
     environ |= {"HOME": str(user), "RECOMMENDER_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), proxy)
