@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -71,6 +72,16 @@ def flat(values: Any, name: str = "") -> dict[str, Any]:
     return {key: value for place, one in inside for key, value in flat(one, f"{name}/{place}").items()}
 
 
+def assert_same_metrics(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Sums of another order move a logit in its last digits; metrics of an order move by whole rows where two
+    logits are almost equal."""
+    found, expected = flat(found), flat(expected)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        ranking = re.search("auc|average_precision|ndcg|hit_rate", name)
+        assert found[name] == pytest.approx(value, abs=2e-2 if ranking else 3e-3), name
+
+
 @pytest.fixture(name="alone", scope="module")
 def _alone(setting: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return run(sys.executable, *fit_command(setting, tmp_path_factory.mktemp("alone")))
@@ -81,7 +92,7 @@ def test_two_processes_find_what_one_does(
     setting: tuple[Path, Path], alone: dict[str, Any], tmp_path: Path
 ) -> None:
     both = run(*TORCHRUN, *fit_command(setting, tmp_path))
-    assert flat(both["metrics"]) == pytest.approx(flat(alone["metrics"]), abs=3e-3)
+    assert_same_metrics(both["metrics"], alone["metrics"])
     bundles = [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
     assert [path.name for path in bundles] == [both["hash"]]
     assert not (tmp_path / ".training" / FILE).exists()
@@ -104,7 +115,7 @@ def test_after_one_process_was_killed_the_next_run_goes_on(
         assert started.wait(timeout=60) != 0
     assert (tmp_path / ".training" / FILE).exists()
     again = run(*TORCHRUN, *fit_command(setting, tmp_path))
-    assert flat(again["metrics"]) == pytest.approx(flat(alone["metrics"]), abs=3e-3)
+    assert_same_metrics(again["metrics"], alone["metrics"])
 
 
 @pytest.mark.slow
