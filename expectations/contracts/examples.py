@@ -31,6 +31,9 @@ ROWS, INTERACTION_HISTORIES, TEXTS, SCHEMA = (
 )
 NEXT_INTERACTIONS, NEXT_WINDOW_DAYS = "next_interactions.parquet", 28
 
+REFERENCE_POSITION = 1.0
+"""The position that an item is scored at, so that it is not judged by where it happened to stand."""
+
 ROW_SCHEMA = pa.schema(
     [
         ("exposure_id", pa.string()),
@@ -91,7 +94,8 @@ class ExampleSchema:
         validation_fraction: fraction of the rows before `test_from` that are the validation part, the latest.
         horizon: the time up to which the data reach.
         split_by: column whose groups are whole in one part, chosen by hash; None: parts follow each other in time.
-        position: the numeric column that holds the shown position, 1 the first; None: the shop has none.
+        position: the numeric column that holds the shown position, 1 the first; None: the shop has none. It is learned
+            from as it was, and is REFERENCE_POSITION wherever items are scored.
     """
 
     source: str

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from expectations.contracts.examples import REFERENCE_POSITION
 from expectations.contracts.source import Source
 from expectations.errors import RequestError
 from features.online.candidates import Catalogue
@@ -131,7 +132,7 @@ class OnlineFeatures:
         own["context_scenario"] = decision_request.scenario
         for name in (*feature_schema.CONTEXT_COLUMNS, *self._extras):
             own[f"context_{name}"] = decision_request.context.get(name)
-        own[feature_schema.POSITION] = feature_schema.REFERENCE_POSITION
+        own[feature_schema.POSITION] = REFERENCE_POSITION
         calendar = calendar_features(
             [seconds] * len(chosen), chosen["item_valid_from"].tolist(), chosen["item_valid_until"].tolist()
         )

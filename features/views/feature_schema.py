@@ -20,10 +20,7 @@ CONTEXT_COLUMNS = ("channel", "place", "device", "occasion")
 """Columns of an exposure that say where and when in the shopper's life it was shown."""
 
 POSITION = "context_position"
-"""Where in its query group an item was shown: learned from what was, and REFERENCE_POSITION wherever items are scored,
-so that an item is not judged by where it happened to stand."""
-
-REFERENCE_POSITION = 1.0
+"""Where in its query group an item was shown."""
 
 NOT_FEATURES = frozenset({"item_valid_from", "item_valid_until"})
 """Dates: the days to and since them are the features."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expectations.contracts.examples import REFERENCE_POSITION
 from training.data.dataset import Examples
 from training.data.sampling import positions, tabular_batches
 from training.data.transforms import Transforms
@@ -52,12 +53,16 @@ class Collator:
     Args:
         examples: the examples.
         transforms: fitted transforms.
+        served: (rows of the examples,) True for rows whose position is REFERENCE_POSITION, as in a request; None: each
+            row's is what it was.
 
     Raises:
         BundleError: the examples lack a feature that the transforms were fitted on.
     """
 
-    def __init__(self, examples: Examples, transforms: Transforms) -> None:
+    def __init__(
+        self, examples: Examples, transforms: Transforms, *, served: np.ndarray | None = None
+    ) -> None:
         self.columns = columns = examples.columns
         self.transforms = transforms
         self.text_id, self.query_id = columns["text_id"], columns["query_id"]
@@ -65,6 +70,10 @@ class Collator:
         transforms.require(columns.names)
         self._num_texts = len(examples.texts)
         self._numeric = [columns.numeric.index(name) for name in transforms.numeric]
+        self._served = served
+        self._position = [
+            place for place, name in enumerate(transforms.numeric) if name == examples.schema.position
+        ]
         self._categorical = [columns.categorical.index(name) for name in transforms.categorical]
         # The code of each category that the rows hold; at position -1 that of an unknown one.
         self._code_by_category = [
@@ -73,7 +82,10 @@ class Collator:
 
     def features(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Numeric (k, F) float32 and categorical (k, C) int64 features of some rows, as the transforms make them."""
-        numeric = self.transforms.clipped(self.columns.numeric_features(rows)[:, self._numeric])
+        numbers = self.columns.numeric_features(rows)[:, self._numeric]
+        if self._served is not None:
+            numbers[np.ix_(self._served[rows], self._position)] = REFERENCE_POSITION
+        numeric = self.transforms.clipped(numbers)
         found = self.columns.categorical_features(rows)[:, self._categorical].T
         categorical = np.zeros((len(rows), len(found)), dtype=np.int64)
         for place, (code_by_category, column) in enumerate(zip(self._code_by_category, found, strict=True)):

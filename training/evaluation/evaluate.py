@@ -184,9 +184,13 @@ def _scorers(
     predictor: Predictor, recipe: Recipe, bundle: Path, data: Examples, rows: np.ndarray, seed: int, bar: Any
 ) -> dict[str, np.ndarray | None]:
     """Probabilities on the test rows of the model, of the ladder's steps below it, and of the baselines."""
-    collator = Collator(data, predictor.transforms)
+    collator = Collator(data, predictor.transforms, served=np.asarray(data.part == TEST))
     vectors = baselines.pretrained_vectors(recipe, data.texts, bundle, predictor.texts.known)
-    found: dict[str, np.ndarray | None] = dict(step_probabilities(predictor, bundle, data, vectors, rows))
+    found: dict[str, np.ndarray | None] = dict(
+        step_probabilities(
+            predictor, bundle, collator, predictor.texts.get(data.texts, cached=False), vectors, rows
+        )
+    )
     found["model"] = found.pop("finetuned")
     bar.update()
     found["zero_shot"] = baselines.zero_shot(data, collator, vectors, rows, seed)

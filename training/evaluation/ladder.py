@@ -23,7 +23,6 @@ from torch import Tensor
 
 from expectations.errors import BundleError
 from training.data.collate import Collator
-from training.data.dataset import Examples
 from training.evaluation.bootstrap import interval, paired_differences
 from training.evaluation.metrics import LOWER_IS_BETTER
 from training.inference.batch_scoring import logit_parts
@@ -64,7 +63,12 @@ class Measured:
 
 
 def step_probabilities(
-    predictor: Predictor, bundle: Path, data: Examples, vectors_TE: Tensor, rows: np.ndarray
+    predictor: Predictor,
+    bundle: Path,
+    collator: Collator,
+    tuned_TE: Tensor,
+    pretrained_TE: Tensor,
+    rows: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Probabilities of "tabular", "frozen" and "finetuned", (N,) each; the last are those that are served.
 
@@ -74,16 +78,16 @@ def step_probabilities(
     Args:
         predictor: of the bundle.
         bundle: the bundle's folder.
-        data: the examples.
-        vectors_TE: vectors of all texts before fine-tuning.
+        collator: of the examples, by the bundle's transforms.
+        tuned_TE: vectors of all texts by the bundle's language model.
+        pretrained_TE: vectors of all texts before fine-tuning.
         rows: (N,) row numbers.
 
     Raises:
         BundleError: the bundle does not hold the weights before fine-tuning.
     """
     model, device = predictor.model, predictor.device
-    collator = Collator(data, predictor.transforms)
-    parts_N5 = logit_parts(model, collator, predictor.texts.get(data.texts, cached=False), rows)
+    parts_N5 = logit_parts(model, collator, tuned_TE, rows)
     scales = torch.cat([model.text_model.scales, model.tabular_scales]).detach().cpu().numpy()
     finetuned_N = float(model.slope) * (parts_N5 @ scales) + float(model.intercept)
     try:
@@ -98,7 +102,7 @@ def step_probabilities(
         raise BundleError(
             f"{bundle} holds no model as it was before fine-tuning ({error}); train again"
         ) from error
-    frozen_N5 = logit_parts(model.to(device), collator, vectors_TE.to(device), rows)
+    frozen_N5 = logit_parts(model.to(device), collator, pretrained_TE.to(device), rows)
     frozen_N5[:, PARTS.index("trees")] = parts_N5[:, PARTS.index("trees")]
     logits = {step: frozen_N5 @ scales[:-1] + scales[-1] for step, scales in chosen.items()}
     return {step: expit(logit_N) for step, logit_N in (*logits.items(), ("finetuned", finetuned_N))}

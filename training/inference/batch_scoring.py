@@ -48,6 +48,7 @@ def score_rows(
     *,
     tabular_only: bool = False,
     with_attention: bool = False,
+    trees: np.ndarray | None = None,
 ) -> Scores:
     """Score rows of an examples folder.
 
@@ -58,6 +59,7 @@ def score_rows(
         rows: (k,) row numbers.
         tabular_only: g alone; f is 0.
         with_attention: keep the attention, (k, H) float32.
+        trees: (k,) the trees' logits of the rows, where they are known already.
 
     Returns:
         Scores in the order of `rows`.
@@ -76,7 +78,12 @@ def score_rows(
     def score_both(chunk: np.ndarray) -> None:
         batch, text_ids = collator.batch(rows[chunk])
         vectors = vectors_TE[torch.from_numpy(text_ids).to(device)]
-        logits = model.calibrated_logits(batch.to(device), vectors, with_attention=with_attention)
+        logits = model.calibrated_logits(
+            batch.to(device),
+            vectors,
+            with_attention=with_attention,
+            trees_N=None if trees is None else torch.from_numpy(trees[chunk]).to(device),
+        )
         f[chunk], g[chunk] = logits.text_logit.cpu().numpy(), logits.tabular_logit.cpu().numpy()
         if logits.attention is not None:
             attention[chunk, : logits.attention.shape[1]] = logits.attention.cpu().numpy()

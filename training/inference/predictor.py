@@ -185,7 +185,7 @@ class Predictor:
     def score_examples(
         self, examples: Path | Examples, mask: np.ndarray | None = None, *, with_attention: bool = False
     ) -> Scores:
-        """Score rows of an examples folder, as `score` would one user at a time.
+        """Score rows of an examples folder, as `score` would one user at a time, in the first position.
 
         Args:
             examples: the folder, or what `read_examples` made of it.
@@ -195,5 +195,5 @@ class Predictor:
         data = read_examples(examples) if isinstance(examples, Path) else examples
         chosen = np.flatnonzero(data.part == TEST if mask is None else mask)
         vectors = self.texts.get(data.texts, cached=False)
-        collator = Collator(data, self.transforms)
+        collator = Collator(data, self.transforms, served=np.ones(len(data.part), dtype=bool))
         return score_rows(self.model, collator, vectors, chosen, with_attention=with_attention)

@@ -78,6 +78,7 @@ class AdditiveModel(nn.Module):
         *,
         with_attention: bool = True,
         user_independent_P3: Tensor | None = None,
+        trees_N: Tensor | None = None,
     ) -> CalibratedLogits:
         """For scoring: calibrated f and g, so that σ(f + g) is the probability.
 
@@ -86,12 +87,13 @@ class AdditiveModel(nn.Module):
             text_vectors_VE: vectors of the batch's texts.
             with_attention: whether to give the attention.
             user_independent_P3: what `TextMatch.user_independent` gives for the pairs, where it is known already.
+            trees_N: the trees' logits of the rows, where they are known already.
         """
         parts_N3, attention_NH = self.text_model(
             batch, text_vectors_VE, with_attention=with_attention, user_independent_P3=user_independent_P3
         )
         f_N = self.slope * (parts_N3 @ self.text_model.scales)
-        g_N = self.tabular_logit(batch.numeric_features, batch.categorical_features)
+        g_N = self.tabular_logit(batch.numeric_features, batch.categorical_features, trees_N)
         return CalibratedLogits(text_logit=f_N, tabular_logit=g_N, attention=attention_NH)
 
     def parts(self, batch: Batch, text_vectors_VE: Tensor) -> Tensor:
@@ -102,14 +104,14 @@ class AdditiveModel(nn.Module):
         trees_N = self.trees(*features) if self.trees.fitted else torch.zeros_like(networks_N)
         return torch.cat([parts_N3, networks_N[:, None], trees_N[:, None]], dim=1)
 
-    def tabular_logit(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
-        """Calibrated g alone, (N,)."""
+    def tabular_logit(self, numbers_NF: Tensor, codes_NC: Tensor, trees_N: Tensor | None = None) -> Tensor:
+        """Calibrated g alone, (N,); `trees_N`: the trees' logits, where they are known already."""
         logit_N = numbers_NF.new_zeros(len(numbers_NF))
         of_networks, of_trees = self.tabular_scales
         if of_networks:
             logit_N = logit_N + of_networks * self.tabular(numbers_NF, codes_NC).mean(1)
         if of_trees:
-            logit_N = logit_N + of_trees * self.trees(numbers_NF, codes_NC)
+            logit_N = logit_N + of_trees * (self.trees(numbers_NF, codes_NC) if trees_N is None else trees_N)
         return self.slope * logit_N + self.intercept
 
     def tabular_contributions(

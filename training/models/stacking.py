@@ -1,8 +1,9 @@
 """Stacking: how much each part of the logit counts, by its labels on rows that no part was fitted on.
 
 A non-negative logistic regression of the parts (Wolpert 1992, "Stacked generalization"; Breiman 1996, "Stacked
-regressions", for why non-negative). A part without which the log-likelihood falls by less than `MIN_GAIN` adds
-nothing beyond noise (Akaike 1974) and gets scale 0.
+regressions", for why non-negative). A part that adds less than `MIN_GAIN` to the log-likelihood of the others adds
+nothing beyond noise (Akaike 1974) and gets scale 0. The last one stays if it adds anything at all: of a few rows no
+part can show so much, and then what was learned elsewhere says more than a constant.
 
 By hand: scikit-learn's regression has no bounds. Shapes: N rows, K parts.
 """
@@ -13,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-MIN_GAIN = 2.0  # in log-likelihood, that a part must add
+MIN_GAIN = 2.0  # in log-likelihood, that a part must add to others
 MAX_SCALE = 20.0
 
 
@@ -37,7 +38,7 @@ def fit_stacking(
             for part in active
         }
         part = min(without, key=lambda part: without[part][0])
-        if without[part][0] > best + MIN_GAIN:
+        if without[part][0] > best + (MIN_GAIN if len(active) > 1 else 0.0):
             break
         best, scales, intercept = without[part]
         active.remove(part)

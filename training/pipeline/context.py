@@ -26,7 +26,7 @@ from training.inference.batch_scoring import Scores, logit_parts, score_rows
 from training.language.adapters import NONE, Adapter
 from training.language.encoder import TextEncoder
 from training.language.text_embeddings import TextEmbeddings
-from training.models.additive import AdditiveModel, build_model
+from training.models.additive import PARTS, AdditiveModel, build_model
 from training.models.boosted_trees import TreeRows
 from training.models.stacking import fit_stacking
 from training.models.text_match import TEXT_PARTS
@@ -137,6 +137,9 @@ class FitContext:
         self.topic_ids = self._topics(known)
         self.reference_places, self.reference_features = self._references(known)
         self.model = self.fresh_model()
+        self._validation_trees: np.ndarray | None = (
+            None  # their logits there, which fine-tuning does not change
+        )
         data.columns.release()
 
     def _fitted_transforms(self) -> Transforms:
@@ -282,6 +285,7 @@ class FitContext:
         """
         validation = self.validation_metrics
         parts = logit_parts(self.model, self.collator, self.table.vectors, validation.rows)
+        self._validation_trees = parts[:, PARTS.index("trees")].copy()
         g_alone = parts.copy()
         g_alone[:, : len(TEXT_PARTS)] = 0
         found = {}
@@ -297,6 +301,7 @@ class FitContext:
             How many there are in a model, on average.
         """
         settings, seed = self.recipe.tabular_model, self.recipe.seed
+        self._validation_trees = None
         if settings.boosting_models == 0 or num_trees == 0:
             return 0
         sampling_rate = min(self.sampling_rate(rows, settings.negatives_per_positive), TREE_ROWS / len(rows))
@@ -321,4 +326,5 @@ class FitContext:
 
     def validation_scores(self) -> Scores:
         """Scores of f and g on the measured rows of the validation part."""
-        return score_rows(self.model, self.collator, self.table.vectors, self.validation_metrics.rows)
+        rows = self.validation_metrics.rows
+        return score_rows(self.model, self.collator, self.table.vectors, rows, trees=self._validation_trees)

@@ -301,7 +301,8 @@ def test_the_steps_are_the_model_and_those_before_fine_tuning(fitted: FitResult,
     collator = Collator(data, predictor.transforms)
     recipe = recipe_from(dict(predictor.manifest.recipe), where="")
     vectors = baselines.pretrained_vectors(recipe, data.texts, fitted.bundle, predictor.texts.known)
-    found = step_probabilities(predictor, fitted.bundle, data, vectors, rows)
+    tuned = predictor.texts.get(data.texts, cached=False)
+    found = step_probabilities(predictor, fitted.bundle, collator, tuned, vectors, rows)
     assert np.allclose(found["finetuned"], served.probability, atol=1e-5)
     predictor.model.trees = trees
     before = score_rows(predictor.model, collator, vectors, rows)  # of the weights that it left

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
+from expectations.contracts.examples import ROWS
 from expectations.errors import BundleError, RequestError
+from tests.training.synthetic import write_examples
 from training.data.dataset import Examples, read_examples
 from training.data.interaction_history import InteractionHistory
 from training.inference.batch_scoring import Scores
@@ -46,6 +48,21 @@ def ask(predictor: Predictor, data: Examples, chosen: pd.DataFrame) -> Scores:
         queries=[None if query < 0 else data.texts[query] for query in chosen["query_id"]],
         history=history,
     )
+
+
+def test_rows_are_scored_in_the_first_position(
+    predictor: Predictor, data: Examples, examples: Path, tmp_path: Path
+) -> None:
+    """Here `item_popularity` is declared to be the position: then what it was of a row plays no part."""
+    name = "item_popularity"
+    mask = np.arange(len(data.part)) >= len(data.part) - 50
+    folders = (tmp_path / "as_shown", tmp_path / "first")
+    rows = pd.read_parquet(examples / ROWS)
+    write_examples(folders[0], rows=rows, position=name)
+    write_examples(folders[1], rows=rows.assign(**{name: np.float32(1)}))
+    shown, first = (predictor.score_examples(folder, mask).tabular_logit for folder in folders)
+    assert shown.tolist() == first.tolist()
+    assert not np.allclose(shown, predictor.score_examples(data, mask).tabular_logit)
 
 
 def test_served_scores_equal_offline_scores(predictor: Predictor, data: Examples) -> None:

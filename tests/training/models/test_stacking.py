@@ -39,3 +39,13 @@ def test_an_aggregate_counts_like_its_rows():
     rows = np.repeat(logit, 50)
     label = np.concatenate([np.r_[np.ones(int(k)), np.zeros(50 - int(k))] for k in clicks])
     assert scales_of(rows[:, None], label) == pytest.approx(once, abs=1e-3)
+
+
+def test_of_a_few_rows_what_was_learned_elsewhere_says_more_than_a_constant():
+    logit = np.linspace(-1, 1, 60)
+    label = (np.arange(60) % 10 < 2 + 2 * (logit > 0)).astype(
+        float
+    )  # 6 and 12 positives: little to be sure of
+    assert scales_of(logit[:, None], label)[0] > 0
+    assert scales_of(-logit[:, None], label)[0] == 0
+    assert scales_of(np.stack([logit, np.tile([1.0, -1.0], 30)], 1), label)[1] == 0
