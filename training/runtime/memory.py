@@ -26,6 +26,7 @@ def in_microbatches(
     name: str,
     sizes: dict[str, int],
     begin: Callable[[], None] = lambda: None,
+    split: Callable[[np.ndarray, int], list[np.ndarray]] = np.array_split,
 ) -> list[T]:
     """What `act` makes of items: of all at once, or of micro-batches, halved until they fit into memory.
 
@@ -35,6 +36,7 @@ def in_microbatches(
         name: what this is, for messages and `sizes`.
         sizes: how many items were found to fit; changed where fewer do.
         begin: called before the first micro-batch, and again after memory was short.
+        split: parts items into so many of nearly the same length, of which some may be empty.
 
     Raises:
         SettingError: not even one item fits.
@@ -43,7 +45,7 @@ def in_microbatches(
         most = min(sizes.get(name, len(items)), len(items))
         begin()
         try:
-            return [act(part) for part in np.array_split(items, -(-len(items) // most))]
+            return [act(part) for part in split(items, -(-len(items) // most)) if len(part)]
         except (MemoryError, RuntimeError) as error:
             if not _lacks_memory(error):
                 raise
