@@ -43,9 +43,8 @@ def test_an_aggregate_counts_like_its_rows():
 
 def test_of_a_few_rows_what_was_learned_elsewhere_says_more_than_a_constant():
     logit = np.linspace(-1, 1, 60)
-    label = (np.arange(60) % 10 < 2 + 2 * (logit > 0)).astype(
-        float
-    )  # 6 and 12 positives: little to be sure of
+    # 6 and 12 positives: little to be sure of
+    label = (np.arange(60) % 10 < 2 + 2 * (logit > 0)).astype(float)
     assert scales_of(logit[:, None], label)[0] > 0
     assert scales_of(-logit[:, None], label)[0] == 0
     assert scales_of(np.stack([logit, np.tile([1.0, -1.0], 30)], 1), label)[1] == 0
