@@ -194,6 +194,7 @@ def refit(workspace: Workspace) -> StepResult | None:
             out=workspace.home.bundles,
             work=work / "checkpoints" / version,
             log_dir=work / "tensorboard" / version,
+            champion=workspace.home.bundles / manifest.champion if manifest.champion else None,
             parent=parent,
         )
         known = {"version": version, "bundle": result.hash, "parent": digest, "seconds": result.seconds}

@@ -7,7 +7,6 @@ Shapes: N rows, U histories, P pairs, H length of a history, E width of a text's
 """
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from training.data.dataset import Examples
 from training.data.sampling import sampled, tabular_batches
 from training.data.split import TEST, TRAIN, VALIDATION
 from training.evaluation.metrics import log_loss
-from training.inference.bundle import PRETRAINED_EMBEDDINGS
+from training.inference.bundle import PRETRAINED_EMBEDDINGS, known_texts
 from training.language.encoder import TextEncoder
 from training.language.text_embeddings import TextEmbeddings
 from training.models.boosted_trees import import_lightgbm, train_boosting
@@ -42,16 +41,16 @@ PENALTIES = (1.0, 0.1, 0.01)  # its C, the validation part chooses
 PRIOR_WEIGHT = 10.0  # exposures with the mean outcome, beside those of an item
 
 
-def pretrained_vectors(recipe: Recipe, texts: list[str], bundle: Path, known: Mapping[str, int]) -> Tensor:
+def pretrained_vectors(recipe: Recipe, texts: list[str], bundle: Path) -> Tensor:
     """Vectors of texts, (T, E), by the recipe's language model as it was before fine-tuning.
 
     Args:
         recipe: names the language model.
         texts: the texts.
-        bundle: holds the vectors of known texts.
-        known: place of each known text.
+        bundle: holds the vectors of most of them.
     """
     saved = load_file(bundle / PRETRAINED_EMBEDDINGS)["vectors"]
+    known = known_texts(bundle)
     places = np.array([known.get(text, -1) for text in texts])
     vectors = saved[torch.from_numpy(places).clamp_min(0)]
     unknown = np.flatnonzero(places < 0)

@@ -185,7 +185,7 @@ def _scorers(
 ) -> dict[str, np.ndarray | None]:
     """Probabilities on the test rows of the model, of the ladder's steps below it, and of the baselines."""
     collator = Collator(data, predictor.transforms, served=np.asarray(data.part == TEST))
-    vectors = baselines.pretrained_vectors(recipe, data.texts, bundle, predictor.texts.known)
+    vectors = baselines.pretrained_vectors(recipe, data.texts, bundle)
     found: dict[str, np.ndarray | None] = dict(
         step_probabilities(
             predictor, bundle, collator, predictor.texts.get(data.texts, cached=False), vectors, rows

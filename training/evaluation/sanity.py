@@ -1,7 +1,8 @@
 """The sanity gate of a refit: the same recipe on all known rows, so that no row is left to measure it on.
 
 It passes where it is still its evaluated parent, a little better informed: it agrees with the parent on the rows that
-the parent was measured on, and the latest of them happen as often as it says.
+the parent was measured on, and the latest of them happen as often as it says. An order that these rows cannot tell from
+chance need not be kept: two fits of noise have nothing in common.
 """
 
 import math
@@ -16,6 +17,7 @@ from expectations.errors import BundleError
 from training.data.dataset import read_examples
 from training.data.sampling import rows_of
 from training.data.split import TEST
+from training.evaluation.metrics import auc
 from training.inference.predictor import Predictor
 
 MIN_RANK_CORRELATION = 0.5
@@ -23,6 +25,9 @@ MIN_RANK_CORRELATION = 0.5
 
 MAX_RELATIVE_DIFFERENCE = 1.0
 """Mean absolute difference of the two probabilities, as a multiple of the parent's mean probability."""
+
+LEVEL = 1.96
+"""Standard errors below a parent's AUC that are still above chance where its order is to be kept."""
 
 LATEST = 0.25
 """Fraction of the test rows, the newest, that calibration is looked at on."""
@@ -50,11 +55,13 @@ def sanity_decision(refit: Path, parent: Path, examples: Path) -> GateDecision:
         )
     rows = rows_of(data.part, TEST)
     latest = slice(-math.ceil(LATEST * len(rows)), None)  # rows lie in the order of time
-    label, weight = (data.columns.at(name, rows[latest]).astype(np.float64) for name in ("label", "weight"))
-    probability = final.score_examples(data).probability.astype(np.float64)
+    label, weight = (data.columns.at(name, rows).astype(np.float64) for name in ("label", "weight"))
+    probability, parents = (
+        predictor.score_examples(data).probability.astype(np.float64) for predictor in (final, before)
+    )
     rules = (
-        *agreement(probability, before.score_examples(data).probability.astype(np.float64)),
-        calibration(label, weight, probability[latest]),
+        *agreement(probability, parents, lowest_auc(label, parents, weight)),
+        calibration(label[latest], weight[latest], probability[latest]),
     )
     return GateDecision(
         bundle=final.hash,
@@ -64,8 +71,30 @@ def sanity_decision(refit: Path, parent: Path, examples: Path) -> GateDecision:
     )
 
 
-def agreement(probability: np.ndarray, parent: np.ndarray) -> tuple[RuleResult, RuleResult]:
-    """Of a refit's and its parent's probabilities, (k,) each; what is no number passes nothing."""
+def lowest_auc(label: np.ndarray, score: np.ndarray, weight: np.ndarray) -> float:
+    """Lower bound of the AUC of scores, (k,), by its standard error (Hanley & McNeil 1982); 0 without one."""
+    area = auc(label, score, weight)
+    if area is None:
+        return 0.0
+    positives, negatives = float(weight @ label), float(weight @ (1 - label))
+    both_above, both_below = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area)
+    variance += max(positives - 1, 0) * (both_above - area**2) + max(negatives - 1, 0) * (
+        both_below - area**2
+    )
+    return area - LEVEL * math.sqrt(variance / (positives * negatives))
+
+
+def agreement(
+    probability: np.ndarray, parent: np.ndarray, parent_auc: float
+) -> tuple[RuleResult, RuleResult]:
+    """Of a refit's and its parent's probabilities, (k,) each; what is no number passes nothing.
+
+    Args:
+        probability: the refit's.
+        parent: its parent's.
+        parent_auc: lower bound of the parent's AUC.
+    """
     difference, allowed = float(np.abs(probability - parent).mean()), MAX_RELATIVE_DIFFERENCE * parent.mean()
     apart = RuleResult(
         rule="refit differs little",
@@ -74,8 +103,12 @@ def agreement(probability: np.ndarray, parent: np.ndarray) -> tuple[RuleResult, 
         passed=bool(difference <= allowed),
         reason=f"on average {difference:.5f} apart from its parent's probabilities, at most {allowed:.5f} asked",
     )
-    if not np.ptp(parent):
-        reason = "its parent gives all rows one probability: there is no order to keep"
+    if not np.ptp(parent) or (np.isfinite(probability).all() and parent_auc <= 0.5):
+        reason = (
+            f"its parent's AUC may be {parent_auc:.3f} (95 %): it has no order that is worth keeping"
+            if np.ptp(parent)
+            else "its parent gives all rows one probability: there is no order to keep"
+        )
         order = RuleResult(rule="refit keeps the order", value=None, bound=None, passed=True, reason=reason)
         return order, apart
     # the correlation with a constant is no number

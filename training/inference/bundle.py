@@ -100,6 +100,12 @@ def weights_of(model: AdditiveModel) -> dict[str, Tensor]:
     return weights
 
 
+def known_texts(bundle: Path) -> dict[str, int]:
+    """Place of each text whose vectors a bundle holds."""
+    texts = pq.read_table(bundle / TEXTS).column("text").to_pylist()
+    return {text: place for place, text in reversed(list(enumerate(texts)))}
+
+
 def _write_files(
     folder: Path,
     recipe: Recipe,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -24,7 +23,7 @@ from training.data.interaction_history import HISTORY_FEATURES, InteractionHisto
 from training.data.split import TEST
 from training.data.transforms import Transforms
 from training.inference.batch_scoring import Scores, combined_scores, score_rows
-from training.inference.bundle import EMBEDDINGS, ENCODER, MODEL, TEXTS, TRANSFORMS, TREES, TREES_STATE
+from training.inference.bundle import EMBEDDINGS, ENCODER, MODEL, TRANSFORMS, TREES, TREES_STATE, known_texts
 from training.inference.cache import CachedTextVectors, LRURowCache
 from training.language.encoder import load_saved
 from training.models.additive import AdditiveModel, build_model
@@ -79,10 +78,9 @@ class Predictor:
             )
             model.load_state_dict({**weights, TREES_STATE: model.trees.get_extra_state()})
             vectors = load_file(bundle / EMBEDDINGS)["vectors"].to(device)
-            known = pq.read_table(bundle / TEXTS).column("text").to_pylist()
+            places = known_texts(bundle)
         except (OSError, RuntimeError, KeyError, SafetensorError, SettingError) as error:
             raise BundleError(f"{bundle} cannot be loaded ({error}); repair that or train again") from error
-        places = {text: place for place, text in reversed(list(enumerate(known)))}
         texts = CachedTextVectors(encoder, places, vectors, cache_size=CACHED_TEXTS)
         return cls(manifest, digest, model.to(device).eval(), transforms, texts)
 

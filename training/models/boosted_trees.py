@@ -125,6 +125,11 @@ class BoostedTrees(nn.Module):
         """Whether there are trees."""
         return bool(self.texts)
 
+    @property
+    def num_trees(self) -> int:
+        """How many trees a model has, on average."""
+        return round(np.mean([booster.num_trees() for booster in self._boosters])) if self.fitted else 0
+
     def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """Logit of each row, (N,); the trees must be fitted."""
         return self._mean(numbers_NF, codes_NC, raw_score=True) + self.offset
@@ -190,7 +195,7 @@ class BoostedTrees(nn.Module):
         own = distributed.interleaved_shard(range(self.settings.boosting_models))
         self.load_texts(distributed.gathered(text(model) for model in own))
         self.offset.fill_(float(np.log(sampling_rate)))
-        return round(np.mean([booster.num_trees() for booster in self._boosters])) if self.fitted else 0
+        return self.num_trees
 
     def load_texts(self, texts: Sequence[str]) -> None:
         """Take the models that LightGBM wrote as texts.

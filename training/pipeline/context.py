@@ -2,6 +2,7 @@
 
 import copy
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from training.data.sampling import (
 )
 from training.data.split import TRAIN, VALIDATION
 from training.data.transforms import Transforms, fit_transforms
+from training.evaluation.baselines import pretrained_vectors
 from training.evaluation.validation import ValidationMetrics
 from training.inference.batch_scoring import Scores, logit_parts, score_rows
 from training.language.adapters import NONE, Adapter
@@ -48,6 +50,7 @@ class EncodedCorpus:
         texts: distinct texts, by `text_id`.
         recipe: names the language model and says how it reads.
         champion: the bundle whose language model it is; None: the pretrained one.
+        parent: a bundle that holds the pretrained one's vectors of these texts; None: all are read.
         device: where it runs.
 
     Attributes:
@@ -56,7 +59,14 @@ class EncodedCorpus:
         pretrained_vectors: (T, E) the texts' vectors before any fine-tuning.
     """
 
-    def __init__(self, texts: list[str], recipe: Recipe, champion: Champion | None, device: str) -> None:
+    def __init__(
+        self,
+        texts: list[str],
+        recipe: Recipe,
+        champion: Champion | None,
+        device: str,
+        parent: Path | None = None,
+    ) -> None:
         settings = recipe.encoder
         adapted = settings.adapter != NONE
         self.encoder = TextEncoder.load(
@@ -78,6 +88,8 @@ class EncodedCorpus:
         self.embeddings.cache_frozen_layers()
         if champion:
             champion.fill(self.embeddings, texts)
+        elif parent:
+            self.embeddings.vectors.copy_(pretrained_vectors(recipe, texts, parent))
         else:
             self.embeddings.refresh()
         self._initial_weights = trainable_state({"encoder": self.encoder})
@@ -94,6 +106,14 @@ class EncodedCorpus:
         other._initial_weights, other._vectors = weights, self.embeddings.vectors.clone()
         return other
 
+    def refresh(self) -> None:
+        """Vectors of all texts anew; those of the beginning are known."""
+        now = trainable_state({"encoder": self.encoder})
+        if all(torch.equal(now[name], weight) for name, weight in self._initial_weights.items()):
+            self.embeddings.vectors.copy_(self._vectors)
+        else:
+            self.embeddings.refresh()
+
     def reset(self) -> None:
         """Put weights and vectors back to the initial ones."""
         restore({"encoder": self.encoder}, self._initial_weights)
@@ -108,6 +128,7 @@ class FitContext:
         data: the examples.
         recipe: the settings.
         champion: the bundle whose weights and transforms it starts with; None: from scratch.
+        parent: the evaluated bundle that this is the refit of, if it is one: the same texts were read for it.
         corpus: the texts, where another fit of the same recipe has encoded them.
     """
 
@@ -116,6 +137,7 @@ class FitContext:
         data: Examples,
         recipe: Recipe,
         champion: Champion | None = None,
+        parent: Path | None = None,
         *,
         corpus: EncodedCorpus | None = None,
     ) -> None:
@@ -129,7 +151,7 @@ class FitContext:
         self.validation_metrics = ValidationMetrics(data, self.validation, recipe.early_stopping.metric)
         self.transforms = champion.predictor.transforms if champion else self._fitted_transforms()
         self.collator = Collator(data, self.transforms)
-        self.corpus = corpus or EncodedCorpus(data.texts, recipe, champion, self.device)
+        self.corpus = corpus or EncodedCorpus(data.texts, recipe, champion, self.device, parent)
         self.encoder, self.table = self.corpus.encoder, self.corpus.embeddings
         self.pretrained_vectors = self.corpus.pretrained_vectors
         self.candidate_ids = distinct_values(data.columns, "text_id", self.train)
@@ -216,7 +238,7 @@ class FitContext:
     def refresh_vectors(self) -> None:
         """After the language model has learned: vectors of all texts anew, those of the known topics too."""
         if self.encoder.is_trainable:
-            self.table.refresh()
+            self.corpus.refresh()
             if not self.champion:
                 self._set_topics(self.model)
 

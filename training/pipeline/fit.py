@@ -62,11 +62,12 @@ def fit(
         log_dir: where TensorBoard's scalars go.
         champion: folder of a bundle to begin with; where it does not fit, that is said, and the fit is from scratch.
         parent: folder of an evaluated bundle of the same recipe: with what it found best on its validation part, all
-            known rows are learned from, those of its test part too. The result is deployed; it cannot be measured.
+            known rows are learned from, those of its test part too. It begins as the parent did, with the same champion
+            if it did with any. The result is deployed; it cannot be measured.
         progress: whether to show progress bars.
 
     Raises:
-        BundleError: the champion or the parent was altered, or the parent is of another recipe.
+        BundleError: the champion or the parent was altered, or the parent is of another recipe or began otherwise.
         SchemaError, DataError: the examples cannot be learned from.
         SettingError: the recipe does not fit them.
         TransientError: a checkpoint could not be written, or another process of the fit has ended.
@@ -78,14 +79,14 @@ def fit(
     report = tqdm.write if progress else lambda _: None
     data = read_examples(examples, spool=work)
     start, initialization = _usable_champion(champion, data, recipe)
+    began_with = start.predictor.hash if start else None
     report(initialization)
     data = start.after(data) if start else data
     check_learnable(data)
     clock.lap("read")
-    context = FitContext(data, shortened(recipe) if start else recipe, start)
+    chosen, parent_hash = _chosen_by(parent, recipe, began_with) if parent else (None, None)
+    context = FitContext(data, shortened(recipe) if start else recipe, start, parent)
     clock.lap("texts")
-    began_with = start.predictor.hash if start else None
-    chosen, parent_hash = _chosen_by(parent, recipe) if parent else (None, None)
     key = fingerprint(recipe.as_dict(), example_hashes(examples), torch.__version__, began_with, parent_hash)
     checkpoints = Checkpoints(work, key)
     tensors, state = checkpoints.load() or ({}, TrainingState(phase=""))
@@ -97,7 +98,9 @@ def fit(
             run_phase(phase, context.recipe, state, checkpoints, log=log, bar=progress)
             clock.lap(phase.name)
 
-        Phases(context, state, train, *checkpoints.kept.values(), report=report).run_all(chosen)
+        Phases(context, state, train, *checkpoints.kept.values(), report=report, lap=clock.lap).run_all(
+            chosen
+        )
     consecutive_warm_starts = start.consecutive_warm_starts + 1 if start else 0
     metrics = chosen or state.results["metrics"]
     folder, digest = distributed.broadcast_object(
@@ -129,24 +132,36 @@ def fit(
     )
 
 
-def _chosen_by(parent: Path, recipe: Recipe) -> tuple[dict[str, Any], str]:
-    """What an evaluated bundle found best, with its metrics on the validation part; and its hash."""
+def _chosen_by(parent: Path, recipe: Recipe, began_with: str | None) -> tuple[dict[str, Any], str]:
+    """What an evaluated bundle found best, with its metrics on the validation part; and its hash.
+
+    That holds for the beginning that it had, from scratch or from a champion.
+    """
     manifest, digest = verify_bundle(parent)
     if recipe_from(dict(manifest.recipe), where=f"{parent}/manifest.json") != recipe:
         raise BundleError(f"{parent} is of another recipe; fit with the recipe of its recipe.json")
+    if manifest.champion != began_with:
+        raise BundleError(
+            f"{parent} began {_beginning(manifest.champion)}, this fit would begin {_beginning(began_with)}; "
+            "train it again"
+        )
     return dict(manifest.metrics), digest
+
+
+def _beginning(champion: str | None) -> str:
+    return f"from champion {champion[:12]}" if champion else "from scratch"
 
 
 def _usable_champion(folder: Path | None, data: Examples, recipe: Recipe) -> tuple[Champion | None, str]:
     """The champion, if there is one and a fit can begin with it; and which it is, or why not."""
     if folder is None:
-        return None, "from scratch"
+        return None, _beginning(None)
     found = Champion.load(folder)
     problem = found if isinstance(found, str) else found.incompatibility(data, recipe)
     if isinstance(found, str) or problem is not None:
         return None, f"from scratch, not from champion {folder.name[:12]}: {problem}"
     number, most = found.consecutive_warm_starts + 1, recipe.warm_start.max_consecutive
-    return found, f"from champion {found.predictor.hash[:12]}, warm start {number} of {most}"
+    return found, f"{_beginning(found.predictor.hash)}, warm start {number} of {most}"
 
 
 def example_hashes(examples: Path) -> list[str]:

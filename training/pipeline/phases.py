@@ -62,6 +62,7 @@ class Phases:
             checkpoint.
         frozen_model: weights of f and g before fine-tuning; filled then, and saved likewise.
         report: says one line to who watches.
+        lap: told the name of what is over, beside the phases that are trained.
     """
 
     def __init__(
@@ -72,10 +73,11 @@ class Phases:
         encoder_weights: dict[str, Tensor],
         frozen_model: dict[str, Tensor],
         *,
-        report: Callable[[str], None],
+        report: Callable[[str], None] = lambda _: None,
+        lap: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.context, self.state, self.results = context, state, state.results
-        self.run_phase, self.report = run_phase, report
+        self.run_phase, self.report, self.lap = run_phase, report, lap
         self.encoder_weights, self.frozen_model = encoder_weights, frozen_model
 
     def run_all(self, chosen: Mapping[str, Any] | None = None) -> None:
@@ -137,9 +139,14 @@ class Phases:
             if searching:
                 results["tabular_epochs"] = self.state.best_epoch or planned
             if epochs or not searching:
-                self._start_from_regressions(rows, searching=searching)
+                self._start_from_regressions(refit, rows)
+            else:
+                results["num_trees"] = (
+                    context.model.trees.num_trees
+                )  # the champion's, as its scales are judged
             if searching:
                 results["scales"] = context.stack()
+                self.lap("stacking")
             *scales, intercept = results["scales"]["all"]
             context.model.set_scales(scales, intercept)
             self.frozen_model.clear()
@@ -149,21 +156,28 @@ class Phases:
         epochs = self._search_epochs(recipe.finetuning.epochs) if searching else results["finetuning_epochs"]
         self.run_phase(finetuning_phase(context, FINETUNING + refit, rows, epochs=epochs, validate=searching))
         if searching:
-            results["finetuning_epochs"] = self.state.best_epoch if epochs else recipe.finetuning.epochs
+            results["finetuning_epochs"] = self.state.best_epoch if epochs else self._champions_epochs()
 
-    def _start_from_regressions(self, rows: np.ndarray, *, searching: bool) -> None:
+    def _start_from_regressions(self, refit: str, rows: np.ndarray) -> None:
         """G's trees and f's direct path; a champion has the latter already."""
-        context, results = self.context, self.results
-        num_trees = context.grow_trees(rows, None if searching else results.get("num_trees"))
+        context, results, searching = self.context, self.results, not refit
+        num_trees = context.grow_trees(rows, None if searching else results["num_trees"])
         results.setdefault("num_trees", num_trees)
+        self.lap("boosted_trees" + refit)
         if not context.champion:
             penalty = context.fit_response(rows, None if searching else results.get("response_penalty"))
             results["response_penalty"] = penalty
+            self.lap("text_response" + refit)
 
     def _search_epochs(self, planned: int) -> int:
         """Epochs on the training part: none where a champion has learned from all of it."""
         champion = self.context.champion
         return planned if champion is None or champion.has_new(self.context.data) else 0
+
+    def _champions_epochs(self) -> int:
+        """Epochs of fine-tuning where nothing can tell which are best: none where the champion was better without."""
+        planned, champion = self.context.recipe.finetuning.epochs, self.context.champion
+        return min(planned, champion.predictor.manifest.metrics["finetuning_epochs"]) if champion else planned
 
     def _pretrain_next_interactions(self, refit: str, before: str | None) -> bool:
         """Pretrain f; False where there are no next interactions. A champion has learned from them already."""

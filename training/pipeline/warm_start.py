@@ -137,7 +137,7 @@ class Champion:
 
     def texts_before(self, texts: list[str], recipe: Recipe) -> Tensor:
         """Vectors of texts, (T, E), by the recipe's language model as it was before any fine-tuning."""
-        return pretrained_vectors(recipe, texts, self.folder, self.predictor.texts.known)
+        return pretrained_vectors(recipe, texts, self.folder)
 
     def fill(self, table: TextEmbeddings, texts: list[str]) -> None:
         """Bring the table's vectors to what its language model says; only texts that are new to it are read."""

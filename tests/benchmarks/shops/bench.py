@@ -158,7 +158,7 @@ def plain_rows(
 def frozen_vectors(bundle: Path, predictor: Predictor, texts: list[str]) -> np.ndarray:
     """Vectors of texts by the language model as it was before a fit; most are kept in the fit's bundle."""
     recipe = recipe_from(dict(predictor.manifest.recipe), where="manifest.json")
-    return pretrained_vectors(recipe, texts, bundle, predictor.texts.known).numpy()
+    return pretrained_vectors(recipe, texts, bundle).numpy()
 
 
 def _test_rows(

@@ -300,7 +300,7 @@ def test_the_steps_are_the_model_and_those_before_fine_tuning(fitted: FitResult,
     served, trees = predictor.score_examples(data), predictor.model.trees
     collator = Collator(data, predictor.transforms)
     recipe = recipe_from(dict(predictor.manifest.recipe), where="")
-    vectors = baselines.pretrained_vectors(recipe, data.texts, fitted.bundle, predictor.texts.known)
+    vectors = baselines.pretrained_vectors(recipe, data.texts, fitted.bundle)
     tuned = predictor.texts.get(data.texts, cached=False)
     found = step_probabilities(predictor, fitted.bundle, collator, tuned, vectors, rows)
     assert np.allclose(found["finetuned"], served.probability, atol=1e-5)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from expectations.contracts.bundle import verify_bundle
 from expectations.errors import BundleError, SettingError
@@ -13,6 +15,7 @@ from training.config.recipe import Recipe
 from training.data.dataset import read_examples
 from training.data.split import TEST
 from training.evaluation.metrics import log_loss
+from training.inference.bundle import PRETRAINED_EMBEDDINGS
 from training.inference.predictor import Predictor
 from training.pipeline.fit import FitResult
 
@@ -103,6 +106,8 @@ def test_what_is_deployed_has_learned_from_the_test_part_too(
     assert manifest.parent == fitted.hash and final.metrics == fitted.metrics
     assert manifest.data["learned_until"] > verify_bundle(fitted.bundle)[0].data["learned_until"]
     assert all(entry["phase"].endswith(" refit") for entry in final.history)
+    before = [load_file(one.bundle / PRETRAINED_EMBEDDINGS)["vectors"] for one in (final, fitted)]
+    assert torch.equal(*before)
     data = read_examples(examples)
     of_final, of_parent = (Predictor.load(one.bundle).score_examples(data) for one in (final, fitted))
     labels = data.labels[np.asarray(data.part == TEST)]

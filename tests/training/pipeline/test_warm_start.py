@@ -26,7 +26,7 @@ from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult
 from training.pipeline.warm_start import Champion, shortened
 
-WARM = {"tabular_model.epochs": 4, "finetuning.epochs": 2}
+WARM = {"tabular_model.epochs": 4, "finetuning.epochs": 2, "early_stopping.metric": "auc"}
 
 
 def day(number: int) -> datetime:
@@ -75,6 +75,26 @@ def test_only_what_is_new_is_measured_on_and_then_learned(warm: FitResult, champ
     assert manifest.data[TRAIN]["to"] == day(7).isoformat()
     assert manifest.data["learned_until"] == day(9).isoformat()
     assert warm.metrics["auc"] > 0.7
+
+
+def test_where_nothing_can_be_searched_for_the_champions_choices_hold(
+    warm: FitResult, champion: Path
+) -> None:
+    trees = loaded(champion).predictor.model.trees
+    assert warm.metrics["num_trees"] == trees.num_trees > 0
+    assert Predictor.load(warm.bundle).model.trees.num_trees == trees.num_trees
+    chosen = verify_bundle(champion)[0].metrics["finetuning_epochs"]
+    assert warm.metrics["finetuning_epochs"] == min(chosen, 1)
+
+
+def test_a_refit_begins_as_its_parent_did(
+    warm: FitResult, champion: Path, later: Path, long: Recipe, tmp_path: Path
+) -> None:
+    final = run(later, long, tmp_path, champion, parent=warm.bundle)
+    assert (final.initialization, final.metrics) == (warm.initialization, warm.metrics)
+    assert verify_bundle(final.bundle)[0].parent == warm.hash
+    with pytest.raises(BundleError, match="would begin from scratch; train it again"):
+        run(later, long, tmp_path, parent=warm.bundle)
 
 
 def test_no_row_that_is_measured_on_was_learned_from(champion: Path, later: Path) -> None:
