@@ -32,6 +32,7 @@ from training.models.additive import PARTS
 from training.models.boosted_trees import BoostedTrees
 
 STEPS = ("zero_shot", "tabular", "frozen", "finetuned")
+CALIBRATION = ("slope", "intercept")  # of the model, which came after fine-tuning
 MIN_GAIN = 1e-4  # in the metric that decides: a smaller one is not seen in any table
 PROPOSED = {
     "tabular": "g alone",
@@ -73,7 +74,7 @@ def step_probabilities(
     """Probabilities of "tabular", "frozen" and "finetuned", (N,) each; the last are those that are served.
 
     Leaves the weights before fine-tuning in the predictor, without the trees: these are the same in all steps, so they
-    are asked once.
+    are asked once; and so is the rest where fine-tuning was given up.
 
     Args:
         predictor: of the bundle.
@@ -91,7 +92,12 @@ def step_probabilities(
     scales = torch.cat([model.text_model.scales, model.tabular_scales]).detach().cpu().numpy()
     finetuned_N = float(model.slope) * (parts_N5 @ scales) + float(model.intercept)
     try:
-        weights = load_file(bundle / FROZEN_MODEL)
+        weights, now = load_file(bundle / FROZEN_MODEL), model.state_dict()
+        is_frozen = torch.equal(tuned_TE.cpu(), pretrained_TE.cpu()) and all(
+            torch.equal(now[name].cpu(), weight)
+            for name, weight in weights.items()
+            if name not in CALIBRATION
+        )
         model.trees = BoostedTrees(model.trees.settings)
         model.load_state_dict({**weights, TREES_STATE: model.trees.get_extra_state()})
         chosen = {
@@ -102,8 +108,10 @@ def step_probabilities(
         raise BundleError(
             f"{bundle} holds no model as it was before fine-tuning ({error}); train again"
         ) from error
-    frozen_N5 = logit_parts(model.to(device), collator, pretrained_TE.to(device), rows)
-    frozen_N5[:, PARTS.index("trees")] = parts_N5[:, PARTS.index("trees")]
+    frozen_N5 = parts_N5
+    if not is_frozen:
+        frozen_N5 = logit_parts(model.to(device), collator, pretrained_TE.to(device), rows)
+        frozen_N5[:, PARTS.index("trees")] = parts_N5[:, PARTS.index("trees")]
     logits = {step: frozen_N5 @ scales[:-1] + scales[-1] for step, scales in chosen.items()}
     return {step: expit(logit_N) for step, logit_N in (*logits.items(), ("finetuned", finetuned_N))}
 

@@ -2,8 +2,9 @@
 
 A non-negative logistic regression of the parts (Wolpert 1992, "Stacked generalization"; Breiman 1996, "Stacked
 regressions", for why non-negative). A part that adds less than `MIN_GAIN` to the log-likelihood of the others adds
-nothing beyond noise (Akaike 1974) and gets scale 0. The last one stays if it adds anything at all: of a few rows no
-part can show so much, and then what was learned elsewhere says more than a constant.
+nothing beyond noise (Akaike 1974) and gets scale 0. Rows of many impressions each differ by more than independent draws
+would, so that much more is asked of a part there (White 1982). The last part stays if it adds
+anything at all: of a few rows none can show so much, and then what was learned elsewhere says more than a constant.
 
 By hand: scikit-learn's regression has no bounds. Shapes: N rows, K parts.
 """
@@ -15,7 +16,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 MIN_GAIN = 2.0  # in log-likelihood, that a part must add to others
-MAX_SCALE = 20.0
+MIN_EXPECTED, MIN_COUNTED = 5.0, 20  # outcomes of a row, and such rows, by which dispersion is measured
+MAX_SCALE = 3.0  # what must be stretched further is noise, and its refit is other noise, stretched alike
 
 
 def fit_stacking(
@@ -32,17 +34,31 @@ def fit_stacking(
     centred_NK = parts_NK - mean_K
     active = [part for part in range(parts_NK.shape[1]) if np.ptp(centred_NK[:, part]) > 0]
     best, scales, intercept = _fit(centred_NK, labels_N, weights_N, active)
+    min_gain = MIN_GAIN * dispersion(labels_N, weights_N, expit(centred_NK @ scales + intercept))
     while active:
         without = {
             part: _fit(centred_NK, labels_N, weights_N, [other for other in active if other != part])
             for part in active
         }
         part = min(without, key=lambda part: without[part][0])
-        if without[part][0] > best + (MIN_GAIN if len(active) > 1 else 0.0):
+        if without[part][0] > best + (min_gain if len(active) > 1 else 0.0):
             break
         best, scales, intercept = without[part]
         active.remove(part)
     return scales, intercept - float(scales @ mean_K)
+
+
+def dispersion(labels_N: np.ndarray, weights_N: np.ndarray, probability_N: np.ndarray) -> float:
+    """Variance of the positives of rows of many impressions beside that of independent draws, at least 1.
+
+    Rows that expect too few of either outcome say nothing of it (Cochran 1954), and few rows too little: then 1.
+    """
+    variance_N = weights_N * probability_N * (1 - probability_N)
+    counted = variance_N >= MIN_EXPECTED
+    if counted.sum() < MIN_COUNTED:
+        return 1.0
+    error_N = weights_N * (labels_N - probability_N)
+    return max(1.0, float((error_N[counted] ** 2).sum() / variance_N[counted].sum()))
 
 
 def _fit(

@@ -20,13 +20,14 @@ from expectations.contracts.gate_decision import (
     write_gate_decision,
 )
 from expectations.errors import BundleError, RejectedError, SettingError
+from tests.training.fits import run
 from tests.training.synthetic import make_rows, write_examples
 from training.cli import main
-from training.config.recipe import recipe_from
+from training.config.recipe import Recipe, recipe_from
 from training.data.collate import Collator
 from training.data.dataset import read_examples
 from training.data.split import TEST
-from training.evaluation import baselines, plots
+from training.evaluation import baselines, ladder, plots
 from training.evaluation.evaluate import _other_bundle, evaluate
 from training.evaluation.gate import GateRules, best_before, gate_decision, read_rules
 from training.evaluation.ladder import Measured, proposal, step_probabilities
@@ -312,6 +313,23 @@ def test_the_steps_are_the_model_and_those_before_fine_tuning(fitted: FitResult,
     alone = score_rows(predictor.model, collator, vectors, rows, tabular_only=True)
     assert np.allclose(found["tabular"], alone.probability, atol=1e-5)
     assert not np.allclose(found["frozen"], found["tabular"], atol=1e-3)
+
+
+def test_what_fine_tuning_left_as_it_was_is_scored_once(
+    examples: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untuned = run(examples, recipe.updated(finetuning={"epochs": 0}), tmp_path)
+    data, predictor = read_examples(examples), Predictor.load(untuned.bundle)
+    calls, real = [], ladder.logit_parts
+    monkeypatch.setattr(ladder, "logit_parts", lambda *given: calls.append(given) or real(*given))
+    rows, collator = np.flatnonzero(data.part == TEST), Collator(data, predictor.transforms)
+    vectors = predictor.texts.get(data.texts, cached=False)
+    found = step_probabilities(predictor, untuned.bundle, collator, vectors, vectors, rows)
+    assert len(calls) == 1
+    predictor = Predictor.load(untuned.bundle)
+    again = step_probabilities(predictor, untuned.bundle, collator, vectors, vectors + 1e-7, rows)
+    assert len(calls) == 3
+    assert all(np.allclose(found[step], again[step], atol=1e-4) for step in again)
 
 
 def test_plots_are_pictures(evaluation: dict[str, Any], fitted: FitResult) -> None:

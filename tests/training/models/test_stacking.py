@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from training.models.stacking import fit_stacking
+from training.models.stacking import MAX_SCALE, dispersion, fit_stacking
 
 RNG = np.random.default_rng(0)
 NUM_ROWS = 4000
@@ -39,6 +39,30 @@ def test_an_aggregate_counts_like_its_rows():
     rows = np.repeat(logit, 50)
     label = np.concatenate([np.r_[np.ones(int(k)), np.zeros(50 - int(k))] for k in clicks])
     assert scales_of(rows[:, None], label) == pytest.approx(once, abs=1e-3)
+
+
+def test_what_many_impressions_seem_to_say_is_held_against_how_much_rows_differ():
+    rng = np.random.default_rng(1)
+    logit = rng.normal(size=200)
+    impressions = np.full(200, 5000.0)
+    appeal = 0.3 * rng.normal(size=200)  # of each row, which no part knows
+    share = expit(logit - 3 + appeal)
+    clicks = rng.binomial(5000, share) / impressions
+    assert dispersion(clicks, impressions, expit(logit - 3)) > 5
+    assert dispersion(rng.binomial(5000, share) / impressions, impressions, share) < 1.3
+    assert dispersion((rng.random(200) < share).astype(float), np.ones(200), share) == 1.0
+    scales = np.array(
+        [scales_of(np.stack([logit, rng.normal(size=200)], 1), clicks, impressions) for _ in range(30)]
+    )
+    assert (scales[:, 1] > 0).sum() <= 3  # a gain of 2 by chance: 2.3 % of parts
+    assert scales[:, 0] == pytest.approx(1, abs=0.15)
+
+
+def test_a_part_that_hardly_varies_is_not_stretched_without_bound():
+    rng = np.random.default_rng(2)
+    logit = rng.normal(size=NUM_ROWS)
+    (scale,) = scales_of(0.01 * logit[:, None], (rng.random(NUM_ROWS) < expit(logit)).astype(float))
+    assert scale == MAX_SCALE
 
 
 def test_of_a_few_rows_what_was_learned_elsewhere_says_more_than_a_constant():
