@@ -159,8 +159,9 @@ class FitContext:
         self.topic_ids = self._topics(known)
         self.reference_places, self.reference_features = self._references(known)
         self.model = self.fresh_model()
-        # The trees' logits of the validation rows, which fine-tuning does not change.
-        self._validation_trees: np.ndarray | None = None
+        self._validation_trees: np.ndarray | None = (
+            None  # their logits there, which fine-tuning does not change
+        )
         data.columns.release()
 
     def _fitted_transforms(self) -> Transforms:

@@ -35,7 +35,12 @@ class TabularObjective:
         self.context, self.collator, self.labels, self.rows = context, context.collator, context.labels, rows
         self.settings, self.tabular = context.recipe.tabular_model, context.model.tabular
         self.sampling_rate = context.sampling_rate(rows, self.settings.negatives_per_positive)
-        self._grouped, self._starts = query_groups_to_order(context, rows)
+        columns = context.data.columns
+        grouped = whole_query_groups(columns, rows, GROUPED_ROWS)
+        kept, self._starts = mixed_query_groups(
+            columns.at("label", grouped), columns.at("query_group_id", grouped), at_least=MIN_QUERY_GROUPS
+        )
+        self._grouped = grouped[kept]
         self._drawn = np.zeros(0, dtype=np.int64)
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
@@ -70,16 +75,6 @@ class TabularObjective:
         numbers, codes = self.collator.features(rows)
         logits: Tensor = self.tabular(numbers.to(self.context.device), codes.to(self.context.device))
         return logits
-
-
-def query_groups_to_order(context: FitContext, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of query groups with both outcomes, of many rows a sample, and where each group begins; none if too few."""
-    columns = context.data.columns
-    grouped = whole_query_groups(columns, rows, GROUPED_ROWS)
-    kept, starts = mixed_query_groups(
-        columns.at("label", grouped), columns.at("query_group_id", grouped), at_least=MIN_QUERY_GROUPS
-    )
-    return grouped[kept], starts
 
 
 def mixed_query_groups(
@@ -133,8 +128,11 @@ class FinetuningObjective:
         self.settings = context.recipe.finetuning
         self.sampling_rate = context.sampling_rate(rows, self.settings.negatives_per_positive)
         self.query_group_id = context.data.columns["query_group_id"]
-        ordered, _ = query_groups_to_order(context, rows)
-        self.listwise_weight = self.settings.listwise_weight if len(ordered) else 0.0
+        grouped = whole_query_groups(context.data.columns, rows, GROUPED_ROWS)
+        mixed, _ = mixed_query_groups(
+            self.labels[grouped], self.query_group_id[grouped], at_least=MIN_QUERY_GROUPS
+        )
+        self.listwise_weight = self.settings.listwise_weight if len(mixed) else 0.0
         self._with_gradient = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:

@@ -67,8 +67,9 @@ def test_a_part_that_hardly_varies_is_not_stretched_without_bound():
 
 def test_of_a_few_rows_what_was_learned_elsewhere_says_more_than_a_constant():
     logit = np.linspace(-1, 1, 60)
-    # 6 and 12 positives: little to be sure of
-    label = (np.arange(60) % 10 < 2 + 2 * (logit > 0)).astype(float)
+    label = (np.arange(60) % 10 < 2 + 2 * (logit > 0)).astype(
+        float
+    )  # 6 and 12 positives: little to be sure of
     assert scales_of(logit[:, None], label)[0] > 0
     assert scales_of(-logit[:, None], label)[0] == 0
     assert scales_of(np.stack([logit, np.tile([1.0, -1.0], 30)], 1), label)[1] == 0
