@@ -86,7 +86,6 @@ class FinetuningSettings:
     history_texts_per_step: int = between(0)
     negatives_per_positive: float
     max_rows_per_step: int
-    listwise_weight: float = between(0)
     encoder_learning_rate: float = between(0)
     adapter_learning_rate: float = between(0)
     layerwise_decay: float = between(0.01, 1.0)

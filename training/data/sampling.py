@@ -112,34 +112,19 @@ def tabular_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def text_batches(
-    rows: np.ndarray,
-    text_id: np.ndarray,
-    query_group_id: np.ndarray,
-    *,
-    num_texts: int,
-    size: int,
-    rng: np.random.Generator,
+    rows: np.ndarray, text_id: np.ndarray, *, num_texts: int, size: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Batches of few distinct candidate texts: each text's rows stay together, query groups are shuffled.
-
-    Texts of one query group follow each other, so that where it has few, its rows are in one batch; those of a batch
-    are ordered by query group.
+    """Batches of few distinct candidate texts: each text's rows stay together, texts are shuffled.
 
     Args:
         rows: (N,) row numbers.
         text_id: candidate text of every row of the data.
-        query_group_id: query group of every row of the data.
         num_texts: most distinct texts in a batch.
         size: rows after which a batch is full; a text with more rows is cut.
         rng: source of the shuffle.
     """
     distinct, of_text = np.unique(text_id[rows], return_inverse=True)
-    query_groups, of_query_group = np.unique(query_group_id[rows], return_inverse=True)
-    first = np.full(len(distinct), len(query_groups))  # of the shuffled query groups, each text's first
-    np.minimum.at(first, of_text, rng.permutation(len(query_groups))[of_query_group])
-    turn = np.empty(len(distinct), dtype=np.int64)
-    turn[np.lexsort((rng.random(len(distinct)), first))] = np.arange(len(distinct))
-    turn = turn[of_text]
+    turn = rng.permutation(len(distinct))[of_text]
     order = np.argsort(turn, kind="stable")
     counts = np.bincount(turn, minlength=len(distinct))
     batches: list[np.ndarray] = []
@@ -150,5 +135,4 @@ def text_batches(
             start, texts, filled = start + filled, 0, 0
         texts, filled = texts + 1, filled + int(count)
     batches.append(rows[order[start : start + filled]])
-    batches = [batch[np.argsort(query_group_id[batch], kind="stable")] for batch in batches]
     return [part for batch in batches for part in tabular_batches(batch, size)]

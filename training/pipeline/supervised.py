@@ -4,11 +4,7 @@ Most rows of an epoch of g's are of query groups without any positive; of those 
 for each step, so that g learns what tells a user's candidates apart and not only users.
 
 The rows of a fine-tuning step belong to a few candidates' texts. Those are read with gradient, and some texts of the
-interaction histories too; the vectors of all others are as they were at the end of the last epoch. Its loss is minus
-the log-likelihood of each outcome, and of which row of a query group was the positive: what all rows of a query group
-share (its time, its place, its shopper) has no part in the latter, so words are learned from with less noise. A query
-group that is cut, by downsampling or by the end of a batch, gives the likelihood among the rows that are left (McFadden
-1978, "Modelling the choice of residential location", section 6).
+interaction histories too; the vectors of all others are as they were at the end of the last epoch.
 """
 
 from contextlib import nullcontext
@@ -38,7 +34,7 @@ class TabularObjective:
         columns = context.data.columns
         grouped = whole_query_groups(columns, rows, GROUPED_ROWS)
         kept, self._starts = mixed_query_groups(
-            columns.at("label", grouped), columns.at("query_group_id", grouped), at_least=MIN_QUERY_GROUPS
+            columns.at("label", grouped), columns.at("query_group_id", grouped)
         )
         self._grouped = grouped[kept]
         self._drawn = np.zeros(0, dtype=np.int64)
@@ -77,10 +73,8 @@ class TabularObjective:
         return logits
 
 
-def mixed_query_groups(
-    labels_N: np.ndarray, query_group_id_N: np.ndarray, *, at_least: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
-    """The query groups that have both positives and negatives; none where they are fewer than `at_least`.
+def mixed_query_groups(labels_N: np.ndarray, query_group_id_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The query groups that have both positives and negatives; none where they are too few to learn an order from.
 
     Returns:
         Their rows' places, 0 to N - 1, one group after the other, and (groups + 1,) where each begins.
@@ -88,7 +82,7 @@ def mixed_query_groups(
     _, group_of_row = np.unique(query_group_id_N, return_inverse=True)
     num_positive, size = np.bincount(group_of_row, labels_N), np.bincount(group_of_row)
     mixed = (num_positive > 0) & (num_positive < size)
-    if mixed.sum() < at_least:
+    if mixed.sum() < MIN_QUERY_GROUPS:
         mixed[:] = False
     kept = np.flatnonzero(mixed[group_of_row])
     return kept[np.argsort(group_of_row[kept], kind="stable")], np.r_[0, size[mixed].cumsum()]
@@ -127,29 +121,13 @@ class FinetuningObjective:
         self.context, self.collator, self.labels, self.rows = context, context.collator, context.labels, rows
         self.settings = context.recipe.finetuning
         self.sampling_rate = context.sampling_rate(rows, self.settings.negatives_per_positive)
-        self.query_group_id = context.data.columns["query_group_id"]
-        grouped = whole_query_groups(context.data.columns, rows, GROUPED_ROWS)
-        mixed, _ = mixed_query_groups(
-            self.labels[grouped], self.query_group_id[grouped], at_least=MIN_QUERY_GROUPS
-        )
-        self.listwise_weight = self.settings.listwise_weight if len(mixed) else 0.0
         self._with_gradient = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An epoch's batches."""
         drawn = downsample_negatives(self.labels, self.rows, self.sampling_rate, rng)
         texts, size = self.settings.texts_per_step, self.settings.max_rows_per_step
-        return text_batches(
-            drawn, self.collator.text_id, self.query_group_id, num_texts=texts, size=size, rng=rng
-        )
-
-    def split(self, rows: np.ndarray, count: int) -> list[np.ndarray]:
-        """A batch in parts of nearly the same length, cut where a query group ends if one does so near there."""
-        ends = np.flatnonzero(np.diff(self.query_group_id[rows], prepend=-1, append=-1))
-        cuts = np.linspace(0, len(rows), count + 1).round().astype(int)
-        nearest = ends[np.abs(ends[:, None] - cuts).argmin(0)]
-        near = 2 * count * np.abs(nearest - cuts) <= len(rows)
-        return np.split(rows, np.where(near, nearest, cuts)[1:-1])
+        return text_batches(drawn, self.collator.text_id, num_texts=texts, size=size, rng=rng)
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> None:
         """Choose the texts that a step reads with gradient: its candidates and some of its history texts."""
@@ -159,7 +137,7 @@ class FinetuningObjective:
         self._with_gradient = np.concatenate([candidates, rng.choice(others, count, replace=False)])
 
     def loss(self, rows: np.ndarray, _rng: np.random.Generator) -> Tensor:
-        """Mean binary loss of f + g, the listwise loss by how many are positive, and what the adapter adds."""
+        """Mean binary loss of f + g, plus what the adapter adds."""
         batch, text_ids = self.collator.batch(rows)
         # The language model alone computes in bf16: f tells cosines apart by less than that can hold.
         device = self.context.device
@@ -167,16 +145,8 @@ class FinetuningObjective:
         with cuda:
             vectors = self.table.gather(text_ids, self._with_gradient[np.isin(self._with_gradient, text_ids)])
         logits_NK = self.model(batch.to(device), vectors)
-        labels, weights = self.labels[rows], self.context.weights_of(rows)
-        loss = binary_loss(logits_NK, labels, weights, self.sampling_rate) + self.encoder.orthogonal_penalty()
-        mixed, starts = mixed_query_groups(labels, self.query_group_id[rows])
-        if not len(mixed) or self.listwise_weight == 0:
-            return loss
-        labels, weights = labels[mixed], weights[mixed]
-        num_groups = len(starts) - 1
-        group_of_row = np.repeat(np.arange(num_groups), np.diff(starts))
-        listwise = listwise_loss(logits_NK[mixed], labels, weights, group_of_row, num_groups)
-        return loss + self.listwise_weight * float(labels @ weights) / len(rows) * listwise
+        loss = binary_loss(logits_NK, self.labels[rows], self.context.weights_of(rows), self.sampling_rate)
+        return loss + self.encoder.orthogonal_penalty()
 
 
 def finetuning_phase(
@@ -206,5 +176,4 @@ def finetuning_phase(
         validate_start=True,
         after_step=encoder.allocate_ranks,
         before_step=objective.draw,
-        split=objective.split,
     )

@@ -50,7 +50,6 @@ class Phase:
         finish: called after an epoch and after weights were put back (refreshes vectors).
         after_step: called after each step, its gradients in place, with the fraction of the planned steps that
             were over before it.
-        split: rows and a number -> so many nearly equal parts of a batch, for processes and where memory is short.
         before_step: called before each step with all its rows and the epoch's generator: draws what must be the same
             for all parts of the batch.
     """
@@ -70,7 +69,6 @@ class Phase:
     validate_start: bool = False  # what was there before the first epoch counts too
     after_step: Callable[[float], None] = lambda _: None
     before_step: Callable[[np.ndarray, np.random.Generator], None] = lambda *_: None
-    split: Callable[[np.ndarray, int], list[np.ndarray]] = np.array_split
 
 
 def run_phase(
@@ -225,8 +223,8 @@ def _backward(
             loss.backward()
         return float(loss.detach())
 
-    name, own = f"rows of phase {phase.name}", distributed.shard(rows, phase.split)
-    return sum(in_microbatches(part, own, name=name, sizes=at_once, begin=begin, split=phase.split), 0.0)
+    name = f"rows of phase {phase.name}"
+    return sum(in_microbatches(part, distributed.shard(rows), name=name, sizes=at_once, begin=begin), 0.0)
 
 
 def learning_rate(fraction: float, warmup_fraction: float) -> float:

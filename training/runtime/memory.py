@@ -26,7 +26,6 @@ def in_microbatches(
     name: str,
     sizes: dict[str, int],
     begin: Callable[[], None] = lambda: None,
-    split: Callable[[np.ndarray, int], list[np.ndarray]] = np.array_split,
 ) -> list[T]:
     """What `act` makes of items: of all at once, or of micro-batches, halved until they fit into memory.
 
@@ -36,7 +35,6 @@ def in_microbatches(
         name: what this is, for messages and `sizes`.
         sizes: how many items were found to fit; changed where fewer do.
         begin: called before the first micro-batch, and again after memory was short.
-        split: parts items into so many of nearly the same length, of which some may be empty.
 
     Raises:
         SettingError: not even one item fits.
@@ -45,7 +43,7 @@ def in_microbatches(
         most = min(sizes.get(name, len(items)), len(items))
         begin()
         try:
-            return [act(part) for part in split(items, -(-len(items) // most)) if len(part)]
+            return [act(part) for part in np.array_split(items, -(-len(items) // most))]
         except (MemoryError, RuntimeError) as error:
             if not _lacks_memory(error):
                 raise

@@ -40,14 +40,10 @@ def test_query_groups_with_labels_of_both_kinds_where_they_are_enough():
     labels = np.array([0, 1, 0, 0, 1, 1, 0], np.float32)
     query_group_id = np.array([7, 7, 3, 3, 5, 5, 7])
     rows, starts = mixed_query_groups(labels, query_group_id)
-    assert rows.tolist() == [0, 1, 6] and starts.tolist() == [0, 3]
-    rows, starts = mixed_query_groups(labels, query_group_id, at_least=2)
     assert len(rows) == 0 and starts.tolist() == [0]
     copies = 10 * np.arange(MIN_QUERY_GROUPS)
     rows, starts = mixed_query_groups(
-        np.tile(labels, len(copies)),
-        (copies[:, None] + query_group_id).reshape(-1),
-        at_least=MIN_QUERY_GROUPS,
+        np.tile(labels, len(copies)), (copies[:, None] + query_group_id).reshape(-1)
     )
     assert rows[:6].tolist() == [0, 1, 6, 7, 8, 13]
     assert starts.tolist() == [*range(0, 3 * len(copies) + 1, 3)]

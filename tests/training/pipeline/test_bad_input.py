@@ -221,7 +221,7 @@ def gradient(most: int, words: str, rows_at_once: dict[str, int]) -> tuple[torch
             raise MemoryError(words) if words == "numpy" else RuntimeError(words)
         return ((model(values[chosen]) - rng.normal()) ** 2).mean()
 
-    phase: Any = SimpleNamespace(name="narrow", loss=loss, split=np.array_split, before_step=lambda *_: None)
+    phase: Any = SimpleNamespace(name="narrow", loss=loss, before_step=lambda *_: None)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     rng = np.random.default_rng(0)
     value, _ = training_step(phase, optimizer, np.arange(37), rng, clip_norm=1e9, at_once=rows_at_once)
