@@ -82,6 +82,7 @@ class FinetuningSettings:
     """f, g and the language model together."""
 
     epochs: int = between(0)
+    patience: int
     texts_per_step: int
     history_texts_per_step: int = between(0)
     negatives_per_positive: float

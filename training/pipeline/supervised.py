@@ -109,6 +109,7 @@ def tabular_phase(context: FitContext, name: str, rows: np.ndarray, *, epochs: i
         loss=objective.loss,
         validate=metrics if validate else None,
         metric=validation.metric,
+        patience=context.recipe.early_stopping.patience,
         before_step=objective.draw,
     )
 
@@ -173,6 +174,7 @@ def finetuning_phase(
         finish=context.refresh_vectors,
         validate=context.metrics if validate else None,
         metric=context.validation_metrics.metric,
+        patience=settings.patience,
         validate_start=True,
         after_step=encoder.allocate_ranks,
         before_step=objective.draw,

@@ -66,6 +66,7 @@ class Phase:
         None  # None: no early stopping, the last epoch counts
     )
     metric: str = "log_loss"  # that decides
+    patience: int = 0  # epochs without a better one that end the phase; 0: none do
     validate_start: bool = False  # what was there before the first epoch counts too
     after_step: Callable[[float], None] = lambda _: None
     before_step: Callable[[np.ndarray, np.random.Generator], None] = lambda *_: None
@@ -103,7 +104,7 @@ def run_phase(
         entry = {"phase": phase.name, "epoch": 0, "steps": 0, **phase.validate()}
         if _record(phase, state, entry):
             best = trainable_state(phase.modules)
-    while state.epoch < phase.epochs and not _stopped_early(phase, recipe, state):
+    while state.epoch < phase.epochs and not _stopped_early(phase, state):
         entry = _run_epoch(phase, recipe, state.epoch, optimizer, at_once, bar=bar)
         state.epoch += 1
         if _record(phase, state, entry):
@@ -253,5 +254,5 @@ def _record(phase: Phase, state: TrainingState, entry: dict[str, Any]) -> bool:
     return better
 
 
-def _stopped_early(phase: Phase, recipe: Recipe, state: TrainingState) -> bool:
-    return phase.validate is not None and state.epoch - state.best_epoch >= recipe.early_stopping.patience > 0
+def _stopped_early(phase: Phase, state: TrainingState) -> bool:
+    return phase.validate is not None and state.epoch - state.best_epoch >= phase.patience > 0

@@ -36,7 +36,7 @@ COMMON: Facts = {
     "tabular_model.ensemble_size": 1,
     "pretraining.next_interaction_epochs": 0,
     "finetuning.epochs": 3,
-    "early_stopping.patience": 3,
+    "finetuning.patience": 3,
     "finetuning.negatives_per_positive": 1e9,
     "finetuning.texts_per_step": 32,
     "finetuning.text_model_learning_rate": 1e-2,
