@@ -1,6 +1,7 @@
 """The data, texts and modules of one fit."""
 
 import copy
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from training.runtime.device import first_device
 # Of more rows than these, transforms are fitted on a sample, and trees learn from fewer of the negatives.
 FITTED_ROWS, TREE_ROWS = 1 << 20, 1 << 19
 RESPONSE_ROWS = 1 << 16  # that f's direct path starts from, at most
+LEARNED_BY_LABELS = ("scales", "response.")  # of f's weights, before fine-tuning
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference users, entries of their histories
 
 
@@ -178,7 +180,7 @@ class FitContext:
         histories, next_interactions = self.data.interaction_histories, self.data.next_interactions
         found = [histories.interaction_texts(known)]
         if next_interactions is not None:
-            chosen = self.next_interactions_before(VALIDATION)
+            chosen = self.known_next_interactions()
             found.append(histories.interaction_texts(np.unique(next_interactions.history_id[chosen])))
             found.append(next_interactions.texts_of(chosen)[0])
         return np.unique(np.concatenate(found))
@@ -191,15 +193,13 @@ class FitContext:
         text_ids = self.data.interaction_histories.interactions(drawn)[:, :REFERENCE_LENGTH]
         return positions(self.topic_ids, text_ids), features[:, :REFERENCE_LENGTH]
 
-    def next_interactions_before(self, part: str | None) -> np.ndarray:
-        """Numbers of the next-interaction windows that were over when a part began; all without one, or rows of it."""
-        next_interactions = self.data.next_interactions
-        if next_interactions is None:
+    def known_next_interactions(self) -> np.ndarray:
+        """Numbers of the next-interaction windows that were over when the validation part began."""
+        if self.data.next_interactions is None:
             return np.zeros(0, dtype=np.int64)
-        timestamps = self.data.columns["event_timestamp"][self.data.part == part]
-        if not len(timestamps):
-            return np.arange(len(next_interactions.event_timestamp))
-        return next_interactions.ended_by(timestamps.min())
+        return self.data.next_interactions.ended_by(
+            self.data.columns.at("event_timestamp", self.validation).min()
+        )
 
     def fresh_model(self) -> AdditiveModel:
         """New f and g and the pretrained language model, or all three as the champion's are."""
@@ -252,6 +252,17 @@ class FitContext:
         """After pretraining: f is centred by reference users, and silent until its scales are chosen."""
         self.model.text_model.centred.fill_(1)
         self.model.set_scales([0.0, 0.0, 0.0, 1.0, 0.0], 0.0)
+
+    def take_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """Take f as it was after pretraining, from all of a model's weights; a champion's is further already."""
+        if not self.champion:
+            known = self.model.text_model.state_dict()
+            self.model.text_model.load_state_dict(
+                {
+                    name: value if name.startswith(LEARNED_BY_LABELS) else weights[f"text_model.{name}"]
+                    for name, value in known.items()
+                }
+            )
 
     def fit_response(self, rows: np.ndarray, penalty: int | None) -> int:
         """Start f's direct path by a logistic regression on the vectors of some rows' texts and queries.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from expectations.contracts.bundle import verify_bundle
@@ -19,7 +20,7 @@ from expectations.storage.hashes import file_hash, fingerprint
 from training.config.recipe import Recipe, recipe_from
 from training.data.dataset import Examples, read_examples
 from training.data.split import TRAIN, VALIDATION
-from training.inference.bundle import write_bundle
+from training.inference.bundle import FROZEN_MODEL, write_bundle
 from training.pipeline.context import FitContext
 from training.pipeline.phases import Phases
 from training.pipeline.trainer import Phase, run_phase
@@ -92,6 +93,8 @@ def fit(
     tensors, state = checkpoints.load() or ({}, TrainingState(phase=""))
     for prefix, kept in checkpoints.kept.items():
         kept.update(select_prefix(prefix, tensors))
+    if parent and not checkpoints.kept[FROZEN]:
+        checkpoints.kept[FROZEN].update(load_file(parent / FROZEN_MODEL))
     with SummaryWriter(str(log_dir)) if distributed.rank() == 0 else nullcontext() as log:
 
         def train(phase: Phase) -> None:

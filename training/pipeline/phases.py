@@ -1,6 +1,6 @@
 """The phases of a fit in order, from where it was left.
 
-Each is resumable after any epoch, and all but the first run once more (`early_stopping.refit`):
+Each is resumable after any epoch, and those that learn from labels run once more (`early_stopping.refit`):
 
 0. `language_pretraining`: the language model alone learns the language of the texts; left out by default
 1. `next_interaction_pretraining`: f learns users' next interactions after earlier times; skipped without them
@@ -8,10 +8,10 @@ Each is resumable after any epoch, and all but the first run once more (`early_s
    part of the logit, by the validation part: what adds nothing there gets 0
 3. `finetuning`: f and g together, the language model's layers among them, stopped early: where the validation part
    finds it better without, before the first epoch
-4. `… refit`: phases 1 to 3 from what phase 0 left, on train + validation, for the numbers of epochs that were
+4. `… refit`: phases 2 and 3 from what phases 0 and 1 left, on train + validation, for the numbers of epochs that were
    best: the latest labels are the nearest to the future
 
-Next interactions whose window had not ended when the next part began are left out, of the search as of the refit.
+Next interactions whose window had not ended when the validation part began are left out.
 Metrics and calibration come from the stopped model of phase 3; the bundle holds that of the last phase. Of a
 validation part with more than 262,144 rows, whole query groups with about so many are measured.
 
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from training.data.split import TEST, VALIDATION
+from training.data.split import TEST
 from training.inference.bundle import weights_of
 from training.models.boosted_trees import import_lightgbm
 from training.models.calibration import fit_calibration
@@ -45,7 +45,6 @@ ORDER = (
     NEXT_INTERACTION_PRETRAINING,
     TABULAR,
     FINETUNING,
-    NEXT_INTERACTION_PRETRAINING + REFIT,
     TABULAR + REFIT,
     FINETUNING + REFIT,
 )
@@ -60,7 +59,8 @@ class Phases:
         run_phase: trains one phase.
         encoder_weights: what language pretraining left, by name; filled when it ends, and saved in every later
             checkpoint.
-        frozen_model: weights of f and g before fine-tuning; filled then, and saved likewise.
+        frozen_model: weights of f and g before fine-tuning; filled then, and saved likewise. A refit's f goes on from
+            them, so where nothing is searched for, they are to be those of an earlier fit.
         report: says one line to who watches.
         lap: told the name of what is over, beside the phases that are trained.
     """
@@ -94,7 +94,7 @@ class Phases:
             self.report("g is without trees: they need LightGBM (pip install lightgbm)")
         self._pretrain_language()
         if chosen is None and self._position() <= ORDER.index(FINETUNING):
-            self._train("", context.train, before=VALIDATION)
+            self._train("", context.train)
             self._calibrate_and_measure()
         if chosen is not None or context.recipe.early_stopping.refit:
             context.model = context.fresh_model()
@@ -103,7 +103,7 @@ class Phases:
                 if chosen is None
                 else np.arange(len(context.labels))
             )
-            self._train(REFIT, known, before=TEST if chosen is None else None)
+            self._train(REFIT, known)
         context.model.calibrate(*results["calibration"])
 
     def _position(self) -> int:
@@ -124,13 +124,14 @@ class Phases:
         if self.encoder_weights:
             context.begin_with(dict(self.encoder_weights))
 
-    def _train(self, refit: str, rows: np.ndarray, *, before: str | None) -> None:
+    def _train(self, refit: str, rows: np.ndarray) -> None:
         """Next-interaction pretraining, tabular training and fine-tuning; what is over is not run again."""
-        context, results, recipe = self.context, self.results, self.context.recipe
-        searching, pretrained = not refit, f"pretrained{refit}"
-        if self._position() <= ORDER.index(NEXT_INTERACTION_PRETRAINING + refit):
-            results[pretrained] = self._pretrain_next_interactions(refit, before)
-        elif results[pretrained]:
+        context, results, recipe, searching = self.context, self.results, self.context.recipe, not refit
+        if not searching:
+            context.take_pretrained(self.frozen_model)
+        elif self._position() <= ORDER.index(NEXT_INTERACTION_PRETRAINING):
+            results["pretrained"] = self._pretrain_next_interactions()
+        elif results["pretrained"]:
             context.centre_text_model()
         if self._position() <= ORDER.index(TABULAR + refit):
             planned = recipe.tabular_model.epochs
@@ -179,13 +180,13 @@ class Phases:
         planned, champion = self.context.recipe.finetuning.epochs, self.context.champion
         return min(planned, champion.predictor.manifest.metrics["finetuning_epochs"]) if champion else planned
 
-    def _pretrain_next_interactions(self, refit: str, before: str | None) -> bool:
+    def _pretrain_next_interactions(self) -> bool:
         """Pretrain f; False where there are no next interactions. A champion has learned from them already."""
         if self.context.champion:
             return bool(self.context.champion.predictor.model.text_model.centred)
-        phase = next_interaction_phase(self.context, NEXT_INTERACTION_PRETRAINING + refit, before=before)
+        phase = next_interaction_phase(self.context, NEXT_INTERACTION_PRETRAINING)
         if phase is None:
-            self.report(f"{NEXT_INTERACTION_PRETRAINING}{refit}: skipped, no next interactions to learn from")
+            self.report(f"{NEXT_INTERACTION_PRETRAINING}: skipped, no next interactions to learn from")
             return False
         self.run_phase(phase)
         self.context.centre_text_model()
@@ -205,5 +206,5 @@ class Phases:
             **validation_metrics.compute(slope * logits + shift),
             **validation_metrics.by_part(scores.text_logit, scores.tabular_logit),
             **{name: results[name] for name in CHOSEN if name in results},
-            "num_next_interactions": 0 if skipped else len(context.next_interactions_before(VALIDATION)),
+            "num_next_interactions": 0 if skipped else len(context.known_next_interactions()),
         }

@@ -27,7 +27,7 @@ from training.language.encoder import TextEncoder
 from training.language.pretraining import pretraining_objective
 from training.language.text_embeddings import TextEmbeddings
 from training.models.text_match import MatchInputs, TextMatch
-from training.pipeline.context import FitContext
+from training.pipeline.context import LEARNED_BY_LABELS, FitContext
 from training.pipeline.trainer import Phase
 
 POWER = 0.75
@@ -176,19 +176,17 @@ class NextInteractionObjective:
         )
 
 
-def next_interaction_phase(context: FitContext, name: str, *, before: str | None) -> Phase | None:
-    """Pretraining of f on the next interactions whose window was over when a part began; None without any."""
+def next_interaction_phase(context: FitContext, name: str) -> Phase | None:
+    """Pretraining of f on next interactions over when the validation part began; None without any."""
     next_interactions, settings = context.data.next_interactions, context.recipe.pretraining
-    text_model, chosen = context.model.text_model, context.next_interactions_before(before)
+    text_model, chosen = context.model.text_model, context.known_next_interactions()
     if next_interactions is None or not len(chosen) or settings.next_interaction_epochs == 0:
         return None
     objective = NextInteractionObjective(context, next_interactions, chosen)
     if objective.num_candidates == 0:
         return None
     learning = [
-        value
-        for key, value in text_model.named_parameters()
-        if key != "scales" and not key.startswith("response.")
+        value for key, value in text_model.named_parameters() if not key.startswith(LEARNED_BY_LABELS)
     ]
     return Phase(
         name=name,

@@ -16,7 +16,7 @@ from training.config.recipe import Recipe
 from training.data.collate import Collator
 from training.data.dataset import read_examples
 from training.data.interaction_history import NextInteractions
-from training.data.split import TEST, VALIDATION
+from training.data.split import VALIDATION
 from training.inference.predictor import Predictor
 from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult
@@ -46,22 +46,21 @@ def _context(examples: Path, recipe: Recipe) -> FitContext:
 def test_no_phase_learns_from_what_it_is_measured_on(context: FitContext) -> None:
     next_interactions, rows = context.data.next_interactions, context.data.rows
     assert next_interactions is not None
-    for part, num_timestamps in ((VALIDATION, 2), (TEST, 3)):
-        begins = rows["event_timestamp"].to_numpy()[context.data.part == part].min()
-        phase = next_interaction_phase(context, "next_interaction_pretraining", before=part)
-        assert phase is not None
-        drawn = np.concatenate(phase.batches(np.random.default_rng(0)))
-        ends = next_interactions.event_timestamp[drawn] + np.timedelta64(28, "D")
-        assert ends.max() <= begins
-        assert len(context.next_interactions_before(part)) == num_timestamps * 24
-    known = context.next_interactions_before(VALIDATION)
+    begins = rows["event_timestamp"].to_numpy()[context.data.part == VALIDATION].min()
+    phase = next_interaction_phase(context, "next_interaction_pretraining")
+    assert phase is not None
+    drawn = np.concatenate(phase.batches(np.random.default_rng(0)))
+    ends = next_interactions.event_timestamp[drawn] + np.timedelta64(28, "D")
+    assert ends.max() <= begins
+    known = context.known_next_interactions()
+    assert len(known) == 2 * 24
     other = np.setdiff1d(np.arange(len(next_interactions.event_timestamp)), known)
     late, early = (next_interactions.texts_of(windows)[0] for windows in (other, known))
     assert not set(late) - set(early) & set(context.topic_ids)
 
 
 def test_f_learns_who_interacts_with_what(context: FitContext) -> None:
-    phase = next_interaction_phase(context, "next_interaction_pretraining", before=VALIDATION)
+    phase = next_interaction_phase(context, "next_interaction_pretraining")
     torch.manual_seed(0)
     losses = losses_of(phase, epochs=10)
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
@@ -70,7 +69,7 @@ def test_f_learns_who_interacts_with_what(context: FitContext) -> None:
 def test_a_candidate_is_one_to_four_topics(context: FitContext) -> None:
     next_interactions = context.data.next_interactions
     assert next_interactions is not None
-    chosen = context.next_interactions_before(VALIDATION)
+    chosen = context.known_next_interactions()
     objective = NextInteractionObjective(context, next_interactions, chosen)
     weights = objective._topic_weights(context.model.text_model.topics, np.random.default_rng(0))
     assert weights.shape == (objective.num_candidates, len(context.topic_ids))
