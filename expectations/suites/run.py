@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
 from tqdm import tqdm
 
 from expectations.contracts.schema import Table
@@ -22,12 +21,16 @@ from expectations.storage.hashes import fingerprint
 from expectations.suites.checked import QUARANTINE_FILE, write_checked, write_quarantine
 from expectations.suites.data_docs import Finding, Project, open_project
 from expectations.suites.distribution_rules import distribution_rules
+from expectations.suites.engine import open_duckdb
 from expectations.suites.overlap_rules import compared_tables, overlap_rules
 from expectations.suites.referential_rules import Reference, cross_rules, future_columns, references
 from expectations.suites.report import CheckReport, TableReport, check_report, from_pointer, to_facts
 from expectations.suites.rules import Rule, Settings, quoted
 from expectations.suites.scan import Scan, data_files, missing_columns, open_scan
 from expectations.suites.schema_rules import contract_rules
+
+SPILL = ".spill"
+"""Beside a source's checked datasets, while one is made."""
 
 RULES_VERSION = 2
 """Raise it when the meaning of a validation changes while its rules read the same."""
@@ -41,6 +44,7 @@ def validate(
     quarantine_dir: Path,
     gx_dir: Path,
     now: datetime,
+    memory: str | None = None,
     settings: Settings | None = None,
 ) -> dict[str, TableReport]:
     """Check landed tables, and land the rows that pass.
@@ -58,6 +62,7 @@ def validate(
         quarantine_dir: folder of the source's quarantine, one below it for each table.
         gx_dir: folder of the Great Expectations project, which several sources may share.
         now: events after this time are in the future; UTC where it has no zone.
+        memory: what DuckDB may use, such as "6GB"; what does not fit is spilled below `checked_dir`.
         settings: what is tolerated.
 
     Returns:
@@ -67,6 +72,7 @@ def validate(
         SchemaError: a table is unknown, cannot be read, or its columns are not those of its
             contract; or a required table is missing.
         ImplementationError: a rule could not be evaluated.
+        SettingError: a table fits neither in memory nor on the disk.
     """
     settings = settings or Settings()
     as_of = now.astimezone(UTC).replace(tzinfo=None) if now.tzinfo else now
@@ -85,6 +91,7 @@ def validate(
                 quarantine=quarantine_dir / name,
                 gx_dir=gx_dir,
                 now=as_of,
+                memory=memory,
                 settings=settings,
             )
             report = one.unchanged()
@@ -144,6 +151,7 @@ class _TableValidation:
     quarantine: Path
     gx_dir: Path
     now: datetime
+    memory: str | None
     settings: Settings
 
     references: tuple[Reference, ...] = field(init=False)
@@ -171,7 +179,13 @@ class _TableValidation:
     def run(self, project: Project) -> TableReport:
         """Check the table, write its quarantine, land what passed."""
         with open_scan(
-            self.files, self.contract, references=self.references, checked=self.checked, now=self.now
+            self.files,
+            self.contract,
+            references=self.references,
+            checked=self.checked,
+            now=self.now,
+            spill=self.dataset.parent / SPILL,
+            memory=self.memory,
         ) as scan:
             num_rows = scan.num_rows()
             findings, page = self._expect(project, scan, num_rows)
@@ -273,7 +287,7 @@ class _TableValidation:
         if not columns:
             return []
         counts = ", ".join(f"count(*) FILTER ({quoted(name)} > $now)" for name in columns)
-        with duckdb.connect() as connection:
+        with open_duckdb(self.dataset.parent / SPILL, self.memory) as connection:
             row = connection.execute(
                 f"SELECT {counts} FROM read_parquet($files, union_by_name = true)",  # noqa: S608
                 {"now": self.now, "files": [str(file) for file in self.files]},

@@ -7,7 +7,6 @@ concerns is asked of DuckDB, by the same predicate, only after a failure: the un
 Expectations would be one Python object a row, and cannot tell the first row of a key from its copies.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from expectations.contracts.schema import Table
 from expectations.errors import SchemaError
+from expectations.suites.engine import open_duckdb, within_memory
 from expectations.suites.referential_rules import Reference
 from expectations.suites.rules import Rule, is_missing, literal, own, quoted
 from expectations.suites.spelling import Ids, explain
@@ -205,12 +205,25 @@ def open_scan(
     references: Sequence[Reference],
     checked: Mapping[str, Path],
     now: datetime,
+    spill: Path,
+    memory: str | None,
 ) -> Iterator[Scan]:
-    """A scan over one landed table, closed with its connection; `checked`: the folders of what it is compared with."""
-    with (
-        tempfile.TemporaryDirectory(prefix="validation-") as spill,
-        duckdb.connect(config={"temp_directory": spill, "autoinstall_known_extensions": False}) as connection,
-    ):
+    """A scan over one landed table, closed with its connection.
+
+    Args:
+        files: the table's.
+        contract: the table's.
+        references: what it refers to.
+        checked: the folders of what it is compared with.
+        now: events after this time are in the future.
+        spill: where DuckDB puts what does not fit.
+        memory: what DuckDB may use, such as "6GB".
+
+    Raises:
+        SettingError: the rules fit neither in memory nor on the disk.
+    """
+    num_rows = sum(pq.read_metadata(file).num_rows for file in files)
+    with within_memory(contract.name, f"{num_rows:,} rows", memory), open_duckdb(spill, memory) as connection:
         connection.execute("CREATE TEMP TABLE clock AS SELECT $now::TIMESTAMP AS now", {"now": now})
         read: dict[str, Any] = dict.fromkeys(("file_row_number", "filename", "union_by_name"), True)
         paths = [str(file) for file in files]

@@ -5,14 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import duckdb
 import ibis
 import pyarrow.parquet as pq
 from ibis.backends import BaseBackend
 from ibis.expr.types import Table as IbisTable
 
-from expectations.errors import SettingError
-from expectations.storage.memory import VARIABLE
 from expectations.suites.rules import literal
 
 SCRATCH = "scratch"
@@ -33,16 +30,10 @@ def open_engine(*, memory: str | None = None, spill: Path | None = None) -> Base
     Args:
         memory: what it may use, such as "6GB"; None: DuckDB's own limit.
         spill: where it puts what does not fit; None: nowhere, what does not fit fails.
-
-    Raises:
-        SettingError: the memory is not a size.
     """
     connection = ibis.duckdb.connect(temp_directory="" if spill is None else str(spill))
     if memory is not None:
-        try:
-            connection.raw_sql(f"SET memory_limit = {literal(memory)}")
-        except duckdb.Error:
-            raise SettingError(f"{VARIABLE} is {memory!r}; write a size such as 6GB") from None
+        connection.raw_sql(f"SET memory_limit = {literal(memory)}")
     connection.raw_sql(f"SET disabled_optimizers = '{_DISABLED}'")
     connection.raw_sql("SET enable_progress_bar = false")
     connection.raw_sql("SET preserve_insertion_order = false")
@@ -75,23 +66,6 @@ def hashing_the_right_side(connection: BaseBackend) -> Iterator[None]:
         yield
     finally:
         connection.raw_sql(f"SET disabled_optimizers = '{_DISABLED}'")
-
-
-@contextmanager
-def within_memory(table: str, rows: int, memory: str | None) -> Iterator[None]:
-    """Turn a lack of memory into an error that names the table, its rows and the remedy.
-
-    Raises:
-        SettingError: the computation fits neither in memory nor on the disk behind it.
-    """
-    try:
-        yield
-    except duckdb.OutOfMemoryException as error:
-        why = str(error).strip().partition("\n")[0]
-        raise SettingError(
-            f"{table}: {rows:,} exposures do not fit in {memory or 'the memory'} and the disk below the home "
-            f"folder ({why}); set {VARIABLE} to more, free disk space, or bring a shorter period"
-        ) from error
 
 
 def write_table(connection: BaseBackend, table: IbisTable, path: Path) -> int:

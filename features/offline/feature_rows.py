@@ -15,7 +15,8 @@ from expectations.contracts.source import Source
 from expectations.storage.atomic import write_json
 from expectations.storage.datasets import land
 from expectations.storage.hashes import fingerprint
-from features.offline.engine import SCRATCH, bounded_engine, within_memory, write_table
+from expectations.suites.engine import within_memory
+from features.offline.engine import SCRATCH, bounded_engine, write_table
 from features.views.feature_schema import join_texts, text_columns
 from features.views.feedback import feedback_summary
 from features.views.outcomes import item_outcomes, user_outcomes
@@ -74,7 +75,7 @@ def _write(source: Source, checked: Mapping[str, Path], folder: Path, memory: st
         rows = {}
         tables = tqdm(feature_tables(source, shop, now).items(), desc="feature rows", unit="table")
         for name, table in tables:
-            with within_memory(name, num_exposures, memory):
+            with within_memory(name, f"{num_exposures:,} exposures", memory):
                 rows[name] = write_table(connection, table, folder / f"{name}.parquet")
     facts = {"rows": rows, "horizon": now.isoformat()}
     write_json(folder / "facts.json", facts)

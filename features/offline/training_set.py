@@ -29,11 +29,11 @@ from expectations.contracts.source import Source
 from expectations.errors import DataError, SchemaError
 from expectations.storage.datasets import land
 from expectations.storage.hashes import fingerprint
+from expectations.suites.engine import within_memory
 from features.offline.engine import (
     SCRATCH,
     bounded_engine,
     hashing_the_right_side,
-    within_memory,
     write_query,
     write_table,
 )
@@ -111,7 +111,7 @@ def _write(
                 f"exposures: none of {int(shop.exposures.count().execute()):,} has an outcome that is known at "
                 f"{horizon:%Y-%m-%d}; bring outcomes, or shorten [outcome_window] in source.toml"
             )
-        with within_memory("exposures", int(count), memory):
+        with within_memory("exposures", f"{int(count):,} exposures", memory):
             return _join(
                 connection, shop, source, feature_rows, store, horizon, version, folder, num_positions > 0
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from expectations.contracts.source import read_source
 from expectations.errors import RecommenderError
+from expectations.storage.memory import memory_limit, memory_size
 from features.sources import COMPLETE_JOURNEY
 from features.sources.landing import LandedTable, ingest
 
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="folder of everything that runs make; RECOMMENDER_HOME, if set",
     )
     parser.add_argument(
-        "--memory-limit", help='what DuckDB may use, such as "4GB"; most of the memory if not given'
+        "--memory-limit", help='what DuckDB may use, such as "4GB"; as RECOMMENDER_MEMORY if not given'
     )
     given = parser.parse_args(arguments)
     try:
@@ -40,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
             given.source,
             tables_dir=given.home / "tables" / source.name,
             quarantine_dir=given.home / "quarantine" / source.name,
-            memory_limit=given.memory_limit,
+            memory_limit=memory_size(given.memory_limit, "--memory-limit")
+            if given.memory_limit
+            else memory_limit(os.environ),
         )
     except RecommenderError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

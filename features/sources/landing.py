@@ -26,9 +26,10 @@ from expectations.errors import DataError, RecommenderError, SchemaError, Transi
 from expectations.storage.atomic import replacing
 from expectations.storage.datasets import POINTER, current, land
 from expectations.storage.hashes import file_hash, fingerprint
+from expectations.suites.engine import open_duckdb
 from expectations.suites.rules import Settings
 from features.sources.rejections import explain
-from features.sources.staging import Reading, count_rows, explained, open_duckdb, write_rejected, write_table
+from features.sources.staging import Reading, count_rows, explained, write_rejected, write_table
 
 QUARANTINE_FILE = "ingestion.parquet"
 

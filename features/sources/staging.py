@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from expectations.contracts.schema import QUARANTINE_SCHEMA, ColumnType, Table
 from expectations.errors import ImplementationError, SchemaError, SettingError, TransientError
-from expectations.suites.rules import literal, quoted
+from expectations.suites.rules import quoted
 
 STAGED = "staged"
 REASONS = "__reasons"
@@ -55,24 +55,6 @@ def first_row(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[obj
     """The first row of a result, or None; all rows are fetched, so that the connection is free."""
     rows = con.execute(sql, list(parameters)).fetchall()
     return rows[0] if rows else None
-
-
-@contextmanager
-def open_duckdb(spill: Path, memory_limit: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory DuckDB in UTC that spills to a folder and never fetches extensions.
-
-    Raises:
-        SettingError: the memory limit is not a size such as "4GB"; None is DuckDB's own, 80 % of memory.
-    """
-    config: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-    with duckdb.connect(config=config | {"temp_directory": str(spill)}) as con:
-        con.execute("SET TimeZone = 'UTC'")
-        if memory_limit is not None:
-            try:
-                con.execute(f"SET memory_limit = {literal(memory_limit)}")
-            except duckdb.Error:
-                raise SettingError(f"memory limit {memory_limit!r} is not a size; write 4GB") from None
-        yield con
 
 
 @contextmanager

@@ -58,6 +58,7 @@ def validate(workspace: Workspace) -> "dict[str, TableReport]":
         checked_dir=workspace.home.checked / source.name,
         quarantine_dir=workspace.home.quarantine / source.name,
         gx_dir=workspace.home.gx,
+        memory=workspace.memory,
         now=datetime.now(UTC).replace(tzinfo=None),
     )
 

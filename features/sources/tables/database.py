@@ -16,13 +16,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from expectations.errors import RecommenderError, SchemaError, SettingError, TransientError
+from expectations.suites.engine import open_duckdb
 from features.sources.tables.files import literal_path
 
 _ROWS_AT_ONCE = 50_000
@@ -94,7 +94,7 @@ def copy_query(connection: sqlalchemy.Connection, table: str, query: str, target
         ) from None
     except OSError as error:
         raise TransientError(f"{table}: {target.parent} cannot be written ({error}); free space") from error
-    with duckdb.connect() as con:
+    with open_duckdb(target.with_suffix(".spill")) as con:
         found = con.execute(
             "SELECT count(*), bit_xor(hash(__row)), sum(CAST(hash(__row) AS HUGEINT)) "
             "FROM read_parquet(?) AS __row",

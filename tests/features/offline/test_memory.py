@@ -13,7 +13,8 @@ from expectations.contracts.source import Source, TableSource
 from expectations.errors import SettingError
 from expectations.storage.datasets import land
 from expectations.storage.memory import machine_memory, memory_limit
-from features.offline.engine import bounded_engine, open_engine, within_memory
+from expectations.suites.engine import within_memory
+from features.offline.engine import bounded_engine, open_engine
 from tests.features import small_shop
 from tests.features.built_shop import build
 
@@ -61,7 +62,7 @@ def test_what_does_not_fit_names_table_rows_and_remedy(tmp_path):
         pytest.raises(
             SettingError, match=r"user_history: 123 exposures do not fit in 40MB .*RECOMMENDER_MEMORY"
         ),
-        within_memory("user_history", 123, "40MB"),
+        within_memory("user_history", "123 exposures", "40MB"),
     ):
         connection = open_engine(memory="40MB")
         connection.raw_sql(
@@ -91,8 +92,9 @@ def test_memory_is_what_is_set_or_half_of_what_the_container_has(tmp_path):
     assert memory_limit({}, tmp_path) == "512MiB"
     (tmp_path / "memory.max").write_text("max\n")
     assert machine_memory(tmp_path) > 2**30
-    with pytest.raises(SettingError, match=r"RECOMMENDER_MEMORY is 'much'"):
-        open_engine(memory="much")
+    for size in ("much", "6", "6 gigabytes", "-1GB"):
+        with pytest.raises(SettingError, match=f"RECOMMENDER_MEMORY is '{size}', which is not a size"):
+            memory_limit({"RECOMMENDER_MEMORY": size})
 
 
 if __name__ == "__main__":

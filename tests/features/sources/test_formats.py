@@ -14,7 +14,7 @@ import sqlalchemy
 from expectations.contracts.file_format import FileFormat
 from expectations.contracts.schema import Column, ColumnType
 from expectations.errors import DataError, SchemaError
-from features.sources.staging import open_duckdb
+from expectations.suites.engine import open_duckdb
 from features.sources.tables.casting import Casting, cast_rows
 from features.sources.tables.csv_files import read_csv
 from features.sources.tables.number_text import NumberForm, bare_number, find_form, number_from_text

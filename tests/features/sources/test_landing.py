@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from expectations.contracts.source import read_source
-from expectations.errors import SchemaError, SettingError, TransientError
+from expectations.errors import SchemaError, TransientError
+from features.sources.__main__ import main
 from features.sources.landing import LandedTable, ingest
 
 DECLARED = """
@@ -132,10 +133,12 @@ def test_two_ingestions_do_not_meet(tmp_path: Path) -> None:
     run(path)
 
 
-def test_memory_limits_are_checked(tmp_path: Path) -> None:
+def test_memory_is_bounded_and_a_wrong_size_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = bring(tmp_path)
-    with pytest.raises(SettingError, match="'much' is not a size"):
-        run(path, memory_limit="much")
+    assert main(["--source", str(path), "--home", str(tmp_path / "home"), "--memory-limit", "much"]) == 1
+    assert "--memory-limit is 'much', which is not a size; write one such as 6GB" in capsys.readouterr().err
     assert run(path, memory_limit="500MB")["events"].num_rows == 50
 
 
