@@ -185,8 +185,8 @@ def _test_from(path: Path, split: Mapping[str, Any]) -> datetime | None:
         raise SettingError(f"{path}: test_from is {declared!r}; write a date such as 2017-09-01")
     if split.get("by"):
         raise SettingError(f"{path}: [split] has both by and test_from; groups have no time, leave out one")
-    moment = declared if isinstance(declared, datetime) else datetime.combine(declared, time())
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    begins = declared if isinstance(declared, datetime) else datetime.combine(declared, time())
+    return begins.astimezone(UTC).replace(tzinfo=None) if begins.tzinfo else begins
 
 
 def _outcome_window(path: Path, declared: Mapping[str, Any]) -> Mapping[str, float]:

@@ -194,11 +194,11 @@ def _expectation(rule: Rule, num_rows: int, num_values: Mapping[str, int]) -> An
 
 
 def _mostly(bound: float, num_rows: int, num_values: int) -> float:
-    """The share of values that must keep a rule, where `bound` is the share of rows that may break it."""
+    """The fraction of values that must keep a rule, where `bound` is the fraction of rows that may break it."""
     if num_values == 0:
         return 1.0
-    share = max(0.0, 1.0 - bound * num_rows / num_values)
-    return min(1.0, floor((share + 1e-12) * 1e9) / 1e9)
+    fraction = max(0.0, 1.0 - bound * num_rows / num_values)
+    return min(1.0, floor((fraction + 1e-12) * 1e9) / 1e9)
 
 
 def _findings(rules: Sequence[Rule], result: Any) -> dict[str, Finding]:

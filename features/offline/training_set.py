@@ -236,15 +236,15 @@ def _retrieve_features(
 
 def _on_demand(connection: BaseBackend, joined: IbisTable, service: str) -> IbisTable:
     """The features of the clock (of users) or of the calendar (of candidates), by the code that serves them."""
-    moments = joined.select("entity_row", as_of=_[EVENT_TIMESTAMP].epoch_seconds().cast("float64"))
+    as_of = joined.select("entity_row", as_of=_[EVENT_TIMESTAMP].epoch_seconds().cast("float64"))
     if service == feature_schema.CANDIDATE_SERVICE:
         validity = joined.select("entity_row", "item_valid_from", "item_valid_until")
-        known = connection.to_pyarrow(moments.join(validity, "entity_row"))
+        known = connection.to_pyarrow(as_of.join(validity, "entity_row"))
         computed = calendar_features(
             *(known[name].to_numpy() for name in ("as_of", "item_valid_from", "item_valid_until"))
         )
     else:
-        known = connection.to_pyarrow(moments)
+        known = connection.to_pyarrow(as_of)
         computed = clock_features(known["as_of"].to_numpy())
     name = f"on_demand_{service}"
     connection.con.register(  # type: ignore[attr-defined]

@@ -35,10 +35,10 @@ def resolve_outcomes(exposures: IbisTable, declared: Mapping[str, float]) -> Ibi
     closings = [(_.scenario == name, opened + _seconds(window)) for name, window in sorted(days.items())]
     fallback = opened + _seconds(declared.get("default", 0.0))
     gain = (ibis.literal(2.0) ** exposures.outcome.cast("float64") - 1.0) / (2.0**best - 1.0)
-    share = _.clicks.cast("float64") / _.impressions.cast("float64")
+    click_rate = _.clicks.cast("float64") / _.impressions.cast("float64")
     return exposures.mutate(
         weight=_.impressions.cast("float64").fill_null(1.0),
-        label=ibis.ifelse(_.impressions.notnull(), share, gain),
+        label=ibis.ifelse(_.impressions.notnull(), click_rate, gain),
         closes_at=ibis.cases(*closings, else_=fallback) if closings else fallback,
     )
 

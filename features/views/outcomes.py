@@ -104,13 +104,13 @@ def _counts_by_time(shop: Shop, by: str) -> IbisTable:
     )
     known, positive = shown.filter(_.label.notnull()), shown.filter(_.label > 0)
     happened = ibis.greatest(_.outcome_timestamp.coalesce(_.closes_at), _.opened)
-    moments = (
+    counts = (
         _counted(shown, by, _.opened, "exposures", _.weight),
         _counted(positive, by, happened, "outcomes", _.outcome_weight),
         _counted(known, by, _.closes_at, "closed", _.weight),
         _counted(positive, by, ibis.greatest(happened, _.closes_at), "closed_outcomes", _.outcome_weight),
     )
-    return ibis.union(*moments, distinct=False)
+    return ibis.union(*counts, distinct=False)
 
 
 def _counted(rows: IbisTable, by: str, when: ibis.Value, count: str, value: ibis.Value) -> IbisTable:

@@ -127,8 +127,8 @@ class Server:
         facts = self._postmaster_file()
         if self.process() and len(facts) > 3:
             return int(facts[3])
-        kept = self.home.postgres / "port"
-        return self.port or (int(kept.read_text(encoding="utf-8")) if kept.exists() else None)
+        saved = self.home.postgres / "port"
+        return self.port or (int(saved.read_text(encoding="utf-8")) if saved.exists() else None)
 
     def start(self) -> None:
         """Start the server unless it runs, and wait until it answers.

@@ -40,8 +40,10 @@ class ErrorMiddleware:
                 body += message.get("body", b"")
                 if not message.get("more_body"):
                     reply = JSONResponse(self._error(body), status_code=start["status"])
-                    kept = [h for h in start["headers"] if h[0] not in (b"content-length", b"content-type")]
-                    reply.raw_headers += kept
+                    headers = [
+                        h for h in start["headers"] if h[0] not in (b"content-length", b"content-type")
+                    ]
+                    reply.raw_headers += headers
                     await reply(scope, receive, send)
 
         await self.app(scope, receive, rewrite)

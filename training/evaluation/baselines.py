@@ -221,11 +221,11 @@ def logistic_regression(examples: Examples, collator: Collator, rows: np.ndarray
         soft = np.flatnonzero((labels > 0) & (labels < 1))  # as a positive and a negative row
         inputs = one_hot(collator, np.concatenate([fit_on, fit_on[soft]]))
         outcomes = np.concatenate([labels > 0, np.zeros(len(soft), dtype=bool)])
-        shares = np.concatenate([np.where(labels > 0, labels, 1.0), 1 - labels[soft]])
+        fractions = np.concatenate([np.where(labels > 0, labels, 1.0), 1 - labels[soft]])
         model = LogisticRegression(C=penalty, max_iter=200)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # near enough after 200 iterations
-            return model.fit(inputs, outcomes, np.concatenate([weights, weights[soft]]) * shares)
+            return model.fit(inputs, outcomes, np.concatenate([weights, weights[soft]]) * fractions)
 
     train, validation = (np.flatnonzero(examples.part == name) for name in (TRAIN, VALIDATION))
     validation, weights = drawn_rows(examples, validation, REGRESSION_ROWS, seed)

@@ -80,11 +80,11 @@ def average_precision(label: np.ndarray, score: np.ndarray, weight: np.ndarray |
 def tied(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None) -> Ties:
     """The rows' `Ties`."""
     order = np.argsort(-score, kind="stable")
-    ordered, share, weights = score[order], label[order].astype(np.float64), weights_of(label, weight)[order]
+    ordered, labels, weights = score[order], label[order].astype(np.float64), weights_of(label, weight)[order]
     start = np.flatnonzero(np.r_[len(order) > 0, ordered[1:] != ordered[:-1]])
     if not len(start):
         return Ties(*(np.zeros(0) for _ in Ties._fields))
-    positive, negative = (np.add.reduceat(weights * part, start) for part in (share, 1 - share))
+    positive, negative = (np.add.reduceat(weights * part, start) for part in (labels, 1 - labels))
     return Ties(positive, negative, positive.cumsum() - positive, negative.cumsum() - negative)
 
 

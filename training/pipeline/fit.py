@@ -91,17 +91,17 @@ def fit(
     key = fingerprint(recipe.as_dict(), example_hashes(examples), torch.__version__, began_with, parent_hash)
     checkpoints = Checkpoints(work, key)
     tensors, state = checkpoints.load() or ({}, TrainingState(phase=""))
-    for prefix, kept in checkpoints.kept.items():
-        kept.update(select_prefix(prefix, tensors))
-    if parent and not checkpoints.kept[FROZEN]:
-        checkpoints.kept[FROZEN].update(load_file(parent / FROZEN_MODEL))
+    for prefix, carried in checkpoints.carried.items():
+        carried.update(select_prefix(prefix, tensors))
+    if parent and not checkpoints.carried[FROZEN]:
+        checkpoints.carried[FROZEN].update(load_file(parent / FROZEN_MODEL))
     with SummaryWriter(str(log_dir)) if distributed.rank() == 0 else nullcontext() as log:
 
         def train(phase: Phase) -> None:
             run_phase(phase, context.recipe, state, checkpoints, log=log, bar=progress)
             clock.lap(phase.name)
 
-        Phases(context, state, train, *checkpoints.kept.values(), report=report, lap=clock.lap).run_all(
+        Phases(context, state, train, *checkpoints.carried.values(), report=report, lap=clock.lap).run_all(
             chosen
         )
     consecutive_warm_starts = start.consecutive_warm_starts + 1 if start else 0
@@ -115,7 +115,7 @@ def fit(
             table=context.table,
             transforms=context.transforms,
             pretrained_vectors=context.pretrained_vectors,
-            frozen_model=checkpoints.kept[FROZEN],
+            frozen_model=checkpoints.carried[FROZEN],
             metrics=metrics,
             champion=began_with,
             parent=parent_hash,

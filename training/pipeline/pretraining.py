@@ -151,8 +151,8 @@ class NextInteractionObjective:
         seeds = rng.choice(len(self.popularity), self.num_candidates, replace=False, p=self.popularity)
         others = rng.permuted(self._near[seeds][:, 1:], axis=1)
         near = np.concatenate([seeds[:, None], others], axis=1)[:, :MIXED]
-        kept = np.arange(near.shape[1]) < rng.integers(1, MIXED + 1, len(seeds))[:, None]
-        weight = rng.gamma(2.0, size=near.shape) * kept
+        mixed = np.arange(near.shape[1]) < rng.integers(1, MIXED + 1, len(seeds))[:, None]
+        weight = rng.gamma(2.0, size=near.shape) * mixed
         weights = np.zeros((len(seeds), len(self.popularity)), dtype=np.float32)
         np.put_along_axis(weights, near, weight.astype(np.float32), axis=1)
         return weights

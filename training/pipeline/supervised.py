@@ -33,10 +33,10 @@ class TabularObjective:
         self.sampling_rate = context.sampling_rate(rows, self.settings.negatives_per_positive)
         columns = context.data.columns
         grouped = whole_query_groups(columns, rows, GROUPED_ROWS)
-        kept, self._starts = mixed_query_groups(
+        ordered, self._starts = mixed_query_groups(
             columns.at("label", grouped), columns.at("query_group_id", grouped)
         )
-        self._grouped = grouped[kept]
+        self._grouped = grouped[ordered]
         self._drawn = np.zeros(0, dtype=np.int64)
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
@@ -84,8 +84,8 @@ def mixed_query_groups(labels_N: np.ndarray, query_group_id_N: np.ndarray) -> tu
     mixed = (num_positive > 0) & (num_positive < size)
     if mixed.sum() < MIN_QUERY_GROUPS:
         mixed[:] = False
-    kept = np.flatnonzero(mixed[group_of_row])
-    return kept[np.argsort(group_of_row[kept], kind="stable")], np.r_[0, size[mixed].cumsum()]
+    rows = np.flatnonzero(mixed[group_of_row])
+    return rows[np.argsort(group_of_row[rows], kind="stable")], np.r_[0, size[mixed].cumsum()]
 
 
 def tabular_phase(context: FitContext, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Phase:

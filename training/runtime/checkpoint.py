@@ -42,14 +42,14 @@ class Checkpoints:
         key: fingerprint of recipe and data; the checkpoint of another fit is not used.
 
     Attributes:
-        kept: tensors that outlive their phase, by prefix: of the language model after pretraining, of f and g before
+        carried: tensors that outlive their phase, by prefix: of the language model after pretraining, of f and g before
             fine-tuning; they lie in every checkpoint.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.path = folder / FILE
         self.key = key
-        self.kept: dict[str, dict[str, Tensor]] = {PRETRAINED: {}, FROZEN: {}}
+        self.carried: dict[str, dict[str, Tensor]] = {PRETRAINED: {}, FROZEN: {}}
 
     def save(self, tensors: dict[str, Tensor], state: TrainingState) -> None:
         """Replace the checkpoint.
@@ -59,8 +59,8 @@ class Checkpoints:
         """
         header = {"key": self.key, "state": json.dumps(asdict(state))}
         every = dict(tensors)
-        for prefix, kept in self.kept.items():
-            every |= with_prefix(prefix, kept)
+        for prefix, carried in self.carried.items():
+            every |= with_prefix(prefix, carried)
         flat = {key: tensor.detach().cpu().contiguous() for key, tensor in every.items()}
         try:
             with replacing(self.path) as temporary:
