@@ -12,9 +12,9 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from expectations.suites.rules import literal
 from features.sources.complete_journey import connector
 from features.sources.complete_journey.items import select
-from features.sources.staging import literal
 from tests.benchmarks.shops.shop import Shop, write_files
 
 QUERIES, QUICK_QUERIES = 1200, 100
