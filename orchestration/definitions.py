@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from expectations.storage.memory import memory_limit
+from expectations.storage.memory import VARIABLE
 from expectations.telemetry import switch_off
 from features.sources import COMPLETE_JOURNEY
 from orchestration.assets.features import feature_rows, online_features, training_examples
@@ -52,7 +52,7 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         registry_url=dg.EnvVar("RECOMMENDER_FEAST_URL"),
         recipe=environ.get("RECOMMENDER_RECIPE") or "",
         gate_rules=environ.get("RECOMMENDER_GATE") or "",
-        memory=memory_limit(environ),
+        memory=environ.get(VARIABLE) or "",
         ui=environ.get("RECOMMENDER_UI_URL") or "http://127.0.0.1:3000",
     )
     return dg.Definitions(

@@ -7,13 +7,14 @@ from pathlib import Path
 import dagster as dg
 
 from expectations.errors import RecommenderError, TransientError
+from expectations.storage.memory import VARIABLE, memory_limit
 from features.sources import COMPLETE_JOURNEY
 from orchestration.home import DEFAULT, Home
 from orchestration.pipeline.workspace import Workspace
 
 
 class WorkspaceResource(dg.ConfigurableResource):
-    """The settings of a `Workspace`, as text; an empty recipe or gate is the packaged one.
+    """The settings of a `Workspace`, as text; an empty recipe or gate is the packaged one, an empty memory its default.
 
     `registry_url` has a password; `ui` is the address of Dagster's UI, for links in alerts.
     """
@@ -27,14 +28,18 @@ class WorkspaceResource(dg.ConfigurableResource):
     ui: str = "http://127.0.0.1:3000"
 
     def workspace(self) -> Workspace:
-        """What the pipeline's steps take."""
+        """What the pipeline's steps take.
+
+        Raises:
+            SettingError: the memory is not a size.
+        """
         return Workspace(
             home=Home(root=Path(self.home).expanduser().absolute()),
             source_path=Path(self.source).expanduser().absolute(),
             registry_url=self.registry_url,
             recipe=Path(self.recipe) if self.recipe else None,
             gate_rules=Path(self.gate_rules) if self.gate_rules else None,
-            memory=self.memory or None,
+            memory=memory_limit({VARIABLE: self.memory}),
         )
 
 

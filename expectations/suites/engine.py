@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,28 @@ from expectations.storage.memory import VARIABLE
 
 
 @contextmanager
-def open_duckdb(spill: Path, memory: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_duckdb(spill: Path | None, memory: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB in UTC that spills to a folder and never fetches extensions.
 
     Args:
-        spill: the folder; what a killed run left there is removed, and so is it in the end.
+        spill: the folder, one for each connection that is open; what a killed run left there is removed, and so is it
+            in the end. None: nowhere, what does not fit fails.
         memory: what it may use, such as "6GB"; None: DuckDB's own limit, 80 % of memory.
     """
-    config: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    config: dict[str, Any] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "temp_directory": "" if spill is None else str(spill),
+    }
     if memory is not None:
         config["memory_limit"] = memory
-    shutil.rmtree(spill, ignore_errors=True)
-    try:
-        with duckdb.connect(config=config | {"temp_directory": str(spill)}) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            yield connection
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
+    with ExitStack() as stack:
+        if spill is not None:
+            shutil.rmtree(spill, ignore_errors=True)
+            stack.callback(shutil.rmtree, spill, ignore_errors=True)
+        connection = stack.enter_context(duckdb.connect(config=config))
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
 
 
 @contextmanager

@@ -2,6 +2,7 @@ import dagster as dg
 import pytest
 
 from expectations.contracts.shop_tables import CONTRACTS
+from expectations.errors import SettingError
 from orchestration.definitions import build_definitions
 
 GROUPS = {"ingestion", "validation", "features", "training", "evaluation", "deployment"}
@@ -60,3 +61,9 @@ def test_a_full_training_is_a_matter_of_the_run_s_config(definitions, monkeypatc
     assert dg.validate_run_config(job, config)["ops"]["model_bundle"]["config"] == {"full": True}
     with pytest.raises(dg.DagsterInvalidConfigError):
         dg.validate_run_config(job, {"ops": {"model_bundle": {"config": {"fulll": True}}}})
+
+
+def test_a_wrong_memory_size_is_the_error_of_a_step_and_not_of_the_definitions():
+    workspace = build_definitions({"RECOMMENDER_MEMORY": "much"}).resources["workspace"]
+    with pytest.raises(SettingError, match="RECOMMENDER_MEMORY is 'much', which is not a size"):
+        workspace.workspace()

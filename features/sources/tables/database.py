@@ -94,7 +94,7 @@ def copy_query(connection: sqlalchemy.Connection, table: str, query: str, target
         ) from None
     except OSError as error:
         raise TransientError(f"{table}: {target.parent} cannot be written ({error}); free space") from error
-    with open_duckdb(target.with_suffix(".spill")) as con:
+    with open_duckdb(None) as con:
         found = con.execute(
             "SELECT count(*), bit_xor(hash(__row)), sum(CAST(hash(__row) AS HUGEINT)) "
             "FROM read_parquet(?) AS __row",

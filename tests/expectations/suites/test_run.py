@@ -13,7 +13,7 @@ from expectations.contracts.schema import QUARANTINE_SCHEMA
 from expectations.errors import SchemaError
 from expectations.suites.report import CheckReport, TableReport
 from expectations.suites.rules import Settings
-from expectations.suites.run import table_rules, validate
+from expectations.suites.run import SPILL, table_rules, validate
 from tests.expectations.bad_shop import NUM_FAILED, bad_shop
 from tests.expectations.shops import (
     NOW,
@@ -81,6 +81,14 @@ def test_good_shop_passes_every_rule(good):
     for name, contract in SHOP_CONTRACTS.items():
         asked = {rule.name for rule in table_rules(contract, SHOP_CONTRACTS, STRICT)}
         assert {check.rule for check in reports[name].checks} == asked
+
+
+def test_what_another_validation_spills_is_left_alone_where_nothing_is_checked(good):
+    home, tables, _ = good
+    spilled = home / "checked" / "shop" / SPILL / "of another process"
+    spilled.mkdir(parents=True)
+    run(home, tables, settings=STRICT)
+    assert spilled.exists()
 
 
 def test_good_rows_go_on_as_they_are(good):
