@@ -32,7 +32,6 @@ from training.models.additive import PARTS
 from training.models.boosted_trees import BoostedTrees
 
 STEPS = ("zero_shot", "tabular", "frozen", "finetuned")
-CALIBRATION = ("slope", "intercept")  # of the model, which came after fine-tuning
 MIN_GAIN = 1e-4  # in the metric that decides: a smaller one is not seen in any table
 PROPOSED = {
     "tabular": "g alone",
@@ -92,12 +91,7 @@ def step_probabilities(
     scales = torch.cat([model.text_model.scales, model.tabular_scales]).detach().cpu().numpy()
     finetuned_N = float(model.slope) * (parts_N5 @ scales) + float(model.intercept)
     try:
-        weights, now = load_file(bundle / FROZEN_MODEL), model.state_dict()
-        is_frozen = torch.equal(tuned_TE.cpu(), pretrained_TE.cpu()) and all(
-            torch.equal(now[name].cpu(), weight)
-            for name, weight in weights.items()
-            if name not in CALIBRATION
-        )
+        weights = load_file(bundle / FROZEN_MODEL)
         model.trees = BoostedTrees(model.trees.settings)
         model.load_state_dict({**weights, TREES_STATE: model.trees.get_extra_state()})
         chosen = {
@@ -108,8 +102,8 @@ def step_probabilities(
         raise BundleError(
             f"{bundle} holds no model as it was before fine-tuning ({error}); train again"
         ) from error
-    frozen_N5 = parts_N5
-    if not is_frozen:
+    frozen_N5, epochs = parts_N5, predictor.manifest.metrics["finetuning_epochs"]
+    if epochs or not torch.equal(tuned_TE.cpu(), pretrained_TE.cpu()):
         frozen_N5 = logit_parts(model.to(device), collator, pretrained_TE.to(device), rows)
         frozen_N5[:, PARTS.index("trees")] = parts_N5[:, PARTS.index("trees")]
     logits = {step: frozen_N5 @ scales[:-1] + scales[-1] for step, scales in chosen.items()}

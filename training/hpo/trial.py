@@ -82,7 +82,7 @@ class Trials:
             if phase.name in (LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING):
                 pretrained[phase.name] = trainable_state(phase.modules)
 
-        Phases(context, state, train, {}, {}, report=lambda _: None).run_all()
+        Phases(context, state, train, {}, {}).run_all()
         return cast(dict[str, Any], state.results["metrics"])
 
     def _encoded(self, recipe: Recipe) -> EncodedCorpus:

@@ -35,7 +35,7 @@ from training.models.stacking import fit_stacking
 from training.models.text_match import TEXT_PARTS
 from training.models.text_response import response_regressions
 from training.pipeline.warm_start import Champion
-from training.runtime.checkpoint import restore, trainable_state
+from training.runtime.checkpoint import restore, trainable_state, trainable_tensors, with_prefix
 from training.runtime.device import first_device
 
 # Of more rows than these, transforms are fitted on a sample, and trees learn from fewer of the negatives.
@@ -110,7 +110,7 @@ class EncodedCorpus:
 
     def refresh(self) -> None:
         """Vectors of all texts anew; those of the beginning are known."""
-        now = trainable_state({"encoder": self.encoder})
+        now = with_prefix("encoder", dict(trainable_tensors(self.encoder)))
         if all(torch.equal(now[name], weight) for name, weight in self._initial_weights.items()):
             self.embeddings.vectors.copy_(self._vectors)
         else:
@@ -256,13 +256,9 @@ class FitContext:
     def take_pretrained(self, weights: Mapping[str, Tensor]) -> None:
         """Take f as it was after pretraining, from all of a model's weights; a champion's is further already."""
         if not self.champion:
-            known = self.model.text_model.state_dict()
-            self.model.text_model.load_state_dict(
-                {
-                    name: value if name.startswith(LEARNED_BY_LABELS) else weights[f"text_model.{name}"]
-                    for name, value in known.items()
-                }
-            )
+            own = tuple(f"text_model.{name}" for name in LEARNED_BY_LABELS)
+            pretrained = {name: value for name, value in weights.items() if not name.startswith(own)}
+            restore({"text_model": self.model.text_model}, pretrained)
 
     def fit_response(self, rows: np.ndarray, penalty: int | None) -> int:
         """Start f's direct path by a logistic regression on the vectors of some rows' texts and queries.

@@ -142,9 +142,8 @@ class Phases:
             if epochs or not searching:
                 self._start_from_regressions(refit, rows)
             else:
-                results["num_trees"] = (
-                    context.model.trees.num_trees
-                )  # the champion's, as its scales are judged
+                # The champion's, as its trees are those that are stacked.
+                results["num_trees"] = context.model.trees.num_trees
             if searching:
                 results["scales"] = context.stack()
                 self.lap("stacking")
