@@ -98,6 +98,7 @@ class Readers:
                 state,
                 lambda stage: run_phase(stage, recipe, state, watch, log=log, bar=False),
                 {},
+                {},
             ).run_all()
         chosen = np.flatnonzero(np.asarray(examples.part) == TEST)
         scores = score_rows(run.model, run.collator, run.table.vectors, chosen)
