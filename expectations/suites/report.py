@@ -16,7 +16,7 @@ class CheckReport:
     Attributes:
         table, rule, column: what was checked.
         severity: "critical" stops the pipeline where it fails; "warning" never does.
-        passed: what Great Expectations found, given the tolerated share.
+        passed: what Great Expectations found, given the tolerated fraction.
         num_failed: rows that break the rule (of a key: all rows that share one); 0 for a rule on the
             whole table that no single row breaks.
         share_failed: of the table's rows; for a rule on the whole table 1.0 where it fails.

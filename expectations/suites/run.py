@@ -173,8 +173,8 @@ class _TableValidation:
         if pointer is None or pointer["version"] != self.version:
             return None
         report = from_pointer(self.contract.name, pointer, self.dataset, self.gx_dir)
-        kept = report.num_quarantined == 0 or (self.quarantine / QUARANTINE_FILE).exists()
-        return report if kept and report.folder.is_dir() and report.data_docs.exists() else None
+        whole = report.num_quarantined == 0 or (self.quarantine / QUARANTINE_FILE).exists()
+        return report if whole and report.folder.is_dir() and report.data_docs.exists() else None
 
     def run(self, project: Project) -> TableReport:
         """Check the table, write its quarantine, land what passed."""

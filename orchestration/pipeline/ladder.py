@@ -18,5 +18,5 @@ def gain_text(gain: Mapping[str, Any] | None) -> str:
     if gain["interval"] is None:
         return f"{gain['difference']:+.4f}"
     low, high = gain["interval"]
-    verdict = "gains" if low > 0 else "loses" if high < 0 else "gains nothing"
-    return f"{verdict}: {gain['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+    said = "gains" if low > 0 else "loses" if high < 0 else "gains nothing"
+    return f"{said}: {gain['difference']:+.4f} ({low:+.4f} to {high:+.4f})"

@@ -121,15 +121,20 @@ def write_examples(
 
 
 def write_next_interactions(folder: Path, liked: list[list[int]], first: int) -> None:
-    """Each shopper's future at four moments, the subject that it likes; only the first two end in time."""
-    moments = [datetime(2019, 11, 1), datetime(2019, 12, 4), datetime(2019, 12, 11), datetime(2019, 12, 25)]
+    """Each shopper's future at four timestamps, the subject that it likes; only the first two end in time."""
+    timestamps = [
+        datetime(2019, 11, 1),
+        datetime(2019, 12, 4),
+        datetime(2019, 12, 11),
+        datetime(2019, 12, 25),
+    ]
     shoppers = range(len(liked))
     pq.write_table(
         pa.table(
             {
-                "history_id": [number for _ in moments for number in shoppers],
-                "event_timestamp": [moment for moment in moments for _ in shoppers],
-                "text_ids": [[first + number % len(SUBJECTS)] for _ in moments for number in shoppers],
+                "history_id": [number for _ in timestamps for number in shoppers],
+                "event_timestamp": [timestamp for timestamp in timestamps for _ in shoppers],
+                "text_ids": [[first + number % len(SUBJECTS)] for _ in timestamps for number in shoppers],
             },
             schema=NEXT_INTERACTION_SCHEMA,
         ),

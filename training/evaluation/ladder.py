@@ -91,7 +91,7 @@ def step_probabilities(
     scales = torch.cat([model.text_model.scales, model.tabular_scales]).detach().cpu().numpy()
     finetuned_N = float(model.slope) * (parts_N5 @ scales) + float(model.intercept)
     try:
-        weights = load_file(bundle / FROZEN_MODEL)
+        weights, epochs = load_file(bundle / FROZEN_MODEL), predictor.manifest.metrics["finetuning_epochs"]
         model.trees = BoostedTrees(model.trees.settings)
         model.load_state_dict({**weights, TREES_STATE: model.trees.get_extra_state()})
         chosen = {
@@ -102,7 +102,7 @@ def step_probabilities(
         raise BundleError(
             f"{bundle} holds no model as it was before fine-tuning ({error}); train again"
         ) from error
-    frozen_N5, epochs = parts_N5, predictor.manifest.metrics["finetuning_epochs"]
+    frozen_N5 = parts_N5
     if epochs or not torch.equal(tuned_TE.cpu(), pretrained_TE.cpu()):
         frozen_N5 = logit_parts(model.to(device), collator, pretrained_TE.to(device), rows)
         frozen_N5[:, PARTS.index("trees")] = parts_N5[:, PARTS.index("trees")]

@@ -210,10 +210,10 @@ def _doubled(rows: PlainRows, parts: list[str], seed: int) -> _Doubled:
     )
     keep = weight > 0
     wanted = max(MOST_ROWS - int((keep & (label == 1)).sum()), 0)
-    share = min(1.0, wanted / max(int((keep & (label == 0)).sum()), 1))
-    if share < 1:
-        keep &= (label == 1) | (np.random.default_rng(seed).random(len(label)) < share)
-        weight = np.where(label == 1, weight, weight / share)
+    rate = min(1.0, wanted / max(int((keep & (label == 0)).sum()), 1))
+    if rate < 1:
+        keep &= (label == 1) | (np.random.default_rng(seed).random(len(label)) < rate)
+        weight = np.where(label == 1, weight, weight / rate)
     return _Doubled(
         columns=rows.columns.iloc[place[keep]], label=label[keep], weight=weight[keep] / weight[keep].mean()
     )

@@ -40,8 +40,8 @@ def _future_changed(tables, as_of):
     positive = (exposures["outcome"] > 0) & (exposures["outcome_timestamp"] >= as_of)
     exposures.loc[positive, "outcome_timestamp"] += pd.Timedelta(days=2)
     closes = exposures["event_timestamp"] + pd.Timedelta(days=small_shop.SOURCE.outcome_window["campaign"])
-    answered = (exposures["outcome"] > 0) & (exposures["outcome_timestamp"] < as_of)
-    flipped = (closes >= as_of) & ~answered
+    positive = (exposures["outcome"] > 0) & (exposures["outcome_timestamp"] < as_of)
+    flipped = (closes >= as_of) & ~positive
     exposures.loc[flipped, "outcome"] = 1.0 - exposures.loc[flipped, "outcome"]
     exposures.loc[flipped & (exposures["outcome"] == 0), "outcome_timestamp"] = pd.NaT
     feedback = changed["feedback"]

@@ -66,14 +66,14 @@ def days(*numbers: int) -> np.ndarray:
     return np.array([np.datetime64(datetime(2020, 1, number), "us") for number in numbers])
 
 
-def test_the_cut_is_the_moment_nearest_to_the_share() -> None:
-    moments = days(1, 1, 1, 1, 2, 3, 3, 3, 9, 9)
-    found = temporal_split(moments, replace(SCHEMA, validation_fraction=0.4))
+def test_the_cut_is_the_timestamp_nearest_to_the_fraction() -> None:
+    timestamps = days(1, 1, 1, 1, 2, 3, 3, 3, 9, 9)
+    found = temporal_split(timestamps, replace(SCHEMA, validation_fraction=0.4))
     # Day 3 holds 3 of 8 rows before the test part, days 2 and 3 hold 4.
     assert list(found) == ["train"] * 5 + ["validation"] * 3 + ["test"] * 2
 
 
-def test_one_moment_cannot_be_cut() -> None:
+def test_one_timestamp_cannot_be_cut() -> None:
     for timestamps, words in ((days(1, 1, 9), "validation"), (days(9, 10), "test_from"), (days(), "no rows")):
         with pytest.raises(DataError, match=words):
             temporal_split(timestamps, SCHEMA)
@@ -84,12 +84,12 @@ def test_one_moment_cannot_be_cut() -> None:
     st.lists(st.integers(1, 28), min_size=3, max_size=40).filter(lambda d: len(set(d)) > 2),
     st.floats(0.05, 0.9),
 )
-def test_parts_are_in_order_and_share_no_moment(numbers: list[int], share: float) -> None:
-    moments = days(*numbers)
-    found = temporal_split(moments, replace(SCHEMA, test_from=None, validation_fraction=share))
+def test_parts_are_in_order_and_have_no_timestamp_in_common(numbers: list[int], fraction: float) -> None:
+    timestamps = days(*numbers)
+    found = temporal_split(timestamps, replace(SCHEMA, test_from=None, validation_fraction=fraction))
     last = None
     for part in ("train", "validation", "test"):
-        here = moments[found == part]
+        here = timestamps[found == part]
         assert len(here)
         assert last is None or here.min() > last
         last = here.max()

@@ -19,7 +19,7 @@ from training.data.collate import Collator
 from training.data.dataset import Examples, read_examples
 from training.data.disk_arrays import DiskArray
 from training.data.transforms import fit_transforms
-from training.evaluation import validation as judge
+from training.evaluation import validation
 from training.pipeline import context as run
 from training.pipeline import supervised as past
 
@@ -126,10 +126,10 @@ def test_of_many_rows_whole_query_groups_are_kept(data: Examples, monkeypatch: p
     train = sampling.rows_of(data.part, split.TRAIN)
     assert train.tolist() == np.flatnonzero(data.part == split.TRAIN).tolist() and train.dtype == np.int32
     assert sampling.whole_query_groups(data.columns, train, len(train)) is train
-    kept = sampling.whole_query_groups(data.columns, train, len(train) // 2)
+    chosen = sampling.whole_query_groups(data.columns, train, len(train) // 2)
     groups = data.columns["query_group_id"]
-    assert kept.tolist() == train[np.isin(groups[train], groups[kept])].tolist()
-    assert len(kept) == pytest.approx(len(train) / 2, rel=0.2)
+    assert chosen.tolist() == train[np.isin(groups[train], groups[chosen])].tolist()
+    assert len(chosen) == pytest.approx(len(train) / 2, rel=0.2)
 
 
 def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
@@ -137,7 +137,7 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
 ) -> None:
     for module, name, most in (
         (run, "FITTED_ROWS", 400),
-        (judge, "MAX_VALIDATION_ROWS", 150),
+        (validation, "MAX_VALIDATION_ROWS", 150),
         (run, "TREE_ROWS", 200),
     ):
         monkeypatch.setattr(module, name, most)

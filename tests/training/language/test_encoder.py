@@ -108,10 +108,10 @@ def test_rates_fall_with_depth(family: str, models: dict[str, str]) -> None:
     groups = encoder.parameters_by_depth(0.5)
     assert sorted(groups) == [0.125, 0.25, 0.5, 1.0]
     assert sum(len(values) for values in groups.values()) == len(everything)
-    share = {id(value): number for number, values in groups.items() for value in values}
+    multiplier = {id(value): number for number, values in groups.items() for value in values}
     for number, layer in enumerate(encoder.layers):
-        assert {share[id(value)] for value in layer.parameters()} == {0.5 ** (2 - number)}
-    assert share[id(encoder.model.get_input_embeddings().weight)] == 0.125
+        assert {multiplier[id(value)] for value in layer.parameters()} == {0.5 ** (2 - number)}
+    assert multiplier[id(encoder.model.get_input_embeddings().weight)] == 0.125
 
 
 def test_a_decoders_last_norm_has_the_top_layers_rate(models: dict[str, str]) -> None:

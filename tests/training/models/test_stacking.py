@@ -46,11 +46,11 @@ def test_what_many_impressions_seem_to_say_is_held_against_how_much_rows_differ(
     logit = rng.normal(size=200)
     impressions = np.full(200, 5000.0)
     appeal = 0.3 * rng.normal(size=200)  # of each row, which no part knows
-    share = expit(logit - 3 + appeal)
-    clicks = rng.binomial(5000, share) / impressions
+    click_rate = expit(logit - 3 + appeal)
+    clicks = rng.binomial(5000, click_rate) / impressions
     assert dispersion(clicks, impressions, expit(logit - 3)) > 5
-    assert dispersion(rng.binomial(5000, share) / impressions, impressions, share) < 1.3
-    assert dispersion((rng.random(200) < share).astype(float), np.ones(200), share) == 1.0
+    assert dispersion(rng.binomial(5000, click_rate) / impressions, impressions, click_rate) < 1.3
+    assert dispersion((rng.random(200) < click_rate).astype(float), np.ones(200), click_rate) == 1.0
     scales = np.array(
         [scales_of(np.stack([logit, rng.normal(size=200)], 1), clicks, impressions) for _ in range(30)]
     )

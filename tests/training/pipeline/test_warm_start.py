@@ -99,12 +99,12 @@ def test_a_refit_begins_as_its_parent_did(
 
 def test_no_row_that_is_measured_on_was_learned_from(champion: Path, later: Path) -> None:
     start, data = loaded(champion), read_examples(later)
-    moments = data.rows["event_timestamp"].to_numpy()
+    timestamps = data.rows["event_timestamp"].to_numpy()
     after = start.after(data)
-    assert moments[after.part == VALIDATION].min() >= start.learned_until
-    assert moments[after.part == TEST].min() >= start.learned_until
+    assert timestamps[after.part == VALIDATION].min() >= start.learned_until
+    assert timestamps[after.part == TEST].min() >= start.learned_until
     assert (after.part == TEST).sum() == (data.part == TEST).sum()
-    assert moments[data.part == VALIDATION].min() < start.learned_until  # so there was something to move
+    assert timestamps[data.part == VALIDATION].min() < start.learned_until  # so there was something to move
 
 
 def test_the_weights_mean_what_they_meant(champion: Path, later: Path, long: Recipe, tmp_path: Path) -> None:
