@@ -123,6 +123,8 @@ def test_two_homes_run_side_by_side_without_a_port_and_keep_theirs(home, tmp_pat
     with running(home, PostgresSettings()) as again:
         assert again.port == first.port
     with socket.socket() as taken:
+        # what the stopped server closed first lingers in TIME_WAIT for a minute
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", first.port))
         taken.listen()
         with running(home, PostgresSettings()) as moved:
