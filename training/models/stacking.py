@@ -64,7 +64,7 @@ def dispersion(labels_N: np.ndarray, weights_N: np.ndarray, probability_N: np.nd
 def _fit(
     parts_NK: np.ndarray, labels_N: np.ndarray, weights_N: np.ndarray, active: Sequence[int]
 ) -> tuple[float, np.ndarray, float]:
-    """Minus the log-likelihood of the best scales of some parts, the others being 0; the scales (K,); the intercept."""
+    """Minus the log-likelihood of the likeliest scales of some parts, the others 0; the scales (K,); the intercept."""
     rate = np.clip(np.average(labels_N, weights=weights_N), 1e-6, 1 - 1e-6)
     chosen_NA = parts_NK[:, list(active)]
 
@@ -74,9 +74,14 @@ def _fit(
         value = float((weights_N * (np.logaddexp(0, logit_N) - labels_N * logit_N)).sum())
         return value, np.r_[error_N @ chosen_NA, error_N.sum()]
 
+    def loss_with_prior(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = loss(parameters)
+        distance = parameters[:-1] - 1
+        return value + float(distance @ distance) / 2, gradient + np.r_[distance, 0]
+
     start = np.r_[np.full(len(active), 1 / max(len(active), 1)), np.log(rate / (1 - rate))]
     bounds = [*[(0.0, MAX_SCALE)] * len(active), (None, None)]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    found = minimize(loss_with_prior, start, jac=True, method="L-BFGS-B", bounds=bounds)
     scales = np.zeros(parts_NK.shape[1])
     scales[list(active)] = found.x[:-1]
-    return float(found.fun), scales, float(found.x[-1])
+    return loss(found.x)[0], scales, float(found.x[-1])

@@ -73,3 +73,12 @@ def test_of_a_few_rows_what_was_learned_elsewhere_says_more_than_a_constant():
     assert scales_of(logit[:, None], label)[0] > 0
     assert scales_of(-logit[:, None], label)[0] == 0
     assert scales_of(np.stack([logit, np.tile([1.0, -1.0], 30)], 1), label)[1] == 0
+
+
+def test_a_dozen_positives_do_not_tell_how_far_a_part_is_stretched():
+    rng = np.random.default_rng(3)
+    chance = [
+        scales_of(0.1 * rng.normal(size=(3000, 1)), (rng.random(3000) < 0.004).astype(float))
+        for _ in range(60)
+    ]
+    assert 1 < np.max(chance) < 2
