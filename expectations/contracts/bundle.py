@@ -42,6 +42,7 @@ class Manifest:
         champion: hash of the bundle whose weights the fit started from; None: it started from scratch.
         parent: hash of the evaluated bundle, whose test part this one has learned from too; None: it is one itself.
         consecutive_warm_starts: how many fits in a row, this one the last of them, started from a champion.
+        left_out: what the recipe asks for and a package that was not installed would have given, a sentence each.
     """
 
     format: int = FORMAT
@@ -58,6 +59,7 @@ class Manifest:
     champion: str | None = None
     parent: str | None = None
     consecutive_warm_starts: int = 0
+    left_out: Sequence[str] = ()
 
 
 def hash_files(folder: Path) -> dict[str, str]:

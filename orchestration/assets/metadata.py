@@ -69,6 +69,7 @@ def ladder(found: Mapping[str, Any]) -> dict[str, Any]:
         "ladder": table(rows),
         "proposal": found["proposal"],
         "proposal_reason": found["proposal_reason"],
+        "left_out": "; ".join(found["left_out"]) or "nothing",
     }
 
 

@@ -37,6 +37,7 @@ def report_table(report: Mapping[str, Any]) -> str:
         _checks(report.get("checks") or {}),
         _quality(report),
         _ladder(report),
+        "\n".join(report.get("left_out") or ()),
         _gate(report.get("gate") or {}),
         _refit(report.get("refit") or {}),
         _seconds(report.get("seconds") or {}),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 SCORERS = ("zero_shot", "model", "lightgbm", "logistic_regression", "popularity", "constant", "champion")
-LADDER = ("ladder", "proposal", "proposal_reason")
+LADDER = ("ladder", "proposal", "proposal_reason", "left_out")
 """Parts of an evaluation that a report takes over."""
 
 

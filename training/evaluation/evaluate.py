@@ -61,6 +61,7 @@ DRAWS = 200
 MOST_VALUES = 20  # of a slice column, the most frequent ones
 BASELINES = ("popularity", "constant", "logistic_regression", "lightgbm", "zero_shot")
 RIVALS = (*BASELINES, "champion", "best_approved")
+NO_LIGHTGBM = "the model was not compared with LightGBM, which is not installed (pip install lightgbm)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +174,7 @@ def evaluate(
         "ladder": ladder(steps, decides),
         "proposal": proposed,
         "proposal_reason": reason,
+        "left_out": [*predictor.manifest.left_out, *([] if "lightgbm" in measured else [NO_LIGHTGBM])],
         "slices": _slices(test, slices(data, rows), found),
         "curves": curves(test.label, {name: p for name, p in found.items() if p is not None}, test.weight),
         "seed": seed,

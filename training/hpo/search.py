@@ -50,6 +50,7 @@ except ImportError as error:
 
 from training.hpo.space import Space, holds, read_space, suggested
 from training.hpo.trial import Trials
+from training.runtime.scalar_log import scalar_log
 
 STORAGE, RECIPE, SUMMARY, LOG = "trials.db", "recipe.toml", "summary.json", "tensorboard"
 STARTUP = 5  # trials that are run to their end before any is pruned
@@ -137,8 +138,6 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 def _objective(trial: optuna.Trial, space: Space, runs: Trials, recipe: Recipe, out: Path) -> float:
     """Run a trial; its metric on the validation part."""
-    from torch.utils.tensorboard import SummaryWriter  # its import takes a second
-
     started = time.perf_counter()
     tried = recipe.updated(**nested(suggested(trial, space)))
 
@@ -149,7 +148,7 @@ def _objective(trial: optuna.Trial, space: Space, runs: Trials, recipe: Recipe, 
             raise optuna.TrialPruned
 
     try:
-        with SummaryWriter(str(out / LOG / f"trial-{trial.number}")) as log:
+        with scalar_log(out / LOG / f"trial-{trial.number}") as log:
             return float(runs.run(tried, log=log, report=report)[recipe.early_stopping.metric])
     except RecommenderError as error:
         trial.set_user_attr(REASON, str(error))

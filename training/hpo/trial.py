@@ -63,7 +63,7 @@ class Trials:
 
         Args:
             recipe: its settings; `refit` has no say.
-            log: a TensorBoard `SummaryWriter`.
+            log: a TensorBoard `SummaryWriter`, or None.
             report: hears the recipe's metric after every epoch that is measured.
 
         Returns:

@@ -28,6 +28,7 @@ from training.data.split import TEST, TRAIN, VALIDATION
 from training.data.transforms import Transforms
 from training.language.text_embeddings import TextEmbeddings
 from training.models.additive import AdditiveModel
+from training.models.boosted_trees import import_lightgbm
 
 MODEL, ENCODER, TRANSFORMS, RECIPE = "model.safetensors", "encoder", "transforms.json", "recipe.json"
 TEXTS, EMBEDDINGS = "texts.parquet", "embeddings.safetensors"
@@ -145,7 +146,15 @@ def _manifest(
         metrics=dict(metrics),
         versions=versions,
         files=hash_files(folder),
+        left_out=left_out(recipe),
     )
+
+
+def left_out(recipe: Recipe) -> list[str]:
+    """What a recipe asks for and packages that are not installed would give, a sentence each."""
+    if recipe.tabular_model.boosting_models > 0 and import_lightgbm() is None:
+        return ["the tabular model is without boosted trees: they need LightGBM (pip install lightgbm)"]
+    return []
 
 
 def learned_until(data: Examples) -> Any:

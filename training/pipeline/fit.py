@@ -27,6 +27,7 @@ from training.pipeline.trainer import Phase, run_phase
 from training.pipeline.warm_start import Champion, shortened
 from training.runtime import distributed
 from training.runtime.checkpoint import FROZEN, Checkpoints, TrainingState, select_prefix
+from training.runtime.scalar_log import scalar_log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def fit(
         recipe: the settings.
         out: where the bundle's folder is made, named by its hash.
         work: where checkpoints lie; run again with the same, and it goes on.
-        log_dir: where TensorBoard's scalars go.
+        log_dir: where TensorBoard's scalars go, where it is installed.
         champion: folder of a bundle to begin with; where it does not fit, that is said, and the fit is from scratch.
         parent: folder of an evaluated bundle of the same recipe: with what it found best on its validation part, all
             known rows are learned from, those of its test part too. It begins as the parent did, with the same champion
@@ -73,8 +74,6 @@ def fit(
         SettingError: the recipe does not fit them.
         TransientError: a checkpoint could not be written, or another process of the fit has ended.
     """
-    from torch.utils.tensorboard import SummaryWriter  # its import takes a second
-
     clock = Clock()
     progress = progress and distributed.rank() == 0
     report = tqdm.write if progress else lambda _: None
@@ -95,7 +94,7 @@ def fit(
         carried.update(select_prefix(prefix, tensors))
     if parent and not checkpoints.carried[FROZEN]:
         checkpoints.carried[FROZEN].update(load_file(parent / FROZEN_MODEL))
-    with SummaryWriter(str(log_dir)) if distributed.rank() == 0 else nullcontext() as log:
+    with scalar_log(log_dir) if distributed.rank() == 0 else nullcontext() as log:
 
         def train(phase: Phase) -> None:
             run_phase(phase, context.recipe, state, checkpoints, log=log, bar=progress)

@@ -27,8 +27,7 @@ import numpy as np
 from torch import Tensor
 
 from training.data.split import TEST
-from training.inference.bundle import weights_of
-from training.models.boosted_trees import import_lightgbm
+from training.inference.bundle import left_out, weights_of
 from training.models.calibration import fit_calibration
 from training.pipeline.context import FitContext
 from training.pipeline.pretraining import known_text_ids, language_pretraining_phase, next_interaction_phase
@@ -90,8 +89,8 @@ class Phases:
         context, results = self.context, self.results
         if chosen is not None:
             results.update(chosen)
-        if context.recipe.tabular_model.boosting_models > 0 and import_lightgbm() is None:
-            self.report("g is without trees: they need LightGBM (pip install lightgbm)")
+        for sentence in left_out(context.recipe):
+            self.report(sentence)
         self._pretrain_language()
         if chosen is None and self._position() <= ORDER.index(FINETUNING):
             self._train("", context.train)
@@ -197,7 +196,9 @@ class Phases:
         scores, validation_metrics = context.validation_scores(), context.validation_metrics
         logits = scores.text_logit + scores.tabular_logit
         slope, shift = 1.0, 0.0
-        if context.recipe.calibration.enabled and self.state.best_epoch > 0:  # else stacking has calibrated it
+        if (
+            context.recipe.calibration.enabled and self.state.best_epoch > 0
+        ):  # else stacking has calibrated it
             slope, shift = fit_calibration(logits, validation_metrics.labels, validation_metrics.weights)
         results["calibration"] = [slope, shift]
         skipped = not results["pretrained"]
