@@ -38,6 +38,9 @@ ASSETS = (
     deployed_model,
 )
 
+PRELOADED = [__name__, "feast", "great_expectations", "training.pipeline.fit", "training.evaluation.evaluate"]
+"""What steps import, once for all steps of a run: they are forked from a process that has done so."""
+
 
 def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
     """The definitions for the settings of an environment.
@@ -64,7 +67,9 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         schedules=schedules(environ),
         sensors=[failed_runs, failed_checks],
         resources={"workspace": workspace},
-        executor=dg.multiprocess_executor.configured({"max_concurrent": 2}),
+        executor=dg.multiprocess_executor.configured(
+            {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}
+        ),
     )
 
 
