@@ -202,11 +202,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_predict(commands: Any) -> None:
     about = (
-        "Scores of rows: probability, text_logit (f: what the words say) and tabular_logit (g: what past outcomes "
+        "Scores of rows: probability, text_logit (f: what the texts say) and tabular_logit (g: what past outcomes "
         "say), whose sum is the probability's logit. Rows are either an examples folder, which the pipeline makes, "
         "all of it; or a Parquet or UTF-8 CSV file with every feature column of the bundle (numeric and categorical "
         "in its manifest.json; empty: unknown), `text` (what the candidate says) and, if there is one, `query`. A "
-        "file has no histories of users: the words are judged alone. Other columns are copied to the output."
+        "file has no histories of users: f sees the texts alone. Other columns are copied to the output."
     )
     predict = commands.add_parser("predict", help="scores of your own rows", description=about)
     predict.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")

@@ -17,9 +17,9 @@ RESERVED: Mapping[str, frozenset[str]] = MappingProxyType(
         "exposures": frozenset(("time", "month", "utc_hour", "utc_weekday", "year_sin", "year_cos")),
         # features of an item are called item_…, such as item_price
         "items": frozenset(
-            f"id type price popularity department top_share topic_rate {_OUTCOMES} days_to_end days_since_start "
-            "days_valid amounts coupons days firsts recents sessions num_item num_line num_topic num_category "
-            "num_brand num_department".split()
+            f"id type price popularity department top_topic_fraction topic_rate {_OUTCOMES} days_to_end "
+            "days_since_start days_valid amounts coupons days firsts recents sessions num_item num_line "
+            "num_topic num_category num_brand num_department".split()
         ),
         "users": frozenset(
             f"id known text history amount amount_30d amount_per_session click_rate dwell_seconds {_OUTCOMES} "

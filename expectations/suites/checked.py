@@ -74,5 +74,5 @@ def _filter(file: Path, numbers: pa.Array, schema: pa.Schema, path: Path) -> Non
         for batch in reader.iter_batches(batch_size=BATCH_ROWS, columns=schema.names):
             keep = ~np.isin(np.arange(start, start + batch.num_rows), broken)
             start += batch.num_rows
-            kept = pa.Table.from_batches([batch]).filter(pa.array(keep))
-            writer.write_table(kept.select(schema.names).cast(schema))
+            valid = pa.Table.from_batches([batch]).filter(pa.array(keep))
+            writer.write_table(valid.select(schema.names).cast(schema))

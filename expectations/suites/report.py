@@ -19,7 +19,7 @@ class CheckReport:
         passed: what Great Expectations found, given the tolerated fraction.
         num_failed: rows that break the rule (of a key: all rows that share one); 0 for a rule on the
             whole table that no single row breaks.
-        share_failed: of the table's rows; for a rule on the whole table 1.0 where it fails.
+        fraction_failed: of the table's rows; for a rule on the whole table 1.0 where it fails.
         bound: share that is tolerated.
         sample: up to five offending values.
         message: full sentences with table, column, rows, what other tables have in place of missing ids, and
@@ -32,7 +32,7 @@ class CheckReport:
     severity: Severity
     passed: bool
     num_failed: int
-    share_failed: float
+    fraction_failed: float
     bound: float
     sample: tuple[str, ...]
     message: str
@@ -99,7 +99,7 @@ def check_report(
         severity=rule.severity,
         passed=passed,
         num_failed=num_failed,
-        share_failed=num_failed / num_rows if rule.per_row else float(not passed),
+        fraction_failed=num_failed / num_rows if rule.per_row else float(not passed),
         bound=rule.bound,
         sample=sample,
         message=_message(rule, passed, num_failed, num_rows, observed, ends),
@@ -128,9 +128,9 @@ def _message(
 
 def to_facts(report: TableReport, gx_dir: Path) -> dict[str, Any]:
     """What the pointer of the checked table keeps of a report."""
-    kept = {name: getattr(report, name) for name in ("num_rows", "num_checked", "num_quarantined")}
+    counts = {name: getattr(report, name) for name in ("num_rows", "num_checked", "num_quarantined")}
     page = report.data_docs.relative_to(gx_dir).as_posix()
-    return kept | {"data_docs": page, "checks": [asdict(check) for check in report.checks]}
+    return counts | {"data_docs": page, "checks": [asdict(check) for check in report.checks]}
 
 
 def from_pointer(table: str, pointer: Mapping[str, Any], dataset: Path, gx_dir: Path) -> TableReport:

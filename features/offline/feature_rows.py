@@ -125,7 +125,7 @@ def _item_attributes(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
     return (candidates(shop).left_join(_breadth(shop), "item_id")).select(
         "item_id",
         *(f"item_num_{level}" for level in LEVELS),
-        "item_top_share",
+        "item_top_topic_fraction",
         "item_department",
         **{EVENT_TIMESTAMP: ibis.literal(ALWAYS).cast("timestamp(6)")},
         item_type=_.item_type,
@@ -141,7 +141,7 @@ def _breadth(shop: Shop) -> IbisTable:
     keys = item_keys(shop)
     count = {f"item_num_{level}": (_.level == level).cast("float64").sum() for level in LEVELS}
     wide = keys.group_by("item_id").aggregate(
-        **count, item_top_share=ibis.ifelse(_.level == "topic", _.weight, 0.0).max()
+        **count, item_top_topic_fraction=ibis.ifelse(_.level == "topic", _.weight, 0.0).max()
     )
     first = ibis.window(group_by="item_id", order_by=[_.weight.desc(), _.key])
     departments = keys.filter(_.level == "department").mutate(place=ibis.row_number().over(first))

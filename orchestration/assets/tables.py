@@ -134,7 +134,7 @@ def _check_result(report: "TableReport", name: str) -> dg.AssetCheckResult:
             "rule": c.rule,
             "passed": c.passed,
             "rows": c.num_failed,
-            "fraction": c.share_failed,
+            "fraction": c.fraction_failed,
             "tolerated": c.bound,
         }
         for c in checks

@@ -34,7 +34,7 @@ def good_shop() -> Rows:
         ],
         "events": [
             {
-                **_meeting("event", n),
+                **_user_item("event", n),
                 "item_id": f"i{n % 10}" if n % 5 else None,
                 "event_type": "view" if n % 2 else "purchase",
                 "quantity": 1.0,
@@ -44,7 +44,7 @@ def good_shop() -> Rows:
         ],
         "exposures": [
             {
-                **_meeting("exposure", n),
+                **_user_item("exposure", n),
                 "scenario": "campaign",
                 "position": 1 + n % 3,
                 "propensity": 0.25,
@@ -53,14 +53,14 @@ def good_shop() -> Rows:
             }
             for n in range(60)
         ],
-        "feedback": [{**_meeting("feedback", n), **words} for n in range(5)],
+        "feedback": [{**_user_item("feedback", n), **words} for n in range(5)],
         "relations": [
             {"source_id": f"i{n}", "relation": "covers", "target_id": f"i{n + 1}"} for n in range(5)
         ],
     }
 
 
-def _meeting(what: str, n: int) -> dict[str, Any]:
+def _user_item(what: str, n: int) -> dict[str, Any]:
     """The columns of a row that says when a shopper met an item."""
     return {
         f"{what}_id": f"{what[0] if what != 'exposure' else 'x'}{n}",

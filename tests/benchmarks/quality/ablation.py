@@ -29,7 +29,7 @@ PRODUCTS = (
     "item_num_line",
     "item_num_products",
     "item_num_topic",
-    "item_top_share",
+    "item_top_topic_fraction",
     "item_topic_rate",
     "item_popularity",
     "item_price",

@@ -116,7 +116,7 @@ def test_rule_fails_in_the_rows_that_break_it(bad, rule):
     check = check_of(bad[2], rule)
     assert not check.passed
     assert check.num_failed == NUM_FAILED[rule]
-    assert check.share_failed == pytest.approx(NUM_FAILED[rule] / bad[2][check.table].num_rows)
+    assert check.fraction_failed == pytest.approx(NUM_FAILED[rule] / bad[2][check.table].num_rows)
     assert check.sample
     assert check.table in check.message
     assert f"{NUM_FAILED[rule]} of {bad[2][check.table].num_rows} rows" in check.message
@@ -226,7 +226,7 @@ def test_warnings_do_not_block(odd):
 def test_tolerance_is_a_share_of_rows_not_of_values(odd):
     check = check_of(odd, "exposures.position_in_bounds")
     assert check.passed  # half of the two values, a sixtieth of the rows
-    assert check.share_failed == pytest.approx(1 / 60)
+    assert check.fraction_failed == pytest.approx(1 / 60)
     assert odd["exposures"].num_quarantined == 1
 
 
@@ -240,7 +240,7 @@ def test_equal_outcomes_block(tmp_path, outcome):
         row["outcome_timestamp"] = row["event_timestamp"] if outcome else None
     report = run(tmp_path, write_shop(tmp_path / "tables", rows))["exposures"]
     assert [check.rule for check in report.blocking] == ["exposures.outcome_not_degenerate"]
-    assert report.blocking[0].share_failed == 1.0
+    assert report.blocking[0].fraction_failed == 1.0
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from features.views.shop import read_shop
 from tests.features import small_shop
 
 VIEWS = ("user_behaviour", "user_history", "user_outcomes", "item_outcomes")
-MOMENTS = [small_shop.START + pd.Timedelta(days=days) for days in (20, 60, 100)]
+TIMESTAMPS = [small_shop.START + pd.Timedelta(days=days) for days in (20, 60, 100)]
 
 
 def _features(folder, tables):
@@ -53,7 +53,7 @@ def _future_changed(tables, as_of):
     return changed
 
 
-@pytest.mark.parametrize("as_of", MOMENTS)
+@pytest.mark.parametrize("as_of", TIMESTAMPS)
 def test_no_feature_knows_the_future(tmp_path, as_of):
     tables = small_shop.frames()
     features = _features(tmp_path / "as_it_was", tables)
@@ -76,4 +76,6 @@ def test_the_past_does_change_features(tmp_path):
         ("user_history", "topic_amounts"),
         ("user_history", "feedback_sentiments"),
     ):
-        assert not _at(features[name], MOMENTS[-1])[column].equals(_at(doubled[name], MOMENTS[-1])[column])
+        assert not _at(features[name], TIMESTAMPS[-1])[column].equals(
+            _at(doubled[name], TIMESTAMPS[-1])[column]
+        )
