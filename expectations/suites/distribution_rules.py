@@ -71,7 +71,7 @@ def _exposures(contract: Table, settings: Settings) -> list[Rule]:
     varied = rule(
         contract,
         "outcome_not_degenerate",
-        "the share of positive outcomes lies between 0 and 1, both excluded",
+        "the fraction of positive outcomes lies between 0 and 1, both excluded",
         "Bring exposures with and without an answer: nothing can be learned from equal outcomes. A log of clicks or "
         "sales has only answers; add what was shown at the same places and left, with outcome 0.",
         column="outcome",

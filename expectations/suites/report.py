@@ -20,7 +20,7 @@ class CheckReport:
         num_failed: rows that break the rule (of a key: all rows that share one); 0 for a rule on the
             whole table that no single row breaks.
         fraction_failed: of the table's rows; for a rule on the whole table 1.0 where it fails.
-        bound: share that is tolerated.
+        bound: fraction that is tolerated.
         sample: up to five offending values.
         message: full sentences with table, column, rows, what other tables have in place of missing ids, and
             the remedy.

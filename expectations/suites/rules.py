@@ -68,7 +68,7 @@ class Rule:
         expectation: name of the class in great_expectations.expectations.
         arguments: its arguments, without `mostly` and `severity`.
         per_row: whether each row keeps or breaks it; else the table does as a whole.
-        bound: share of the rows that may break it, 0 for rules on the whole table.
+        bound: fraction of the rows that may break it, 0 for rules on the whole table.
         breaks: SQL, true for the rows that break it. Needed by critical rules on rows and by flags.
         counts: SQL, true for the rows that Great Expectations counts, where they are not those of `breaks`.
         flag: the frame holds a boolean column of the rule's name, false where `breaks` is true.

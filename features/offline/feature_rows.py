@@ -137,7 +137,7 @@ def _item_attributes(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
 
 
 def _breadth(shop: Shop) -> IbisTable:
-    """How much each candidate covers: the number of keys by level, its main topic's share, its department."""
+    """How much each candidate covers: the number of keys by level, its main topic's fraction, its department."""
     keys = item_keys(shop)
     count = {f"item_num_{level}": (_.level == level).cast("float64").sum() for level in LEVELS}
     wide = keys.group_by("item_id").aggregate(

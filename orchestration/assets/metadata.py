@@ -56,7 +56,7 @@ def metrics(found: Mapping[str, Any], scorers: Sequence[str]) -> dg.MarkdownMeta
 
 
 def ladder(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of an evaluation's ladder: what each part of the model adds, and which step is proposed."""
+    """Metadata of an evaluation: what each part of the model adds, which step is proposed, what was left out."""
     rows = [
         {
             "step": STEPS[step["step"]],

@@ -1,9 +1,7 @@
 """Training on a machine that has only the packages that the README names for it."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
@@ -11,6 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.benchmarks.harness import ROOT
+from tests.training.scripts import run_script
 from tests.training.synthetic import write_encoder, write_examples
 
 NEEDED = ("torch", "transformers", "peft", "pandas", "pyarrow", "scikit-learn")
@@ -64,15 +63,7 @@ def test_fit_evaluate_gate_and_predict_run_alone(tmp_path) -> None:
     recipe.write_text(f'[encoder]\nname = "{tmp_path / "encoder"}"\n[finetuning]\nepochs = 1\n')
 
     def training(*arguments: object) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", BLOCKED, json.dumps(blocked), *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = run_script(BLOCKED, json.dumps(blocked), *arguments)
         assert done.returncode in (0, 3), done.stderr[-3000:]
         return done.stdout
 

@@ -4,7 +4,8 @@ A non-negative logistic regression of the parts (Wolpert 1992, "Stacked generali
 regressions", for why non-negative). A part that adds less than `MIN_GAIN` to the log-likelihood of the others adds
 nothing beyond noise (Akaike 1974) and gets scale 0. Rows of many impressions each differ by more than independent draws
 would, so that much more is asked of a part there (White 1982). The last part stays if it adds anything at all: of a few
-rows none can show so much, and then what was learned elsewhere says more than a constant.
+rows none can show so much, and then what was learned elsewhere says more than a constant. Few positives do not tell a
+scale either: each has the prior N(1, 1), as each part was learned to be a logit.
 
 By hand: scikit-learn's regression has no bounds. Shapes: N rows, K parts.
 """

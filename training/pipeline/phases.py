@@ -196,9 +196,8 @@ class Phases:
         scores, validation_metrics = context.validation_scores(), context.validation_metrics
         logits = scores.text_logit + scores.tabular_logit
         slope, shift = 1.0, 0.0
-        if (
-            context.recipe.calibration.enabled and self.state.best_epoch > 0
-        ):  # else stacking has calibrated it
+        finetuned = self.state.best_epoch > 0  # what was not is calibrated by stacking
+        if context.recipe.calibration.enabled and finetuned:
             slope, shift = fit_calibration(logits, validation_metrics.labels, validation_metrics.weights)
         results["calibration"] = [slope, shift]
         skipped = not results["pretrained"]

@@ -26,7 +26,7 @@ def declare(folder: Path, settings: str = "", tables: str = TABLES) -> Source:
         ("2017-09-01T10:00:00Z", datetime(2017, 9, 1, 10)),
     ],
 )
-def test_test_from_is_the_utc_moment(tmp_path, written, utc):
+def test_test_from_is_a_utc_timestamp(tmp_path, written, utc):
     assert declare(tmp_path, f"[split]\ntest_from = {written}\n").test_from == utc
 
 

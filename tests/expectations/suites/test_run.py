@@ -223,7 +223,7 @@ def test_warnings_do_not_block(odd):
     assert odd["items"].num_quarantined == 0
 
 
-def test_tolerance_is_a_share_of_rows_not_of_values(odd):
+def test_tolerance_is_a_fraction_of_rows_not_of_values(odd):
     check = check_of(odd, "exposures.position_in_bounds")
     assert check.passed  # half of the two values, a sixtieth of the rows
     assert check.fraction_failed == pytest.approx(1 / 60)

@@ -1,8 +1,5 @@
 """Rows and histories on disk: what is read back is what was written, and memory does not grow with the rows."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 
 from expectations.contracts.examples import INTERACTION_HISTORIES, ROWS
 from tests.benchmarks.growth import examples as growth
+from tests.training.scripts import run_script
 from tests.training.synthetic import make_rows, write_examples
 from training.config.recipe import Recipe
 from training.data import columns, interaction_history, sampling, split
@@ -180,14 +178,7 @@ def test_memory_hardly_grows_with_the_rows(tmp_path: Path) -> None:
     peaks = []
     for size in (200_000, 2_000_000):
         folder = growth.write(tmp_path / str(size), size)
-        done = subprocess.run(
-            [sys.executable, "-c", READ, str(folder), str(tmp_path)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=True,
-        )
+        done = run_script(READ, folder, tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
         peaks.append(int(done.stdout.split()[-1]) * 1024)
     assert (peaks[1] - peaks[0]) / 1_800_000 < 30, peaks

@@ -1,7 +1,6 @@
 """The search: what it tries, what it shares, what it never looks at, and how it goes on after a kill."""
 
 import json
-import subprocess
 import sys
 import tomllib
 from collections import Counter
@@ -17,6 +16,7 @@ import pandas as pd
 import pytest
 
 from expectations.errors import DataError, SettingError, TransientError
+from tests.training.scripts import run_script
 from tests.training.synthetic import make_rows, write_examples
 from training.cli import main
 from training.config.recipe import Recipe, read_recipe
@@ -129,9 +129,8 @@ search(examples, read_recipe(recipe), space=space, out=out, trials=4, progress=F
 """
     (tmp_path / "quick.toml").write_text(recipe_text(quick), encoding="utf-8")
     out = tmp_path / "out"
-    arguments = [str(examples), str(tmp_path / "quick.toml"), str(space), str(out)]
-    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, timeout=300, check=False)
-    assert done.returncode == 9
+    done = run_script(script, examples, tmp_path / "quick.toml", space, out)
+    assert done.returncode == 9, done.stderr[-2000:]
     interrupted = stored(out)
     assert [one.state.name for one in interrupted] == ["COMPLETE", "COMPLETE", "RUNNING"]
     result = search(examples, quick, space=space, out=out, trials=4)

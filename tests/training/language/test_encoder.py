@@ -226,7 +226,7 @@ def test_a_hub_id_is_found_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest
         load("hub:bert-base-klingon")
 
 
-def test_a_share_of_the_tokens_is_left_out_and_the_ends_stay() -> None:
+def test_a_fraction_of_the_tokens_is_left_out_and_the_ends_stay() -> None:
     lengths = torch.tensor([1, 2, 3, 400])
     steps = torch.arange(400)
     mask = (steps[None, :] < lengths[:, None]).long()

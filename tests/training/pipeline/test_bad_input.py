@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -23,6 +22,7 @@ from torch import nn
 from expectations.contracts.examples import INTERACTION_HISTORIES, ROWS
 from expectations.errors import DataError, RecommenderError, SchemaError, SettingError, TransientError
 from tests.training.fits import run
+from tests.training.scripts import run_script
 from tests.training.synthetic import make_rows, write_examples
 from training.config.recipe import Recipe
 from training.data.dataset import read_examples
@@ -315,14 +315,6 @@ def test_a_fit_in_too_little_memory_says_so_and_ends_well(short: Recipe, tmp_pat
     sizes = {"batch_size": 100_000, "ensemble_size": 16, "hidden_size": 512, "negatives_per_positive": 1e9}
     wide = short.updated(tabular_model=sizes, finetuning={"epochs": 0}, encoder={"trainable_layers": 0})
     folder = write_examples(tmp_path / "examples", num_users=60, num_days=12)
-    done = subprocess.run(
-        [sys.executable, "-c", SCARCE, json.dumps(wide.as_dict()), str(folder), str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_script(SCARCE, json.dumps(wide.as_dict()), folder, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "rows of phase tabular: " in done.stderr and "do not fit into memory; going on with" in done.stderr
