@@ -5,7 +5,9 @@ Positives are all seen; negatives are downsampled anew each epoch. A model train
 so the loss adds it and the model's own logit stays calibrated.
 
 Of millions of rows, what validates and the query groups to learn from are samples of a fixed size, so they cost the
-same memory however many rows there are. Fewer rows than that are all taken.
+same memory however many rows there are. Fewer rows than that are all taken; but what validates is scored after every
+epoch, and of rare positives nearly all of it would be query groups that no metric of ranking counts: of those a sample
+stands for all, by weight, also in the metrics that count them.
 """
 
 import numpy as np
@@ -62,6 +64,38 @@ def whole_query_groups(columns: Columns, rows: np.ndarray, most: int) -> np.ndar
         spread = columns.at("query_group_id", block).astype(np.uint64) * SPREAD
         chosen.append(block[(spread >> np.uint64(11)).astype(np.float64) < sampling_rate * 2**53])
     return np.concatenate(chosen)
+
+
+def all_positive_query_groups(
+    columns: Columns, rows: np.ndarray, most: int, min_others: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to measure by: every query group with a positive, and of the others as many rows, if there are more.
+
+    Args:
+        columns: of the examples.
+        rows: (k,) ascending row numbers.
+        most: rows with which memory holds it; where query groups with a positive have more, all groups are sampled.
+        min_others: rows of query groups without a positive, where there are so many.
+
+    Returns:
+        Ascending row numbers, and for how many rows of the k each of them stands, float32.
+    """
+    groups = [columns.at("query_group_id", block) for block in blocks(rows)]
+    labels = [columns.at("label", block) for block in blocks(rows)]
+    positive = np.unique(
+        np.concatenate([group[label > 0] for group, label in zip(groups, labels, strict=True)])
+    )
+    has_positive = np.concatenate([np.isin(group, positive) for group in groups])
+    with_positive, others = rows[has_positive], rows[~has_positive]
+    if len(with_positive) > most:
+        drawn = whole_query_groups(columns, rows, most)
+        return drawn, np.ones(len(drawn), dtype=np.float32)
+    drawn = whole_query_groups(columns, others, max(len(with_positive), min_others))
+    chosen = np.concatenate([with_positive, drawn])
+    stands_for = np.ones(len(chosen), dtype=np.float32)
+    stands_for[len(with_positive) :] = len(others) / max(len(drawn), 1)
+    order = np.argsort(chosen, kind="stable")
+    return chosen[order], stands_for[order]
 
 
 def positions(text_ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:

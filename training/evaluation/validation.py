@@ -3,11 +3,16 @@
 import numpy as np
 
 from training.data.dataset import Examples
-from training.data.sampling import whole_query_groups
+from training.data.sampling import all_positive_query_groups
 from training.evaluation.metrics import LOWER_IS_BETTER, metrics_of_logits
 from training.models.calibration import fit_calibration
 
-MAX_VALIDATION_ROWS = 1 << 18  # of a larger part, whole query groups of about so many rows are measured
+MAX_VALIDATION_ROWS = (
+    1 << 18
+)  # of more in query groups with a positive, whole groups of about so many are measured
+MIN_OTHER_ROWS = (
+    1 << 15
+)  # of query groups without a positive: of more than these and of those with one, a sample
 LOG_LOSS = "log_loss"
 
 
@@ -20,15 +25,19 @@ class ValidationMetrics:
         metric: the one that decides.
 
     Attributes:
+        rows: (J,) row numbers, ascending.
+        labels: (J,) 0 to 1.
+        weights: (J,) how much each counts; more where a row stands for others that are not measured.
         metric: the one that decides; log loss where the part cannot be measured by what was asked for.
     """
 
     def __init__(self, data: Examples, validation: np.ndarray, metric: str) -> None:
         self.columns = data.columns
-        drawn = whole_query_groups(data.columns, validation, MAX_VALIDATION_ROWS)
-        both = 0 < data.columns["label"][drawn].sum() < len(drawn)
-        self.rows = drawn if both else validation  # of few positives, none may be in the drawn groups
-        self.labels, self.weights = (data.columns.at(name, self.rows) for name in ("label", "weight"))
+        self.rows, stands_for = all_positive_query_groups(
+            data.columns, validation, MAX_VALIDATION_ROWS, MIN_OTHER_ROWS
+        )
+        self.labels, weights = (data.columns.at(name, self.rows) for name in ("label", "weight"))
+        self.weights = weights * stands_for
         self.metric = LOG_LOSS
         if metric != LOG_LOSS and self.compute(np.zeros(len(self.rows)))[metric] is not None:
             self.metric = metric

@@ -87,12 +87,12 @@ class EncodedCorpus:
             device=device,
             token_dropout=settings.token_dropout,
         )
-        self.embeddings.cache_frozen_layers()
         if champion:
             champion.fill(self.embeddings, texts)
         elif parent:
             self.embeddings.vectors.copy_(pretrained_vectors(recipe, texts, parent))
         else:
+            self.embeddings.cache_frozen_layers()
             self.embeddings.refresh()
         self._initial_weights = trainable_state({"encoder": self.encoder})
         self._vectors = self.embeddings.vectors.clone()
@@ -335,17 +335,26 @@ class FitContext:
             return 0
         sampling_rate = min(self.sampling_rate(rows, settings.negatives_per_positive), TREE_ROWS / len(rows))
 
-        def draw(of: np.ndarray, model: int) -> TreeRows:
+        def draw(of: np.ndarray, model: int) -> np.ndarray:
             rng = np.random.default_rng([seed, model])
-            drawn = np.sort(downsample_negatives(self.labels, of, sampling_rate, rng))
+            return np.sort(downsample_negatives(self.labels, of, sampling_rate, rng))
+
+        def learned(model: int) -> TreeRows:
+            drawn = draw(rows, model)
             return self.collator.feature_matrix(drawn), self.labels[drawn], self.weights_of(drawn)
 
+        def validated() -> TreeRows:
+            measured = self.validation_metrics
+            place = np.searchsorted(measured.rows, draw(measured.rows, 0))
+            drawn = measured.rows[place]
+            return self.collator.feature_matrix(drawn), self.labels[drawn], measured.weights[place]
+
         return self.model.trees.fit(
-            lambda model: draw(rows, model),
+            learned,
             num_trees=num_trees or settings.num_trees,
             sampling_rate=sampling_rate,
             seed=seed,
-            validation=draw(self.validation_metrics.rows, 0) if num_trees is None else None,
+            validation=validated() if num_trees is None else None,
         )
 
     def metrics(self) -> dict[str, float | None]:

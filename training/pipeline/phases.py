@@ -12,8 +12,8 @@ Each is resumable after any epoch, and those that learn from labels run once mor
    best: the latest labels are the nearest to the future
 
 Next interactions whose window had not ended when the validation part began are left out.
-Metrics and calibration come from the stopped model of phase 3; the bundle holds that of the last phase. Of a
-validation part with more than 262,144 rows, whole query groups with about so many are measured.
+Metrics and calibration come from the stopped model of phase 3; the bundle holds that of the last phase. Of the
+validation part's query groups without a positive, a sample stands for all where they are most of it.
 
 A fit may begin with a champion (`training.pipeline.warm_start`): then neither language nor next interactions are
 learned again, a fraction of the epochs is run, and where the training part holds nothing that the champion has not

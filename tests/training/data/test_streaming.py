@@ -1,6 +1,8 @@
 """Rows and histories on disk: what is read back is what was written, and memory does not grow with the rows."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,6 +132,44 @@ def test_of_many_rows_whole_query_groups_are_kept(data: Examples, monkeypatch: p
     assert len(chosen) == pytest.approx(len(train) / 2, rel=0.2)
 
 
+class Table(dict[str, np.ndarray]):
+    """Columns by name, some rows at a time."""
+
+    def at(self, name: str, rows: np.ndarray) -> np.ndarray:
+        return self[name][rows]
+
+
+def test_query_groups_without_a_positive_are_measured_by_a_weighted_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    rows, groups = np.arange(30_000), rng.permutation(np.repeat(np.arange(1500), 20))
+    labels = ((rng.random(30_000) < 0.1) & (groups % 5 == 0)).astype(np.float32)
+    columns: Any = Table(label=labels, query_group_id=groups, weight=np.ones(30_000, dtype=np.float32))
+    has_positive = np.isin(groups, groups[labels > 0])
+    few = int(has_positive.sum())
+    monkeypatch.setattr(sampling, "BLOCK", 7000)
+    all_rows, once = sampling.all_positive_query_groups(columns, rows, len(rows), len(rows))
+    assert (all_rows == rows).all() and (once == 1).all()
+    chosen, stands_for = sampling.all_positive_query_groups(columns, rows, few, 0)
+    assert set(chosen) >= set(np.flatnonzero(has_positive)) and (np.diff(chosen) > 0).all()
+    assert len(chosen) == pytest.approx(2 * few, rel=0.2)
+    assert stands_for.sum() == pytest.approx(len(rows), rel=1e-5)
+    assert (stands_for[has_positive[chosen]] == 1).all() and (stands_for[~has_positive[chosen]] > 1).all()
+    most, each_once = sampling.all_positive_query_groups(columns, rows, few // 2, 0)
+    assert len(most) == pytest.approx(few / 2, rel=0.4) and (each_once == 1).all()
+
+    logits = rng.normal(size=len(rows)).astype(np.float32) + labels
+    measured = {}
+    for name, least in (("sample", 0), ("all", len(rows))):
+        monkeypatch.setattr(validation, "MIN_OTHER_ROWS", least)
+        found = validation.ValidationMetrics(SimpleNamespace(columns=columns), rows, "log_loss")  # type: ignore[arg-type]
+        measured[name] = found.compute(logits[found.rows])
+    assert measured["sample"]["ndcg_at_10"] == measured["all"]["ndcg_at_10"]
+    for metric, within in (("auc", 0.01), ("average_precision", 0.01), ("log_loss", 0.01)):
+        assert measured["sample"][metric] == pytest.approx(measured["all"][metric], abs=within), metric
+
+
 def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
     data: Examples, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +197,8 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
 READ = """
 import resource, sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 import numpy as np
 from training.data.dataset import read_examples
 from training.data.collate import Collator
