@@ -92,6 +92,15 @@ def test_books_count_what_a_reader_liked(tmp_path) -> None:
     assert set(tables["exposures"]["item_id"]) <= set(tables["items"]["item_id"])
 
 
+def test_a_reader_of_books_is_asked_once_and_rated_others_before(tmp_path) -> None:
+    tables = written("books", tmp_path)
+    assert tables["exposures"]["user_id"].is_unique
+    both = tables["exposures"].merge(tables["feedback"], on="user_id", suffixes=("", "_rated"))
+    assert len(both) == len(tables["feedback"])
+    assert (both["event_timestamp_rated"] < both["event_timestamp"]).all()
+    assert (both["item_id"] == both["item_id_rated"]).mean() < 0.001  # five readers in the data
+
+
 def test_reviews_are_each_shown_once(tmp_path) -> None:
     tables = written("reviews", tmp_path)
     assert tables["reviews"]["review"].is_unique
