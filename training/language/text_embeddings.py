@@ -48,10 +48,11 @@ class TextEmbeddings:
         self._frozen_output: Tensor | None = None
 
     def cache_frozen_layers(self) -> None:
-        """Compute the frozen layers' output of every text, where it is worth caching."""
+        """Compute the frozen layers' output of every text, once, where it is worth caching."""
         encoder = self.encoder
         in_two = encoder.num_frozen > 0 and encoder.is_trainable and not encoder.reads_in_one_piece
-        if not in_two or len(self.tokens.ids) * encoder.width * 4 > MAX_CACHE_BYTES:
+        fits = len(self.tokens.ids) * encoder.width * 4 <= MAX_CACHE_BYTES
+        if self._frozen_output is not None or not in_two or not fits:
             return
         output = torch.zeros(len(self.tokens.ids), encoder.width)
         with torch.inference_mode():

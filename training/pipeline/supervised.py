@@ -155,6 +155,8 @@ def finetuning_phase(
 ) -> Phase:
     """The phase that trains f, g and the language model, by depth, each with its own learning rate."""
     settings, model, encoder = context.recipe.finetuning, context.model, context.encoder
+    if epochs:
+        context.table.cache_frozen_layers()
     objective = FinetuningObjective(context, rows)
     adapted = context.recipe.encoder.adapter != NONE
     rate = settings.adapter_learning_rate if adapted else settings.encoder_learning_rate

@@ -28,7 +28,7 @@ from training.hpo import trial
 from training.hpo.search import _locked, recipe_text, table
 from training.hpo.space import holds, read_space
 from training.hpo.trial import Trials, before_test
-from training.language.text_embeddings import TextEmbeddings
+from training.pipeline.context import EncodedCorpus
 from training.pipeline.fit import fit
 from training.pipeline.trainer import Phase
 
@@ -191,12 +191,12 @@ def test_what_trials_share_is_done_once(
     calls = counted(monkeypatch)
     together = Trials(read_examples(examples))
     assert [together.run(one, log=Mock(), report=Mock()) for one in recipes] == alone
-    assert calls["prepare"] == calls["language_pretraining"] == calls["next_interaction_pretraining"] == 1
+    assert calls["encode"] == calls["language_pretraining"] == calls["next_interaction_pretraining"] == 1
     assert calls["tabular"] == calls["finetuning"] == 3
 
 
 @pytest.mark.parametrize(
-    ("change", "prepared", "learned"),
+    ("change", "encoded", "learned"),
     [
         ({"tabular_model.hidden_size": 8}, 1, 1),
         ({"pretraining.next_interaction_learning_rate": 1e-3}, 1, 2),
@@ -207,7 +207,7 @@ def test_what_trials_share_is_done_once(
 )
 def test_a_setting_that_matters_is_not_shared(
     change: dict[str, Any],
-    prepared: int,
+    encoded: int,
     learned: int,
     examples: Path,
     quick: Recipe,
@@ -216,24 +216,24 @@ def test_a_setting_that_matters_is_not_shared(
     calls, runs = counted(monkeypatch), Trials(read_examples(examples))
     for recipe in (quick, quick.updated(**nested(change))):
         runs.run(recipe, log=Mock(), report=Mock())
-    assert calls["prepare"] == prepared
+    assert calls["encode"] == encoded
     assert calls["next_interaction_pretraining"] == learned
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts readings of all texts, and phases that were run."""
     calls: Counter[str] = Counter()
-    prepare, run_phase = TextEmbeddings.cache_frozen_layers, trial.run_phase
+    encode, run_phase = trial.EncodedCorpus, trial.run_phase
 
-    def prepared(table: TextEmbeddings) -> None:
-        calls["prepare"] += 1
-        prepare(table)
+    def encoded(*arguments: Any) -> EncodedCorpus:
+        calls["encode"] += 1
+        return encode(*arguments)
 
     def run(phase: Phase, *arguments: Any, **named: Any) -> None:
         calls[phase.name] += 1
         run_phase(phase, *arguments, **named)
 
-    monkeypatch.setattr(TextEmbeddings, "cache_frozen_layers", prepared)
+    monkeypatch.setattr(trial, "EncodedCorpus", encoded)
     monkeypatch.setattr(trial, "run_phase", run)
     return calls
 
