@@ -6,7 +6,7 @@ import pandas as pd
 
 from tests.benchmarks.shops.shop import Shop, write_files
 
-ROWS, QUICK_ROWS = 6000, 1000
+ROWS, QUICK_ROWS = 3000, 1000
 SHOWN = pd.Timestamp("2019-01-01")  # the data name no day
 
 
@@ -31,7 +31,7 @@ def write(data: Path, folder: Path, quick: bool) -> None:
 SHOP = Shop(
     name="reviews",
     about=(
-        "Reviews in Chinese (online_shopping_10_cats, 6,000 drawn), each an item that is shown once: does it praise? "
+        "Reviews in Chinese (online_shopping_10_cats, 3,000 drawn), each an item that is shown once: does it praise? "
         "Only words decide, and the default language model reads English, so that most of them are unknown characters "
         'to it. No times: whole items are drawn into the parts (`[split] by = "item_id"`).'
     ),
