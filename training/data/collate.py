@@ -4,7 +4,7 @@ Shapes: N rows, U users (distinct interaction histories), P distinct candidate-q
 H history, F numeric, C categorical features.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -18,6 +18,8 @@ from training.data.transforms import Transforms
 
 MATRIX_ROWS = 1 << 16  # whose features are made at once
 
+Lexical = Callable[[Sequence[str], Sequence[str | None]], Tensor]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -28,6 +30,7 @@ class Batch:
         categorical_features: (N, C) int64 codes.
         candidate_query: (N,) each row's candidate-query pair.
         candidate_text, query_text: (P,) positions of texts; -1: no query.
+        lexical: (P,) the lexical path's logit of each pair, 0 without one.
         user: (N,) each row's interaction history.
         history: (U, H) positions of texts; -1: padding.
         history_features: (U, H, 4) events, amount, days ago, sentiment.
@@ -38,6 +41,7 @@ class Batch:
     candidate_query: Tensor
     candidate_text: Tensor
     query_text: Tensor
+    lexical: Tensor
     user: Tensor
     history: Tensor
     history_features: Tensor
@@ -55,20 +59,26 @@ class Collator:
         transforms: fitted transforms.
         served: (rows of the examples,) True for rows whose position is REFERENCE_POSITION, as in a request; None: each
             row's is what it was.
+        lexical: gives the lexical logits of texts with their queries or None; None: 0 for all.
 
     Raises:
         BundleError: the examples lack a feature that the transforms were fitted on.
     """
 
     def __init__(
-        self, examples: Examples, transforms: Transforms, *, served: np.ndarray | None = None
+        self,
+        examples: Examples,
+        transforms: Transforms,
+        *,
+        served: np.ndarray | None = None,
+        lexical: Lexical | None = None,
     ) -> None:
         self.columns = columns = examples.columns
+        self.texts, self.lexical = examples.texts, lexical
         self.transforms = transforms
         self.text_id, self.query_id = columns["text_id"], columns["query_id"]
         self.history_id, self.interaction_histories = columns["history_id"], examples.interaction_histories
         transforms.require(columns.names)
-        self._num_texts = len(examples.texts)
         self._numeric = [columns.numeric.index(name) for name in transforms.numeric]
         self._served = served
         self._position = [
@@ -123,11 +133,24 @@ class Collator:
             candidate_query=torch.from_numpy(candidate_query.reshape(-1)),
             candidate_text=torch.from_numpy(positions(text_ids, pairs[:, 0])),
             query_text=torch.from_numpy(positions(text_ids, pairs[:, 1])),
+            lexical=self._lexical_logits(pairs),
             user=torch.from_numpy(user.reshape(-1)),
             history=torch.from_numpy(positions(text_ids, history)),
             history_features=torch.from_numpy(features),
         )
         return batch, text_ids
+
+    def _lexical_logits(self, pairs: np.ndarray) -> Tensor:
+        if self.lexical is None:
+            return torch.zeros(len(pairs))
+        return self.lexical(*self.pair_texts(pairs)).cpu()
+
+    def pair_texts(self, pairs_P2: np.ndarray) -> tuple[list[str], list[str | None]]:
+        """Texts and queries of pairs of their ids; None for -1."""
+        texts, queries = pairs_P2.T
+        return [self.texts[text] for text in texts], [
+            self.texts[query] if query >= 0 else None for query in queries
+        ]
 
     def text_ids(self, rows: np.ndarray) -> np.ndarray:
         """Text ids of the batch of some rows, ascending."""
@@ -135,7 +158,7 @@ class Collator:
         return self._distinct_texts(history, self.text_id[rows], self.query_id[rows])
 
     def _distinct_texts(self, *text_ids: np.ndarray) -> np.ndarray:
-        there = np.zeros(self._num_texts + 1, dtype=bool)  # the last for -1: nothing
+        there = np.zeros(len(self.texts) + 1, dtype=bool)  # the last for -1: nothing
         for ids in text_ids:
             there[ids] = True
         return np.flatnonzero(there[:-1])

@@ -186,7 +186,12 @@ def _scorers(
     predictor: Predictor, recipe: Recipe, bundle: Path, data: Examples, rows: np.ndarray, seed: int, bar: Any
 ) -> dict[str, np.ndarray | None]:
     """Probabilities on the test rows of the model, of the ladder's steps below it, and of the baselines."""
-    collator = Collator(data, predictor.transforms, served=np.asarray(data.part == TEST))
+    collator = Collator(
+        data,
+        predictor.transforms,
+        served=np.asarray(data.part == TEST),
+        lexical=predictor.model.text_model.lexical.logits,
+    )
     vectors = baselines.pretrained_vectors(recipe, data.texts, bundle)
     found: dict[str, np.ndarray | None] = dict(
         step_probabilities(

@@ -87,9 +87,9 @@ def step_probabilities(
         BundleError: the bundle does not hold the weights before fine-tuning.
     """
     model, device = predictor.model, predictor.device
-    parts_N5 = logit_parts(model, collator, tuned_TE, rows)
+    parts_N6 = logit_parts(model, collator, tuned_TE, rows)
     scales = torch.cat([model.text_model.scales, model.tabular_scales]).detach().cpu().numpy()
-    finetuned_N = float(model.slope) * (parts_N5 @ scales) + float(model.intercept)
+    finetuned_N = float(model.slope) * (parts_N6 @ scales) + float(model.intercept)
     try:
         weights, epochs = load_file(bundle / FROZEN_MODEL), predictor.manifest.metrics["finetuning_epochs"]
         model.trees = BoostedTrees(model.trees.settings)
@@ -102,11 +102,11 @@ def step_probabilities(
         raise BundleError(
             f"{bundle} holds no model as it was before fine-tuning ({error}); train again"
         ) from error
-    frozen_N5 = parts_N5
+    frozen_N6 = parts_N6
     if epochs or not torch.equal(tuned_TE.cpu(), pretrained_TE.cpu()):
-        frozen_N5 = logit_parts(model.to(device), collator, pretrained_TE.to(device), rows)
-        frozen_N5[:, PARTS.index("trees")] = parts_N5[:, PARTS.index("trees")]
-    logits = {step: frozen_N5 @ scales[:-1] + scales[-1] for step, scales in chosen.items()}
+        frozen_N6 = logit_parts(model.to(device), collator, pretrained_TE.to(device), rows)
+        frozen_N6[:, PARTS.index("trees")] = parts_N6[:, PARTS.index("trees")]
+    logits = {step: frozen_N6 @ scales[:-1] + scales[-1] for step, scales in chosen.items()}
     return {step: expit(logit_N) for step, logit_N in (*logits.items(), ("finetuned", finetuned_N))}
 
 

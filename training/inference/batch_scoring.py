@@ -100,7 +100,7 @@ def score_rows(
 
 @torch.inference_mode()
 def logit_parts(model: AdditiveModel, collator: Collator, vectors_TE: Tensor, rows: np.ndarray) -> np.ndarray:
-    """`training.models.additive.PARTS` of some rows' logits, (k, 5) float32, as `score_rows` takes its arguments."""
+    """`training.models.additive.PARTS` of some rows' logits, (k, 6) float32, as `score_rows` takes its arguments."""
     device, sizes = str(vectors_TE.device), dict[str, int]()
     parts = np.zeros((len(rows), len(PARTS)), dtype=np.float32)
 

@@ -29,7 +29,7 @@ from training.language.encoder import load_saved
 from training.models.additive import AdditiveModel, build_model
 
 CACHED_TEXTS = 20_000  # vectors of texts that the bundle does not know: 30 MB at a width of 384
-CACHED_CANDIDATES = 100_000  # (candidate, query) pairs, three numbers each
+CACHED_CANDIDATES = 100_000  # (candidate, query) pairs, four numbers each
 
 
 class Predictor:
@@ -118,7 +118,7 @@ class Predictor:
         batch, distinct = self._batch(rows, list(texts), asked, history or InteractionHistory())
         user_independent = self._user_independent.get([*zip(texts, asked, strict=True)])
         logits = self.model.calibrated_logits(
-            batch.to(self.device), self.texts.get(distinct), user_independent_P3=user_independent
+            batch.to(self.device), self.texts.get(distinct), user_independent_P4=user_independent
         )
         assert logits.attention is not None
         attention = logits.attention[:, : len(history.texts) if history else 0]
@@ -141,6 +141,7 @@ class Predictor:
             candidate_query=torch.arange(len(texts)),
             candidate_text=torch.tensor([place[text] for text in texts]),
             query_text=torch.tensor([-1 if query is None else place[query] for query in queries]),
+            lexical=torch.zeros(len(texts)),  # among what is cached of the pairs
             user=torch.zeros(len(texts), dtype=torch.long),
             history=torch.tensor(entries)[None],
             history_features=features[None],
@@ -148,13 +149,14 @@ class Predictor:
         return batch, list(place)
 
     def _compute_user_independent(self, pairs: list[tuple[str, str | None]]) -> Tensor:
-        """The user-independent part of (text, query) pairs, (P, 3)."""
+        """The user-independent part of (text, query) pairs, (P, 4)."""
+        lexical = self.model.text_model.lexical.logits(*zip(*pairs, strict=True))
         texts = self.texts.get([text for text, _ in pairs])
         queries = torch.zeros_like(texts)
         asked = [place for place, (_, query) in enumerate(pairs) if query is not None]
         if asked:
             queries[asked] = self.texts.get([query for _, query in pairs if query is not None])
-        return self.model.text_model.user_independent(texts, queries)
+        return self.model.text_model.user_independent(texts, queries, lexical)
 
     @torch.inference_mode()
     def tabular_contributions(self, rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
@@ -193,5 +195,10 @@ class Predictor:
         data = read_examples(examples) if isinstance(examples, Path) else examples
         chosen = np.flatnonzero(data.part == TEST if mask is None else mask)
         vectors = self.texts.get(data.texts, cached=False)
-        collator = Collator(data, self.transforms, served=np.ones(len(data.part), dtype=bool))
+        collator = Collator(
+            data,
+            self.transforms,
+            served=np.ones(len(data.part), dtype=bool),
+            lexical=self.model.text_model.lexical.logits,
+        )
         return score_rows(self.model, collator, vectors, chosen, with_attention=with_attention)

@@ -65,10 +65,10 @@ class AdditiveModel(nn.Module):
 
         The networks stand for all of g: the trees know the training part by heart, and would leave nothing to learn.
         """
-        parts_N3, _ = self.text_model(batch, text_vectors_VE)
+        parts_N4, _ = self.text_model(batch, text_vectors_VE)
         g_NK = self.tabular(batch.numeric_features, batch.categorical_features)
         return (
-            (parts_N3 @ self.text_model.scales)[:, None] + self.tabular_scales.sum() * g_NK + self.intercept
+            (parts_N4 @ self.text_model.scales)[:, None] + self.tabular_scales.sum() * g_NK + self.intercept
         )
 
     def calibrated_logits(
@@ -77,7 +77,7 @@ class AdditiveModel(nn.Module):
         text_vectors_VE: Tensor,
         *,
         with_attention: bool = True,
-        user_independent_P3: Tensor | None = None,
+        user_independent_P4: Tensor | None = None,
         trees_N: Tensor | None = None,
     ) -> CalibratedLogits:
         """For scoring: calibrated f and g, so that σ(f + g) is the probability.
@@ -86,23 +86,23 @@ class AdditiveModel(nn.Module):
             batch: the rows.
             text_vectors_VE: vectors of the batch's texts.
             with_attention: whether to give the attention.
-            user_independent_P3: what `TextMatch.user_independent` gives for the pairs, where it is known already.
+            user_independent_P4: what `TextMatch.user_independent` gives for the pairs, where it is known already.
             trees_N: the trees' logits of the rows, where they are known already.
         """
-        parts_N3, attention_NH = self.text_model(
-            batch, text_vectors_VE, with_attention=with_attention, user_independent_P3=user_independent_P3
+        parts_N4, attention_NH = self.text_model(
+            batch, text_vectors_VE, with_attention=with_attention, user_independent_P4=user_independent_P4
         )
-        f_N = self.slope * (parts_N3 @ self.text_model.scales)
+        f_N = self.slope * (parts_N4 @ self.text_model.scales)
         g_N = self.tabular_logit(batch.numeric_features, batch.categorical_features, trees_N)
         return CalibratedLogits(text_logit=f_N, tabular_logit=g_N, attention=attention_NH)
 
     def parts(self, batch: Batch, text_vectors_VE: Tensor) -> Tensor:
-        """PARTS of the logit, neither scaled nor calibrated, (N, 5)."""
-        parts_N3, _ = self.text_model(batch, text_vectors_VE)
+        """PARTS of the logit, neither scaled nor calibrated, (N, 6)."""
+        parts_N4, _ = self.text_model(batch, text_vectors_VE)
         features = batch.numeric_features, batch.categorical_features
         networks_N = self.tabular(*features).mean(1)
         trees_N = self.trees(*features) if self.trees.fitted else torch.zeros_like(networks_N)
-        return torch.cat([parts_N3, networks_N[:, None], trees_N[:, None]], dim=1)
+        return torch.cat([parts_N4, networks_N[:, None], trees_N[:, None]], dim=1)
 
     def tabular_logit(self, numbers_NF: Tensor, codes_NC: Tensor, trees_N: Tensor | None = None) -> Tensor:
         """Calibrated g alone, (N,); `trees_N`: the trees' logits, where they are known already."""

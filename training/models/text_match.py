@@ -11,8 +11,9 @@ counts relative to the candidate's greatest similarity with any topic known from
 
 What f learned from next interactions is then decomposed: the candidate's mean logit over some reference users is its
 popularity part (which topics are popular and, for a query, what matches it); the rest is the personalised part. The
-third part needs no history: the response to the words alone (`training.models.text_response`). Each part has a scale
-of its own: where g knows better what is popular, the popularity part gets scale 0.
+third part needs no history: the response to the words alone (`training.models.text_response`); nor does the fourth, to
+the characters (`training.models.lexical_response`). Each part has a scale of its own: where g knows better what is
+popular, the popularity part gets scale 0.
 
 An entry of the history is an interaction or feedback in words. Feedback has a sentiment: a positive entry counts
 like an interaction, a negative one turns the user's profile away, and the balance of positive and negative ones,
@@ -34,13 +35,14 @@ from training.data.collate import Batch
 from training.data.interaction_history import HISTORY_FEATURES, SENTIMENT
 from training.data.transforms import Transforms
 from training.models.encodings import ContextEncoding
+from training.models.lexical_response import LexicalResponse
 from training.models.text_response import TextResponse
 
 MIN_BANDWIDTH, MAX_BANDWIDTH = 0.01, 0.2  # cosine differences at which a kernel has fallen to 1/e
 MAX_EXPONENT = 2.0  # a similarity above the greatest known one counts up to e^MAX_EXPONENT
 PRIOR_COUNT = 10  # texts of both kinds that the mean of one is shrunk by
 ENTRY_FEATURES = 5
-TEXT_PARTS = ("personalised", "popularity", "response")
+TEXT_PARTS = ("personalised", "popularity", "response", "lexical")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,8 @@ class TextMatch(nn.Module):
         self.skip = nn.Linear(num_features, 1, bias=False)
         self.dropout = nn.Dropout(settings.dropout)
         self.response = TextResponse(text_width)
-        self.scales = nn.Parameter(torch.tensor([1.0, 0.0, 0.0]))  # of TEXT_PARTS
+        self.lexical = LexicalResponse()
+        self.scales = nn.Parameter(torch.tensor([1.0, 0.0, 0.0, 0.0]))  # of TEXT_PARTS
         self.sentiment_out = nn.Parameter(torch.zeros(num_kernels + 2))
         self.sentiment_first = nn.Parameter(torch.zeros(num_kernels + 2, hidden_size))
         for zero_start in (self.out.weight, self.out.bias, self.skip.weight):
@@ -135,7 +138,7 @@ class TextMatch(nn.Module):
         text_vectors_VE: Tensor,
         *,
         with_attention: bool = False,
-        user_independent_P3: Tensor | None = None,
+        user_independent_P4: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The parts of the logit f of rows; f is their sum by `scales`.
 
@@ -143,42 +146,48 @@ class TextMatch(nn.Module):
             batch: the rows.
             text_vectors_VE: vectors of the batch's texts.
             with_attention: whether to give the attention.
-            user_independent_P3: what `user_independent` gives for the pairs, where it is known already.
+            user_independent_P4: what `user_independent` gives for the pairs, where it is known already.
 
         Returns:
-            TEXT_PARTS (N, 3) and, if asked, the attention to each entry of the history, (N, H).
+            TEXT_PARTS (N, 4) and, if asked, the attention to each entry of the history, (N, H).
         """
         query_PE = text_vectors_VE[batch.query_text.clamp_min(0)] * (batch.query_text >= 0).float()[:, None]
         text_PE = text_vectors_VE[batch.candidate_text]
         pairs = self._candidate_inputs(text_PE, query_PE)
-        if user_independent_P3 is None:
-            popularity_P, response_P = self._popularity_logit(pairs), self.response(text_PE, query_PE)
+        if user_independent_P4 is None:
+            parts_P3 = self._user_independent_parts(pairs, text_PE, query_PE, batch.lexical)
         else:
-            _, popularity_P, response_P = user_independent_P3.unbind(1)
+            parts_P3 = user_independent_P4[:, 1:]
         inputs = MatchInputs(
             history=batch.history,
             features=batch.history_features,
             topics=self.topic_vectors(text_vectors_VE),
             user=batch.user,
             candidate_query=batch.candidate_query,
-            max_similarity=None if user_independent_P3 is None else user_independent_P3[:, 0],
+            max_similarity=None if user_independent_P4 is None else user_independent_P4[:, 0],
             **pairs,
         )
         context_NW = self.context(batch.numeric_features, batch.categorical_features) @ self.context_weight
         logit_N, attention = self.logits(inputs, context_NW, with_attention=with_attention)
-        popularity_N, response_N = popularity_P[batch.candidate_query], response_P[batch.candidate_query]
-        return torch.stack([logit_N - popularity_N, popularity_N, response_N], dim=1), attention
+        parts_N3 = parts_P3[batch.candidate_query]
+        return torch.cat([(logit_N - parts_N3[:, 0])[:, None], parts_N3], dim=1), attention
 
-    def user_independent(self, text_PE: Tensor, query_PE: Tensor) -> Tensor:
-        """What of pairs no user changes, (P, 3): greatest similarity with a known topic, popularity, response.
+    def user_independent(self, text_PE: Tensor, query_PE: Tensor, lexical_P: Tensor) -> Tensor:
+        """What of pairs no user changes, (P, 4): greatest similarity with a known topic, popularity, response, lexical.
 
         Args:
             text_PE: vectors of the candidates' texts.
             query_PE: vectors of their queries, 0 where there is none.
+            lexical_P: what `lexical` gives for the pairs.
         """
         pairs = self._candidate_inputs(text_PE, query_PE)
-        parts = [self._popularity_logit(pairs), self.response(text_PE, query_PE)]
-        return torch.stack([self._max_similarity(pairs["candidates"]), *parts], dim=1)
+        parts_P3 = self._user_independent_parts(pairs, text_PE, query_PE, lexical_P)
+        return torch.cat([self._max_similarity(pairs["candidates"])[:, None], parts_P3], dim=1)
+
+    def _user_independent_parts(
+        self, pairs: dict[str, Tensor], text_PE: Tensor, query_PE: Tensor, lexical_P: Tensor
+    ) -> Tensor:
+        return torch.stack([self._popularity_logit(pairs), self.response(text_PE, query_PE), lexical_P], dim=1)
 
     def _candidate_inputs(self, text_PE: Tensor, query_PE: Tensor) -> dict[str, Tensor]:
         """Those of the inputs that belong to the pairs."""

@@ -1,13 +1,13 @@
 """The data, texts and modules of one fit."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.config.recipe import Recipe
 from training.data.collate import Collator
@@ -31,6 +31,7 @@ from training.language.encoder import TextEncoder
 from training.language.text_embeddings import TextEmbeddings
 from training.models.additive import PARTS, AdditiveModel, build_model
 from training.models.boosted_trees import TreeRows
+from training.models.lexical_response import lexical_regressions
 from training.models.stacking import fit_stacking
 from training.models.text_match import TEXT_PARTS
 from training.models.text_response import response_regressions
@@ -41,7 +42,7 @@ from training.runtime.device import first_device
 # Of more rows than these, transforms are fitted on a sample, and trees learn from fewer of the negatives.
 FITTED_ROWS, TREE_ROWS = 1 << 20, 1 << 19
 RESPONSE_ROWS = 1 << 16  # that f's direct path starts from, at most
-LEARNED_BY_LABELS = ("scales", "response.")  # of f's weights, before fine-tuning
+LEARNED_BY_LABELS = ("scales", "response.", "lexical.")  # of f's weights, before fine-tuning
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference users, entries of their histories
 
 
@@ -205,8 +206,11 @@ class FitContext:
         """New f and g and the pretrained language model, or all three as the champion's are."""
         torch.manual_seed(self.recipe.seed)
         self.corpus.reset()
-        if self.champion:
-            return self.champion.model().to(self.device)
+        model = self.champion.model().to(self.device) if self.champion else self._new_model()
+        self.collator.lexical = model.text_model.lexical.logits
+        return model.eval()
+
+    def _new_model(self) -> AdditiveModel:
         weights = self.weights_of(self.train)
         rate = float(np.float32(weights @ self.labels[self.train] / weights.sum()))
         model = build_model(
@@ -220,7 +224,7 @@ class FitContext:
         self._set_topics(model)
         model.text_model.reference_history.copy_(torch.from_numpy(self.reference_places))
         model.text_model.reference_features.copy_(torch.from_numpy(self.reference_features))
-        return model.eval()
+        return model
 
     def _set_topics(self, model: AdditiveModel) -> None:
         candidates, topics = (
@@ -251,7 +255,7 @@ class FitContext:
     def centre_text_model(self) -> None:
         """After pretraining: f is centred by reference users, and silent until its scales are chosen."""
         self.model.text_model.centred.fill_(1)
-        self.model.set_scales([0.0, 0.0, 0.0, 1.0, 0.0], 0.0)
+        self.model.set_scales([*[0.0] * len(TEXT_PARTS), 1.0, 0.0], 0.0)
 
     def take_pretrained(self, weights: Mapping[str, Tensor]) -> None:
         """Take f as it was after pretraining, from all of a model's weights; a champion's is further already."""
@@ -271,32 +275,53 @@ class FitContext:
             Its place.
         """
         response = self.model.text_model.response
-        text_PE, query_PE, positive_P, negative_P = self._observed_pairs(rows)
-        regressions = response_regressions(text_PE, query_PE, positive_P, negative_P)
+        pairs, positive_P, negative_P = self._observed_pairs(rows)
+        counts = (torch.from_numpy(values).to(self.device) for values in (positive_P, negative_P))
+        regressions = response_regressions(*self._pair_vectors(pairs), *counts)
+        return self._best_regression(
+            response, regressions, penalty, lambda pairs: response(*self._pair_vectors(pairs))
+        )
+
+    def fit_lexical(self, rows: np.ndarray, penalty: int | None) -> int:
+        """Fit f's lexical path to the characters of some rows' texts and queries; as `fit_response`."""
+        lexical = self.model.text_model.lexical
+        pairs, positive_P, negative_P = self._observed_pairs(rows)
+        regressions = lexical_regressions(*self.collator.pair_texts(pairs), positive_P, negative_P)
+        return self._best_regression(
+            lexical, regressions, penalty, lambda pairs: lexical.logits(*self.collator.pair_texts(pairs))
+        )
+
+    def _best_regression(
+        self,
+        module: nn.Module,
+        regressions: Iterable[dict[str, Tensor]],
+        penalty: int | None,
+        logits: Callable[[np.ndarray], Tensor],
+    ) -> int:
+        """Leave one of a module's regressions in place: by its penalty, or the best on the validation part."""
         weights = list(islice(regressions, None if penalty is None else penalty + 1))
         if penalty is None:
             pairs, place = np.unique(self._pairs(self.validation_metrics.rows), axis=0, return_inverse=True)
-            vectors = self._pair_vectors(pairs)
             quality = []
             for found in weights:
-                response.load_state_dict(found)
+                module.load_state_dict(found)
                 with torch.inference_mode():
-                    logits = response(*vectors).cpu().numpy()
-                quality.append(self.validation_metrics.quality(logits[place.reshape(-1)]))
+                    logit_P = logits(pairs).cpu().numpy()
+                quality.append(self.validation_metrics.quality(logit_P[place.reshape(-1)]))
             penalty = int(np.argmax(quality))
-        response.load_state_dict(weights[penalty])
+        module.load_state_dict(weights[penalty])
         return penalty
 
-    def _observed_pairs(self, rows: np.ndarray) -> tuple[Tensor, ...]:
-        """Distinct pairs of some rows: vectors (P, E) of text and query; weight (P,) of positives and of negatives."""
+    def _observed_pairs(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Distinct pairs of some rows, (P, 2) ids of text and query; weight (P,) of their positives and negatives."""
         rows = sampled(rows, RESPONSE_ROWS, self.recipe.seed)
         pairs, place = np.unique(self._pairs(rows), axis=0, return_inverse=True)
         weights, labels = self.weights_of(rows), self.labels[rows]
-        counts = [
+        positive_P, negative_P = (
             np.bincount(place.reshape(-1), values, len(pairs)).astype(np.float32)
             for values in (weights * labels, weights * (1 - labels))
-        ]
-        return (*self._pair_vectors(pairs), *(torch.from_numpy(values).to(self.device) for values in counts))
+        )
+        return pairs, positive_P, negative_P
 
     def _pairs(self, rows: np.ndarray) -> np.ndarray:
         return np.stack([self.data.columns.at(name, rows) for name in ("text_id", "query_id")], axis=1)
@@ -310,7 +335,7 @@ class FitContext:
         """Scales of the logit's parts and the intercept, best on the validation part: of all, and of g's alone.
 
         Returns:
-            "all" and "tabular", each (6,): scales of `training.models.additive.PARTS`, then the intercept.
+            "all" and "tabular", each (7,): scales of `training.models.additive.PARTS`, then the intercept.
         """
         validation = self.validation_metrics
         parts = logit_parts(self.model, self.collator, self.table.vectors, validation.rows)

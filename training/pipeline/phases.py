@@ -4,8 +4,8 @@ Each is resumable after any epoch, and those that learn from labels run once mor
 
 0. `language_pretraining`: the language model alone learns the language of the texts; left out by default
 1. `next_interaction_pretraining`: f learns users' next interactions after earlier times; skipped without them
-2. `tabular`: g on the training part, stopped early; f's direct path from words to response; then the scale of every
-   part of the logit, by the validation part: what adds nothing there gets 0
+2. `tabular`: g on the training part, stopped early; f's direct path from words to response, and its lexical one; then
+   the scale of every part of the logit, by the validation part: what adds nothing there gets 0
 3. `finetuning`: f and g together, the language model's layers among them, stopped early: where the validation part
    finds it better without, before the first epoch
 4. `… refit`: phases 2 and 3 from what phases 0 and 1 left, on train + validation, for the numbers of epochs that were
@@ -38,7 +38,7 @@ from training.runtime.checkpoint import TrainingState, trainable_state
 LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING = "language_pretraining", "next_interaction_pretraining"
 TABULAR, FINETUNING = "tabular", "finetuning"
 REFIT = " refit"
-CHOSEN = ("tabular_epochs", "num_trees", "response_penalty", "scales", "finetuning_epochs", "calibration")
+CHOSEN = ("tabular_epochs", "num_trees", "response_penalty", "lexical_penalty", "scales", "finetuning_epochs", "calibration")
 ORDER = (
     LANGUAGE_PRETRAINING,
     NEXT_INTERACTION_PRETRAINING,
@@ -158,7 +158,7 @@ class Phases:
             results["finetuning_epochs"] = self.state.best_epoch if epochs else self._champions_epochs()
 
     def _start_from_regressions(self, refit: str, rows: np.ndarray) -> None:
-        """G's trees and f's direct path; a champion has the latter already."""
+        """G's trees and f's direct and lexical paths; a champion has the latter already."""
         context, results, searching = self.context, self.results, not refit
         num_trees = context.grow_trees(rows, None if searching else results["num_trees"])
         results.setdefault("num_trees", num_trees)
@@ -167,6 +167,9 @@ class Phases:
             penalty = context.fit_response(rows, None if searching else results.get("response_penalty"))
             results["response_penalty"] = penalty
             self.lap("text_response" + refit)
+            penalty = context.fit_lexical(rows, None if searching else results.get("lexical_penalty"))
+            results["lexical_penalty"] = penalty
+            self.lap("lexical_response" + refit)
 
     def _search_epochs(self, planned: int) -> int:
         """Epochs on the training part: none where a champion has learned from all of it."""

@@ -299,7 +299,7 @@ def test_the_steps_are_the_model_and_those_before_fine_tuning(fitted: FitResult,
     data, predictor = read_examples(examples), Predictor.load(fitted.bundle)
     rows = np.flatnonzero(data.part == TEST)
     served, trees = predictor.score_examples(data), predictor.model.trees
-    collator = Collator(data, predictor.transforms)
+    collator = Collator(data, predictor.transforms, lexical=predictor.model.text_model.lexical.logits)
     recipe = recipe_from(dict(predictor.manifest.recipe), where="")
     vectors = baselines.pretrained_vectors(recipe, data.texts, fitted.bundle)
     tuned = predictor.texts.get(data.texts, cached=False)

@@ -96,7 +96,7 @@ def test_f_is_personalised_and_popularity_part_and_the_latter_is_the_same_for_ev
             found, _ = text_model(batch, predictor.texts.encode([data.texts[place] for place in text_ids]))
         return found
 
-    (whole, nothing, _), (personalised, popularity, _) = parts(0.0).T, parts(1.0).T
+    (whole, nothing, *_), (personalised, popularity, *_) = parts(0.0).T, parts(1.0).T
     torch.testing.assert_close(personalised + popularity, whole)
     assert personalised.std() > 0 and popularity.std() > 0 and not nothing.any()
     for pair in batch.candidate_query.unique():

@@ -26,7 +26,11 @@ from training.pipeline.context import FitContext
 from training.pipeline.fit import FitResult
 from training.pipeline.warm_start import Champion, shortened
 
-WARM = {"tabular_model.epochs": 4, "finetuning.epochs": 2, "early_stopping.metric": "auc"}
+WARM = {
+    "tabular_model.epochs": 4,
+    "finetuning.epochs": 2,
+    "finetuning.text_model_learning_rate": 1e-2,  # so that fine-tuning is not given up
+}
 
 
 def day(number: int) -> datetime:
