@@ -1,8 +1,8 @@
 """The lexical path of f: what the characters of a candidate's text say, and those that it shares with a query.
 
-A language model knows words by its own pieces. A brand, a code, a dialect, or a language that it never read comes to a few
-unknown ones, and a text of those to nothing. Character n-grams know nothing and miss nothing: so f has, beside what the
-language model says, a linear response to their TF-IDF weights (Salton & Buckley 1988, "Term-weighting approaches in
+A language model knows words by its own pieces. A brand, a code, a dialect, or a language that it never read comes to a
+few unknown ones, and a text of those to nothing. Character n-grams know nothing and miss nothing: so f has, beside what
+the language model says, a linear response to their TF-IDF weights (Salton & Buckley 1988, "Term-weighting approaches in
 automatic text retrieval"), as a wide part beside a deep one (Cheng et al. 2016, "Wide & Deep Learning"), and to the
 cosine similarity of text and query. They are hashed (Weinberger et al. 2009, "Feature Hashing"), so a bundle holds two
 arrays and no vocabulary.
@@ -66,7 +66,7 @@ class LexicalResponse(nn.Module):
 def lexical_regressions(
     texts: Sequence[str], queries: Sequence[str | None], positive_P: np.ndarray, negative_P: np.ndarray
 ) -> Iterator[dict[str, Tensor]]:
-    """State of a `LexicalResponse` by every penalty, strong to weak: logistic regressions on what was observed of pairs.
+    """State of a `LexicalResponse` by every penalty, strong to weak: regressions on what was observed of pairs.
 
     Args:
         texts: of the pairs.
@@ -112,7 +112,7 @@ def _inverse_document_frequency(texts: Sequence[str]) -> np.ndarray:
 def _features(
     texts: Sequence[str], queries: Sequence[str | None], idf_X: np.ndarray
 ) -> tuple[sparse.csr_array, np.ndarray]:
-    """TF-IDF weights of texts, (P, X), rows of length 1, and their cosine similarities with queries, (P,), 0 without."""
+    """TF-IDF weights of texts, (P, X), rows of length 1, and their cosine similarities with queries, (P,), or 0."""
     text_PX = _tf_idf(texts, idf_X)
     cosine_P = np.zeros(len(texts), dtype=np.float32)
     asked = [place for place, query in enumerate(queries) if query is not None]

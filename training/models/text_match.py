@@ -187,7 +187,9 @@ class TextMatch(nn.Module):
     def _user_independent_parts(
         self, pairs: dict[str, Tensor], text_PE: Tensor, query_PE: Tensor, lexical_P: Tensor
     ) -> Tensor:
-        return torch.stack([self._popularity_logit(pairs), self.response(text_PE, query_PE), lexical_P], dim=1)
+        return torch.stack(
+            [self._popularity_logit(pairs), self.response(text_PE, query_PE), lexical_P], dim=1
+        )
 
     def _candidate_inputs(self, text_PE: Tensor, query_PE: Tensor) -> dict[str, Tensor]:
         """Those of the inputs that belong to the pairs."""

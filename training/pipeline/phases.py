@@ -38,7 +38,15 @@ from training.runtime.checkpoint import TrainingState, trainable_state
 LANGUAGE_PRETRAINING, NEXT_INTERACTION_PRETRAINING = "language_pretraining", "next_interaction_pretraining"
 TABULAR, FINETUNING = "tabular", "finetuning"
 REFIT = " refit"
-CHOSEN = ("tabular_epochs", "num_trees", "response_penalty", "lexical_penalty", "scales", "finetuning_epochs", "calibration")
+CHOSEN = (
+    "tabular_epochs",
+    "num_trees",
+    "response_penalty",
+    "lexical_penalty",
+    "scales",
+    "finetuning_epochs",
+    "calibration",
+)
 ORDER = (
     LANGUAGE_PRETRAINING,
     NEXT_INTERACTION_PRETRAINING,

@@ -1,5 +1,7 @@
 """Periodic retraining, simulated: as good from the champion's weights as from scratch, for a part of the work?
 
+And the final fit, which is deployed: what the evaluated model gains by being fitted again to all that is known.
+
 Run it again and it goes on; --most lets others have their turn.
 """
 
@@ -32,7 +34,7 @@ ARRIVALS = (  # the champion's border, and that of the retraining
     (datetime(2017, 5, 31), datetime(2017, 8, 8)),
     (datetime(2017, 9, 1), datetime(2017, 10, 30)),
 )
-KINDS = CHAMPION, SCRATCH, WARM = "champion", "scratch", "warm"
+KINDS = CHAMPION, SCRATCH, WARM, FINAL = "champion", "scratch", "warm", "final"
 
 
 def measure(options: argparse.Namespace) -> Facts:
@@ -76,16 +78,17 @@ class Bench:
         folder = self.options.work / f"{name}-{key}"
 
         def make() -> Facts:
-            champion = Path(self.fit(seed, number, CHAMPION)["bundle"]) if kind == WARM else None
+            before = Path(self.fit(seed, number, CHAMPION)["bundle"]) if kind in (WARM, FINAL) else None
+            begun = {"champion": before} if kind == WARM else {"parent": before} if kind == FINAL else {}
             recipe = self.recipe.updated(seed=seed)
-            before, started = time.process_time(), time.perf_counter()
+            cpu, started = time.process_time(), time.perf_counter()
             places = {"out": folder / "out", "work": folder / "work", "log_dir": folder / "tb"}
-            result = fit(self.examples(number, kind), recipe, **places, champion=champion)
+            result = fit(self.examples(number, kind), recipe, **places, **begun)
             return {
                 "bundle": str(result.bundle),
                 "consecutive_warm_starts": result.consecutive_warm_starts,
                 "history": result.history,
-                "cpu_seconds": time.process_time() - before,
+                "cpu_seconds": time.process_time() - cpu,
                 "seconds": time.perf_counter() - started,
                 "phase_seconds": result.seconds,
                 "steps": sum(entry["steps"] for entry in result.history),
@@ -94,8 +97,18 @@ class Bench:
         return self.store.record(name, key, make)
 
     def examples(self, number: int, kind: str) -> Path:
-        """The examples as they were known at this border: the same files, another `test_from`."""
-        border = ARRIVALS[number][kind != CHAMPION]
+        """The examples as they were known at this border: the same files, another `test_from`.
+
+        For the final fit those before the later border: what lies between the two is its parent's test part.
+        """
+        earlier, later = ARRIVALS[number]
+        if kind == FINAL:
+            folder = self.options.work / f"examples-{earlier.date()}-{later.date()}"
+            known = read_examples(self.options.examples).rows["event_timestamp"].to_numpy() < np.datetime64(
+                later
+            )
+            return linked_examples(self.options.examples, folder, chosen=known, test_from=earlier)
+        border = earlier if kind == CHAMPION else later
         folder = self.options.work / f"examples-{border.date()}"
         return linked_examples(self.options.examples, folder, test_from=border)
 
@@ -125,6 +138,7 @@ class Bench:
             "by_seed": {kind: one.by_seed for kind, one in found.items()},
             "spread": {name: values["deviation"] for name, values in metrics[SCRATCH].items()},
             "warm_minus_scratch": difference(found[WARM], found[SCRATCH]),
+            "final_minus_champion": difference(found[FINAL], found[CHAMPION]),
             "cost": {
                 kind: {
                     name: float(np.mean([one[name] for one in fits[kind]]))

@@ -7,7 +7,9 @@ from training.evaluation.metrics import auc
 from training.models.lexical_response import LexicalResponse, lexical_regressions
 
 NUM_PAIRS = 600
-WORDS = np.array([f"{first}{second}{third}" for first in "质量好差买卖" for second in "的了很不" for third in "xqzk"])
+WORDS = np.array(
+    [f"{first}{second}{third}" for first in "质量好差买卖" for second in "的了很不" for third in "xqzk"]
+)
 
 
 def sentences(rng, count=NUM_PAIRS):
