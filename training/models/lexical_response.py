@@ -2,13 +2,13 @@
 
 A language model knows words by its own pieces. A brand, a code, a dialect, or a language that it never read comes to a
 few unknown ones, and a text of those to nothing. Character n-grams know nothing and miss nothing: so f has, beside what
-the language model says, a linear response to their TF-IDF weights (Salton & Buckley 1988, "Term-weighting approaches in
-automatic text retrieval"), as a wide part beside a deep one (Cheng et al. 2016, "Wide & Deep Learning"), and to the
+the language model says, a linear response to their TF-IDF weights (Salton & Buckley 1988, "Term-weighting approaches
+in automatic text retrieval"), as a wide part beside a deep one (Cheng et al. 2016, "Wide & Deep Learning"), and to the
 cosine similarity of text and query. They are hashed (Weinberger et al. 2009, "Feature Hashing"), so a bundle holds two
-arrays and no vocabulary.
+arrays and no vocabulary, and a text's n-grams are the same for every model: a process counts them once.
 
-The regression is scikit-learn's; its penalty is chosen by the validation part. What the path is worth beside the others,
-stacking says.
+The regression is scikit-learn's; its penalty is chosen by the validation part. What the path is worth beside the
+others, stacking says.
 
 Shapes: P distinct (candidate, query) pairs, X hashed n-grams.
 """
@@ -28,6 +28,7 @@ HASHED = 1 << 18
 NGRAMS = (1, 3)  # characters, within words
 MAX_CHARACTERS = 2000  # of a text that are looked at
 SIMILARITY_INPUT = 4.0  # times the cosine, as it stands for all n-grams that are shared
+MEMORY = 50_000  # texts whose n-grams are kept: some 50 MiB
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # scikit-learn's C, strong to weak
 
 _hashing = HashingVectorizer(
@@ -97,8 +98,30 @@ def lexical_regressions(
         }
 
 
+_counted: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+
 def _counts(texts: Sequence[str]) -> sparse.csr_array:
-    return sparse.csr_array(_hashing.transform([text[:MAX_CHARACTERS] for text in texts]), dtype=np.float32)
+    """1 + log of how often each n-gram is in each text, (P, X)."""
+    known = {text: _counted.get(text) for text in dict.fromkeys(texts)}
+    new = [text for text, row in known.items() if row is None]
+    if new:
+        found = _hashed(new)
+        parts = (np.split(values, found.indptr[1:-1]) for values in (found.indices, found.data))
+        known.update(zip(new, zip(*parts, strict=True), strict=True))
+        if len(_counted) + len(new) > MEMORY:
+            _counted.clear()  # other threads have what they found
+        _counted.update((text, row) for text in new[:MEMORY] if (row := known[text]) is not None)
+    rows = [row for text in texts if (row := known[text]) is not None]
+    indices, weights = (np.concatenate([row[place] for row in rows] or [np.zeros(0)]) for place in (0, 1))
+    starts = np.cumsum([0, *(len(row[0]) for row in rows)])
+    return sparse.csr_array((weights, indices.astype(np.int32), starts), shape=(len(texts), HASHED))
+
+
+def _hashed(texts: Sequence[str]) -> sparse.csr_array:
+    found = sparse.csr_array(_hashing.transform([text[:MAX_CHARACTERS] for text in texts]), dtype=np.float32)
+    found.data = 1 + np.log(found.data)
+    return found
 
 
 def _inverse_document_frequency(texts: Sequence[str]) -> np.ndarray:
@@ -124,7 +147,7 @@ def _features(
 
 def _tf_idf(texts: Sequence[str], idf_X: np.ndarray) -> sparse.csr_array:
     found = _counts(texts)
-    found.data = (1 + np.log(found.data)) * idf_X[found.indices]
+    found.data = found.data * idf_X[found.indices]
     row_of = np.repeat(np.arange(len(texts)), np.diff(found.indptr))
     length = np.sqrt(np.bincount(row_of, found.data**2, minlength=len(texts)))
     found.data /= np.maximum(length, 1e-9)[row_of]
