@@ -17,7 +17,13 @@ import pandas as pd
 from expectations.errors import BundleError, SettingError
 from expectations.storage.atomic import read_json, write_json
 
-ARRAYS = ("bin_edges", "centre", "scale", "typical")  # attributes of one row a numeric feature
+ARRAYS = (
+    "bin_edges",
+    "centre",
+    "scale",
+    "typical",
+    "unknown_fraction",
+)  # attributes of one row a numeric feature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +35,7 @@ class Transforms:
         bin_edges: (F, bins + 1) ascending edges of each feature's quantile bins; the first and last clip it.
         centre, scale: (F,) mean and deviation of sign(x)·log(1 + |x|).
         typical: (F,) median; NaN where most values are unknown.
+        unknown_fraction: (F,) of the values.
         categorical: names of the categorical features.
         category_vocabularies: categories of each, most frequent first; code 0 is "unknown".
     """
@@ -38,6 +45,7 @@ class Transforms:
     centre: np.ndarray
     scale: np.ndarray
     typical: np.ndarray
+    unknown_fraction: np.ndarray
     categorical: tuple[str, ...]
     category_vocabularies: Mapping[str, tuple[str, ...]]
 
@@ -158,14 +166,15 @@ def fit_transforms(
         bin_edges.append(_quantile_bin_edges(column, bins))
         log = _signed_log(column[~np.isnan(column)])
         centre, scale = (log.mean(), max(log.std(), 1e-3)) if log.size else (0.0, 1.0)
-        others.append((centre, scale, _typical(column)))
-    centres, scales, typical = np.array(others, dtype=np.float32).reshape(-1, 3).T
+        others.append((centre, scale, _typical(column), np.isnan(column).mean()))
+    centres, scales, typical, unknown_fraction = np.array(others, dtype=np.float32).reshape(-1, 4).T
     return Transforms(
         numeric=tuple(numeric),
         bin_edges=np.array(bin_edges, dtype=np.float32).reshape(-1, bins + 1),
         centre=centres,
         scale=scales,
         typical=typical,
+        unknown_fraction=unknown_fraction,
         categorical=tuple(categorical),
         category_vocabularies={
             name: tuple(str(category) for category in rows[name].value_counts(sort=True).index)

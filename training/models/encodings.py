@@ -14,13 +14,22 @@ CONTEXT = "context_"
 
 
 class NumericEncoding(nn.Module):
-    """Piecewise-linear quantile bins (Gorishniy et al. 2022), a standardised logarithm and an "unknown" flag."""
+    """Piecewise-linear quantile bins (Gorishniy et al. 2022), a standardised logarithm and an "unknown" flag.
+
+    A flag that was the same in all of the training part taught nothing but a constant, and is 0 later, too (a young
+    shop's first outcomes become known after it); what was never unknown there counts as its median where it is.
+    """
 
     def __init__(self, transforms: Transforms) -> None:
         super().__init__()
         self.edges = nn.Buffer(torch.from_numpy(transforms.bin_edges.copy()))
         self.centre = nn.Buffer(torch.from_numpy(transforms.centre.copy()))
         self.scale = nn.Buffer(torch.from_numpy(transforms.scale.copy()))
+        fraction = torch.from_numpy(transforms.unknown_fraction.copy())
+        self.default = nn.Buffer(
+            torch.where(fraction > 0, self.edges[:, 0], torch.from_numpy(transforms.typical))
+        )
+        self.flag_weight = nn.Buffer(((fraction > 0) & (fraction < 1)).float())
         num_features, num_edges = transforms.bin_edges.shape
         self.width = num_features * (num_edges + 1)
 
@@ -28,7 +37,7 @@ class NumericEncoding(nn.Module):
         """(N, F) with NaN -> (N, F * (B + 2)) without."""
         num_rows, num_bins = len(numbers_NF), self.edges.shape[1] - 1
         unknown_NF = torch.isnan(numbers_NF)
-        values_NF = torch.where(unknown_NF, self.edges[:, 0], numbers_NF)  # there every bin is 0
+        values_NF = torch.where(unknown_NF, self.default, numbers_NF)
         encoded_ND = numbers_NF.new_empty(num_rows, self.width)
         # Column by column in place: these are the widest values of the model, and each copy costs a pass over memory.
         sizes = [self.edges.shape[0] * num_bins, *2 * [self.edges.shape[0]]]
@@ -38,7 +47,7 @@ class NumericEncoding(nn.Module):
         bins_NFB = bins_ND.unflatten(1, (-1, num_bins))
         torch.sub(values_NF[:, :, None], self.edges[:, :-1], out=bins_NFB).mul_(inverse_width_FB).clamp_(0, 1)
         logs_NF.copy_(self.standardised(values_NF)).masked_fill_(unknown_NF, 0)
-        flags_NF.copy_(unknown_NF)
+        torch.mul(unknown_NF, self.flag_weight, out=flags_NF)
         return encoded_ND
 
     def by_feature(self, columns_XD: Tensor) -> Tensor:
@@ -88,4 +97,4 @@ class ContextEncoding(nn.Module):
         unknown = torch.isnan(numbers)
         logs = self.numbers.standardised(numbers.nan_to_num()).masked_fill(unknown, 0)
         categories = self.categories(codes_NC[:, self.categorical])
-        return torch.cat([logs, unknown.float(), categories], dim=1)
+        return torch.cat([logs, unknown * self.numbers.flag_weight, categories], dim=1)

@@ -51,6 +51,29 @@ def test_the_networks_see_only_finite_numbers(fitted: Transforms) -> None:
     assert torch.isfinite(net(numbers, torch.from_numpy(fitted.categorical_features(ROWS)))).all()
 
 
+def test_what_becomes_known_or_unknown_after_the_training_part_changes_little(fitted: Transforms) -> None:
+    net = ensemble(fitted, 3, base_rate=0.1).eval()
+    codes = torch.ones(2, 1, dtype=torch.long)
+
+    def logits(count: float, unknown: float, endless: float = 4.0) -> list[float]:
+        frame = pd.DataFrame(
+            {"count": [count], "unknown": [unknown], "endless": [endless], "constant": [1.0]},
+            dtype=np.float32,
+        )
+        with torch.inference_mode():
+            return net(torch.from_numpy(fitted.numeric_features(frame)), codes[:1])[0].tolist()
+
+    assert logits(1, 5) == logits(1, np.nan)  # nothing was known of it
+    typical = float(fitted.typical[NUMERIC.index("count")])
+    encoded = NumericEncoding(fitted)
+    of_typical, of_unknown = (
+        encoded(torch.tensor([[value, np.nan, 4.0, 1.0]]))[:, : encoded.edges.shape[1] - 1]
+        for value in (typical, np.nan)
+    )
+    torch.testing.assert_close(of_typical, of_unknown)
+    assert logits(1, 5, endless=np.nan) != logits(1, 5)  # both were seen
+
+
 def test_quantile_bins_fill_one_after_the_other(fitted: Transforms) -> None:
     encoding = NumericEncoding(fitted)
     rows = ROWS.assign(count=np.linspace(0, 10, 10, dtype=np.float32))
