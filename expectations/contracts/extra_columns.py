@@ -8,7 +8,7 @@ from expectations.contracts.schema import EXTRA_TYPES, Table
 from expectations.errors import SettingError
 
 _OUTCOMES = (
-    "num_exposures num_outcomes num_feedback outcome_rate sentiment coupon_rate coupon_amount discount_rate"
+    "num_exposures num_outcomes num_feedback outcome_lift sentiment coupon_rate coupon_amount discount_rate"
 )
 
 RESERVED: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -17,7 +17,7 @@ RESERVED: Mapping[str, frozenset[str]] = MappingProxyType(
         "exposures": frozenset(("time", "month", "utc_hour", "utc_weekday", "year_sin", "year_cos")),
         # features of an item are called item_…, such as item_price
         "items": frozenset(
-            f"id type price popularity department top_topic_fraction topic_rate {_OUTCOMES} days_to_end "
+            f"id type price popularity department top_topic_fraction topic_lift {_OUTCOMES} days_to_end "
             "days_since_start days_valid amounts coupons days firsts recents sessions num_item num_line "
             "num_topic num_category num_brand num_department".split()
         ),

@@ -167,7 +167,7 @@ def _join(
         feature_service=f"{feature_schema.USER_SERVICE}+{feature_schema.CANDIDATE_SERVICE}",
         numeric=features.numeric,
         categorical=features.categorical,
-        popularity="item_popularity" if with_events else "item_outcome_rate",
+        popularity="item_popularity" if with_events else "item_outcome_lift",
         activity="user_num_events",
         slices=features.slices,
         test_from=source.test_from,

@@ -61,7 +61,7 @@ class Catalogue:
         features = (
             pd.concat(found)
             if found
-            else pd.DataFrame({"item_id": [], "item_popularity": [], "item_outcome_rate": []})
+            else pd.DataFrame({"item_id": [], "item_popularity": [], "item_outcome_lift": []})
         )
         features = features.drop(columns=list(CALENDAR_FEATURES), errors="ignore")
         items = catalogue.merge(features, on="item_id", how="left").set_index("item_id")
@@ -69,7 +69,7 @@ class Catalogue:
         for name in items.columns:
             if str(name).startswith("item_"):
                 items[name] = _typed(items[name])
-        return cls(items=items.sort_values(["item_popularity", "item_outcome_rate"], ascending=False))
+        return cls(items=items.sort_values(["item_popularity", "item_outcome_lift"], ascending=False))
 
     def select(
         self, scenario: str, as_of: datetime, requested: Sequence[str] | None

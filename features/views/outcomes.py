@@ -1,10 +1,13 @@
-"""Past outcome rates of the user, the item and its topics, strictly before an event_timestamp.
+"""Past outcomes of the user, the item and its topics, strictly before an event_timestamp.
 
-An exposure counts in a rate from the close of its outcome window, positive or not, so that numerator and
+An exposure counts in a lift from the close of its outcome window, positive or not, so that numerator and
 denominator mature together: while a campaign's windows are open nobody knows who will still redeem, and those
-who did redeem at once are no fair sample. Rates are smoothed towards what was known overall at that time:
+who did redeem at once are no fair sample. A lift is the outcome rate, smoothed, over what it was overall at that time:
 
-    rate = (outcomes + STRENGTH · prior) / (exposures + STRENGTH)
+    lift = (outcomes / overall rate + STRENGTH) / (exposures + STRENGTH)
+
+so it is 1 where nothing is known. Of an entity that nothing is known of, a rate would tell the time, and a model would
+learn from it what was different then.
 
 Counts do not wait: they say what had been shown, and which timed outcomes had happened. Aggregates count as the
 impressions and clicks that they stand for, grades as their gain.
@@ -22,15 +25,15 @@ STRENGTH = 20.0
 OVERALL_PRIOR, OVERALL_STRENGTH = 0.01, 100.0
 
 _COUNTS = ("exposures", "outcomes", "closed", "closed_outcomes")
-_RATE_AGGREGATIONS = tuple(WindowAggregation(name=name, column=name) for name in _COUNTS)
+_LIFT_AGGREGATIONS = tuple(WindowAggregation(name=name, column=name) for name in _COUNTS)
 
 
 def user_outcomes(shop: Shop, entity_rows: IbisTable) -> IbisTable:
     """Past outcomes of each user, one row per (user_id, event_timestamp).
 
     Returns:
-        user_id, event_timestamp, user_num_exposures, user_num_outcomes, user_outcome_rate
-        (smoothed), user_days_since_exposure and user_days_since_outcome (null: never). Of the COLD_START_USER, who
+        user_id, event_timestamp, user_num_exposures, user_num_outcomes, user_outcome_lift,
+        user_days_since_exposure and user_days_since_outcome (null: never). Of the COLD_START_USER, who
         also stands for anonymous readers, nothing is ever known.
     """
     latest = (
@@ -41,14 +44,14 @@ def user_outcomes(shop: Shop, entity_rows: IbisTable) -> IbisTable:
         _counts_by_time(shop, "user_id").filter(_.user_id != COLD_START_USER),
         entity_rows,
         by="user_id",
-        aggregations=_RATE_AGGREGATIONS + latest,
+        aggregations=_LIFT_AGGREGATIONS + latest,
     )
-    return _with_rate(shop, totals).select(
+    return _with_lift(shop, totals).select(
         "user_id",
         EVENT_TIMESTAMP,
         user_num_exposures="exposures",
         user_num_outcomes="outcomes",
-        user_outcome_rate="rate",
+        user_outcome_lift="lift",
         user_days_since_exposure=days_between(_.last_exposure, _[EVENT_TIMESTAMP]),
         user_days_since_outcome=days_between(_.last_outcome, _[EVENT_TIMESTAMP]),
     )
@@ -58,21 +61,21 @@ def item_outcomes(shop: Shop, entity_rows: IbisTable, history_days: int) -> Ibis
     """Past outcomes of items and their topics, one row per (item_id, event_timestamp).
 
     Returns:
-        item_id, event_timestamp, item_num_exposures, item_num_outcomes, item_outcome_rate,
-        item_topic_rate (mean smoothed rate of the item's topics, by their weight); and of all shoppers'
+        item_id, event_timestamp, item_num_exposures, item_num_outcomes, item_outcome_lift,
+        item_topic_lift (mean lift of the item's topics, by their weight); and of all shoppers'
         events on what the item covers in the last `history_days`: item_popularity, their number;
         item_price, the mean amount; item_coupon_rate and item_discount_rate, the shares with a coupon and
         with a discount; item_coupon_amount, what coupons took off where there was one.
     """
     entity_rows = entity_rows.select("item_id", **{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp")})
-    own = _with_rate(
+    own = _with_lift(
         shop,
         aggregate_before(
-            _counts_by_time(shop, "item_id"), entity_rows, by="item_id", aggregations=_RATE_AGGREGATIONS
+            _counts_by_time(shop, "item_id"), entity_rows, by="item_id", aggregations=_LIFT_AGGREGATIONS
         ),
     )
     return (
-        own.left_join(_topic_rates(shop, entity_rows), ["item_id", EVENT_TIMESTAMP])
+        own.left_join(_topic_lifts(shop, entity_rows), ["item_id", EVENT_TIMESTAMP])
         .drop("item_id_right", f"{EVENT_TIMESTAMP}_right")
         .left_join(_popularity(shop, entity_rows, history_days), ["item_id", EVENT_TIMESTAMP])
         .select(
@@ -80,8 +83,8 @@ def item_outcomes(shop: Shop, entity_rows: IbisTable, history_days: int) -> Ibis
             EVENT_TIMESTAMP,
             item_num_exposures="exposures",
             item_num_outcomes="outcomes",
-            item_outcome_rate="rate",
-            item_topic_rate=_.topic_rate.coalesce(_.prior),
+            item_outcome_lift="lift",
+            item_topic_lift=_.topic_lift.coalesce(1.0),
             item_popularity=_.popularity.coalesce(0.0),
             item_price=ratio(_.amount, _.popularity).round(6),
             item_coupon_rate=ratio(_.coupons, _.popularity),
@@ -120,22 +123,22 @@ def _counted(rows: IbisTable, by: str, when: ibis.Value, count: str, value: ibis
     return instants.group_by([by, EVENT_TIMESTAMP]).aggregate(**{name: _[name].sum() for name in _COUNTS})
 
 
-def _with_rate(shop: Shop, totals: IbisTable) -> IbisTable:
-    """Add the overall prior known at each event_timestamp, and the smoothed rate."""
+def _with_lift(shop: Shop, totals: IbisTable) -> IbisTable:
+    """Add the lift, by the overall rate known at each event_timestamp."""
     everyone = ibis.literal("all")
     facts = _counts_by_time(shop, "scenario").mutate(whole=everyone)
     entity_rows = totals.select(EVENT_TIMESTAMP).distinct().mutate(whole=everyone)
-    overall = aggregate_before(facts, entity_rows, by="whole", aggregations=_RATE_AGGREGATIONS).select(
+    overall = aggregate_before(facts, entity_rows, by="whole", aggregations=_LIFT_AGGREGATIONS).select(
         EVENT_TIMESTAMP,
-        prior=(_.closed_outcomes + OVERALL_PRIOR * OVERALL_STRENGTH) / (_.closed + OVERALL_STRENGTH),
+        overall_rate=(_.closed_outcomes + OVERALL_PRIOR * OVERALL_STRENGTH) / (_.closed + OVERALL_STRENGTH),
     )
     return totals.join(overall, EVENT_TIMESTAMP).mutate(
-        rate=(_.closed_outcomes + STRENGTH * _.prior) / (_.closed + STRENGTH)
+        lift=(_.closed_outcomes / _.overall_rate + STRENGTH) / (_.closed + STRENGTH)
     )
 
 
-def _topic_rates(shop: Shop, entity_rows: IbisTable) -> IbisTable:
-    """Mean smoothed outcome rate of the topics that an item covers, per (item_id, event_timestamp)."""
+def _topic_lifts(shop: Shop, entity_rows: IbisTable) -> IbisTable:
+    """Mean lift of the topics that an item covers, per (item_id, event_timestamp)."""
     of_item = item_topics(shop).select("item_id", "topic", "weight")
     facts = _counts_by_time(shop, "item_id").join(of_item, "item_id")
     facts = facts.group_by(["topic", EVENT_TIMESTAMP]).aggregate(**{name: _[name].sum() for name in _COUNTS})
@@ -144,13 +147,13 @@ def _topic_rates(shop: Shop, entity_rows: IbisTable) -> IbisTable:
         facts,
         covered_rows.select("topic", EVENT_TIMESTAMP).distinct(),
         by="topic",
-        aggregations=_RATE_AGGREGATIONS,
+        aggregations=_LIFT_AGGREGATIONS,
     )
-    rated = _with_rate(shop, totals).select("topic", EVENT_TIMESTAMP, "rate")
+    rated = _with_lift(shop, totals).select("topic", EVENT_TIMESTAMP, "lift")
     return (
         covered_rows.join(rated, ["topic", EVENT_TIMESTAMP])
         .group_by(["item_id", EVENT_TIMESTAMP])
-        .aggregate(topic_rate=(_.rate * _.weight).sum() / _.weight.sum())
+        .aggregate(topic_lift=(_.lift * _.weight).sum() / _.weight.sum())
     )
 
 

@@ -20,7 +20,7 @@ MAX_REASONS = 3
 MIN_LOGIT = 0.02
 """What adds less than this is not worth a word."""
 
-COLD_START = ("item_popularity", "item_topic_rate", "item_outcome_rate", "item_num_exposures")
+COLD_START = ("item_popularity", "item_topic_lift", "item_outcome_lift", "item_num_exposures")
 """What can always be said of an item when nothing is known of the shopper, the strongest claim first."""
 
 _MAX_TEXT_LENGTH = 60

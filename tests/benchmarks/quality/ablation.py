@@ -30,7 +30,7 @@ PRODUCTS = (
     "item_num_products",
     "item_num_topic",
     "item_top_topic_fraction",
-    "item_topic_rate",
+    "item_topic_lift",
     "item_popularity",
     "item_price",
     "item_coupon_",

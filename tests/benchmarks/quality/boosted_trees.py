@@ -37,7 +37,7 @@ WITHOUT: dict[str, tuple[str, ...]] = {
         "item_days_",
         "item_campaign_days",
         "item_num_",
-        "item_outcome_rate",
+        "item_outcome_lift",
     ),
 }
 BASELINE = {

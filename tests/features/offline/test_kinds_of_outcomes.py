@@ -79,8 +79,8 @@ def test_position_is_a_feature_where_the_shop_has_one(rows, examples):
 
 
 def test_popularity_without_events_is_the_past_outcome_rate(examples, rows):
-    assert ExampleSchema.read(examples).popularity == "item_outcome_rate"
-    assert rows["item_outcome_rate"].nunique() > 1
+    assert ExampleSchema.read(examples).popularity == "item_outcome_lift"
+    assert rows["item_outcome_lift"].nunique() > 1
 
 
 def test_nothing_is_left_of_what_the_engine_wrote_on_the_side(examples):

@@ -29,8 +29,8 @@ def test_everything_is_scored_at_the_first_position_most_popular_first(shop):
     batch = _batch(shop, "u")
     assert batch.rows["context_position"].tolist() == [1.0, 1.0]
     assert batch.rows["user_num_exposures"].tolist() == [4.0, 4.0]
-    assert batch.rows["item_outcome_rate"].is_monotonic_decreasing
-    assert batch.rows["item_outcome_rate"].nunique() == 2
+    assert batch.rows["item_outcome_lift"].is_monotonic_decreasing
+    assert batch.rows["item_outcome_lift"].nunique() == 2
 
 
 def test_an_anonymous_reader_is_served_as_a_cold_start_user(shop):

@@ -11,7 +11,7 @@ from tests.features.built_shop import build
 from tests.features.outcome_shop import DAY, SOURCE, tables
 
 pytestmark = pytest.mark.slow
-COLUMNS = ["user_num_exposures", "user_outcome_rate"]
+COLUMNS = ["user_num_exposures", "user_outcome_lift"]
 
 
 @pytest.fixture(scope="module")

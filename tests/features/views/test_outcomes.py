@@ -46,7 +46,7 @@ def test_outcomes_are_counted_when_they_are_known(tmp_path):
     assert found["user_num_outcomes"].tolist() == [0, 0, 1, 2, 2, 2, 3]
 
 
-def test_a_rate_counts_an_exposure_only_when_its_window_has_closed(tmp_path):
+def test_a_lift_counts_an_exposure_only_when_its_window_has_closed(tmp_path):
     shop = _shop(tmp_path, {"campaign": 7.0})
     found = _on(shop, [6.5, 7.5, 8.5, 9.5, 20.5])
     closed, positive = [0, 2, 3, 4, 4], [0, 2, 2, 2, 3]
@@ -55,8 +55,13 @@ def test_a_rate_counts_an_exposure_only_when_its_window_has_closed(tmp_path):
         found.itertuples(), closed, positive, everyone, strict=True
     ):
         prior = (all_positive + 1.0) / (all_closed + 100.0)
-        expected = (num_positive + STRENGTH * prior) / (num + STRENGTH)
-        assert row.user_outcome_rate == pytest.approx(expected)
+        expected = (num_positive / prior + STRENGTH) / (num + STRENGTH)
+        assert row.user_outcome_lift == pytest.approx(expected)
+
+
+def test_of_whom_nothing_is_known_no_time_can_be_told(tmp_path):
+    found = _on(_shop(tmp_path, {"campaign": 7.0}), [0.5, 8.5, 20.5], "u3")
+    assert found["user_outcome_lift"].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_an_outcome_of_an_open_window_changes_no_feature(tmp_path):
@@ -68,8 +73,8 @@ def test_an_outcome_of_an_open_window_changes_no_feature(tmp_path):
     pd.testing.assert_frame_equal(one, other)
     later = _on(_shop(tmp_path / "later", {"campaign": 7.0}, flipped), [8.5])
     assert (
-        later["user_outcome_rate"][0]
-        != _on(_shop(tmp_path / "again", {"campaign": 7.0}), [8.5])["user_outcome_rate"][0]
+        later["user_outcome_lift"][0]
+        != _on(_shop(tmp_path / "again", {"campaign": 7.0}), [8.5])["user_outcome_lift"][0]
     )
 
 

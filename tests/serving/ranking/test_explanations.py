@@ -14,13 +14,13 @@ from serving.ranking.sentences import Quantity, sentences
 ROW = {
     "item_type": "campaign",
     "item_popularity": 1234.0,
-    "item_topic_rate": 0.0125,
+    "item_topic_lift": 1.25,
     "item_festival": "spring",
     "user_num_purchases": 9.0,
     "user_num_events": 9.0,
     "user_num_outcomes": 5.0,
     "user_num_exposures": 736.0,
-    "user_outcome_rate": 0.01,
+    "user_outcome_lift": 1.0,
     "user_item_item_sessions": 4.0,
     "user_item_item_days": np.nan,
     "context_utc_weekday": 0.0,
@@ -60,7 +60,9 @@ LOOKED = "bought {}, which fits this campaign's words"
 OUTCOMES = "answered 5 of 736 earlier offers"
 COVERED = "{} what this campaign covers 4 times in the last 180 days"
 POPULARITY = "shoppers acted 1,234 times on what this campaign covers in the last 180 days"
-TOPIC_RATE = "offers on the kinds of products that this campaign covers are answered at a rate of 1.25%"
+TOPIC_LIFT = (
+    "offers on the kinds of products that this campaign covers are answered 1.2 times as often as the average"
+)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_what_was_said_is_told_as_said() -> None:
     assert told == ["said 'yogurt: my favourite' 9 days ago, which fits this campaign's words"]
 
 
-STRONGEST = {"user_num_outcomes": 0.3, "user_outcome_rate": 0.9, "user_item_item_sessions": 0.5}
+STRONGEST = {"user_num_outcomes": 0.3, "user_outcome_lift": 0.9, "user_item_item_sessions": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ STRONGEST = {"user_num_outcomes": 0.3, "user_outcome_rate": 0.9, "user_item_item
         (
             {"known": False},
             {"user_num_outcomes": 0.9, "user_item_item_sessions": 0.9},
-            [POPULARITY, TOPIC_RATE],
+            [POPULARITY, TOPIC_LIFT],
         ),
         ({"known": False}, {"item_popularity": 0.4}, [POPULARITY]),
         # where nothing speaks for it
