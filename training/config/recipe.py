@@ -110,7 +110,6 @@ class EarlyStoppingSettings:
     metric: str = choice("log_loss", "average_precision", "auc", "ndcg_at_10")
     patience: int
     refit: bool
-    refit_epoch_fraction: float = _rate()
 
 
 @dataclass(frozen=True, kw_only=True)

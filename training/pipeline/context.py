@@ -264,11 +264,6 @@ class FitContext:
             pretrained = {name: value for name, value in weights.items() if not name.startswith(own)}
             restore({"text_model": self.model.text_model}, pretrained)
 
-    def take_networks(self, weights: Mapping[str, Tensor]) -> None:
-        """Take g's networks as they were before fine-tuning, from all of a model's weights; a champion has its own."""
-        if not self.champion:
-            restore({"tabular": self.model.tabular}, dict(weights))
-
     def fit_response(self, rows: np.ndarray, penalty: int | None) -> int:
         """Start f's direct path by a logistic regression on the vectors of some rows' texts and queries.
 

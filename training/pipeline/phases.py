@@ -9,8 +9,7 @@ Each is resumable after any epoch, and those that learn from labels run once mor
 3. `finetuning`: f and g together, the language model's layers among them, stopped early: where the validation part
    finds it better without, before the first epoch
 4. `… refit`: phases 2 and 3 from what phases 0 and 1 left, on train + validation, for the numbers of epochs that were
-   best: the latest labels are the nearest to the future. g's networks go on from where phase 2 left them, for a
-   fraction of the epochs (`refit_epoch_fraction`)
+   best: the latest labels are the nearest to the future
 
 Next interactions whose window had not ended when the validation part began are left out.
 Metrics and calibration come from the stopped model of phase 3; the bundle holds that of the last phase. Of the
@@ -21,7 +20,6 @@ learned again, a fraction of the epochs is run, and where the training part hold
 learned from, phases 2 and 3 only choose the scales and measure: what is new is learned in phase 4.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -138,22 +136,14 @@ class Phases:
         context, results, recipe, searching = self.context, self.results, self.context.recipe, not refit
         if not searching:
             context.take_pretrained(self.frozen_model)
-            context.take_networks(self.frozen_model)
         elif self._position() <= ORDER.index(NEXT_INTERACTION_PRETRAINING):
             results["pretrained"] = self._pretrain_next_interactions()
         elif results["pretrained"]:
             context.centre_text_model()
         if self._position() <= ORDER.index(TABULAR + refit):
             planned = recipe.tabular_model.epochs
-            if searching:
-                epochs = self._search_epochs(planned)
-            else:
-                planned, epochs = self._refit_epochs(planned), self._refit_epochs(results["tabular_epochs"])
-            self.run_phase(
-                tabular_phase(
-                    context, TABULAR + refit, rows, planned=planned, epochs=epochs, validate=searching
-                )
-            )
+            epochs = self._search_epochs(planned) if searching else results["tabular_epochs"]
+            self.run_phase(tabular_phase(context, TABULAR + refit, rows, epochs=epochs, validate=searching))
             if searching:
                 results["tabular_epochs"] = self.state.best_epoch or planned
             if epochs or not searching:
@@ -193,11 +183,6 @@ class Phases:
         """Epochs on the training part: none where a champion has learned from all of it."""
         champion = self.context.champion
         return planned if champion is None or champion.has_new(self.context.data) else 0
-
-    def _refit_epochs(self, epochs: int) -> int:
-        """Of g's networks in a refit; a champion's are few already."""
-        fraction = self.context.recipe.early_stopping.refit_epoch_fraction
-        return epochs if self.context.champion else math.ceil(fraction * epochs)
 
     def _champions_epochs(self) -> int:
         """Epochs of fine-tuning where nothing can tell which are best: none where the champion was better without."""

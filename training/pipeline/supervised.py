@@ -88,9 +88,7 @@ def mixed_query_groups(labels_N: np.ndarray, query_group_id_N: np.ndarray) -> tu
     return rows[np.argsort(group_of_row[rows], kind="stable")], np.r_[0, size[mixed].cumsum()]
 
 
-def tabular_phase(
-    context: FitContext, name: str, rows: np.ndarray, *, planned: int, epochs: int, validate: bool
-) -> Phase:
+def tabular_phase(context: FitContext, name: str, rows: np.ndarray, *, epochs: int, validate: bool) -> Phase:
     """The phase that trains g alone."""
     settings, model, validation = context.recipe.tabular_model, context.model, context.validation_metrics
     objective = TabularObjective(context, rows)
@@ -105,7 +103,7 @@ def tabular_phase(
         name=name,
         modules={"model": model},  # f's weights lie in the checkpoint too
         groups=[{"params": list(model.tabular.parameters()), **rates}],
-        planned=max(planned, 1),
+        planned=max(settings.epochs, 1),
         epochs=epochs,
         batches=objective.batches,
         loss=objective.loss,

@@ -186,7 +186,7 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
     assert not set(groups[made.validation_metrics.rows]) & set(
         groups[np.setdiff1d(made.validation, made.validation_metrics.rows)]
     )
-    phase = past.tabular_phase(made, "tabular", made.train, planned=1, epochs=1, validate=True)
+    phase = past.tabular_phase(made, "tabular", made.train, epochs=1, validate=True)
     assert phase.validate is not None and phase.validate()["auc"] is not None
     made.grow_trees(made.train, 40)
     assert made.model.trees.fitted
