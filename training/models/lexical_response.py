@@ -77,7 +77,9 @@ def lexical_regressions(
     """
     idf = _inverse_document_frequency(texts)
     text_PX, cosine_P = _features(texts, queries, idf)
-    inputs = sparse.hstack([text_PX, sparse.csr_array(SIMILARITY_INPUT * cosine_P[:, None])]).tocsr()
+    there = np.unique(text_PX.indices)  # a regression of all would hold some 50 MiB more
+    similarity_P1 = sparse.csr_array(SIMILARITY_INPUT * cosine_P[:, None])
+    inputs = sparse.hstack([text_PX[:, there], similarity_P1]).tocsr()
     known = [np.flatnonzero(weights > 0) for weights in (positive_P, negative_P)]
     rows = np.concatenate(known)
     labels = np.repeat([1, 0], [len(places) for places in known])
@@ -90,11 +92,12 @@ def lexical_regressions(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # near enough; the validation part chooses
             model.fit(inputs[rows], labels, weights)
-        *weight, similarity = model.coef_[0].astype(np.float32)
+        weight = np.zeros(HASHED, dtype=np.float32)
+        weight[there] = model.coef_[0, :-1]
         yield {
             "idf": torch.from_numpy(idf),
-            "weight": torch.tensor(np.array(weight)),
-            "similarity": torch.tensor(similarity),
+            "weight": torch.from_numpy(weight),
+            "similarity": torch.tensor(model.coef_[0, -1], dtype=torch.float32),
         }
 
 
