@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -278,35 +279,32 @@ class FitContext:
         pairs, positive_P, negative_P = self._observed_pairs(rows)
         counts = (torch.from_numpy(values).to(self.device) for values in (positive_P, negative_P))
         regressions = response_regressions(*self._pair_vectors(pairs), *counts)
-        return self._best_regression(
-            response, regressions, penalty, lambda pairs: response(*self._pair_vectors(pairs))
-        )
+        return self._best_regression(response, regressions, penalty, self._pair_vectors, response)
 
     def fit_lexical(self, rows: np.ndarray, penalty: int | None) -> int:
         """Fit f's lexical path to the characters of some rows' texts and queries; as `fit_response`."""
         lexical = self.model.text_model.lexical
         pairs, positive_P, negative_P = self._observed_pairs(rows)
         regressions = lexical_regressions(*self.collator.pair_texts(pairs), positive_P, negative_P)
-        return self._best_regression(
-            lexical, regressions, penalty, lambda pairs: lexical.logits(*self.collator.pair_texts(pairs))
-        )
+        return self._best_regression(lexical, regressions, penalty, self.collator.pair_texts, lexical.logits)
 
     def _best_regression(
         self,
         module: nn.Module,
         regressions: Iterable[dict[str, Tensor]],
         penalty: int | None,
-        logits: Callable[[np.ndarray], Tensor],
+        inputs: Callable[[np.ndarray], tuple[Any, Any]],
+        logits: Callable[..., Tensor],
     ) -> int:
         """Leave one of a module's regressions in place: by its penalty, or the best on the validation part."""
         weights = list(islice(regressions, None if penalty is None else penalty + 1))
         if penalty is None:
             pairs, place = np.unique(self._pairs(self.validation_metrics.rows), axis=0, return_inverse=True)
-            quality = []
+            given, quality = inputs(pairs), []
             for found in weights:
                 module.load_state_dict(found)
                 with torch.inference_mode():
-                    logit_P = logits(pairs).cpu().numpy()
+                    logit_P = logits(*given).cpu().numpy()
                 quality.append(self.validation_metrics.quality(logit_P[place.reshape(-1)]))
             penalty = int(np.argmax(quality))
         module.load_state_dict(weights[penalty])
