@@ -17,7 +17,7 @@ class Settings:
     Attributes:
         tolerance: rows that may break one critical rule; they go to quarantine and the run goes on.
         missing_text: items without text, before a warning.
-        odd_text: items or remarks whose text is shorter or longer than `text_characters`.
+        odd_text: items or feedback whose text is shorter or longer than `text_characters`.
         text_characters: shortest and longest usual text, in characters.
         unknown_outcome: exposures whose outcome is not known yet.
         missing_outcome_time: exposures whose outcome is true at no known time.

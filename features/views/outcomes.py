@@ -64,7 +64,7 @@ def item_outcomes(shop: Shop, entity_rows: IbisTable, history_days: int) -> Ibis
         item_id, event_timestamp, item_num_exposures, item_num_outcomes, item_outcome_lift,
         item_topic_lift (mean lift of the item's topics, by their weight); and of all shoppers'
         events on what the item covers in the last `history_days`: item_popularity, their number;
-        item_price, the mean amount; item_coupon_rate and item_discount_rate, the shares with a coupon and
+        item_price, the mean amount; item_coupon_rate and item_discount_rate, the fractions with a coupon and
         with a discount; item_coupon_amount, what coupons took off where there was one.
     """
     entity_rows = entity_rows.select("item_id", **{EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp")})

@@ -204,8 +204,8 @@ class Server:
             remedy = "stop it, or set RECOMMENDER_POSTGRES_PORT to a free port, or not at all"
             require_free_port(self.port, what="PostgreSQL", remedy=remedy)
             return self.port
-        kept = self.listening_port()
-        port = kept if kept and is_free(kept) else free_port()
+        former = self.listening_port()
+        port = former if former and is_free(former) else free_port()
         write_text(self.home.postgres / "port", f"{port}\n")
         return port
 

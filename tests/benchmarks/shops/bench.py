@@ -239,9 +239,9 @@ def summary(shops: Mapping[str, Facts]) -> Facts:
 
 def _facts(run: Facts, fits: Iterable[Facts]) -> Facts:
     fits = list(fits)
-    kept = ("exit_code", "seconds", "step_seconds", "peak_mib", "gate", "quarantined")
+    names = ("exit_code", "seconds", "step_seconds", "peak_mib", "gate", "quarantined")
     return {
-        **{name: run[name] for name in kept},
+        **{name: run[name] for name in names},
         "fit_seconds": [fit["seconds"] for fit in fits[1:]],
         "evaluations": [fit["evaluation"] for fit in fits],
     }

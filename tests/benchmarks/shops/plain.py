@@ -31,7 +31,7 @@ PENALTIES = {
     FROZEN: tuple(10.0**power for power in range(-4, 2)),
     TF_IDF: tuple(10.0**power for power in range(-1, 4)),
 }
-# Known only after the exposure, or names of rows, or words.
+# Known only after the exposure, or names of rows, or texts.
 NOT_COLUMNS = frozenset(
     (
         "exposure_id", "event_timestamp", "request_id", "query_text", "outcome", "outcome_value", "outcome_timestamp",
@@ -78,20 +78,20 @@ def raw_columns(tables: Mapping[str, pd.DataFrame], contracts: Mapping[str, Tabl
     Strings become categories, also ids, but for those that name hardly more than one row.
     """
     shown = tables["exposures"]
-    words = {column.name for table in contracts.values() for column in table.extras if column.extra == "text"}
-    frame = _kept(shown, words).set_index(shown["exposure_id"])
+    texts = {column.name for table in contracts.values() for column in table.extras if column.extra == "text"}
+    frame = _raw(shown, texts).set_index(shown["exposure_id"])
     for name, key in (("items", "item_id"), ("users", "user_id")):
         if name in tables and key in frame:
-            attributes = _kept(tables[name], words).set_index(key)
+            attributes = _raw(tables[name], texts).set_index(key)
             frame = frame.join(attributes.add_prefix(f"{name}_"), on=key)
     when = pd.to_datetime(shown["event_timestamp"]).to_numpy()
     frame["hour"], frame["weekday"] = pd.DatetimeIndex(when).hour, pd.DatetimeIndex(when).weekday
-    kept = {name: values for name, column in frame.items() if (values := _column(column)) is not None}
-    return pd.DataFrame(kept, index=frame.index)
+    columns = {name: values for name, column in frame.items() if (values := _column(column)) is not None}
+    return pd.DataFrame(columns, index=frame.index)
 
 
-def _kept(table: pd.DataFrame, words: set[str]) -> pd.DataFrame:
-    found = table.drop(columns=[*(NOT_COLUMNS | words) & set(table.columns)])
+def _raw(table: pd.DataFrame, texts: set[str]) -> pd.DataFrame:
+    found = table.drop(columns=[*(NOT_COLUMNS | texts) & set(table.columns)])
     if "categories" in found:
         levels = pd.DataFrame(
             [list(path) if path is not None else [] for path in found.pop("categories")], index=found.index

@@ -269,7 +269,7 @@ def test_a_process_is_watched(tmp_path) -> None:
     run = watched(
         [
             "-c",
-            "import time; kept = bytearray(200 << 20); print('made'); time.sleep(1.5); raise SystemExit(3)",
+            "import time; memory = bytearray(200 << 20); print('made'); time.sleep(1.5); raise SystemExit(3)",
         ],
         log=tmp_path / "log",
         environment={},

@@ -96,7 +96,7 @@ class Readers:
             Phases(
                 run,
                 state,
-                lambda stage: run_phase(stage, recipe, state, watch, log=log, bar=False),
+                lambda phase: run_phase(phase, recipe, state, watch, log=log, bar=False),
                 {},
                 {},
             ).run_all()

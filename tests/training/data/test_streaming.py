@@ -21,7 +21,7 @@ from training.data.disk_arrays import DiskArray
 from training.data.transforms import fit_transforms
 from training.evaluation import validation
 from training.pipeline import context as run
-from training.pipeline import supervised as past
+from training.pipeline import supervised
 
 ROOT = Path(__file__).parents[3]
 
@@ -179,14 +179,14 @@ def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
         (run, "TREE_ROWS", 200),
     ):
         monkeypatch.setattr(module, name, most)
-    monkeypatch.setattr(past, "GROUPED_ROWS", 300)
+    monkeypatch.setattr(supervised, "GROUPED_ROWS", 300)
     made = run.FitContext(data, recipe.updated(tabular_model={"boosting_models": 1}))
     groups = data.columns["query_group_id"]
     assert set(made.validation_metrics.rows) < set(made.validation)
     assert not set(groups[made.validation_metrics.rows]) & set(
         groups[np.setdiff1d(made.validation, made.validation_metrics.rows)]
     )
-    phase = past.tabular_phase(made, "tabular", made.train, epochs=1, validate=True)
+    phase = supervised.tabular_phase(made, "tabular", made.train, epochs=1, validate=True)
     assert phase.validate is not None and phase.validate()["auc"] is not None
     made.grow_trees(made.train, 40)
     assert made.model.trees.fitted

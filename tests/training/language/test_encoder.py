@@ -236,11 +236,11 @@ def test_a_fraction_of_the_tokens_is_left_out_and_the_ends_stay() -> None:
     left, there = drop_tokens(places, mask, 0.3)
     assert left.shape == there.shape == (4, int(there.sum(1).max())) and 250 < left.shape[1] < 310
     for row in range(4):
-        kept = left[row][there[row] > 0]
+        remaining = left[row][there[row] > 0]
         assert (
-            (kept.diff() > 0).all()
-            and kept[0] == places[row, 0]
-            and kept[-1] == offsets[row] + lengths[row] - 1
+            (remaining.diff() > 0).all()
+            and remaining[0] == places[row, 0]
+            and remaining[-1] == offsets[row] + lengths[row] - 1
         )
         assert (left[row][there[row] == 0] == offsets[row]).all()
 

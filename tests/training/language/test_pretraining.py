@@ -181,10 +181,10 @@ def _learned_first(examples: Path, known: Recipe, tmp_path_factory: pytest.TempP
 def test_a_killed_run_goes_on_to_the_same_weights(
     epochs_before_the_kill: int, examples: Path, known: Recipe, learned_first: FitResult, tmp_path: Path
 ) -> None:
-    stages = list(dict.fromkeys(entry["phase"] for entry in learned_first.history))
+    phases = list(dict.fromkeys(entry["phase"] for entry in learned_first.history))
     assert (
-        stages[:2] == ["language_pretraining", "next_interaction_pretraining"]
-        and "language_pretraining refit" not in stages
+        phases[:2] == ["language_pretraining", "next_interaction_pretraining"]
+        and "language_pretraining refit" not in phases
     )
     result = goes_on(lambda: run(examples, known, tmp_path), killed_after=epochs_before_the_kill)
     assert result.history == learned_first.history

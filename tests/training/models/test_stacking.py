@@ -45,8 +45,8 @@ def test_what_many_impressions_seem_to_say_is_held_against_how_much_rows_differ(
     rng = np.random.default_rng(1)
     logit = rng.normal(size=200)
     impressions = np.full(200, 5000.0)
-    appeal = 0.3 * rng.normal(size=200)  # of each row, which no part knows
-    click_rate = expit(logit - 3 + appeal)
+    noise = 0.3 * rng.normal(size=200)  # of each row, which no part knows
+    click_rate = expit(logit - 3 + noise)
     clicks = rng.binomial(5000, click_rate) / impressions
     assert dispersion(clicks, impressions, expit(logit - 3)) > 5
     assert dispersion(rng.binomial(5000, click_rate) / impressions, impressions, click_rate) < 1.3

@@ -172,8 +172,8 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_former_one(tmp_path: Path) -
     checkpoints.save({"x": torch.ones(1000)}, TrainingState(phase="tabular", epoch=1))
     with room_for(100_000), pytest.raises(TransientError, match=f"{tmp_path / FILE}.*free disk space"):
         checkpoints.save({"x": torch.ones(1_000_000)}, TrainingState(phase="tabular", epoch=2))
-    tensors, progress = checkpoints.load() or ({}, None)
-    assert progress is not None and progress.epoch == 1 and tensors["x"].sum() == 1000
+    tensors, state = checkpoints.load() or ({}, None)
+    assert state is not None and state.epoch == 1 and tensors["x"].sum() == 1000
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
