@@ -65,7 +65,7 @@ class Project:
         rules: Sequence[Rule],
         *,
         num_values: Mapping[str, int],
-        results_kept: int,
+        max_results: int,
     ) -> tuple[dict[str, Finding], Path]:
         """Expect the rules of the frame. The page of the result is there once the project is closed.
 
@@ -74,7 +74,7 @@ class Project:
             frame: the table, with a column for each flag.
             rules: what is expected of it.
             num_values: column -> its values that are not null, for the columns where nulls are skipped.
-            results_kept: how many results and pages of this suite stay.
+            max_results: how many results and pages of this suite stay.
 
         Returns:
             Rule name -> finding, and the page.
@@ -97,7 +97,7 @@ class Project:
             run_id=gx.RunIdentifier(run_name=suite_name),
         )
         page = self._page(suite_name, result.meta["run_id"].run_time)
-        self._remove_old(suite_name, results_kept)
+        self._remove_old(suite_name, max_results)
         return _findings(rules, result), page
 
     def build_pages(self) -> None:
@@ -141,11 +141,11 @@ class Project:
         page = Path(str(url).removeprefix("file://")).relative_to(self._site)
         return self._site / unquote(page.as_posix())
 
-    def _remove_old(self, suite_name: str, kept: int) -> None:
+    def _remove_old(self, suite_name: str, max_results: int) -> None:
         """Results lie in <suite>/<run name>/<run time>/, and pages likewise; times sort as text."""
         for root in (self._results, self._site / "validations"):
             runs = sorted((root / suite_name / suite_name).glob("*"))
-            for run in runs[:-kept]:
+            for run in runs[:-max_results]:
                 shutil.rmtree(run, ignore_errors=True)
 
 

@@ -30,7 +30,7 @@ class Settings:
         outliers: amounts further than `outlier_reach` interquartile ranges from the quartiles.
         outlier_reach: in interquartile ranges; 100 finds amounts in another unit, not large baskets.
         min_users, min_items: distinct shoppers and items that exposures should have.
-        results_kept: validation results, with their pages, that stay for each table.
+        max_results: validation results, with their pages, that stay for each table.
     """
 
     tolerance: float = 0.01
@@ -47,7 +47,7 @@ class Settings:
     outlier_reach: float = 100.0
     min_users: int = 10
     min_items: int = 2
-    results_kept: int = 5
+    max_results: int = 5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -233,7 +233,7 @@ class _TableValidation:
             scan.frame(rules, columns),
             rules,
             num_values=scan.num_values(sorted(skipping_nulls)),
-            results_kept=self.settings.results_kept,
+            max_results=self.settings.max_results,
         )
         if self.missing:
             raise SchemaError(

@@ -1,7 +1,7 @@
 """What every benchmark shares: command line, machine facts, stores of finished parts, JSON results, Markdown pages.
 
 A benchmark is a folder: `__main__` measures, `page.md.jinja` is the README with the results left out, and `run` joins
-both. A template's paragraph may run over several lines: they become one, but for those in `{% filter kept %}`.
+both. A template's paragraph may run over several lines: they become one, but for those in `{% filter verbatim %}`.
 Finished parts are stored under a key that `training_code` is part of: a run that was killed goes on, and a run after a
 change of code measures again.
 """
@@ -66,13 +66,13 @@ AFTER_DEMO: dict[str, Facts] = {
     "--recipe": {"type": Path, "help": "TOML file (default: the packaged recipe)"},
     "--quick": {"action": "store_true", "help": "a little of everything, written to the work folder"},
 }
-KEPT = "\0"  # a line's end that stays
+VERBATIM = "\0"  # a line's end that stays
 PAGES = Environment(  # noqa: S701 - Markdown is not escaped
     loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 PAGES.filters |= {
     "fmt": format,
-    "kept": lambda text: text.strip("\n").replace("\n", KEPT),
+    "verbatim": lambda text: text.strip("\n").replace("\n", VERBATIM),
     "row": lambda cells: f"| {' | '.join(map(str, cells))} |",
     "head": lambda cells: f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}",
 }
@@ -248,7 +248,7 @@ def markdown(name: str, facts: Facts, **more: Any) -> str:
     text = template.render(facts, machine=described(facts["machine"]), quick_note=quick, **more)
     blocks = [block for block in re.split(r"\n{2,}", text.strip("\n")) if block]
     joined = (block if block[0] in "#|" else " ".join(block.splitlines()) for block in blocks)
-    return "\n\n".join(joined).replace(KEPT, "\n") + "\n"
+    return "\n\n".join(joined).replace(VERBATIM, "\n") + "\n"
 
 
 def _processor() -> str:

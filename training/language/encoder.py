@@ -105,7 +105,7 @@ class TextEncoder(nn.Module):
             self._set_trainable(trainable_layers)
         self.has_prefix = prefix_length(self.adapted) > 0
         # Read in one piece, never in two: a prefix, and models whose layers cannot be run apart.
-        self.reads_in_one_piece = self.has_prefix or not (
+        self.reads_whole = self.has_prefix or not (
             0 < self.num_frozen < self.num_layers and self._can_be_split()
         )
         self._has_ranks = adapter is not None and adapter.kind == ADALORA
@@ -167,7 +167,7 @@ class TextEncoder(nn.Module):
     def train(self, mode: bool = True) -> "TextEncoder":
         """As in any module, but what is frozen below the layers that learn stays in reading mode."""
         super().train(mode)
-        if mode and not self.reads_in_one_piece:
+        if mode and not self.reads_whole:
             self.model.eval()
             for layer in self.layers[self.num_frozen :]:
                 layer.train()

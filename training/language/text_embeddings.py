@@ -50,7 +50,7 @@ class TextEmbeddings:
     def cache_frozen_layers(self) -> None:
         """Compute the frozen layers' output of every text, once, where it is worth caching."""
         encoder = self.encoder
-        in_two = encoder.num_frozen > 0 and encoder.is_trainable and not encoder.reads_in_one_piece
+        in_two = encoder.num_frozen > 0 and encoder.is_trainable and not encoder.reads_whole
         fits = len(self.tokens.ids) * encoder.width * 4 <= MAX_CACHE_BYTES
         if self._frozen_output is not None or not in_two or not fits:
             return

@@ -85,12 +85,12 @@ def known_text_ids(data: Examples) -> np.ndarray:
     were over by then.
     """
     train, columns = rows_of(data.part, TRAIN), data.columns
-    histories, later = [distinct_values(columns, "history_id", train)], np.zeros(0, dtype=np.int64)
+    history_ids, later = [distinct_values(columns, "history_id", train)], np.zeros(0, dtype=np.int64)
     if data.next_interactions is not None:
         over = data.next_interactions.ended_by(columns["event_timestamp"][data.part != TRAIN].min())
-        histories.append(data.next_interactions.history_id[over])
+        history_ids.append(data.next_interactions.history_id[over])
         later, _ = data.next_interactions.texts_of(over)
-    before = data.interaction_histories.texts(np.unique(np.concatenate(histories)))
+    before = data.interaction_histories.texts(np.unique(np.concatenate(history_ids)))
     found = [distinct_values(columns, name, train) for name in ("text_id", "query_id")]
     text_ids = np.unique(np.concatenate([*found, before, later])).astype(np.int64)
     return text_ids[text_ids >= 0]

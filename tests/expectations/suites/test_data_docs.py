@@ -36,14 +36,14 @@ def test_an_expectation_that_raises_is_an_implementation_error(tmp_path, broken)
         open_project(tmp_path) as project,
         pytest.raises(ImplementationError, match=r"the rule events.amount_small could not be evaluated"),
     ):
-        project.run("shop_events", frame, [broken], num_values={}, results_kept=2)
+        project.run("shop_events", frame, [broken], num_values={}, max_results=2)
 
 
 def test_findings_are_taken_rule_by_rule(tmp_path):
     frame = pd.DataFrame({"amount": [1.0, 9.0, 2.0]})
     rules = [rule(), rule(name="events.amount_tolerated", bound=0.5, severity="warning")]
     with open_project(tmp_path) as project:
-        findings, page = project.run("shop_events", frame, rules, num_values={}, results_kept=2)
+        findings, page = project.run("shop_events", frame, rules, num_values={}, max_results=2)
     assert {name: found.success for name, found in findings.items()} == {
         "events.amount_small": False,
         "events.amount_tolerated": True,

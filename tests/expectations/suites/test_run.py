@@ -344,7 +344,7 @@ def test_results_do_not_pile_up_and_absent_tables_go(tmp_path):
     rows = {name: good_shop()[name] for name in ("items", "exposures", "users")}
     tables = write_shop(tmp_path / "tables", rows)
     for tolerance in (0.01, 0.02, 0.03):
-        reports = run(tmp_path, tables, settings=Settings(tolerance=tolerance, results_kept=2))
+        reports = run(tmp_path, tables, settings=Settings(tolerance=tolerance, max_results=2))
     assert len(list((tmp_path / "gx").rglob("validations/shop_items/**/*.json"))) == 2
     assert len(list((tmp_path / "gx").rglob("validations/shop_items/**/*.html"))) == 2
     assert reports["items"].data_docs.exists()

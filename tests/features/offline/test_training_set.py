@@ -72,7 +72,7 @@ def test_features_are_those_of_the_very_event_timestamp(shop):
             np.testing.assert_allclose(rows[name], joined[name].astype("float32"), rtol=1e-6, err_msg=name)
 
 
-def test_lists_texts_and_histories_belong_together(shop):
+def test_query_groups_texts_and_histories_belong_together(shop):
     tables, examples, _ = shop
     rows = pd.read_parquet(examples / "rows.parquet")
     texts = pd.read_parquet(examples / "texts.parquet")["text"]

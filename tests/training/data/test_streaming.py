@@ -121,7 +121,7 @@ def test_transforms_of_many_rows_are_fitted_on_a_sample(monkeypatch: pytest.Monk
     assert sampling.sampled(all_rows, 100, 0).tolist() == sample.tolist()
 
 
-def test_of_many_rows_whole_query_groups_are_kept(data: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_rows_whole_query_groups_are_drawn(data: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "BLOCK", 300)
     train = sampling.rows_of(data.part, split.TRAIN)
     assert train.tolist() == np.flatnonzero(data.part == split.TRAIN).tolist() and train.dtype == np.int32
@@ -170,7 +170,7 @@ def test_query_groups_without_a_positive_are_measured_by_a_weighted_sample(
         assert measured["sample"][metric] == pytest.approx(measured["all"][metric], abs=within), metric
 
 
-def test_a_run_of_many_rows_learns_and_is_judged_by_samples(
+def test_a_run_of_many_rows_learns_and_is_validated_by_samples(
     data: Examples, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, name, most in (

@@ -70,7 +70,7 @@ def test_an_adapter_of_the_top_layers_leaves_the_lower_ones_to_be_kept(
     kind: str, models: dict[str, str]
 ) -> None:
     encoder = load(models["bert"], 1, kind=kind)
-    assert not encoder.reads_in_one_piece and encoder.num_frozen == 2
+    assert not encoder.reads_whole and encoder.num_frozen == 2
     learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
     assert learning and all(".layer.2." in name for name in learning)
     assert sorted(encoder.parameters_by_depth(0.5)) == [1.0]
@@ -133,7 +133,7 @@ def test_what_lies_beside_a_model_goes_on_learning_or_is_read_under_other_layers
     teach(again)
     assert (read(again) - read(encoder)).abs().max() > 1e-3
     layers = load(tmp_path, 1)
-    assert layers.reads_in_one_piece and all(
+    assert layers.reads_whole and all(
         ".layer.2." in name for name, value in layers.named_parameters() if value.requires_grad
     )
     with pytest.raises(SettingError, match=f"has a {kind}"):

@@ -69,7 +69,7 @@ def test_a_decoder_is_its_last_token_as_transformers_reads_it(family: str, model
 @pytest.mark.parametrize("family", FAMILIES)
 def test_layers_in_two_pieces_are_the_whole(family: str, models: dict[str, str]) -> None:
     encoder = load(models[family], 1, pooling="last")
-    assert not encoder.reads_in_one_piece and encoder.num_frozen == 2
+    assert not encoder.reads_whole and encoder.num_frozen == 2
     torch.testing.assert_close(read(encoder, cached=True), read(encoder), atol=1e-5, rtol=0)
     learning = {name for name, value in encoder.named_parameters() if value.requires_grad}
     assert learning and all(".2." in name for name in learning)
@@ -188,7 +188,7 @@ def test_layers_that_cannot_be_found_are_not_trained_apart(tmp_path: Path) -> No
     with pytest.raises(SettingError, match="layers of AlbertModel cannot be found"):
         load(tmp_path, 1)
     whole = load(tmp_path, -1)
-    assert whole.reads_in_one_piece and read(whole).isfinite().all()
+    assert whole.reads_whole and read(whole).isfinite().all()
     with pytest.raises(SettingError, match=r"layerwise_decay is 0\.9"):
         whole.parameters_by_depth(0.9)
 

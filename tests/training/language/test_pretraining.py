@@ -154,7 +154,7 @@ def test_what_cannot_be_learned_from_is_said(recipe: Recipe, tmp_path: Path, enc
         phase_losses(recipe, load(encoder, -1), CHINESE, epochs=1)
 
 
-def test_later_stages_and_the_refit_begin_with_what_the_stage_left(examples: Path, known: Recipe) -> None:
+def test_later_phases_and_the_refit_begin_with_what_the_phase_left(examples: Path, known: Recipe) -> None:
     data = read_examples(examples)
     fitted = FitContext(data, known)
     weights = {name: value + 0.1 for name, value in trainable_state({"encoder": fitted.encoder}).items()}
