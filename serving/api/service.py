@@ -22,11 +22,18 @@ from expectations.errors import RecommenderError, RequestError, SettingError
 from serving.api.errors import ErrorMiddleware
 from serving.api.hot_swap import HotSwap, LoadedDeployment, default_as_of, freeze_loaded, load_ranker
 from serving.api.metrics import metrics
+from serving.api.page import PageMiddleware
 from serving.api.schema import RecommendReply, RecommendRequest
 from serving.release.deployment import CURRENT
 
 TIMEOUT_SECONDS = 30
 THREADS = 4
+ABOUT = """\
+Which campaign to show this shopper, here and now, and why.
+
+`POST /recommend` ranks what may be shown: `{"user_id": "1", "k": 3}` is enough. A request that cannot be answered gets
+status 400 and an `error` that says what to change; without an approved model the status is 503.
+"""
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Path, str]:
@@ -123,4 +130,15 @@ class Recommender:
 
 
 _service: Any = Recommender  # the decorator makes a BentoML service of the class
+
+
+def _specification() -> dict[str, Any]:
+    return dict(_service.openapi_spec.asdict())
+
+
+_service.add_asgi_middleware(
+    PageMiddleware,
+    specification=_specification,
+    info={"title": "Campaign recommender", "description": ABOUT, "version": "1"},
+)
 _service.add_asgi_middleware(ErrorMiddleware, fields=tuple(RecommendRequest.model_fields))

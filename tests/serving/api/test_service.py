@@ -119,6 +119,16 @@ def test_health_docs_and_page(client) -> None:
     assert client.get("/").status_code == 200
 
 
+def test_the_page_reports_to_nobody(client) -> None:
+    page = client.get("/")
+    assert "googletagmanager.com" in page.text  # what the policy is for
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'self'" in policy and "unsafe-inline" not in policy.split("style-src")[0]
+    about = client.get("/docs.json").json()["info"]
+    assert about["title"] == "Campaign recommender" and "/recommend" in about["description"]
+    assert "http" not in str(about)
+
+
 @pytest.fixture(name="swap")
 def _swap(home, shop):
     loaded = []
