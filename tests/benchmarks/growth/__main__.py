@@ -1,8 +1,9 @@
-"""Growth with the number of exposures: time should be near linear in it, memory nearly flat."""
+"""Growth with the number of exposures, of a fit and of the whole job: time near linear in it, memory nearly flat."""
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,8 +13,10 @@ from pathlib import Path
 import psutil
 
 from expectations.contracts.examples import ROWS
+from tests.benchmarks.growth import shop
 from tests.benchmarks.growth.examples import GROUP_SIZE, write
-from tests.benchmarks.harness import Facts, run
+from tests.benchmarks.harness import Facts, run, tell
+from tests.benchmarks.shops.job import JobError, whole_job, write_recipe
 from tests.training.synthetic import write_encoder
 
 MIB = 2**20
@@ -30,21 +33,42 @@ RECIPE = {
 
 
 def measure(options: argparse.Namespace) -> Facts:
-    """One fit of each size."""
+    """One fit and one whole job of each size."""
     options.work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.work) as folder:
-        return {"runs": [measured(Path(folder), size) for size in options.sizes]}
+    with tempfile.TemporaryDirectory(dir=options.work) as name:
+        folder = Path(name)
+        write_encoder(folder / "encoder")
+        recipe = write_recipe(folder / "recipe.toml", {**RECIPE, "encoder.name": str(folder / "encoder")})
+        return {
+            "runs": [measured(folder, recipe, size) for size in options.sizes],
+            "jobs": [job(folder, recipe, size) for size in options.job_sizes],
+        }
 
 
-def measured(folder: Path, size: int) -> Facts:
+def job(folder: Path, recipe: Path, size: int) -> Facts:
+    """The whole job on a synthetic shop of one size, from its files to the gate's decision."""
+    home, files = folder / f"home-{size}", folder / f"shop-{size}"
+    source = shop.write(files, size)
+    tell(f"a shop of {size:,} exposures …")
+    try:
+        found = whole_job(source, home, recipe)
+    except JobError as error:
+        tell(f"{size:,} exposures: {error}")
+        return {"exposures": size, "failed": str(error)}
+    finally:
+        shutil.rmtree(files)
+    shutil.rmtree(home)
+    tell(f"{size:,} exposures: {found['seconds']:.0f} s, {found['peak_mib']:,} MiB")
+    return {
+        "exposures": size,
+        **{name: found[name] for name in ("exit_code", "seconds", "step_seconds", "peak_mib")},
+        "auc": found["evaluation"]["metrics"]["model"]["auc"],
+    }
+
+
+def measured(folder: Path, recipe: Path, size: int) -> Facts:
     """Fit to synthetic examples of one size in a child process."""
     examples = write(folder / f"examples-{size}", size)
-    encoder = folder / "encoder"
-    if not encoder.exists():
-        write_encoder(encoder)
-    recipe = folder / "recipe.toml"
-    settings = {**RECIPE, "encoder.name": str(encoder)}
-    recipe.write_text("\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items()))
     out = folder / f"out-{size}"
     command = [sys.executable, "-m", "training", "fit", "--quiet", "--recipe", str(recipe)]
     started = time.perf_counter()
@@ -90,5 +114,8 @@ def _watched(child: "subprocess.Popen[str]") -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    more = {"--sizes": {"type": int, "nargs": "+", "default": SIZES, "help": "numbers of exposures"}}
+    more = {
+        "--sizes": {"type": int, "nargs": "+", "default": SIZES, "help": "numbers of exposures, of fits"},
+        "--job-sizes": {"type": int, "nargs": "*", "default": SIZES, "help": "… of whole jobs"},
+    }
     sys.exit(run("growth", measure, __doc__, more=more))
