@@ -96,27 +96,33 @@ def temporal_split(event_timestamps: np.ndarray, schema: ExampleSchema) -> "pd.C
     test_from = (
         np.datetime64(pd.Timestamp(schema.test_from), "us")
         if schema.test_from is not None
-        else _cut(distinct_timestamps, counts, TEST_FRACTION, "test")
+        else _cut(distinct_timestamps, counts, TEST_FRACTION, "test", before=2)
     )
     before = distinct_timestamps < test_from
     if not before.any():
         raise DataError(f"examples: no rows before test_from {test_from}; choose a later test_from")
     validation_from = _cut(
-        distinct_timestamps[before], counts[before], schema.validation_fraction, "validation"
+        distinct_timestamps[before], counts[before], schema.validation_fraction, "validation", before=1
     )
     codes = (timestamps >= validation_from).astype(np.int8) + (timestamps >= test_from)
     return pd.Categorical.from_codes(codes, categories=PARTS)
 
 
-def _cut(distinct_timestamps: np.ndarray, counts: np.ndarray, fraction: float, part: str) -> np.datetime64:
-    """The timestamp whose rows and all later ones are nearest to a fraction of the rows."""
+def _cut(
+    distinct_timestamps: np.ndarray, counts: np.ndarray, fraction: float, part: str, *, before: int
+) -> np.datetime64:
+    """The timestamp whose rows and all later ones are nearest to a fraction of the rows.
+
+    Where there are enough of them, so many timestamps stay `before` it, one for each part that is still to come.
+    """
     if len(distinct_timestamps) < 2:
         raise DataError(
             f"examples: {counts.sum()} rows are all of the timestamp {distinct_timestamps[0]}, so no {part} part can "
             "be cut off by time; bring exposures of at least three timestamps, or split by groups ([split] by in "
             "source.toml)"
         )
-    later_fraction = counts[::-1].cumsum()[::-1][1:] / counts.sum()
+    first = min(before, len(counts) - 1)
+    later_fraction = counts[::-1].cumsum()[::-1][first:] / counts.sum()
     # Of two cuts equally near, the later one leaves more to learn from.
     nearest = len(later_fraction) - 1 - int(np.argmin(np.abs(later_fraction - fraction)[::-1]))
-    return distinct_timestamps[1:][nearest]
+    return distinct_timestamps[first:][nearest]

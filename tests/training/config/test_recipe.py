@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from expectations.errors import DataError, SettingError
@@ -80,6 +80,7 @@ def test_one_timestamp_cannot_be_cut() -> None:
 
 
 @settings(deadline=None)
+@example([1, 1, 1, 1, 1, 1, 2, 3], 0.5)  # nearest to a fifth are the rows of two timestamps
 @given(
     st.lists(st.integers(1, 28), min_size=3, max_size=40).filter(lambda d: len(set(d)) > 2),
     st.floats(0.05, 0.9),
