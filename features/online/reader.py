@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from expectations.contracts.examples import REFERENCE_POSITION
 from expectations.contracts.source import Source
 from expectations.errors import RequestError
+from features.online.ageing import aged
 from features.online.candidates import Catalogue
 from features.online.user_item_arrays import UserItemArrays
 from features.store.client import online, stored
 from features.views import feature_schema
-from features.views.request_context import calendar_features, clock_features
+from features.views.request_context import DAY_SECONDS, calendar_features, clock_features
 from features.views.shop import COLD_START_USER
 from features.views.user_history import HISTORY_LENGTH
 
@@ -81,11 +82,19 @@ class ScoringBatch:
 class OnlineFeatures:
     """Reads the features of requests. Safe to share between threads."""
 
-    def __init__(self, store: "FeatureStore", feature_rows: Path, source: Source) -> None:
-        """Load the candidates of one feature rows version, from which the store is materialized."""
+    def __init__(self, store: "FeatureStore", feature_rows: Path, source: Source, horizon: datetime) -> None:
+        """Load the candidates of one feature rows version, from which the store is materialized.
+
+        Args:
+            store: the source's store.
+            feature_rows: folder of the version.
+            source: the declaration.
+            horizon: naive UTC: the time that the stored features are of.
+        """
         self._store = store
         self._stored = stored(store, feature_schema.USER_SERVICE)
         self._lock = threading.Lock()
+        self._horizon, self._history_days = horizon, source.history_days
         self._extras = {c.name: c for c in source.contracts()["exposures"].extras}
         self.catalogue = Catalogue.load(store, feature_rows)
         self._user_texts = _user_texts(feature_rows)
@@ -105,7 +114,8 @@ class OnlineFeatures:
         )
         user = self._fetch(decision_request.user_id)
         known = user["user_num_events"] is not None
-        user = user if known else self._cold_start_user
+        age = (decision_request.as_of - self._horizon).total_seconds() / DAY_SECONDS
+        user = aged(user if known else self._cold_start_user, age, self._history_days)
         return ScoringBatch(
             item_ids=list(chosen.index),
             texts=chosen["text"].tolist(),

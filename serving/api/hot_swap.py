@@ -159,11 +159,12 @@ def _features(pointer: DeploymentPointer, registry_url: str, source: Source) -> 
     for path in (online_store, feature_rows):
         if not path.exists():
             raise SettingError(f"{path} is not there, but the deployment names it; build the features again")
+    horizon = datetime.fromisoformat(pointer.horizon)
     settings = StoreSettings(project=pointer.project, registry_url=registry_url, online_path=online_store)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental
-            return OnlineFeatures(open_store(settings), feature_rows, source)
+            return OnlineFeatures(open_store(settings), feature_rows, source, horizon)
     except OperationalError:  # its message has the address
         raise TransientError(
             "the Feast registry's database does not answer; is Postgres up? (make up)"

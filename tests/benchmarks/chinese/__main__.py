@@ -184,7 +184,9 @@ def request(shop: BuiltShop, data: Examples, bundle: Path) -> Facts:
 
     predictor = Predictor.load(bundle)
     ranker = Ranker(
-        predictor, OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source), source=shop.source
+        predictor,
+        OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source, shop.horizon),
+        source=shop.source,
     )
     tested = data.rows[data.part == TEST]
     asked = tested.iloc[np.linspace(0, len(tested) - 1, 20).astype(int)]

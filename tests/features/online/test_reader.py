@@ -20,7 +20,7 @@ def shop(tmp_path_factory):
 
 
 def _batch(shop, user):
-    features = OnlineFeatures(open_store(shop.settings), shop.snapshots, SOURCE)
+    features = OnlineFeatures(open_store(shop.settings), shop.snapshots, SOURCE, shop.horizon)
     as_of = (DAY + pd.Timedelta(days=1)).to_pydatetime()
     return features.scoring_batch(DecisionRequest(user_id=user, scenario="content", as_of=as_of, context={}))
 

@@ -93,7 +93,7 @@ def test_the_words_are_understood(shop: BuiltShop, predictor: Predictor) -> None
 
 
 def test_a_request_is_answered_as_measured(shop: BuiltShop, predictor: Predictor) -> None:
-    features = OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source)
+    features = OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source, shop.horizon)
     ranker = Ranker(predictor, features, source=shop.source)
     odd = [f"r{number:05d}" for number in range(len(reviews()) - len(ODD), len(reviews()))]
     data = read_examples(shop.examples)

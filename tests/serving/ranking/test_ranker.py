@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(name="ranker", scope="module")
 def _ranker(shop, bundles):
     source = read_source(shop.source)
-    features = OnlineFeatures(open_store(shop.settings), shop.feature_rows, source)
+    features = OnlineFeatures(open_store(shop.settings), shop.feature_rows, source, shop.horizon)
     return Ranker(Predictor.load(bundles[0]), features, source=source)
 
 
