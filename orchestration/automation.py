@@ -1,4 +1,4 @@
-"""When the system runs by itself: jobs and schedules; and sensors that turn failures into alerts."""
+"""When the system runs by itself: jobs and schedules; and sensors that turn failures into alerts and send them."""
 
 import os
 from collections.abc import Mapping
@@ -166,7 +166,9 @@ def run_outcome(instance: dg.DagsterInstance, run: dg.DagsterRun, ui: str) -> Ru
     elif not failures:
         alert = Alert(title=f"job {run.job_name} failed", link=link, detail=reason)
         failures = [Failure(subject=RUN, cause="", alert=alert)]
-    partial = run.asset_selection or run.asset_check_selection or run.step_keys_to_execute
+    # a run of the command line names all its steps; one from the step that failed on has a parent
+    steps = run.parent_run_id and run.step_keys_to_execute
+    partial = run.asset_selection or run.asset_check_selection or run.op_selection or steps
     return RunOutcome(
         run_id=run.run_id,
         job=run.job_name,
