@@ -150,16 +150,14 @@ def run_outcome(instance: dg.DagsterInstance, run: dg.DagsterRun, ui: str) -> Ru
         elif event.event_type == event_type.ASSET_CHECK_EVALUATION:
             subject, failures = _check_failures(event, link)
             found[subject] = failures
-            # of a check that names its broken rules, the other rules are kept
+            # a check that names its broken rules says that its other rules hold
             if not failures or broken_rules(event):
                 passed.add(subject)
         elif event.event_type == event_type.STEP_SUCCESS:
             passed.add(f"step {event.step_key}")
         elif event.step_key and not stopped_by_checks(event):
-            subject, cause = f"step {event.step_key}", error_class(event)
-            title = f"{subject} of job {run.job_name} failed"
-            alert = Alert(title=title, link=link, detail=failure_reason(event))
-            found[subject] = [Failure(subject=subject, cause=cause, alert=alert)]
+            failure = _step_failure(event, run.job_name, link)
+            found[failure.subject] = [failure]
     failures = [failure for of_subject in found.values() for failure in of_subject]
     if run.is_success:
         passed.add(RUN)
@@ -177,6 +175,12 @@ def run_outcome(instance: dg.DagsterInstance, run: dg.DagsterRun, ui: str) -> Ru
         passed=passed,
         succeeded=run.is_success and not partial,
     )
+
+
+def _step_failure(event: dg.DagsterEvent, job: str, link: str) -> Failure:
+    subject = f"step {event.step_key}"
+    alert = Alert(title=f"{subject} of job {job} failed", link=link, detail=failure_reason(event))
+    return Failure(subject=subject, cause=error_class(event), alert=alert)
 
 
 def _check_failures(event: dg.DagsterEvent, link: str) -> tuple[str, list[Failure]]:
