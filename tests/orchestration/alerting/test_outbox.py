@@ -192,6 +192,7 @@ def test_the_same_failure_five_times_is_one_message_and_one_reminder_a_day(outbo
         outbox.deliver(slack)
         clock.go(hours=1)
     assert len(webhook.received) == 1
+    outbox.record(ended("5", broken()), slack)  # read again: not counted again
     clock.now = FIRST + DAY
     for run_id in "678":
         outbox.record(ended(run_id, broken(link=f"http://ui/runs/{run_id}")), slack)
@@ -220,6 +221,7 @@ def test_a_failure_recovers_once_and_is_told_anew_when_it_comes_back(outbox, web
     assert second["title"] == recovered.title == title
     assert "http://ui/runs/5" in second["message"]
     assert outbox.record(ended("7", broken()), services) == [broken().alert]
+    assert outbox.record(ended("6", **how), services) == []  # a run that is read again changes nothing
 
 
 def test_of_a_check_the_rules_that_hold_again_recover_and_the_others_stay(outbox, slack):
