@@ -58,7 +58,7 @@ up: $(STAMP) ## start PostgreSQL, Dagster's UI and daemon, and the API
 down: $(STAMP) ## stop them
 	@$(RECOMMENDER) down
 
-status: $(STAMP) ## say which of them run
+status: $(STAMP) ## say which of them run, and which alerts were not delivered
 	@$(RECOMMENDER) status
 
 check: $(STAMP) ## format, lint, types, import directions

@@ -1,16 +1,29 @@
-"""When the system runs by itself: jobs and schedules; and sensors that turn failures into alerts."""
+"""When the system runs by itself: jobs and schedules; and sensors that turn failures into alerts and send them."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from expectations.errors import TransientError
-from orchestration.alerting import Alert, read_services, send
-from orchestration.resources import WorkspaceResource
-from orchestration.run_events import broken_rules, failure_reason, stopped_by_checks
+from orchestration.alerting.alert import Alert, Failure, RunOutcome
+from orchestration.alerting.channels import read_services
+from orchestration.alerting.outbox import Outbox
+from orchestration.run_events import broken_rules, error_class, failure_reason, stopped_by_checks
 
 INTERVAL_SECONDS = 30
+FIRST_LOOK = timedelta(days=1)
+"""How far back runs are read the first time."""
+
+OVERLAP = timedelta(hours=1)
+"""What is read again each time: a run carries the time at which it ended, and may be written later."""
+
+MAX_RUNS = 50
+"""Runs read at a time."""
+
+RUN = "run"
+"""The subject of a failure that no step and no check tells of."""
+
 INGESTION_CRON, RETRAINING_CRON = "0 3 * * *", "0 4 * * 0"
 
 data_job = dg.define_asset_job(
@@ -52,71 +65,142 @@ def schedules(environ: Mapping[str, str]) -> list[dg.ScheduleDefinition]:
     ]
 
 
-@dg.run_failure_sensor(
-    name="failed_runs",
+class AlertingResource(dg.ConfigurableResource):
+    """Where alerts are kept, and where they link to.
+
+    `url` is that of the outbox's database and has a password; `ui` is the address of Dagster's UI.
+    """
+
+    url: str
+    ui: str = "http://127.0.0.1:3000"
+
+    def outbox(self) -> Outbox:
+        """The outbox, with its tables.
+
+        Raises:
+            TransientError: its database does not answer.
+        """
+        outbox = Outbox(url=self.url)
+        outbox.create_tables()
+        return outbox
+
+
+@dg.sensor(
+    name="finished_runs",
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=INTERVAL_SECONDS,
-    description="Tells by webhook and e-mail of every failed run, with the checks that stopped it.",
+    description="Writes down as alerts what failed, and what recovered, in every run that ended, whoever started it.",
 )
-def failed_runs(context: dg.RunFailureSensorContext, workspace: WorkspaceResource) -> None:
-    """Send what a failed run broke on."""
-    run, link = context.dagster_run, _link(context, workspace)
-    alerts = list(_failed_checks(context, link))
-    for event in context.get_step_failure_events():
-        if event.step_key and not stopped_by_checks(event):
-            title = f"step {event.step_key} of job {run.job_name} failed"
-            alerts.append(Alert(title=title, link=link, detail=failure_reason(event)))
-    reason = context.failure_event.message or ""
-    _send(alerts or [Alert(title=f"job {run.job_name} failed", link=link, detail=reason)])
+def finished_runs(context: dg.SensorEvaluationContext, alerting: AlertingResource) -> dg.SkipReason:
+    """Record the runs that ended since the cursor, the time of the last one that was read."""
+    outbox, channels = alerting.outbox(), list(read_services(os.environ))
+    now = datetime.now(UTC)
+    cursor = datetime.fromisoformat(context.cursor) if context.cursor else now - FIRST_LOOK + OVERLAP
+    ended = context.instance.get_run_records(
+        dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE],
+            updated_after=cursor - OVERLAP,
+        ),
+        order_by="update_timestamp",
+        ascending=True,
+    )
+    unread = outbox.unread([record.dagster_run.run_id for record in ended])
+    records = [record for record in ended if record.dagster_run.run_id in unread][:MAX_RUNS]
+    alerts = []
+    for record in records:
+        alerts += outbox.record(run_outcome(context.instance, record.dagster_run, alerting.ui), channels)
+        cursor = max(cursor, record.update_timestamp)
+    context.update_cursor(cursor.isoformat())
+    return dg.SkipReason(f"{len(records)} runs ended, {len(alerts)} alerts")
 
 
-@dg.run_status_sensor(
-    name="failed_checks",
-    run_status=dg.DagsterRunStatus.SUCCESS,
+@dg.sensor(
+    name="alert_delivery",
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=INTERVAL_SECONDS,
-    description="Tells by webhook and e-mail of error-level checks that failed in a run which ended well.",
+    description="Sends alerts by webhook, e-mail and whatever else is set, until each channel has them.",
 )
-def failed_checks(context: dg.RunStatusSensorContext, workspace: WorkspaceResource) -> None:
-    """Send the failed checks of a run that itself succeeded."""
-    _send(list(_failed_checks(context, _link(context, workspace))))
+def alert_delivery(alerting: AlertingResource) -> dg.SkipReason:
+    """Send what is pending; a tick with a failed attempt fails, and says what is undelivered and why."""
+    outbox = alerting.outbox()
+    failed = outbox.deliver(read_services(os.environ))
+    told = "; ".join(channel.text() for channel in outbox.undelivered())
+    if failed:
+        raise dg.Failure(description=told)
+    return dg.SkipReason(told or "every channel has every alert")
 
 
-def _link(context: dg.RunStatusSensorContext, workspace: WorkspaceResource) -> str:
-    return f"{workspace.ui}/runs/{context.dagster_run.run_id}"
-
-
-def _send(alerts: list[Alert]) -> None:
-    if not alerts:
-        return
-    try:
-        send(alerts, read_services(os.environ))
-    except TransientError as error:
-        raise dg.Failure(description=str(error)) from error
-
-
-def _failed_checks(context: dg.RunStatusSensorContext, link: str) -> Iterator[Alert]:
-    """One alert for each broken rule of each failed check of a run, errors only."""
-    kind, run_id = dg.DagsterEventType.ASSET_CHECK_EVALUATION, context.dagster_run.run_id
-    for record in context.instance.get_records_for_run(run_id, of_type=kind).records:
+def run_outcome(instance: dg.DagsterInstance, run: dg.DagsterRun, ui: str) -> RunOutcome:
+    """How a finished run ended, by its event log; its page is under the address of Dagster's UI."""
+    link, event_type = f"{ui}/runs/{run.run_id}", dg.DagsterEventType
+    found: dict[str, list[Failure]] = {}  # subject -> its failures; what was said of it last counts
+    passed, reason = set(), ""
+    kinds = {
+        event_type.ASSET_CHECK_EVALUATION,
+        event_type.STEP_SUCCESS,
+        event_type.STEP_FAILURE,
+        event_type.RUN_FAILURE,
+    }
+    for record in instance.get_records_for_run(run.run_id, of_type=kinds).records:
         event = record.event_log_entry.dagster_event
         if event is None:
             continue
-        check = event.asset_check_evaluation_data
-        if check.passed or check.severity != dg.AssetCheckSeverity.ERROR:
-            continue
-        asset, broken = check.asset_key.to_user_string(), broken_rules(event)
-        if not broken:
-            yield Alert(
-                title=f"check {check.check_name} failed", table=asset, rule=check.check_name, link=link
-            )
-        for rule in broken:
-            yield Alert(
-                title=f"check {check.check_name} failed on {asset}",
-                table=rule["table"],
-                rule=rule["rule"],
-                num_rows=rule["rows"],
-                sample=rule["sample"],
-                link=link,
-                detail=rule["message"],
-            )
+        if event.event_type == event_type.RUN_FAILURE:
+            reason = event.message or ""
+        elif event.event_type == event_type.ASSET_CHECK_EVALUATION:
+            subject, failures = _check_failures(event, link)
+            found[subject] = failures
+            # a check that names its broken rules says that its other rules hold
+            if not failures or broken_rules(event):
+                passed.add(subject)
+        elif event.event_type == event_type.STEP_SUCCESS:
+            passed.add(f"step {event.step_key}")
+        elif event.step_key and not stopped_by_checks(event):
+            failure = _step_failure(event, run.job_name, link)
+            found[failure.subject] = [failure]
+    failures = [failure for of_subject in found.values() for failure in of_subject]
+    if run.is_success:
+        passed.add(RUN)
+    elif not failures:
+        alert = Alert(title=f"job {run.job_name} failed", link=link, detail=reason)
+        failures = [Failure(subject=RUN, cause="", alert=alert)]
+    # a run of the command line names all its steps; one from the step that failed on has a parent
+    steps = run.parent_run_id and run.step_keys_to_execute
+    partial = run.asset_selection or run.asset_check_selection or run.op_selection or steps
+    return RunOutcome(
+        run_id=run.run_id,
+        job=run.job_name,
+        link=link,
+        failures=failures,
+        passed=passed,
+        succeeded=run.is_success and not partial,
+    )
+
+
+def _step_failure(event: dg.DagsterEvent, job: str, link: str) -> Failure:
+    subject = f"step {event.step_key}"
+    alert = Alert(title=f"{subject} of job {job} failed", link=link, detail=failure_reason(event))
+    return Failure(subject=subject, cause=error_class(event), alert=alert)
+
+
+def _check_failures(event: dg.DagsterEvent, link: str) -> tuple[str, list[Failure]]:
+    """A check that was evaluated, and one failure for each rule that it names as broken, errors only."""
+    check = event.asset_check_evaluation_data
+    name, asset = check.check_name, check.asset_key.to_user_string()
+    subject, title = f"check {name} on {asset}", f"check {name} failed on {asset}"
+    if check.passed or check.severity != dg.AssetCheckSeverity.ERROR:
+        return subject, []
+    alerts = [
+        Alert(
+            title=title,
+            table=rule["table"],
+            rule=rule["rule"],
+            num_rows=rule["rows"],
+            sample=rule["sample"],
+            link=link,
+            detail=rule["message"],
+        )
+        for rule in broken_rules(event)
+    ]
+    alerts = alerts or [Alert(title=title, table=asset, rule=name, link=link)]
+    return subject, [Failure(subject=subject, cause=alert.rule, alert=alert) for alert in alerts]

@@ -19,7 +19,15 @@ from orchestration.assets.model import (
     searched_recipe,
 )
 from orchestration.assets.tables import checked_tables, landed_tables
-from orchestration.automation import data_job, failed_checks, failed_runs, schedules, search_job, whole_job
+from orchestration.automation import (
+    AlertingResource,
+    alert_delivery,
+    data_job,
+    finished_runs,
+    schedules,
+    search_job,
+    whole_job,
+)
 from orchestration.home import Home
 from orchestration.resources import WorkspaceResource
 
@@ -46,8 +54,9 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
     """The definitions for the settings of an environment.
 
     Args:
-        environ: RECOMMENDER_HOME, RECOMMENDER_SOURCE, RECOMMENDER_FEAST_URL, RECOMMENDER_RECIPE,
-            RECOMMENDER_GATE, RECOMMENDER_MEMORY and RECOMMENDER_UI_URL; each has a default but the Feast registry.
+        environ: RECOMMENDER_HOME, RECOMMENDER_SOURCE, RECOMMENDER_FEAST_URL, RECOMMENDER_DAGSTER_URL,
+            RECOMMENDER_RECIPE, RECOMMENDER_GATE, RECOMMENDER_MEMORY and RECOMMENDER_UI_URL; each has a default but
+            the two databases.
     """
     workspace = WorkspaceResource(
         home=str(Home.from_environment(environ).root),
@@ -56,6 +65,9 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         recipe=environ.get("RECOMMENDER_RECIPE") or "",
         gate_rules=environ.get("RECOMMENDER_GATE") or "",
         memory=environ.get(VARIABLE) or "",
+    )
+    alerting = AlertingResource(
+        url=dg.EnvVar("RECOMMENDER_DAGSTER_URL"),
         ui=environ.get("RECOMMENDER_UI_URL") or "http://127.0.0.1:3000",
     )
     return dg.Definitions(
@@ -65,8 +77,8 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         ],
         jobs=[data_job, whole_job, search_job],
         schedules=schedules(environ),
-        sensors=[failed_runs, failed_checks],
-        resources={"workspace": workspace},
+        sensors=[finished_runs, alert_delivery],
+        resources={"workspace": workspace, "alerting": alerting},
         executor=dg.multiprocess_executor.configured(
             {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}
         ),

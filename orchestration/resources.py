@@ -16,7 +16,7 @@ from orchestration.pipeline.workspace import Workspace
 class WorkspaceResource(dg.ConfigurableResource):
     """The settings of a `Workspace`, as text; an empty recipe or gate is the packaged one, an empty memory its default.
 
-    `registry_url` has a password; `ui` is the address of Dagster's UI, for links in alerts.
+    `registry_url` has a password.
     """
 
     home: str = DEFAULT
@@ -25,7 +25,6 @@ class WorkspaceResource(dg.ConfigurableResource):
     recipe: str = ""
     gate_rules: str = ""
     memory: str = ""
-    ui: str = "http://127.0.0.1:3000"
 
     def workspace(self) -> Workspace:
         """What the pipeline's steps take.

@@ -20,6 +20,7 @@ import httpx
 
 from expectations.errors import RecommenderError, ServiceError
 from expectations.storage.atomic import read_json
+from orchestration.alerting.channels import read_services
 from orchestration.home import Home
 from orchestration.local.instance import child_environment, source_file, write_instance
 from orchestration.local.job_run import run_job
@@ -65,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
     start = part.add_parser("up", help="start PostgreSQL, Dagster's UI and daemon, and the API")
     start.set_defaults(act=lambda c, o: up(c, o.source, Ports(ui=o.port_ui, api=o.port_api)))
     part.add_parser("down", help="stop all of them").set_defaults(act=lambda c, _: down(c))
-    part.add_parser("status", help="say which of them run").set_defaults(act=lambda c, _: status(c))
+    part.add_parser("status", help="say which of them run, and which alerts were not delivered").set_defaults(
+        act=lambda c, _: status(c)
+    )
     whole_run = part.add_parser("run", help="ingest, validate, train, evaluate and deploy a source's data")
     whole_run.set_defaults(act=lambda c, o: run(c, o.source))
     example = part.add_parser("demo", help="run Complete Journey and show three households' recommendations")
@@ -109,7 +112,12 @@ class Context:
 
 
 def up(context: Context, source: str | None, ports: Ports) -> int:
-    """Start all services."""
+    """Start all services.
+
+    Raises:
+        SettingError: a channel of alerts is set wrongly; it is told now, not at the first alert.
+    """
+    read_services(context.environ)
     context.stack(ports).up(_source(context, source), context.environ, _say)
     return 0
 
@@ -121,7 +129,7 @@ def down(context: Context) -> int:
 
 
 def status(context: Context) -> int:
-    """Say which services run."""
+    """Say which services run, and which channels lack alerts."""
     _say("\n".join(context.stack(Ports()).status()))
     return 0
 

@@ -201,14 +201,16 @@ def run_job(
                 progress.poll(instance, launch)
                 time.sleep(POLL_SECONDS)
             progress.poll(instance, launch)
+            run = instance.get_run_by_id(progress.run_id) if progress.run_id else None
+            if run and not run.is_finished:  # killed: it could not write it down, and nobody would be told
+                instance.report_run_failed(run, _ending(child))
         except BaseException:
             _interrupt(child)
             raise
     pump.join(timeout=5)
     failures = progress.failures
     if not failures and (child.returncode != 0 or progress.run_id is None):
-        ended = KILLED if child.returncode == -signal.SIGKILL else f"ended with exit code {child.returncode}"
-        failures["the run"] = f"{ended}:\n{tail(log)}"
+        failures["the run"] = f"{_ending(child)}:\n{tail(log)}"
     return RunResult(
         run_id=progress.run_id,
         succeeded=not failures,
@@ -216,6 +218,10 @@ def run_job(
         failures=failures,
         log=log,
     )
+
+
+def _ending(child: "subprocess.Popen[bytes]") -> str:
+    return KILLED if child.returncode == -signal.SIGKILL else f"ended with exit code {child.returncode}"
 
 
 def _interrupt(child: "subprocess.Popen[bytes]") -> None:

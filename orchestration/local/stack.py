@@ -18,9 +18,10 @@ import httpx
 import psutil
 
 from expectations.errors import ServiceError, TransientError
+from orchestration.alerting.outbox import Outbox
 from orchestration.home import Home
 from orchestration.local.instance import PROJECT, child_environment, fail_lost_runs, write_instance
-from orchestration.local.postgres import PostgresSettings, running
+from orchestration.local.postgres import PostgresSettings, database_url, embedded_address, running
 from orchestration.local.postgres_server import Server
 from orchestration.local.processes import locked, require_free_port, stop, tail
 from orchestration.local.supervision import Supervisor
@@ -274,7 +275,7 @@ class Stack:
                 say("nothing was running")
 
     def status(self) -> list[str]:
-        """One line for each service: whether it runs, where, as which process."""
+        """A line for each service: whether it runs, where, as which process; and for each channel that lacks alerts."""
         database = self.server.process()
         lines = [f"{'PostgreSQL':<20} your own (RECOMMENDER_POSTGRES_URL)"]
         if not self.postgres.url:
@@ -285,6 +286,8 @@ class Stack:
             port = facts.get("ports", {}).get(service.key)
             where = f"http://127.0.0.1:{port}" if port else ""
             lines.append(_line(service.title, states.get(service.key, {}).get("pid", 0), where))
+        if address := self.postgres.url or (embedded_address(self.server) if database else None):
+            lines += _undelivered(Outbox(url=database_url(address, "dagster")))
         return lines
 
     @contextlib.contextmanager
@@ -294,6 +297,14 @@ class Stack:
                 yield
         except TransientError as error:
             raise ServiceError("another `up` or `down` is at work; wait for it, then try again") from error
+
+
+def _undelivered(outbox: Outbox) -> list[str]:
+    try:
+        outbox.create_tables()
+        return [f"{'alerts':<20} {channel.text()}" for channel in outbox.undelivered()]
+    except TransientError as error:
+        return [f"{'alerts':<20} {error}"]
 
 
 def _line(title: str, pid: int, where: str) -> str:

@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from expectations.errors import ServiceError
+from expectations.errors import ServiceError, SettingError
 from expectations.telemetry import OFF
 from orchestration.local import cli
 from orchestration.local.instance import (
@@ -132,6 +133,13 @@ def test_steps_output_is_told_from_dagsters_log():
     assert output.feed(record % b"DEBUG" + b"again\n") == b"again\n"
 
 
+def test_a_wrong_alert_setting_is_told_before_anything_starts(context, home):
+    wrong = dataclasses.replace(context, environ={"RECOMMENDER_SLACK_WEBHOOK": "hooks.slack.com/T/B"})
+    with pytest.raises(SettingError, match="RECOMMENDER_SLACK_WEBHOOK is no address"):
+        cli.up(wrong, None, Ports())
+    assert not home.root.exists()
+
+
 @pytest.mark.slow
 def test_a_failing_service_takes_what_was_started_down_with_it(home, postgres):
     good = web_server(free_port())
@@ -239,6 +247,23 @@ def test_a_killed_run_is_written_down_as_failed_at_the_next_start(home, environm
     (lost,) = fail_lost_runs(home, environment)
     with dagster_instance(home, environment) as instance:
         assert instance.get_run_by_id(lost).is_failure
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_is_killed_is_written_down_as_failed_by_who_started_it(home, environment):
+    stream, environment = io.BytesIO(), {**environment, "TINY_SLEEP": "300"}
+    with ThreadPoolExecutor() as pool:
+        running_job = pool.submit(
+            run_job, home, environment, definitions=TINY, job="recommender", stream=stream
+        )
+        assert wait_until(lambda: "… landed".encode() in stream.getvalue(), 120)
+        (process,) = [child for child in psutil.Process().children() if "execute" in child.cmdline()]
+        for member in [*process.children(recursive=True), process]:
+            member.kill()
+        done = running_job.result(timeout=60)
+    assert "memory ran out" in done.failures["the run"]
+    with dagster_instance(home, environment) as instance:
+        assert instance.get_run_by_id(done.run_id).is_failure
 
 
 def wait_for_line(stream, text):

@@ -1,19 +1,19 @@
-"""What somebody should look at, told to the log, and by apprise to webhooks, e-mail and whatever else it knows.
+"""Alerts sent by apprise: to webhooks, e-mail and whatever else it knows.
 
 Own code beside it: which settings make which service, Slack's text, and what may be told of a failure, as
 apprise's messages may hold secrets. Its Slack service knows hooks.slack.com only; a Slack-compatible
-webhook anywhere else takes what its `json` service posts, with the fields renamed. Knows nothing of Dagster.
+webhook anywhere else takes what its `json` service posts, with the fields renamed.
 """
 
 import logging
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from expectations.errors import SettingError, TransientError
+from orchestration.alerting.alert import Alert, Severity
 
 TIMEOUTS = {"cto": 10.0, "rto": 10.0}
 """Seconds that a channel has to connect, and to answer, by apprise's names."""
@@ -21,50 +21,18 @@ TIMEOUTS = {"cto": 10.0, "rto": 10.0}
 SLACK, SLACK_CHARACTERS = "Slack webhook (RECOMMENDER_SLACK_WEBHOOK)", 30_000
 """Slack cuts longer texts."""
 
+MAX_ALERTS = 10
+"""Alerts in one message: as many as Slack's text has room for."""
+
 Service = str | dict[str, Any]
 """What apprise makes a service of: its address, or the parts of one. Holds secrets: never print it."""
 
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Alert:
-    """One thing that somebody should look at.
-
-    Attributes:
-        title: what happened, in one line.
-        table: the table it is about; empty where it is about none.
-        rule: the rule that was broken.
-        num_rows: how many rows broke it; None where rows do not count.
-        sample: a few of the offending values, in words.
-        link: where to read on: a run's page or a folder.
-        detail: anything else worth knowing.
-    """
-
-    title: str
-    table: str = ""
-    rule: str = ""
-    num_rows: int | None = None
-    sample: Sequence[str] = ()
-    link: str = ""
-    detail: str = ""
-
-    def text(self) -> str:
-        """The alert in plain text, one fact per line."""
-        rows = None if self.num_rows is None else f"{self.num_rows:,}"
-        facts = {
-            "table": self.table,
-            "rule": self.rule,
-            "rows": rows,
-            "sample": ", ".join(str(value) for value in self.sample),
-            "detail": self.detail,
-            "see": self.link,
-        }
-        return "\n".join([self.title, *(f"{name}: {value}" for name, value in facts.items() if value)])
-
 
 def read_services(environ: Mapping[str, str]) -> dict[str, Service]:
-    """The channels that the settings name, by a name for people; by default none.
+    """The channels that the settings name, by a name for people that holds no secret; by default none.
+
+    Each recipient of e-mail is a channel, so that one that fails is told again alone. An address of
+    RECOMMENDER_ALERT_URLS that has several targets is one channel: where one target fails, all are told again.
 
     Args:
         environ: RECOMMENDER_SLACK_WEBHOOK; RECOMMENDER_SMTP_ HOST, PORT, FROM, TO (between commas), USER,
@@ -96,12 +64,12 @@ def read_services(environ: Mapping[str, str]) -> dict[str, Service]:
     port = smtp["PORT"] or ("587" if starttls else "25")
     if not port.isdigit() or not 0 < int(port) < 65_536:
         raise SettingError(f"RECOMMENDER_SMTP_PORT is {port!r}; give a number from 1 to 65535")
-    if smtp["HOST"]:
-        if not (smtp["FROM"] and _parts(smtp["TO"])):
-            raise SettingError(
-                "RECOMMENDER_SMTP_HOST is set; set RECOMMENDER_SMTP_FROM and RECOMMENDER_SMTP_TO too"
-            )
-        services[f"e-mail by {smtp['HOST']}:{port} (RECOMMENDER_SMTP_*)"] = {
+    if smtp["HOST"] and not (smtp["FROM"] and _parts(smtp["TO"])):
+        raise SettingError(
+            "RECOMMENDER_SMTP_HOST is set; set RECOMMENDER_SMTP_FROM and RECOMMENDER_SMTP_TO too"
+        )
+    for recipient in _parts(smtp["TO"]) if smtp["HOST"] else ():
+        services[f"e-mail to {recipient} (RECOMMENDER_SMTP_TO)"] = {
             "schema": "mailto",
             "host": smtp["HOST"],
             "smtp_host": smtp["HOST"],
@@ -110,7 +78,7 @@ def read_services(environ: Mapping[str, str]) -> dict[str, Service]:
             "user": smtp["USER"] or None,
             "password": smtp["PASSWORD"] or None,
             "from_addr": smtp["FROM"],
-            "targets": _parts(smtp["TO"]),
+            "targets": [recipient],
             "format": "text",
             **TIMEOUTS,
         }
@@ -123,45 +91,37 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def send(alerts: Sequence[Alert], services: Mapping[str, Service]) -> None:
-    """Send alerts to every channel, and to the log.
+def send(alerts: Sequence[Alert], channel: str, service: Service) -> None:
+    """Send alerts to one channel, in one message.
+
+    Args:
+        alerts: at least one, at most `MAX_ALERTS`.
+        channel: its name in `read_services`.
+        service: what it is there.
 
     Raises:
-        TransientError: a channel failed, after the others were told; names it without its secrets.
+        TransientError: the channel did not take them; says why, without its secrets.
     """
-    if not alerts:
-        return
-    for alert in alerts:
-        log.warning("%s", alert.text().replace("\n", "; "))
     first = " ".join(alerts[0].title.split())
     title = first if len(alerts) == 1 else f"{first} (and {len(alerts) - 1} more)"
     message = {"title": title, "body": "\n\n".join(alert.text() for alert in alerts)}
-    failures = []
-    for name, service in services.items():
-        reason = _deliver(service, {"body": slack_text(alerts)} if name == SLACK else message)
-        if reason:
-            failures.append(f"{name}: {reason}")
-    if failures:
-        raise TransientError(
-            f"{len(alerts)} alerts were not delivered by {'; '.join(failures)}; "
-            "correct the setting or try again"
-        )
+    severe = any(alert.severity == Severity.ERROR for alert in alerts)
+    reason = _deliver(service, {"body": slack_text(alerts)} if channel == SLACK else message, severe=severe)
+    if reason:
+        raise TransientError(reason)
 
 
 def slack_text(alerts: Sequence[Alert]) -> str:
-    """The alerts in Slack's markup, as many as it takes."""
-    parts: list[str] = []
-    for place, alert in enumerate(alerts):
+    """Up to `MAX_ALERTS` alerts in Slack's markup."""
+    parts = []
+    for alert in alerts:
         text = alert.text().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         title, _, rest = text.partition("\n")
-        parts.append(f"*{title}*\n{rest}"[: SLACK_CHARACTERS // 10])
-        if sum(map(len, parts)) > SLACK_CHARACTERS:
-            parts[-1] = f"and {len(alerts) - place} more: see the log"
-            break
+        parts.append(f"*{title}*\n{rest}"[: SLACK_CHARACTERS // MAX_ALERTS])
     return "\n\n".join(parts)
 
 
-def _deliver(service: Service, message: Mapping[str, str]) -> str:
+def _deliver(service: Service, message: Mapping[str, str], *, severe: bool) -> str:
     """Tell one channel; why it was not told, empty where it was."""
     import apprise
 
@@ -170,9 +130,11 @@ def _deliver(service: Service, message: Mapping[str, str]) -> str:
             channel = apprise.Apprise.instantiate(service)
             if channel is None:
                 return "apprise cannot read this address"
-            kind, markup = apprise.NotifyType.WARNING, apprise.NotifyFormat.TEXT
-            delivered = channel.notify(**message, notify_type=kind, body_format=markup)
-            return records.reason() or ("" if delivered else "it did not take them")
+            kind = apprise.NotifyType.FAILURE if severe else apprise.NotifyType.INFO
+            # its records are no evidence: one of them is the message, which may tell of an error
+            if channel.notify(**message, notify_type=kind, body_format=apprise.NotifyFormat.TEXT):
+                return ""
+            return records.reason() or "it did not take them"
         # whatever one channel does, the next one must be told
         except Exception as error:
             return type(error).__name__
@@ -208,7 +170,7 @@ class _Records(logging.Handler):
         self.texts.append(record.getMessage())
 
     def reason(self) -> str:
-        """Why a channel failed, in the parts of its messages that hold no secret; empty where it did not."""
+        """Why a channel failed, in the parts of its messages that hold no secret; empty where none says it."""
         if any(text.startswith("Dropped invalid") for text in self.texts):
             return "RECOMMENDER_SMTP_TO or _FROM is no e-mail address"
         found = [part for text in self.texts for part in self._tellable.findall(text)]
