@@ -20,6 +20,7 @@ from orchestration.assets.model import (
 )
 from orchestration.assets.tables import checked_tables, landed_tables
 from orchestration.automation import data_job, failed_checks, failed_runs, schedules, search_job, whole_job
+from orchestration.environment import keep_from_children
 from orchestration.home import Home
 from orchestration.resources import WorkspaceResource
 
@@ -73,5 +74,8 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
     )
 
 
-switch_off(os.environ)  # a plain `dagster dev` does not come by `python -m orchestration`
+# a plain `dagster dev` does not come by `python -m orchestration`
+switch_off(os.environ)
+os.umask(0o077)
+keep_from_children(os.environ)
 defs = build_definitions(os.environ)

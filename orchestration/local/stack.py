@@ -18,6 +18,7 @@ import httpx
 import psutil
 
 from expectations.errors import ServiceError, TransientError
+from orchestration.environment import Program, given, withheld
 from orchestration.home import Home
 from orchestration.local.instance import PROJECT, child_environment, fail_lost_runs, write_instance
 from orchestration.local.postgres import PostgresSettings, running
@@ -48,12 +49,14 @@ class Service:
 
     Attributes:
         key, title: name of its program and log; name for people.
+        program: as what it is given environment variables.
         argv, is_ready: how it is started; whether it does its work yet.
         port, option: where it listens, if it does; the option that chooses another port.
     """
 
     key: str
     title: str
+    program: Program
     argv: Sequence[str]
     is_ready: Callable[[], bool]
     port: int | None = None
@@ -86,6 +89,7 @@ def api_service(port: int, service: str = SERVICE) -> Service:
     return Service(
         key="api",
         title="recommendation API",
+        program="api",
         argv=[*serve, "--port", str(port), "--working-dir", str(PROJECT)],
         is_ready=lambda: answers(f"http://127.0.0.1:{port}/healthz"),
         port=port,
@@ -101,6 +105,7 @@ def dagster_services(port: int, definitions: str = DEFINITIONS) -> tuple[Service
         Service(
             key="ui",
             title="Dagster UI",
+            program="ui",
             argv=[*ui, "-m", definitions],
             is_ready=lambda: answers(f"http://127.0.0.1:{port}/server_info"),
             port=port,
@@ -109,6 +114,7 @@ def dagster_services(port: int, definitions: str = DEFINITIONS) -> tuple[Service
         Service(
             key="daemon",
             title="Dagster daemon",
+            program="daemon",
             argv=[*daemon, "-m", definitions],
             is_ready=lambda: daemons_healthy(port),
         ),
@@ -155,7 +161,11 @@ def serving(service: Service, home: Home, environment: Mapping[str, str]) -> Ite
     home.logs.mkdir(parents=True, exist_ok=True)
     with (home.logs / f"{service.key}.log").open("ab") as log:
         child = subprocess.Popen(
-            list(service.argv), env=dict(environment), cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT
+            list(service.argv),
+            env=given(service.program, environment),
+            cwd=PROJECT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
         wait_ready(service, home, lambda: child.poll() is None)
@@ -202,14 +212,14 @@ class Stack:
                     f"the services run with the source {facts['source']}; "
                     f"`make down` first, then start them with {source}"
                 )
-            with running(self.home, self.postgres) as address:
+            with running(self.home, self.postgres) as databases:
                 try:
                     if facts:
                         supervisor.restart_stopped()
                     else:
                         supervisor.stop()  # what a killed one left
                         write_instance(self.home)
-                        environment = child_environment(self.home, address, source, environ)
+                        environment = child_environment(self.home, databases, source, environ)
                         self._start(source, environment)
                     for service in [*self._postgres(), *self.services]:
                         wait_ready(service, self.home, partial(supervisor.lives, service.key))
@@ -228,7 +238,10 @@ class Stack:
         if ports.get("ui"):  # where alerts link to, unless the user's settings say otherwise
             environment = {"RECOMMENDER_UI_URL": f"http://127.0.0.1:{ports['ui']}", **environment}
         self.supervisor.write_facts(source=str(source), ports=ports)
-        programs = {service.key: service.argv for service in [*self._postgres(), *self.services]}
+        programs = {
+            service.key: [*_without(withheld(service.program, environment)), *service.argv]
+            for service in [*self._postgres(), *self.services]
+        }
         self.supervisor.start(programs, environment)
 
     def _postgres(self) -> list[Service]:
@@ -240,6 +253,7 @@ class Stack:
             Service(
                 key=POSTGRES,
                 title="PostgreSQL",
+                program="postgres",
                 argv=[sys.executable, "-m", "orchestration.local.postgres", port],
                 is_ready=self._is_held,
             )
@@ -294,6 +308,11 @@ class Stack:
                 yield
         except TransientError as error:
             raise ServiceError("another `up` or `down` is at work; wait for it, then try again") from error
+
+
+def _without(names: Sequence[str]) -> list[str]:
+    """The beginning of a command line that takes variables from the environment, and then is that command's."""
+    return ["/usr/bin/env", *(part for name in names for part in ("-u", name))]
 
 
 def _line(title: str, pid: int, where: str) -> str:
