@@ -10,6 +10,9 @@ ITEM_TYPES = ("campaign", "product", "content", "ad")
 SCENARIOS = ("campaign", "product", "content", "ad", "search", "customer_service")
 EVENT_TYPES = ("view", "click", "cart", "purchase", "search", "share", "favourite", "return")
 
+COLD_START_USER = "__cold_start_user__"
+"""Stands for a shopper of whom nothing is known, such as an anonymous reader; no shopper may have this id."""
+
 MONEY, ITEM = "shop currency", "items.item_id"
 required = partial(Column, required=True)
 
