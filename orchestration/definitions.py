@@ -28,6 +28,7 @@ from orchestration.automation import (
     search_job,
     whole_job,
 )
+from orchestration.environment import keep_from_children
 from orchestration.home import Home
 from orchestration.resources import WorkspaceResource
 
@@ -85,5 +86,8 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
     )
 
 
-switch_off(os.environ)  # a plain `dagster dev` does not come by `python -m orchestration`
+# a plain `dagster dev` does not come by `python -m orchestration`
+switch_off(os.environ)
+os.umask(0o077)
+keep_from_children(os.environ)
 defs = build_definitions(os.environ)

@@ -15,6 +15,7 @@
 ├── bentoml/                       BentoML's own store (BENTOML_HOME)
 ├── gx/                            Great Expectations' results and Data Docs
 ├── postgres/                      the embedded PostgreSQL: data, password, locks
+├── mask.key                       with which shoppers' values are hidden in metadata and alerts
 ├── dagster/                       Dagster's own folder (DAGSTER_HOME)
 ├── supervisor/                    what supervisord keeps running for `up`
 ├── logs/                          of services, runs and steps
@@ -27,7 +28,7 @@ from pathlib import Path
 
 VARIABLE = "RECOMMENDER_HOME"
 DEFAULT = ".recommender"
-FILES = {"deployment": "deployment/current.json", "report": "reports/latest.json"}
+FILES = {"deployment": "deployment/current.json", "report": "reports/latest.json", "mask_key": "mask.key"}
 """The attributes that are not named like their folder."""
 
 
@@ -58,6 +59,7 @@ class Home:
     logs: Path = field(init=False, repr=False, compare=False)
     deployment: Path = field(init=False, repr=False, compare=False)
     report: Path = field(init=False, repr=False, compare=False)
+    mask_key: Path = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__.keys() - {"root"}:

@@ -51,6 +51,7 @@ class Column:
         minimum, maximum: inclusive bounds of a number.
         references: "table.column" whose values this column must be found among.
         extra: set for columns that a source declares beyond the contract.
+        personal: its values say something of one shopper: they are told outside the home only as a keyed hash.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Column:
     maximum: float | None = None
     references: str | None = None
     extra: ExtraKind | None = None
+    personal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,11 @@ class Table:
         """The columns that the source declared beyond the contract."""
         return tuple(column for column in self.columns if column.extra)
 
+    @property
+    def personal(self) -> frozenset[str]:
+        """Names of the columns whose values say something of one shopper."""
+        return frozenset(column.name for column in self.columns if column.personal)
+
     def column(self, name: str) -> Column:
         """The column of that name; KeyError where there is none."""
         return {column.name: column for column in self.columns}[name]
@@ -116,8 +123,15 @@ class Table:
         clash = sorted(own & set(extras))
         if clash:
             raise ValueError(f"table {self.name}: extra column {clash[0]} is already in the contract")
+        personal = self.name == "users"
         added = tuple(
-            Column(name, EXTRA_TYPES[kind], f"{kind} column declared by the source", extra=kind)
+            Column(
+                name,
+                EXTRA_TYPES[kind],
+                f"{kind} column declared by the source",
+                extra=kind,
+                personal=personal,
+            )
             for name, kind in extras.items()
         )
         return replace(self, columns=self.columns + added)

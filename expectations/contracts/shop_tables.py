@@ -10,6 +10,9 @@ ITEM_TYPES = ("campaign", "product", "content", "ad")
 SCENARIOS = ("campaign", "product", "content", "ad", "search", "customer_service")
 EVENT_TYPES = ("view", "click", "cart", "purchase", "search", "share", "favourite", "return")
 
+COLD_START_USER = "__cold_start_user__"
+"""Stands for a shopper of whom nothing is known, such as an anonymous reader; no shopper may have this id."""
+
 MONEY, ITEM = "shop currency", "items.item_id"
 required = partial(Column, required=True)
 
@@ -19,7 +22,7 @@ USERS = Table(
     key=("user_id",),
     extensible=True,
     columns=(
-        required("user_id", "string", "the shopper"),
+        required("user_id", "string", "the shopper", personal=True),
         Column("created_at", "timestamp", "when the shopper became known"),
     ),
 )
@@ -51,7 +54,7 @@ EVENTS = Table(
     event_time="event_timestamp",
     columns=(
         required("event_id", "string", "the event"),
-        required("user_id", "string", "who acted"),
+        required("user_id", "string", "who acted", personal=True),
         Column("item_id", "string", "the item acted on, if any", references=ITEM),
         required("event_type", "string", "what the shopper did", allowed=EVENT_TYPES),
         required("event_timestamp", "timestamp", "when"),
@@ -82,7 +85,7 @@ EXPOSURES = Table(
     extensible=True,
     columns=(
         required("exposure_id", "string", "the exposure"),
-        Column("user_id", "string", "who saw it; null: an anonymous reader"),
+        Column("user_id", "string", "who saw it; null: an anonymous reader", personal=True),
         Column("request_id", "string", "what was shown together has the same one: the query group"),
         required("item_id", "string", "what was shown", references=ITEM),
         required("scenario", "string", "where in the shop it was shown", allowed=SCENARIOS),
@@ -91,7 +94,7 @@ EXPOSURES = Table(
         Column("place", "string", "store or region"),
         Column("device", "string", "phone, desktop, till, …"),
         Column("occasion", "string", "festival, season or situation"),
-        Column("query_text", "string", "search query or utterance, if any"),
+        Column("query_text", "string", "search query or utterance, if any", personal=True),
         Column(
             "position",
             "integer",
@@ -129,9 +132,9 @@ FEEDBACK = Table(
     event_time="event_timestamp",
     columns=(
         required("feedback_id", "string", "the remark"),
-        required("user_id", "string", "who said it"),
+        required("user_id", "string", "who said it", personal=True),
         Column("item_id", "string", "what it is about, if an item", references=ITEM),
-        Column("text", "string", "the shopper's words; null: a rating alone"),
+        Column("text", "string", "the shopper's words; null: a rating alone", personal=True),
         Column("rating", "number", "the shopper's rating, the higher the better; any scale"),
         required("event_timestamp", "timestamp", "when it was said"),
     ),

@@ -1,4 +1,7 @@
-"""Files written through a temporary one and a rename: a reader sees the old or the new, never a half."""
+"""Files written through a temporary one and a rename: a reader sees the old or the new, never a half.
+
+They are for the user who writes them alone (0600).
+"""
 
 import json
 import os
@@ -22,7 +25,6 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

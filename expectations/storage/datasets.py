@@ -68,7 +68,6 @@ def land(
     folder = Path(tempfile.mkdtemp(dir=dataset, prefix=".writing-"))
     try:
         facts = write(folder)
-        folder.chmod(0o755)
         target = dataset / version
         if target.exists():
             shutil.rmtree(target)

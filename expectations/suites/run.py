@@ -18,6 +18,7 @@ from expectations.errors import ImplementationError, SchemaError
 from expectations.storage.atomic import write_json
 from expectations.storage.datasets import POINTER, current, land
 from expectations.storage.hashes import fingerprint
+from expectations.storage.masking import OPEN, Mask
 from expectations.suites.checked import QUARANTINE_FILE, write_checked, write_quarantine
 from expectations.suites.data_docs import Finding, Project, open_project
 from expectations.suites.distribution_rules import distribution_rules
@@ -46,6 +47,7 @@ def validate(
     now: datetime,
     memory: str | None = None,
     settings: Settings | None = None,
+    mask: Mask = OPEN,
 ) -> dict[str, TableReport]:
     """Check landed tables, and land the rows that pass.
 
@@ -64,6 +66,7 @@ def validate(
         now: events after this time are in the future; UTC where it has no zone.
         memory: what DuckDB may use, such as "6GB"; what does not fit is spilled below `checked_dir`.
         settings: what is tolerated.
+        mask: hides the personal values in samples and messages; quarantine and Data Docs have them as they are.
 
     Returns:
         Table -> report, in the order of validation.
@@ -93,6 +96,7 @@ def validate(
                 now=as_of,
                 memory=memory,
                 settings=settings,
+                mask=mask,
             )
             report = one.unchanged()
             if report is None and project is None:
@@ -153,6 +157,7 @@ class _TableValidation:
     now: datetime
     memory: str | None
     settings: Settings
+    mask: Mask
 
     references: tuple[Reference, ...] = field(init=False)
     rules: tuple[Rule, ...] = field(init=False)
@@ -197,7 +202,7 @@ class _TableValidation:
             ]
             self._compare(scan, findings)
             num_broken = scan.set_apart(broken)
-            checks = tuple(_check(rule, findings[rule.name], scan, num_rows) for rule in rules)
+            checks = tuple(_check(rule, findings[rule.name], scan, num_rows, self.mask) for rule in rules)
             report = TableReport(
                 table=self.contract.name,
                 num_rows=num_rows,
@@ -278,7 +283,14 @@ class _TableValidation:
         known = {table: folder.name for table, folder in self.checked.items()}
         rules = [asdict(rule) for rule in self.rules]
         return fingerprint(
-            RULES_VERSION, self.folder.name, files, known, rules, asdict(self.settings), self._num_future()
+            RULES_VERSION,
+            self.folder.name,
+            files,
+            known,
+            rules,
+            asdict(self.settings),
+            self._num_future(),
+            bool(self.mask.key),
         )
 
     def _num_future(self) -> list[int]:
@@ -297,11 +309,11 @@ class _TableValidation:
         return list(row)
 
 
-def _check(rule: Rule, finding: Finding, scan: Scan, num_rows: int) -> CheckReport:
+def _check(rule: Rule, finding: Finding, scan: Scan, num_rows: int, mask: Mask) -> CheckReport:
     failed = bool(finding.num_unexpected) if rule.per_row else not finding.success
     sample, num_failed = finding.sample, finding.num_unexpected if rule.per_row else 0
     if failed and rule.breaks:
-        sample = scan.sample(rule)
+        sample = scan.sample(rule, mask)
         num_failed = num_failed or scan.count(rule)
     return check_report(
         rule,
@@ -310,5 +322,5 @@ def _check(rule: Rule, finding: Finding, scan: Scan, num_rows: int) -> CheckRepo
         num_rows=num_rows,
         sample=() if rule.per_row and not failed else sample,
         observed=() if rule.per_row else finding.sample,
-        explained=scan.explain(rule.ids) if failed and rule.ids else ("", None),
+        explained=scan.explain(rule, mask) if failed else ("", None),
     )

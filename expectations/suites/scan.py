@@ -7,9 +7,10 @@ concerns is asked of DuckDB, by the same predicate, only after a failure: the un
 Expectations would be one Python object a row, and cannot tell the first row of a key from its copies.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,11 @@ import pyarrow.parquet as pq
 
 from expectations.contracts.schema import Table
 from expectations.errors import SchemaError
+from expectations.storage.masking import Mask
 from expectations.suites.engine import open_duckdb, within_memory
 from expectations.suites.referential_rules import Reference
 from expectations.suites.rules import Rule, is_missing, literal, own, quoted
-from expectations.suites.spelling import Ids, explain
+from expectations.suites.spelling import explain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,17 +123,30 @@ class Scan:
         predicate = rule.counts or rule.breaks
         return self._number(f"SELECT count(*) FROM {self._source(rule)} WHERE {predicate}")  # noqa: S608
 
-    def sample(self, rule: Rule) -> tuple[str, ...]:
-        """A few rows that break the rule, each as "column=value, …"."""
+    def sample(self, rule: Rule, mask: Mask) -> tuple[str, ...]:
+        """A few rows that break the rule, each as "column=value, …", where personal values are masked."""
+        values = ", ".join(f"CAST({sql} AS VARCHAR)" for sql in rule.shows.values())
         query = (
-            f"SELECT {_shown(rule)} AS shown FROM {self._source(rule)} WHERE {rule.breaks} "  # noqa: S608
-            f"GROUP BY shown ORDER BY shown LIMIT {NUM_SAMPLES}"
+            f"SELECT {_shown(rule)} AS shown, any_value([{values}]) FROM {self._source(rule)} "  # noqa: S608
+            f"WHERE {rule.breaks} GROUP BY shown ORDER BY shown LIMIT {NUM_SAMPLES}"
         )
-        return tuple(row[0] for row in self._fetch(query))
+        return tuple(self._told(rule.shows, row[1], mask) for row in self._fetch(query))
 
-    def explain(self, ids: Ids) -> tuple[str, str | None]:
-        """What the other tables have in place of the ids that are missing, and the remedy of the likely cause."""
-        return explain(self._connection, ids)
+    def _told(self, labels: Iterable[str], values: Sequence[str | None], mask: Mask) -> str:
+        parts = []
+        for label, value in zip(labels, values, strict=True):
+            hidden = mask.key and value is not None and label in self._contract.personal
+            told = "null" if value is None else value
+            parts.append(mask(label, value) if hidden else f"{label}={told}")
+        return ", ".join(parts)
+
+    def explain(self, rule: Rule, mask: Mask) -> tuple[str, str | None]:
+        """Why the ids that a rule looks up are not found, and the remedy of the likely cause; empty without ids."""
+        if rule.ids is None:
+            return "", None
+        column = rule.column or ""
+        personal = column in self._contract.personal
+        return explain(self._connection, rule.ids, partial(mask, column) if personal else str)
 
     def set_apart(self, rules: Sequence[Rule]) -> int:
         """Find the rows that break any of these rules, each once, and count them."""

@@ -3,6 +3,7 @@
 from functools import partial
 
 from expectations.contracts.schema import Table
+from expectations.contracts.shop_tables import COLD_START_USER
 from expectations.suites.rules import Rule, Settings, is_missing, key_columns, literal, own, rule, showing
 
 
@@ -62,6 +63,18 @@ def contract_rules(contract: Table, settings: Settings) -> tuple[Rule, ...]:
         )
         for column in columns
         if column.allowed
+    ]
+    rules += [
+        tolerated(
+            f"{column.name}_not_reserved",
+            f"{column.name} is not {COLD_START_USER}, which stands for an anonymous reader",
+            "Give this shopper another id.",
+            column=column.name,
+            breaks=f"{own(column.name)} = {literal(COLD_START_USER)}",
+            shows=key_columns(contract),
+        )
+        for column in columns
+        if column.name == "user_id"
     ]
     for column in columns:
         value = own(column.name)

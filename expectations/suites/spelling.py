@@ -4,6 +4,7 @@ A join on ids that no two tables share loses all behaviour without an error, so 
 were sought, which there are, and what most of the missing ones would need to be found.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,13 +72,18 @@ class Ids:
     others: str
 
 
-def explain(connection: "duckdb.DuckDBPyConnection", ids: Ids) -> tuple[str, str | None]:
-    """A sentence on what the others have, and the remedy of the likely cause, if one is found."""
+def explain(
+    connection: "duckdb.DuckDBPyConnection", ids: Ids, tell: Callable[[str], str] = str
+) -> tuple[str, str | None]:
+    """A sentence on what the others have, and the remedy of the likely cause, if one is found.
+
+    `tell` says how an id is told.
+    """
     theirs = f"theirs AS MATERIALIZED ({ids.theirs})"
     there = connection.execute(
         f"WITH {theirs} SELECT id FROM theirs ORDER BY id LIMIT {NUM_SHOWN}"  # noqa: S608
     ).fetchall()
-    seen = ", ".join(row[0] for row in there)
+    seen = ", ".join(tell(row[0]) for row in there)
     has = f"{ids.others} {'have' if ' and ' in ids.others else 'has'} {'ids such as ' + seen if there else 'none'}"
     missing = f"missing AS MATERIALIZED (SELECT id FROM ({ids.ours}) ANTI JOIN theirs USING (id))"  # noqa: S608
     for spelling in SPELLINGS:
@@ -92,7 +98,7 @@ def explain(connection: "duckdb.DuckDBPyConnection", ids: Ids) -> tuple[str, str
         if num_found and num_found >= LIKELY * num_missing:
             cause = (
                 f"{num_found:,} of {num_missing:,} missing ids would be found {spelling.cause}, "
-                f"such as {our_id!r} as {their_id!r}"
+                f"such as {tell(our_id)!r} as {tell(their_id)!r}"
             )
             return f"{has}; {cause}.", spelling.remedy
     return f"{has}.", None

@@ -11,6 +11,7 @@ from ibis.expr.types import Table as IbisTable
 from tqdm import tqdm
 
 from expectations.contracts.schema import Column
+from expectations.contracts.shop_tables import COLD_START_USER
 from expectations.contracts.source import Source
 from expectations.storage.atomic import write_json
 from expectations.storage.datasets import land
@@ -21,7 +22,6 @@ from features.views.feature_schema import join_texts, text_columns
 from features.views.feedback import feedback_summary
 from features.views.outcomes import item_outcomes, user_outcomes
 from features.views.shop import (
-    COLD_START_USER,
     LEVELS,
     Shop,
     candidates,

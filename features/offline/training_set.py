@@ -25,6 +25,7 @@ from expectations.contracts.examples import (
     TEXTS,
     ExampleSchema,
 )
+from expectations.contracts.shop_tables import COLD_START_USER
 from expectations.contracts.source import Source
 from expectations.errors import DataError, SchemaError
 from expectations.storage.datasets import land
@@ -47,7 +48,7 @@ from features.store.client import historical_sql
 from features.views import feature_schema
 from features.views.feature_schema import join_texts, query_text, text_columns, text_table
 from features.views.request_context import calendar_features, clock_features
-from features.views.shop import COLD_START_USER, Shop, read_shop
+from features.views.shop import Shop, read_shop
 from features.views.user_item import USER_ITEM_FEATURES, history_keys, unnest_items, user_item_features
 from features.views.windows import EVENT_TIMESTAMP
 

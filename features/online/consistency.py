@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from expectations.storage.masking import OPEN, Mask
 from features.store.client import historical, online
 from features.views import feature_schema
 
@@ -25,7 +26,7 @@ class Consistency:
 
     Attributes:
         num_users, num_values: what was compared.
-        differences: "shopper feature: online x, offline y", at most 20.
+        differences: "shopper feature", at most 20.
         num_differences: how many there are.
     """
 
@@ -36,9 +37,12 @@ class Consistency:
 
 
 def compare_stores(
-    store: "FeatureStore", feature_rows: Path, horizon: datetime, *, sample: int = 50
+    store: "FeatureStore", feature_rows: Path, horizon: datetime, *, sample: int = 50, mask: Mask = OPEN
 ) -> Consistency:
-    """Compare online with offline features of so many evenly spread shoppers at the horizon (naive UTC)."""
+    """Compare online with offline features of so many evenly spread shoppers at the horizon (naive UTC).
+
+    `mask` hides who they are.
+    """
     rows = pq.read_table(feature_rows / "user_behaviour.parquet", columns=["user_id"])
     users = sorted(rows["user_id"].unique().to_pylist())
     chosen = users[:: max(1, len(users) // sample)][:sample]
@@ -51,7 +55,7 @@ def compare_stores(
     found = online(store, service, [{"user_id": user, "as_of": as_of} for user in chosen])
     names = [name for name in found if name != "user_id"]
     differences = [
-        f"{user} {name}: online {found[name][row]}, offline {offline[user][name]}"
+        f"{mask('user_id', user)} {name}"
         for row, user in enumerate(chosen)
         for name in names
         if not same(found[name][row], offline[user][name])

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from expectations.contracts.examples import REFERENCE_POSITION
+from expectations.contracts.shop_tables import COLD_START_USER
 from expectations.contracts.source import Source
 from expectations.errors import RequestError
 from features.online.ageing import aged
@@ -20,7 +21,6 @@ from features.online.user_item_arrays import UserItemArrays
 from features.store.client import online, stored
 from features.views import feature_schema
 from features.views.request_context import DAY_SECONDS, calendar_features, clock_features
-from features.views.shop import COLD_START_USER
 from features.views.user_history import HISTORY_LENGTH
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class OnlineFeatures:
             decision_request.scenario, decision_request.as_of, decision_request.candidates
         )
         user = self._fetch(decision_request.user_id)
-        known = user["user_num_events"] is not None
+        known = decision_request.user_id != COLD_START_USER and user["user_num_events"] is not None
         age = (decision_request.as_of - self._horizon).total_seconds() / DAY_SECONDS
         user = aged(user if known else self._cold_start_user, age, self._history_days)
         return ScoringBatch(

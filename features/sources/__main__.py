@@ -60,4 +60,5 @@ def _report(landed: dict[str, LandedTable]) -> None:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # the tables hold customers' rows
     sys.exit(main())

@@ -26,6 +26,7 @@ from expectations.errors import DataError, RecommenderError, SchemaError, Transi
 from expectations.storage.atomic import replacing
 from expectations.storage.datasets import POINTER, current, land
 from expectations.storage.hashes import file_hash, fingerprint
+from expectations.storage.masking import OPEN, Mask
 from expectations.suites.engine import open_duckdb
 from expectations.suites.rules import Settings
 from features.sources.rejections import explain
@@ -65,6 +66,7 @@ def ingest(
     quarantine_dir: Path,
     memory_limit: str | None = None,
     tolerance: float = Settings.tolerance,
+    mask: Mask = OPEN,
 ) -> dict[str, LandedTable]:
     """Land a shop's tables.
 
@@ -75,6 +77,7 @@ def ingest(
         quarantine_dir: folder of the source's quarantine, one below it for each table.
         memory_limit: DuckDB's, such as "4GB".
         tolerance: fraction of a table's rows that may be rejected, as validation tolerates it.
+        mask: hides the personal values that error messages show.
 
     Returns:
         The tables that the shop brought, in the contract's order. An optional table that is
@@ -104,6 +107,7 @@ def ingest(
                     scratch=scratch,
                     memory_limit=memory_limit,
                     tolerance=tolerance,
+                    mask=mask,
                 )
             except (DataError, SchemaError) as error:  # what else is wrong is told at once
                 unfit.append(error)
@@ -146,6 +150,7 @@ def _prepare(
     scratch: Path,
     memory_limit: str | None,
     tolerance: float,
+    mask: Mask,
 ) -> LandedTable | None:
     """Stage and write to the scratch folder a table that changed; None where it has no row at all."""
     target = tables_dir / contract.name / version
@@ -163,7 +168,7 @@ def _prepare(
             _log.warning("%s: the source has no row", contract.name)
             return None
         if num_rows == 0 or num_rejected > tolerance * (num_rows + num_rejected):
-            raise DataError(explain(con, contract, num_rows, num_rejected, tolerance))
+            raise DataError(explain(con, contract, num_rows, num_rejected, tolerance, mask))
         with explained(f"{contract.name}: the landed files in {tables_dir}"):
             write_table(con, contract, folder / "rows")
             write_rejected(con, contract.name, folder / QUARANTINE_FILE)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import duckdb
 
 from expectations.contracts.schema import Table
+from expectations.storage.masking import OPEN, Mask
 from features.sources.staging import REASONS, STAGED
 from features.sources.tables.casting import IDENTIFIER, NOUNS, OUTCOME
 from features.sources.tables.timestamp_text import propose
 
+_HIDDEN_REMEDY = "set what these values need; `python -m features.sources` shows them and says what"
 _NUM_REASONS, _NUM_SAMPLES, _NUM_VALUES = 3, 3, 300
 
 
@@ -25,11 +27,16 @@ class _Reason:
 
 
 def explain(
-    con: duckdb.DuckDBPyConnection, contract: Table, num_rows: int, num_rejected: int, bound: float
+    con: duckdb.DuckDBPyConnection,
+    contract: Table,
+    num_rows: int,
+    num_rejected: int,
+    bound: float,
+    mask: Mask = OPEN,
 ) -> str:
-    """The message on a staged table of which more is rejected than tolerated."""
+    """The message on a staged table of which more is rejected than tolerated; it shows no masked value."""
     reasons = _reasons(con)
-    listed = "".join(f"\n  - {_line(contract, reason)}" for reason in reasons[:_NUM_REASONS])
+    listed = "".join(f"\n  - {_line(contract, reason, mask)}" for reason in reasons[:_NUM_REASONS])
     more = f"\n  - and {len(reasons) - _NUM_REASONS} more" if len(reasons) > _NUM_REASONS else ""
     total = num_rows + num_rejected
     which = "all" if not num_rows else f"{num_rejected:,} of"
@@ -77,13 +84,15 @@ def _reasons(con: duckdb.DuckDBPyConnection) -> list[_Reason]:
     ]
 
 
-def _line(contract: Table, reason: _Reason) -> str:
-    samples = ", ".join(f"'{value}'" for value in list(reason.values)[:_NUM_SAMPLES])
+def _line(contract: Table, reason: _Reason, mask: Mask) -> str:
+    hidden = mask.key and reason.column in contract.personal
+    told = [mask(reason.column, value) if hidden else f"'{value}'" for value in reason.values]
+    samples = ", ".join(told[:_NUM_SAMPLES])
     where = f"{reason.column or 'the file'}{'' if reason.what.startswith('is not') else ':'}"
     such = f", such as {samples}" if samples else ""
-    remedy = _remedy(reason)
-    told = f" In source.toml, [tables.{contract.name}.format]: {remedy}." if remedy else ""
-    return f"{where} {reason.what} in {reason.num_rows:,} rows{such}.{told}"
+    remedy = _HIDDEN_REMEDY if hidden else _remedy(reason)
+    declare = f" In source.toml, [tables.{contract.name}.format]: {remedy}." if remedy else ""
+    return f"{where} {reason.what} in {reason.num_rows:,} rows{such}.{declare}"
 
 
 def _remedy(reason: _Reason) -> str | None:

@@ -17,7 +17,8 @@ import ibis
 from ibis import _
 from ibis.expr.types import Table as IbisTable
 
-from features.views.shop import COLD_START_USER, Shop, coverage, item_topics
+from expectations.contracts.shop_tables import COLD_START_USER
+from features.views.shop import Shop, coverage, item_topics
 from features.views.user_behaviour import above_zero, days_between, ratio
 from features.views.windows import EVENT_TIMESTAMP, WindowAggregation, aggregate_before
 

@@ -16,13 +16,11 @@ from ibis import _
 from ibis.backends import BaseBackend
 from ibis.expr.types import Table as IbisTable
 
+from expectations.contracts.shop_tables import COLD_START_USER
 from expectations.contracts.source import Source
 from expectations.errors import SchemaError
 from features.views.outcome_window import resolve_outcomes
 from features.views.windows import EVENT_TIMESTAMP
-
-COLD_START_USER = "__cold_start_user__"
-"""The shopper of whom nothing is known. Its features are computed like anyone's and served to strangers."""
 
 COVERS = "covers"
 

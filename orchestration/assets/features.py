@@ -57,6 +57,7 @@ def feature_rows(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]
     """Compute the feature rows of all entities and event timestamps."""
     with translate_errors():
         result = steps.build_features(workspace.workspace())
+        personal, mask = steps.personal_features(workspace.workspace()), workspace.workspace().mask()
     for name in FEATURE_ROWS:
         path = result.folder / f"{name}.parquet"
         yield dg.MaterializeResult(
@@ -67,7 +68,7 @@ def feature_rows(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]
                 "unchanged": not result.created,
                 "horizon": result.facts["horizon"],
                 "file": dg.MetadataValue.path(path),
-                "preview": metadata.preview(path),
+                "preview": metadata.preview(path, personal, mask),
             },
         )
 
@@ -140,6 +141,7 @@ def training_examples(workspace: WorkspaceResource) -> dg.MaterializeResult:
     """
     with translate_errors():
         result = steps.build_examples(workspace.workspace())
+        personal, mask = steps.personal_features(workspace.workspace()), workspace.workspace().mask()
     return dg.MaterializeResult(
         data_version=dg.DataVersion(result.folder.name),
         metadata={
@@ -149,6 +151,6 @@ def training_examples(workspace: WorkspaceResource) -> dg.MaterializeResult:
             "interaction_histories": result.facts["interaction_histories"],
             "unchanged": not result.created,
             "folder": dg.MetadataValue.path(result.folder),
-            "preview": metadata.preview(result.folder / "rows.parquet"),
+            "preview": metadata.preview(result.folder / "rows.parquet", personal, mask),
         },
     )

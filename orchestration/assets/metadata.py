@@ -1,12 +1,13 @@
 """Results as Dagster metadata: tables, pictures and links that people look at in the UI."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from expectations.storage.masking import Mask
 from orchestration.pipeline.ladder import STEPS, gain_text
 from orchestration.run_events import MAX_SAMPLES, rule_text
 
@@ -29,15 +30,18 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def preview(folder: Path) -> dg.MarkdownMetadataValue:
-    """The first rows of a Parquet file, or of the first file of a folder."""
+def preview(folder: Path, personal: Collection[str], mask: Mask) -> dg.MarkdownMetadataValue:
+    """The first rows of a Parquet file, or of the first file of a folder, with the personal columns masked."""
     import pyarrow.parquet as pq
 
     files = [folder] if folder.is_file() else sorted(folder.rglob("*.parquet"))
     if not files:
         return table([])
     batch = next(pq.ParquetFile(files[0]).iter_batches(batch_size=PREVIEW_ROWS), None)
-    return table(batch.to_pylist() if batch is not None else [])
+    rows = batch.to_pylist() if batch is not None else []
+    for row in rows:
+        row.update({name: mask(name, row[name]) for name in row.keys() & personal if row[name] is not None})
+    return table(rows)
 
 
 def page(path: Path) -> dg.MetadataValue:

@@ -49,6 +49,7 @@ def landed_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult
     """Land the six tables of the source."""
     with translate_errors():
         landed = steps.ingest(workspace.workspace())
+        contracts, mask = workspace.workspace().source().contracts(), workspace.workspace().mask()
     for name in CONTRACTS:
         table = landed.get(name)
         if table is None:
@@ -62,7 +63,7 @@ def landed_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult
                 "rejected_rows": table.num_rejected,
                 "unchanged": not table.written,
                 "folder": dg.MetadataValue.path(table.folder),
-                "preview": metadata.preview(table.folder),
+                "preview": metadata.preview(table.folder, contracts[name].personal, mask),
             },
         )
 
@@ -95,6 +96,7 @@ def checked_tables(
     """Check every landed table against its contract, its distributions and the other tables."""
     with translate_errors():
         reports = steps.validate(workspace.workspace())
+        contracts, mask = workspace.workspace().source().contracts(), workspace.workspace().mask()
     for name in CONTRACTS:
         report, key = reports.get(name), checked_key(name)
         if report is None:
@@ -113,7 +115,7 @@ def checked_tables(
                 "quarantined_rows": report.num_quarantined,
                 "unchanged": report.unchanged,
                 "data_docs": metadata.page(report.data_docs),
-                "preview": metadata.preview(report.folder),
+                "preview": metadata.preview(report.folder, contracts[name].personal, mask),
             },
             check_results=[_check_result(report, check) for check in CHECKS],
         )

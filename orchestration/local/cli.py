@@ -21,6 +21,7 @@ import httpx
 from expectations.errors import RecommenderError, ServiceError
 from expectations.storage.atomic import read_json
 from orchestration.alerting.channels import read_services
+from orchestration.environment import given
 from orchestration.home import Home
 from orchestration.local.instance import child_environment, source_file, write_instance
 from orchestration.local.job_run import run_job
@@ -137,9 +138,9 @@ def status(context: Context) -> int:
 @contextlib.contextmanager
 def _environment(context: Context, source: Path) -> Iterator[dict[str, str]]:
     """The environment of programs that need PostgreSQL and Dagster's instance, while both are there."""
-    with running(context.home, context.postgres) as address:
+    with running(context.home, context.postgres) as databases:
         write_instance(context.home)
-        yield child_environment(context.home, address, source, context.environ)
+        yield child_environment(context.home, databases, source, context.environ)
 
 
 def run(context: Context, source: str | None) -> int:
@@ -164,12 +165,13 @@ def demo(context: Context, ports: Ports) -> int:
 
 
 def execute(context: Context, program: Sequence[str]) -> int:
-    """Execute any program (`dagster asset list …`) with PostgreSQL and the environment; its exit code.
+    """Execute any program (`dagster asset list …`) with PostgreSQL and the environment of a run; its exit code.
 
     Raises:
         ServiceError: there is no such program.
     """
-    with _environment(context, _source(context, None)) as environment:
+    with _environment(context, _source(context, None)) as whole:
+        environment = given("run", whole)
         folder = str(Path(sys.executable).parent)  # the programs that came with our packages
         environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", os.defpath)])
         found = shutil.which(program[0], path=environment["PATH"])

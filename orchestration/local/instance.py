@@ -20,6 +20,7 @@ from expectations import telemetry
 from expectations.errors import SettingError
 from expectations.storage.atomic import write_text
 from features.sources import COMPLETE_JOURNEY
+from orchestration.environment import DAGSTER_URL, FEAST_URL, SOURCE
 from orchestration.home import VARIABLE, Home
 from orchestration.local.postgres import database_url
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[2]
 """The folder that holds our packages: programs start there, so that they find them."""
 
-DAGSTER_URL = "RECOMMENDER_DAGSTER_URL"
 LAUNCH_TAG = "recommender/launch"
 """Names a run before Dagster has given it an id. It stands in the command line of the run's process too.
 
@@ -73,7 +73,9 @@ def _make_link(folder: Path) -> None:
 
 
 def write_instance(home: Home) -> Path:
-    """Write `dagster.yaml` into the home's DAGSTER_HOME, as JSON, which YAML contains; the file."""
+    """Close the home to other users, and write its DAGSTER_HOME's `dagster.yaml`, as JSON, which YAML contains."""
+    home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.root.chmod(0o700)
     settings = {
         "storage": {"postgres": {"postgres_url": {"env": DAGSTER_URL}}},
         "telemetry": {"enabled": False},
@@ -115,20 +117,22 @@ def source_file(name: str | None) -> Path:
     return path
 
 
-def child_environment(home: Home, server: URL, source: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the programs that we start: ours, and where everything is.
+def child_environment(
+    home: Home, databases: Mapping[str, URL], source: Path, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment of all programs that we start: ours, and where everything is.
 
-    The settings of `environ` win over `DEFAULTS`; the source's path is absolute.
+    The settings of `environ` win over `DEFAULTS`; the source's path is absolute. Which program is given what of it
+    says `orchestration.environment`.
     """
     return {
         **DEFAULTS,
         **environ,
         **telemetry.OFF,
         VARIABLE: str(home.root),
-        "RECOMMENDER_SOURCE": str(source),
-        "RECOMMENDER_POSTGRES_URL": database_url(server),
-        DAGSTER_URL: database_url(server, "dagster"),
-        "RECOMMENDER_FEAST_URL": database_url(server, "feast"),
+        SOURCE: str(source),
+        DAGSTER_URL: database_url(databases["dagster"]),
+        FEAST_URL: database_url(databases["feast"]),
         "DAGSTER_HOME": str(without_patterns(home.dagster)),
         "BENTOML_HOME": str(without_patterns(home.bentoml)),
     }

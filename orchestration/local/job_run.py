@@ -22,6 +22,7 @@ import psutil
 
 from expectations.errors import RejectedError
 from expectations.storage.atomic import write_text
+from orchestration.environment import given
 from orchestration.home import Home
 from orchestration.local.instance import LAUNCH_TAG, PROJECT, dagster_instance
 from orchestration.local.processes import stop, tail
@@ -188,7 +189,7 @@ def run_job(
     with dagster_instance(home, environment) as instance:  # first: it makes Dagster's tables
         child = subprocess.Popen(
             argv,
-            env={**environment, "PYTHONWARNINGS": warnings},
+            env={**given("run", environment), "PYTHONWARNINGS": warnings},
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

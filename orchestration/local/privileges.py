@@ -1,8 +1,9 @@
-"""PostgreSQL refuses to run as root: whom it runs as then, and how that user reaches our files.
+"""PostgreSQL refuses to run as root: whom it runs as then, without any capability.
 
 The home or the virtual environment may lie in a folder that is closed to other users (/root, a private
-temporary folder). Then the server gets the one capability that passes closed folders, by `setpriv`.
-Its effective user is still not root, which is what PostgreSQL looks at.
+temporary folder). The server reaches its data all the same: it starts in their folder, which it owns, and
+names them by `HERE`, a way on which no folder above them is passed. Of programs behind a closed folder it
+runs a copy (`orchestration.local.postgres_server`).
 """
 
 import contextlib
@@ -17,6 +18,8 @@ from pathlib import Path
 from expectations.errors import ServiceError
 
 CANDIDATES = ("postgres", "nobody")
+HERE = Path("/proc/self/cwd")
+"""The folder that a process of Linux works in; only Linux has `setpriv`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +29,23 @@ class Account:
     uid: int
     gid: int
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether we are this user."""
+        return self.uid == os.geteuid()
+
     def own(self, path: Path) -> None:
         """Give one file or folder to this user, where it is not theirs already."""
         if path.stat().st_uid != self.uid:
             os.chown(path, self.uid, self.gid)
 
-    def command(self, argv: Sequence[str], *, reach: Sequence[Path]) -> list[str]:
-        """The command line that runs a program as this user.
-
-        Args:
-            argv: the program and its arguments.
-            reach: files and folders that the program must be able to open.
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The command line that runs a program as this user, who can gain no privilege.
 
         Raises:
-            ServiceError: this user cannot open one of them, and may not be given the right to.
+            ServiceError: we are root and have no `setpriv`.
         """
-        if self.uid == os.geteuid():
+        if self.is_ours:
             return list(argv)
         setpriv = shutil.which("setpriv")
         if setpriv is None:
@@ -49,22 +53,13 @@ class Account:
                 "PostgreSQL must not run as root and `setpriv` (package util-linux) is not installed; "
                 "install it, run as an ordinary user, or set RECOMMENDER_POSTGRES_URL to a server of yours"
             )
-        plain = [setpriv, f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
-        for switch in (plain, [*plain, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]):
-            if all(_opens(switch, path) for path in reach):
-                return [*switch, *argv]
-        places = ", ".join(str(path) for path in reach)
-        raise ServiceError(
-            f"PostgreSQL must run as user {self.uid}, who cannot open all of {places}, and this machine "
-            "grants no CAP_DAC_OVERRIDE; put RECOMMENDER_HOME and the virtual environment in folders that "
-            "all users may pass, run as an ordinary user, or set RECOMMENDER_POSTGRES_URL to your own server"
-        )
+        switch = [f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
+        return [setpriv, *switch, "--inh-caps=-all", "--no-new-privs", *argv]
 
-
-def _opens(switch: Sequence[str], path: Path) -> bool:
-    # really opened: `test -r` asks the kernel to leave capabilities out of account
-    attempt = ["ls", "-d", f"{path}/."] if path.is_dir() else ["head", "-c", "1", str(path)]
-    return not subprocess.run([*switch, *attempt], cwd="/", capture_output=True, check=False).returncode
+    def runs(self, program: Path) -> bool:
+        """Whether this user can start a program, by asking for its version."""
+        argv = self.command([str(program), "--version"])
+        return not subprocess.run(argv, cwd="/", capture_output=True, check=False).returncode
 
 
 def server_account(data: Path) -> Account:

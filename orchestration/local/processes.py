@@ -128,7 +128,7 @@ def locked(path: Path, *, timeout: float, shared: bool = False) -> Iterator[None
         TransientError: another process held it for longer than `timeout` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         if not wait_until(lambda: _took(handle, kind), timeout, pause=0.1):

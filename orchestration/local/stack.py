@@ -19,9 +19,10 @@ import psutil
 
 from expectations.errors import ServiceError, TransientError
 from orchestration.alerting.outbox import Outbox
+from orchestration.environment import Program, given, withheld
 from orchestration.home import Home
 from orchestration.local.instance import PROJECT, child_environment, fail_lost_runs, write_instance
-from orchestration.local.postgres import PostgresSettings, database_url, embedded_address, running
+from orchestration.local.postgres import PostgresSettings, database_url, embedded_databases, running
 from orchestration.local.postgres_server import Server
 from orchestration.local.processes import locked, require_free_port, stop, tail
 from orchestration.local.supervision import Supervisor
@@ -49,12 +50,14 @@ class Service:
 
     Attributes:
         key, title: name of its program and log; name for people.
+        program: as what it is given environment variables.
         argv, is_ready: how it is started; whether it does its work yet.
         port, option: where it listens, if it does; the option that chooses another port.
     """
 
     key: str
     title: str
+    program: Program
     argv: Sequence[str]
     is_ready: Callable[[], bool]
     port: int | None = None
@@ -87,6 +90,7 @@ def api_service(port: int, service: str = SERVICE) -> Service:
     return Service(
         key="api",
         title="recommendation API",
+        program="api",
         argv=[*serve, "--port", str(port), "--working-dir", str(PROJECT)],
         is_ready=lambda: answers(f"http://127.0.0.1:{port}/healthz"),
         port=port,
@@ -102,6 +106,7 @@ def dagster_services(port: int, definitions: str = DEFINITIONS) -> tuple[Service
         Service(
             key="ui",
             title="Dagster UI",
+            program="ui",
             argv=[*ui, "-m", definitions],
             is_ready=lambda: answers(f"http://127.0.0.1:{port}/server_info"),
             port=port,
@@ -110,6 +115,7 @@ def dagster_services(port: int, definitions: str = DEFINITIONS) -> tuple[Service
         Service(
             key="daemon",
             title="Dagster daemon",
+            program="daemon",
             argv=[*daemon, "-m", definitions],
             is_ready=lambda: daemons_healthy(port),
         ),
@@ -156,7 +162,11 @@ def serving(service: Service, home: Home, environment: Mapping[str, str]) -> Ite
     home.logs.mkdir(parents=True, exist_ok=True)
     with (home.logs / f"{service.key}.log").open("ab") as log:
         child = subprocess.Popen(
-            list(service.argv), env=dict(environment), cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT
+            list(service.argv),
+            env=given(service.program, environment),
+            cwd=PROJECT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
         wait_ready(service, home, lambda: child.poll() is None)
@@ -203,14 +213,14 @@ class Stack:
                     f"the services run with the source {facts['source']}; "
                     f"`make down` first, then start them with {source}"
                 )
-            with running(self.home, self.postgres) as address:
+            with running(self.home, self.postgres) as databases:
                 try:
                     if facts:
                         supervisor.restart_stopped()
                     else:
                         supervisor.stop()  # what a killed one left
                         write_instance(self.home)
-                        environment = child_environment(self.home, address, source, environ)
+                        environment = child_environment(self.home, databases, source, environ)
                         self._start(source, environment)
                     for service in [*self._postgres(), *self.services]:
                         wait_ready(service, self.home, partial(supervisor.lives, service.key))
@@ -229,7 +239,10 @@ class Stack:
         if ports.get("ui"):  # where alerts link to, unless the user's settings say otherwise
             environment = {"RECOMMENDER_UI_URL": f"http://127.0.0.1:{ports['ui']}", **environment}
         self.supervisor.write_facts(source=str(source), ports=ports)
-        programs = {service.key: service.argv for service in [*self._postgres(), *self.services]}
+        programs = {
+            service.key: [*_without(withheld(service.program, environment)), *service.argv]
+            for service in [*self._postgres(), *self.services]
+        }
         self.supervisor.start(programs, environment)
 
     def _postgres(self) -> list[Service]:
@@ -241,6 +254,7 @@ class Stack:
             Service(
                 key=POSTGRES,
                 title="PostgreSQL",
+                program="postgres",
                 argv=[sys.executable, "-m", "orchestration.local.postgres", port],
                 is_ready=self._is_held,
             )
@@ -286,8 +300,9 @@ class Stack:
             port = facts.get("ports", {}).get(service.key)
             where = f"http://127.0.0.1:{port}" if port else ""
             lines.append(_line(service.title, states.get(service.key, {}).get("pid", 0), where))
-        if address := self.postgres.url or (embedded_address(self.server) if database else None):
-            lines += _undelivered(Outbox(url=database_url(address, "dagster")))
+        address = self.postgres.url and self.postgres.url.set(database="dagster")
+        if address := address or (embedded_databases(self.server)["dagster"] if database else None):
+            lines += _undelivered(Outbox(url=database_url(address)))
         return lines
 
     @contextlib.contextmanager
@@ -305,6 +320,11 @@ def _undelivered(outbox: Outbox) -> list[str]:
         return [f"{'alerts':<20} {channel.text()}" for channel in outbox.undelivered()]
     except TransientError as error:
         return [f"{'alerts':<20} {error}"]
+
+
+def _without(names: Sequence[str]) -> list[str]:
+    """The beginning of a command line that takes variables from the environment, and then is that command's."""
+    return ["/usr/bin/env", *(part for name in names for part in ("-u", name))]
 
 
 def _line(title: str, pid: int, where: str) -> str:

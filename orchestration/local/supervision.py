@@ -43,6 +43,7 @@ logfile=%(ENV_SUPERVISED_LOGS)s/supervisord.log
 pidfile=%(ENV_SUPERVISED_FOLDER)s/supervisord.pid
 directory=%(ENV_SUPERVISED_PROJECT)s
 nocleanup=true
+umask=077
 [unix_http_server]
 file=%(ENV_SUPERVISED_SOCKET)s
 chmod=0600
@@ -82,6 +83,10 @@ class Supervisor:
 
     def start(self, programs: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> None:
         """Start supervisord and, in this order, its programs; `stop` ends them from the last to the first.
+
+        Args:
+            programs: name -> command line.
+            environment: that of supervisord, of which its programs get all that their command lines do not take away.
 
         Raises:
             ServiceError: supervisord does not start.

@@ -43,6 +43,7 @@ def ingest(workspace: Workspace) -> "dict[str, LandedTable]":
         tables_dir=workspace.home.tables / source.name,
         quarantine_dir=workspace.home.quarantine / source.name,
         memory_limit=workspace.memory,
+        mask=workspace.mask(),
     )
 
 
@@ -60,6 +61,7 @@ def validate(workspace: Workspace) -> "dict[str, TableReport]":
         gx_dir=workspace.home.gx,
         memory=workspace.memory,
         now=datetime.now(UTC).replace(tzinfo=None),
+        mask=workspace.mask(),
     )
 
 
@@ -72,6 +74,12 @@ def build_features(workspace: Workspace) -> StepResult:
     checked = current_tables(workspace.home.checked / source.name)
     facts, created = build_feature_rows(source, checked, dataset, memory=workspace.memory)
     return StepResult(folder=dataset / facts["version"], facts=facts, created=created)
+
+
+def personal_features(workspace: Workspace) -> frozenset[str]:
+    """Columns of feature rows and examples that hold a shopper's id, words or declared attributes."""
+    extras = workspace.source().contracts()["users"].extras
+    return frozenset({"user_id", "feedback_texts", *(f"user_{column.name}" for column in extras)})
 
 
 def fill_online_store(workspace: Workspace) -> StepResult:
@@ -97,7 +105,7 @@ def compare_stores(workspace: Workspace) -> "Consistency":
     from features.store.client import open_store
 
     store = open_store(workspace.store_settings())
-    return compare(store, snapshots_folder(workspace), horizon(workspace))
+    return compare(store, snapshots_folder(workspace), horizon(workspace), mask=workspace.mask())
 
 
 def build_examples(workspace: Workspace) -> StepResult:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from expectations.contracts.source import Source, read_source
+from expectations.storage.masking import Mask, read_mask
 from features.store.client import StoreSettings
 from orchestration.home import Home
 
@@ -35,6 +36,10 @@ class Workspace:
             SettingError: it cannot be read.
         """
         return read_source(self.source_path)
+
+    def mask(self) -> Mask:
+        """What hides shoppers' values in everything that leaves the home's own files."""
+        return read_mask(self.home.mask_key)
 
     def store_settings(self) -> StoreSettings:
         """Where the source's Feast store is."""

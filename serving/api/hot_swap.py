@@ -20,11 +20,11 @@ from pathlib import Path
 import pandas as pd
 from sqlalchemy.exc import OperationalError
 
+from expectations.contracts.shop_tables import COLD_START_USER
 from expectations.contracts.source import Source, read_source
 from expectations.errors import BundleError, RecommenderError, SettingError, TransientError
 from features.online.reader import DecisionRequest, OnlineFeatures
 from features.store.client import StoreSettings, open_store
-from features.views.shop import COLD_START_USER
 from serving.ranking.ranker import Ranker
 from serving.release.deployment import DeploymentPointer
 

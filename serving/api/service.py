@@ -58,6 +58,7 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Path, str]:
     workers=1,
     threads=THREADS,
     traffic={"timeout": TIMEOUT_SECONDS},
+    http={"host": "127.0.0.1"},
     envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],
 )
 class Recommender:
@@ -67,6 +68,7 @@ class Recommender:
         import torch
 
         pointer, registry_url = read_settings(os.environ)
+        os.umask(0o077)
         # a list is small: on a busy machine a second thread makes it 10 times slower
         torch.set_num_threads(1)
         self._metrics = metrics()

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from expectations.contracts.shop_tables import COLD_START_USER
 from tests.expectations.shops import NOW, START, Rows, good_shop
 
 
@@ -11,7 +12,8 @@ def bad_shop() -> Rows:
     user, item = rows["users"][0], rows["items"][0]
     event, exposure = rows["events"][0], rows["exposures"][1]
     feedback_text, relation = rows["feedback"][0], rows["relations"][0]
-    rows["users"] += [{**user, "user_id": None}, {**user, "user_id": " "}, user]
+    reserved = {**user, "user_id": COLD_START_USER}
+    rows["users"] += [{**user, "user_id": None}, {**user, "user_id": " "}, user, reserved]
     rows["items"] += [
         {**item, "item_id": None},
         {**item, "item_id": ""},
@@ -46,6 +48,7 @@ def bad_shop() -> Rows:
         {**event, "event_id": "k", "amount": 1e9},
         {**event, "event_id": "l", "amount": float("nan")},
         {**event, "event_id": "m", "user_id": "stranger"},
+        {**event, "event_id": "n", "user_id": COLD_START_USER},
     ]
     rows["exposures"] += [
         {**exposure, "exposure_id": None},
@@ -70,6 +73,7 @@ def bad_shop() -> Rows:
         {**exposure, "exposure_id": "q", "outcome": 1.0, "outcome_timestamp": None},
         {**exposure, "exposure_id": "r", "outcome": None},
         {**exposure, "exposure_id": "s", "user_id": "stranger"},
+        {**exposure, "exposure_id": "s2", "user_id": COLD_START_USER},
         {**exposure, "exposure_id": "t", "event_timestamp": datetime(2025, 12, 31)},
         {**exposure, "exposure_id": "u", "item_id": "nowhere", "position": -1},
         {**exposure, "exposure_id": "v", "outcome": 0.5},
@@ -94,6 +98,7 @@ def bad_shop() -> Rows:
         {**feedback_text, "feedback_id": "f", "event_timestamp": NOW + timedelta(days=1)},
         {**feedback_text, "feedback_id": "g", "rating": float("inf")},
         {**feedback_text, "feedback_id": "h", "user_id": "stranger"},
+        {**feedback_text, "feedback_id": "i", "user_id": COLD_START_USER},
     ]
     rows["relations"] += [
         {**relation, "source_id": None},
@@ -107,32 +112,35 @@ def bad_shop() -> Rows:
 
 
 _ONCE = {
-    "users": "user_id_given required_not_blank",
+    "users": "user_id_given user_id_not_reserved required_not_blank",
     "items": (
         "item_id_given required_not_blank item_type_given item_type_allowed validity_in_order "
         "numbers_finite text_length"
     ),
     "events": (
-        "event_id_given required_not_blank user_id_given event_type_given event_type_allowed "
+        "event_id_given required_not_blank user_id_given user_id_not_reserved event_type_given event_type_allowed "
         "event_timestamp_given event_timestamp_not_in_future item_id_known quantity_in_bounds "
         "amount_in_bounds discount_in_bounds coupon_discount_in_bounds dwell_seconds_in_bounds "
-        "numbers_finite amount_not_outlier user_id_known"
+        "numbers_finite amount_not_outlier"
     ),
     "exposures": (
-        "exposure_id_given required_not_blank item_id_given scenario_given "
+        "exposure_id_given required_not_blank user_id_not_reserved item_id_given scenario_given "
         "scenario_allowed event_timestamp_given event_timestamp_not_in_future numbers_finite "
         "outcome_not_before_exposure outcome_timestamp_not_in_future "
         "aggregate_without_outcome clicks_within_impressions impressions_in_bounds clicks_in_bounds "
-        "user_id_known within_item_validity"
+        "within_item_validity"
     ),
     "feedback": (
-        "feedback_id_given required_not_blank user_id_given item_id_known text_length "
-        "event_timestamp_given event_timestamp_not_in_future numbers_finite user_id_known"
+        "feedback_id_given required_not_blank user_id_given user_id_not_reserved item_id_known text_length "
+        "event_timestamp_given event_timestamp_not_in_future numbers_finite"
     ),
     "relations": "source_id_given relation_given target_id_given required_not_blank source_id_known",
 }
 NUM_FAILED = {f"{table}.{rule}": 1 for table, rules in _ONCE.items() for rule in rules.split()} | {
     "users.key_unique": 2,
+    "events.user_id_known": 2,
+    "exposures.user_id_known": 2,
+    "feedback.user_id_known": 2,
     "items.key_unique": 2,
     "items.text_present": 2,
     "items.discount_mostly_given": 2,

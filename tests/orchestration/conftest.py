@@ -29,7 +29,7 @@ from orchestration.home import Home
 from orchestration.local import cli
 from orchestration.local.job_run import run_job
 from orchestration.local.postgres import PostgresSettings, database_url, running
-from orchestration.local.privileges import Account
+from orchestration.local.postgres_server import Server
 home, postgres = Home(root=Path({root!r})), PostgresSettings(port={port})
 """
 

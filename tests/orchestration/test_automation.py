@@ -1,4 +1,7 @@
-"""What ends badly is told: by the sensors alone, and by the services of `make up` with schedule and daemon."""
+"""What ends badly is told: by the sensors alone, and by the services of `make up` with schedule and daemon.
+
+Each process of the services has in its environment what it needs, as the kernel says, and no secret of another.
+"""
 
 import io
 import os
@@ -6,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import httpx
+import psutil
 import pytest
 
 from orchestration.alerting.channels import read_services
@@ -22,7 +26,7 @@ from orchestration.local.instance import (
 from orchestration.local.job_run import run_job
 from orchestration.local.postgres import running
 from orchestration.local.processes import free_port, wait_until
-from orchestration.local.stack import Stack, api_service, dagster_services
+from orchestration.local.stack import POSTGRES, Stack, api_service, dagster_services
 from tests.orchestration.conftest import letter_text, write_broken_shop
 from tests.orchestration.local.test_stack import TINY
 
@@ -32,7 +36,9 @@ UI = "http://127.0.0.1:3000"
 
 @pytest.fixture
 def source(tmp_path):
-    return write_broken_shop(tmp_path)
+    path = write_broken_shop(tmp_path)
+    path.write_text(path.read_text() + '[database]\nurl_env = "SHOP_DATABASE_URL"\n')
+    return path
 
 
 def run_checks(*results):
@@ -112,9 +118,9 @@ def test_a_run_of_the_command_line_is_told_when_it_fails_and_when_it_recovers(
         values = {**environment, "TINY_SLEEP": "0", **more}
         return run_job(home, values, definitions=TINY, job="recommender", stream=io.BytesIO())
 
-    with running(home, postgres) as address:
+    with running(home, postgres) as databases:
         write_instance(home)
-        environment = child_environment(home, address, source_file(None), os.environ)
+        environment = child_environment(home, databases, source_file(None), os.environ)
         with dagster_instance(home, environment) as instance:
             said, begin = tick(finished_runs)
             assert said == "0 runs ended, 0 alerts"
@@ -148,6 +154,41 @@ def test_a_run_of_the_command_line_is_told_when_it_fails_and_when_it_recovers(
     assert recovered.startswith("*recovered: step evaluated of job recommender failed (failed once since ")
 
 
+SECRETS = {
+    "RECOMMENDER_SMTP_PASSWORD": "mail",
+    "RECOMMENDER_SLACK_WEBHOOK": "webhook",
+    "RECOMMENDER_DAGSTER_URL": "dagster",
+    "RECOMMENDER_FEAST_URL": "feast",
+    "SHOP_DATABASE_URL": "shop",
+}
+ALERTS = {"mail", "webhook"}
+
+
+def _role(process):
+    """What a process of the services is, and which secrets it was started with; None where it is gone."""
+    try:
+        argv, environ = " ".join(process.cmdline()), process.environ()
+    except psutil.Error:
+        return None
+    marks = {
+        "spawn_main": "run",
+        "multiprocessing.forkserver": "steps",
+        "dagster api grpc": "code server",
+        "dagster._daemon": "daemon",
+        "dagster_webserver": "UI",
+        "bentoml": "API",
+        "orchestration.local.postgres": "keeper",
+    }
+    role = next((role for mark, role in marks.items() if mark in argv), argv)
+    return role, frozenset(SECRETS[name] for name in SECRETS if environ.get(name))
+
+
+def _family(stack, key):
+    """Role and secrets of a service's process and of all that it has started."""
+    process = psutil.Process(stack.supervisor.states()[key]["pid"])
+    return {_role(one) for one in (process, *process.children(recursive=True))} - {None}
+
+
 def _runs(port):
     query = "{ runsOrError(limit: 5) { ... on Runs { results { jobName status tags { key value } } } } }"
     reply = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=10, trust_env=False)
@@ -163,6 +204,9 @@ def test_a_scheduled_run_on_broken_data_sends_alerts(home, postgres, source, web
         "RECOMMENDER_SLACK_WEBHOOK": webhook.url,
         "RECOMMENDER_SMTP_HOST": "127.0.0.1",
         "RECOMMENDER_SMTP_PORT": str(mail.port),
+        "RECOMMENDER_SMTP_USER": "shop",
+        "RECOMMENDER_SMTP_PASSWORD": "right",
+        "SHOP_DATABASE_URL": "sqlite:///never-read",
         "RECOMMENDER_SMTP_FROM": "bot@shop.example",
         "RECOMMENDER_SMTP_TO": "data@shop.example",
     }
@@ -171,14 +215,27 @@ def test_a_scheduled_run_on_broken_data_sends_alerts(home, postgres, source, web
     try:
         assert httpx.get(f"http://127.0.0.1:{api}/healthz", trust_env=False).status_code == 200
         assert httpx.get(f"http://127.0.0.1:{api}/readyz", trust_env=False).status_code == 503
-        assert wait_until(lambda: webhook.received and mail.letters, PATIENCE_SECONDS)
+        seen = set()
+        assert wait_until(
+            lambda: seen.update(_family(stack, "daemon")) or (webhook.received and mail.letters),
+            PATIENCE_SECONDS,
+            pause=0.2,
+        )
+        run = {"dagster", "feast", "shop"}
+        ran = {secrets for role, secrets in seen if role in ("run", "steps")}
+        assert {role for role, _ in seen} >= {"daemon", "code server", "run", "steps"}
+        assert ran == {frozenset(run)}
+        assert ("daemon", frozenset(run | ALERTS)) in seen
+        assert {secrets for _, secrets in _family(stack, "ui")} == {frozenset({"dagster", "feast"})}
+        assert {secrets for _, secrets in _family(stack, "api")} == {frozenset({"feast"})}
+        assert _family(stack, POSTGRES) == {("keeper", frozenset())}
         run = _runs(ui)[-1]
         assert run["jobName"] == "data"
         assert run["status"] == "FAILURE"
         assert {"key": "dagster/schedule_name", "value": "daily_ingestion"} in run["tags"]
 
-        with running(home, postgres) as address:
-            environment = {**child_environment(home, address, source, environ), "TINY_FAIL": "1"}
+        with running(home, postgres) as databases:
+            environment = {**child_environment(home, databases, source, environ), "TINY_FAIL": "1"}
             run_job(home, environment, definitions=TINY, job="recommender", stream=io.BytesIO())
         assert wait_until(lambda: len(webhook.received) > 1 and len(mail.letters) > 1, PATIENCE_SECONDS)
     finally:

@@ -79,7 +79,6 @@ def write_bundle(
         manifest = _manifest(folder, recipe, data, metrics, until)
         manifest = replace(manifest, champion=champion, parent=parent)
         digest = write_manifest(folder, replace(manifest, consecutive_warm_starts=consecutive_warm_starts))
-        folder.chmod(0o755)
         target = out / digest
         if target.exists():
             shutil.rmtree(target)

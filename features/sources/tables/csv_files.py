@@ -125,10 +125,10 @@ def stage_broken_lines(con: duckdb.DuckDBPyConnection, table: str, files: Sequen
         bad = first_row(con, f"SELECT line FROM ({lines}) WHERE undecodable")  # noqa: S608
         if bad:
             raise _undecodable(table, path, "utf-8")
-        bad = first_row(con, f"SELECT line, left(text, 60) FROM ({lines}) WHERE swallowed")  # noqa: S608
+        bad = first_row(con, f"SELECT line FROM ({lines}) WHERE swallowed")  # noqa: S608
         if bad:
             raise SchemaError(
-                f"{table}: {path} line {bad[0]} opens a quote that nothing closes ({bad[1]!r}), and the lines "
+                f"{table}: {path} line {bad[0]} opens a quote that nothing closes, and the lines "
                 f"after it would be lost; correct it, or set quote or escape in [tables.{table}.format]"
             )
         con.execute(

@@ -1,6 +1,7 @@
 """Validation of whole shops: a good one, and one that breaks every rule once."""
 
 import json
+import re
 from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta, timezone
@@ -10,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from expectations.contracts.schema import QUARANTINE_SCHEMA
+from expectations.contracts.shop_tables import COLD_START_USER
 from expectations.errors import SchemaError
+from expectations.storage.masking import read_mask
 from expectations.suites.report import CheckReport, TableReport
 from expectations.suites.rules import Settings
 from expectations.suites.run import SPILL, table_rules, validate
@@ -33,10 +36,9 @@ Ran = tuple[Path, dict[str, Path], dict[str, TableReport]]
 
 
 def run(home: Path, tables: dict[str, Path], **options: object) -> dict[str, TableReport]:
-    settings = {"now": NOW, **options}
+    settings = {"now": NOW, "contracts": SHOP_CONTRACTS, **options}
     return validate(
         tables,
-        SHOP_CONTRACTS,
         checked_dir=home / "checked" / "shop",
         quarantine_dir=home / "quarantine" / "shop",
         gx_dir=home / "gx",
@@ -120,6 +122,36 @@ def test_rule_fails_in_the_rows_that_break_it(bad, rule):
     assert check.sample
     assert check.table in check.message
     assert f"{NUM_FAILED[rule]} of {bad[2][check.table].num_rows} rows" in check.message
+
+
+def test_masked_reports_tell_no_value_of_a_shopper_and_the_quarantine_tells_all(tmp_path):
+    mask = read_mask(tmp_path / "key")
+    assert read_mask(tmp_path / "key") == mask and (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    rows = bad_shop()
+    user = {**rows["users"][0], "age": 30.0}
+    rows["users"] += [{**user, "user_id": "Stranger"}] * 2 + [{**user, "user_id": "old", "age": float("inf")}]
+    contracts = {**SHOP_CONTRACTS, "users": SHOP_CONTRACTS["users"].with_extras({"age": "numeric"})}
+    tables = {name: write_table(tmp_path / name, contracts[name], rows[name]) for name in rows}
+    reports = run(tmp_path, tables, contracts=contracts, settings=STRICT, mask=mask)
+
+    unique = check_of(reports, "users.key_unique")
+    assert mask("user_id", "Stranger") in unique.sample
+    known = check_of(reports, "events.user_id_known")
+    assert mask("user_id", "stranger") in known.sample
+    assert f"{mask('user_id', 'stranger')!r} as {mask('user_id', 'Stranger')!r}" in known.message
+    assert check_of(reports, "users.numbers_finite").sample == (
+        f"{mask('user_id', 'old')}, {mask('age', 'inf')}",
+    )
+    assert all(sample.startswith("event_id=") for sample in check_of(reports, "events.user_id_given").sample)
+    people = {
+        row["user_id"] for row in rows["users"] + rows["events"] if row["user_id"] and row["user_id"].strip()
+    }
+    for report in reports.values():
+        for check in report.checks:
+            words = set(re.findall(r"[\w.]+", f"{check.sample} {check.message.replace(COLD_START_USER, '')}"))
+            assert not words & people, check
+    quarantined = read_rows(tmp_path / "quarantine" / "shop" / "users")
+    assert any("Stranger" in row["row"] and "Stranger" in row["reason"] for row in quarantined)
 
 
 @pytest.mark.parametrize("table", SHOP_CONTRACTS)

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from expectations.contracts.shop_tables import COLD_START_USER
 from features.online.consistency import compare_stores
 from features.online.reader import DecisionRequest, OnlineFeatures
 from features.store.client import open_store
@@ -33,8 +34,9 @@ def test_everything_is_scored_at_the_first_position_most_popular_first(shop):
     assert batch.rows["item_outcome_lift"].nunique() == 2
 
 
-def test_an_anonymous_reader_is_served_as_a_cold_start_user(shop):
-    batch = _batch(shop, "")
+@pytest.mark.parametrize("user", ["", COLD_START_USER])
+def test_an_anonymous_reader_is_served_as_a_cold_start_user(shop, user):
+    batch = _batch(shop, user)
     assert not batch.known and list(batch.topics) == []
     assert batch.rows["user_num_exposures"].tolist() == [0.0, 0.0]
 

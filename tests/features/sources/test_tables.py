@@ -13,6 +13,7 @@ import pytest
 from expectations.contracts.schema import QUARANTINE_SCHEMA
 from expectations.contracts.source import read_source
 from expectations.errors import DataError, SchemaError, SettingError, TransientError
+from expectations.storage.masking import OPEN, Mask
 from features.sources.landing import LandedTable, ingest
 
 ITEMS_CSV = "item_id,item_type,text\nc1,campaign,Half price on tea\nc2,campaign,\n"
@@ -51,11 +52,16 @@ class Shop:
     def declare(self, text: str) -> None:
         self.bring("source.toml", text)
 
-    def ingest(self, tolerance: float = 1.0) -> dict[str, LandedTable]:
+    def ingest(self, tolerance: float = 1.0, mask: Mask = OPEN) -> dict[str, LandedTable]:
         """Land the tables; of a few rows, any number may be rejected where a test says nothing else."""
         declared, folders = read_source(self.source), (self.tables_dir, self.quarantine_dir)
         return ingest(
-            declared, self.source, tables_dir=folders[0], quarantine_dir=folders[1], tolerance=tolerance
+            declared,
+            self.source,
+            tables_dir=folders[0],
+            quarantine_dir=folders[1],
+            tolerance=tolerance,
+            mask=mask,
         )
 
     def rows(self, landed: LandedTable) -> list[dict]:
@@ -218,6 +224,19 @@ def test_numbers_are_no_timestamps_and_a_wholly_rejected_table_is_refused(shop: 
     ):
         shop.ingest()
     assert (shop.tables_dir / "exposures" / "current.json").exists()
+
+
+def test_a_refusal_masks_what_is_declared_of_a_shopper_and_nothing_else(shop: Shop) -> None:
+    shop.declare(DECLARED + '[tables.users]\nlocation = "users.csv"\nextra = { income = "numeric" }\n')
+    shop.bring("users.csv", "user_id,income\nu1,plenty\nu2,plenty\n")
+    shop.bring("exposures.csv", EXPOSURES_CSV.replace("2024-02-01 08:00:00", "17"))
+    mask = Mask(key="secret")
+    with pytest.raises(DataError) as told:
+        shop.ingest(tolerance=0.0, mask=mask)
+    assert "plenty" not in str(told.value) and mask("income", "plenty") in str(told.value)
+    assert "python -m features.sources" in str(told.value) and "'17'" in str(told.value)
+    with pytest.raises(DataError, match=r"null_values = \[\"plenty\"\]"):
+        shop.ingest(tolerance=0.0)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import ibis
 import pandas as pd
 import pytest
 
+from expectations.contracts.shop_tables import COLD_START_USER
 from features.offline.engine import open_engine
 from features.views.outcomes import STRENGTH, item_outcomes, user_outcomes
-from features.views.shop import COLD_START_USER, read_shop
+from features.views.shop import read_shop
 from tests.features import small_shop
 
 START = small_shop.START

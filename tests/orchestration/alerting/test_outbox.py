@@ -40,8 +40,8 @@ class Clock:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     home, settings = Home(root=tmp_path_factory.mktemp("outbox")), PostgresSettings(port=free_port())
-    with running(home, settings) as address:
-        yield database_url(address, "dagster")
+    with running(home, settings) as databases:
+        yield database_url(databases["dagster"])
 
 
 @pytest.fixture

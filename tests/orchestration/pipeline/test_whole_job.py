@@ -1,5 +1,6 @@
 """The whole job on a shop's own tables: everything real but the size, of the data and of the language model."""
 
+import re
 import shutil
 
 import dagster as dg
@@ -9,6 +10,7 @@ import pytest
 from expectations.contracts.bundle import verify_bundle
 from expectations.errors import RejectedError
 from expectations.storage.atomic import read_json
+from expectations.storage.masking import Mask
 from orchestration.definitions import ASSETS, searched_recipe
 from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings, database_url, running
@@ -94,11 +96,11 @@ def shop(tmp_path_factory):
 @pytest.fixture(scope="module")
 def workspace(shop, tmp_path_factory, bento_home):
     home = Home(root=tmp_path_factory.mktemp(AWKWARD))
-    with running(home, PostgresSettings(port=free_port())) as address:
+    with running(home, PostgresSettings(port=free_port())) as databases:
         yield WorkspaceResource(
             home=str(home.root),
             source=str(shop / "source.toml"),
-            registry_url=database_url(address, "feast"),
+            registry_url=database_url(databases["feast"]),
             recipe=str(shop / "recipe.toml"),
             gate_rules=str(shop / "lenient.toml"),
         )
@@ -151,6 +153,32 @@ def test_no_row_is_lost(workspace, first_run):
     unread = pd.read_parquet(workspace.workspace().home.quarantine / "small_shop" / "events")
     assert len(unread) == 3
     assert unread["reason"].str.contains("yesterday").all()
+
+
+def test_no_file_of_the_home_is_for_anybody_else(workspace, first_run):
+    root = workspace.workspace().home.root
+    paths = [root, *(path for path in root.rglob("*") if not path.is_symlink())]
+    shared = [str(path.relative_to(root)) for path in paths if path.stat().st_mode & 0o077]
+    assert len(paths) > 300
+    assert shared == []
+
+
+def test_no_metadata_names_a_shopper_or_shows_what_is_declared_of_one(workspace, first_run):
+    assets = (
+        "users",
+        "checked_events",
+        "exposures",
+        "user_behaviour",
+        "user_attributes",
+        "training_examples",
+    )
+    shown = {asset: _metadata(first_run, asset)["preview"] for asset in assets}
+    for asset, preview in shown.items():
+        assert "user_id#" in preview and not re.search(r"\| u\d+ \|", preview), asset
+    assert "Basel" not in shown["users"] and "age#" in shown["users"]
+    assert "Basel" not in shown["user_attributes"] + shown["training_examples"]
+    key = workspace.workspace().home.mask_key
+    assert Mask(key=key.read_text().strip())("user_id", "u0") in shown["users"]
 
 
 def test_the_approved_recipe_serves_fitted_to_all_rows_and_is_held_against_by_its_parent(

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from expectations.contracts.bundle import bundle_hash
@@ -41,7 +42,7 @@ def _api(home, shop, bento_home):
         "RECOMMENDER_FEAST_URL": shop.settings.registry_url,
     }
     serve = [sys.executable, "-m", "bentoml", "serve", "serving.api.service:Recommender"]
-    argv = [*serve, "--host", "127.0.0.1", "--port", str(port), "--working-dir", str(PROJECT)]
+    argv = [*serve, "--port", str(port), "--working-dir", str(PROJECT)]
     home.mkdir(parents=True)
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -57,12 +58,20 @@ def _api(home, shop, bento_home):
             sys.stderr.write((home / "log").read_text()[-4000:])
 
 
+def listening(process: subprocess.Popen) -> set[str]:
+    """The addresses on which a process and its children take connections."""
+    parent = psutil.Process(process.pid)
+    connections = [c for one in (parent, *parent.children(True)) for c in one.net_connections("tcp")]
+    return {str(c.laddr.ip) for c in connections if c.status == psutil.CONN_LISTEN}
+
+
 def ask(client: httpx.Client, number: int) -> httpx.Response:
     return client.post("/recommend", json={"user_id": f"u{number % 30}", "k": 5})
 
 
 def test_deployed_into_while_it_answers(api, home, shop, bundles) -> None:
     client, process = api
+    assert listening(process) == {"127.0.0.1"}
     assert client.get("/readyz").status_code == 503
     reply = ask(client, 1)
     assert reply.status_code == 503
