@@ -19,7 +19,16 @@ from orchestration.assets.model import (
     searched_recipe,
 )
 from orchestration.assets.tables import checked_tables, landed_tables
-from orchestration.automation import data_job, failed_checks, failed_runs, schedules, search_job, whole_job
+from orchestration.automation import (
+    data_job,
+    failed_checks,
+    failed_runs,
+    rollback_job,
+    schedules,
+    search_job,
+    unpin_job,
+    whole_job,
+)
 from orchestration.home import Home
 from orchestration.resources import WorkspaceResource
 
@@ -63,7 +72,7 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
             asset.map_asset_specs(lambda spec: spec.replace_attributes(owners=OWNERS))
             for asset in (*ASSETS, searched_recipe)
         ],
-        jobs=[data_job, whole_job, search_job],
+        jobs=[data_job, whole_job, search_job, rollback_job, unpin_job],
         schedules=schedules(environ),
         sensors=[failed_runs, failed_checks],
         resources={"workspace": workspace},
