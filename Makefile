@@ -7,6 +7,8 @@ TORCH ?= torch==2.13.0
 # processes of tests and of bench-quality at a time
 JOBS ?= 2
 SOURCE ?=
+TO ?=
+REASON ?=
 PORT_UI ?= 3000
 PORT_API ?= 3001
 
@@ -16,7 +18,7 @@ RECOMMENDER := $(BIN)/python -m orchestration
 source_option = $(if $(SOURCE),--source "$(SOURCE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run up down status check format test test-quick bench-warm-start bench-chinese bench-methods bench-tallrec bench-quality bench-training bench-growth bench-shops clean
+.PHONY: help install demo run rollback unpin up down status check format test test-quick bench-warm-start bench-chinese bench-methods bench-tallrec bench-quality bench-training bench-growth bench-shops clean
 MAKEFLAGS += --no-print-directory
 
 help: ## say what there is
@@ -52,13 +54,19 @@ demo: $(STAMP) ## run everything on Complete Journey and show three households' 
 run: $(STAMP) ## ingest, validate, train, evaluate and deploy: make run SOURCE=path/to/source.toml
 	@$(RECOMMENDER) run $(source_option)
 
+rollback: $(STAMP) ## let the model before serve again and pin it: make rollback TO=<its hash> REASON="why", both optional
+	@$(RECOMMENDER) rollback --to "$(TO)" --reason "$(REASON)"
+
+unpin: $(STAMP) ## lift the pin: the next run deploys the approved model
+	@$(RECOMMENDER) unpin
+
 up: $(STAMP) ## start PostgreSQL, Dagster's UI and daemon, and the API
 	@$(RECOMMENDER) up $(source_option) --port-ui $(PORT_UI) --port-api $(PORT_API)
 
 down: $(STAMP) ## stop them
 	@$(RECOMMENDER) down
 
-status: $(STAMP) ## say which of them run, and which alerts were not delivered
+status: $(STAMP) ## say which of them run, which model serves, and which alerts were not delivered
 	@$(RECOMMENDER) status
 
 check: $(STAMP) ## format, lint, types, import directions

@@ -1,14 +1,16 @@
-"""When the system runs by itself: jobs and schedules; and sensors that turn failures into alerts and send them."""
+"""Jobs; schedules, when the system runs by itself; and sensors that turn failures into alerts and send them."""
 
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import psutil
 
 from orchestration.alerting.alert import Alert, Failure, RunOutcome
 from orchestration.alerting.channels import read_services
 from orchestration.alerting.outbox import Outbox
+from orchestration.resources import WorkspaceResource, translate_errors
 from orchestration.run_events import broken_rules, error_class, failure_reason, stopped_by_checks
 
 INTERVAL_SECONDS = 30
@@ -43,6 +45,69 @@ search_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets("searched_recipe"),
     description="Many trials for a better recipe on the current examples; on demand only.",
 )
+
+
+class Rollback(dg.Config):
+    """What is to serve again.
+
+    Attributes:
+        bundle: how its hash begins; empty: the model before the one that serves.
+        reason: why, for those who ask later.
+    """
+
+    bundle: str = ""
+    reason: str = ""
+
+
+@dg.op
+def restored_model(context: dg.OpExecutionContext, config: Rollback, workspace: WorkspaceResource) -> None:
+    """Let an earlier model serve again, and pin it."""
+    from serving.release.deployment import rollback
+
+    with translate_errors():
+        home = workspace.workspace().home
+        pointer = rollback(
+            home.deployment.parent,
+            gate_decisions=home.gate_decisions,
+            who=psutil.Process().username(),
+            reason=config.reason,
+            to=config.bundle,
+        )
+    note = (
+        f"rolled back to model {pointer.bundle[:12]}, which is pinned: {config.reason or 'no reason given'}"
+    )
+    context.log.info(note)
+    context.log_event(dg.AssetMaterialization("deployed_model", metadata={"note": note, **vars(pointer)}))
+
+
+@dg.op
+def lifted_pin(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
+    """Let the next run deploy the approved model."""
+    from serving.release.deployment import unpin
+
+    with translate_errors():
+        lifted = unpin(workspace.workspace().home.deployment.parent, who=psutil.Process().username())
+    context.log.info("the pin is lifted" if lifted else "no model is pinned")
+
+
+@dg.job(
+    name="rollback",
+    executor_def=dg.in_process_executor,
+    description="Let the model before serve again, or the one that `bundle` names, and pin it: on demand, at once.",
+)
+def rollback_job() -> None:
+    """Restore a model."""
+    restored_model()
+
+
+@dg.job(
+    name="unpin",
+    executor_def=dg.in_process_executor,
+    description="Lift the pin of a rollback: the next run deploys the approved model.",
+)
+def unpin_job() -> None:
+    """Lift the pin."""
+    lifted_pin()
 
 
 def schedules(environ: Mapping[str, str]) -> list[dg.ScheduleDefinition]:

@@ -24,8 +24,10 @@ from orchestration.automation import (
     alert_delivery,
     data_job,
     finished_runs,
+    rollback_job,
     schedules,
     search_job,
+    unpin_job,
     whole_job,
 )
 from orchestration.environment import keep_from_children
@@ -76,7 +78,7 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
             asset.map_asset_specs(lambda spec: spec.replace_attributes(owners=OWNERS))
             for asset in (*ASSETS, searched_recipe)
         ],
-        jobs=[data_job, whole_job, search_job],
+        jobs=[data_job, whole_job, search_job, rollback_job, unpin_job],
         schedules=schedules(environ),
         sensors=[finished_runs, alert_delivery],
         resources={"workspace": workspace, "alerting": alerting},

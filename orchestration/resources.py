@@ -12,6 +12,10 @@ from features.sources import COMPLETE_JOURNEY
 from orchestration.home import DEFAULT, Home
 from orchestration.pipeline.workspace import Workspace
 
+POOL = "pipeline"
+"""Dagster's pool of all assets. One run of it goes at a time: two trainings at once on one machine take longer than
+one after the other. A rollback is none of it, so that it waits for no training."""
+
 
 class WorkspaceResource(dg.ConfigurableResource):
     """The settings of a `Workspace`, as text; an empty recipe or gate is the packaged one, an empty memory its default.

@@ -37,6 +37,16 @@ class GateDecision:
     rules: Sequence[RuleResult]
     needs_person: str | None = None
 
+    @property
+    def refusal(self) -> str:
+        """Why the bundle may not serve, in a sentence: the rules that failed, or what a person should do; or empty."""
+        if self.needs_person:
+            return f"the gate leaves bundle {self.bundle[:12]} to a person: {self.needs_person}"
+        if self.approved:
+            return ""
+        failed = "; ".join(f"{rule.rule}: {rule.reason}" for rule in self.rules if not rule.passed)
+        return f"the gate rejected bundle {self.bundle[:12]}: {failed}"
+
 
 def write_gate_decision(folder: Path, decision: GateDecision) -> Path:
     """Write the decision as `<bundle hash>.json` and return its path."""
@@ -71,12 +81,9 @@ def require_approval(folder: Path, bundle: str) -> GateDecision:
     """The decision, if it approves this very bundle.
 
     Raises:
-        RejectedError: no decision, or a rejection; names the rules that failed, or what a person should do.
+        RejectedError: no decision, or a refusal, with its reason.
     """
     decision = read_gate_decision(folder, bundle)
-    if decision.needs_person:
-        raise RejectedError(f"the gate leaves bundle {bundle[:12]} to a person: {decision.needs_person}")
-    if not decision.approved:
-        failed = "; ".join(f"{rule.rule}: {rule.reason}" for rule in decision.rules if not rule.passed)
-        raise RejectedError(f"the gate rejected bundle {bundle[:12]}: {failed}")
+    if decision.refusal:
+        raise RejectedError(decision.refusal)
     return decision

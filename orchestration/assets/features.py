@@ -9,7 +9,7 @@ from expectations.contracts.shop_tables import CONTRACTS
 from orchestration.assets import metadata
 from orchestration.assets.tables import checked_key
 from orchestration.pipeline import data as steps
-from orchestration.resources import WorkspaceResource, translate_errors
+from orchestration.resources import POOL, WorkspaceResource, translate_errors
 
 if TYPE_CHECKING:
     from features.online.consistency import Consistency
@@ -42,6 +42,7 @@ FEATURE_ROWS = {
 @dg.multi_asset(
     name="feature_rows",
     group_name="features",
+    pool=POOL,
     specs=[
         dg.AssetSpec(
             name,
@@ -75,6 +76,7 @@ def feature_rows(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]
 
 @dg.asset(
     group_name="features",
+    pool=POOL,
     deps=list(FEATURE_ROWS),
     kinds={"feast", "sqlite"},
     tags={"layer": "features"},
@@ -130,6 +132,7 @@ def _differences(found: "Consistency") -> list[dict[str, Any]]:
 
 @dg.asset(
     group_name="features",
+    pool=POOL,
     deps=["online_features", *(checked_key(name) for name in CONTRACTS)],
     kinds={"feast", "duckdb", "parquet"},
     tags={"layer": "examples"},

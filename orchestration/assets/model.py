@@ -5,7 +5,7 @@ import dagster as dg
 from orchestration.assets import metadata
 from orchestration.pipeline import model as steps
 from orchestration.pipeline.ladder import gain_text
-from orchestration.resources import WorkspaceResource, translate_errors
+from orchestration.resources import POOL, WorkspaceResource, translate_errors
 from orchestration.run_events import step_seconds
 
 
@@ -29,6 +29,7 @@ class Search(dg.Config):
 
 @dg.asset(
     group_name="training",
+    pool=POOL,
     deps=["training_examples"],
     kinds={"pytorch", "huggingface"},
     tags={"layer": "model"},
@@ -63,6 +64,7 @@ def model_bundle(
 
 @dg.asset(
     group_name="training",
+    pool=POOL,
     deps=["training_examples"],
     kinds={"optuna", "pytorch"},
     tags={"layer": "model"},
@@ -91,6 +93,7 @@ def searched_recipe(config: Search, workspace: WorkspaceResource) -> dg.Material
 
 @dg.asset(
     group_name="evaluation",
+    pool=POOL,
     deps=["model_bundle", "training_examples"],
     kinds={"pytorch", "lightgbm"},
     tags={"layer": "model"},
@@ -124,6 +127,7 @@ def model_evaluation(workspace: WorkspaceResource) -> dg.MaterializeResult:
 
 @dg.asset(
     group_name="evaluation",
+    pool=POOL,
     deps=["model_evaluation"],
     kinds={"python"},
     tags={"layer": "model"},
@@ -153,6 +157,7 @@ def gate_decision(workspace: WorkspaceResource) -> dg.MaterializeResult:
 
 @dg.asset(
     group_name="training",
+    pool=POOL,
     deps=["gate_decision", "model_bundle", "training_examples"],
     kinds={"pytorch", "huggingface"},
     tags={"layer": "model"},
@@ -201,7 +206,7 @@ def final_model(workspace: WorkspaceResource) -> dg.MaterializeResult:
     )
 
 
-@dg.asset(group_name="evaluation", deps=["final_model"], kinds={"json"}, tags={"layer": "model"})
+@dg.asset(group_name="evaluation", pool=POOL, deps=["final_model"], kinds={"json"}, tags={"layer": "model"})
 def run_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """One report of the last run, `reports/latest.json`: rows, checks, metrics, gate decision, seconds."""
     with translate_errors():
@@ -217,18 +222,26 @@ def run_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) 
 
 @dg.asset(
     group_name="deployment",
+    pool=POOL,
     deps=["final_model", "run_report", "online_features"],
     kinds={"bentoml"},
     tags={"layer": "serving"},
 )
-def deployed_model(workspace: WorkspaceResource) -> dg.MaterializeResult:
-    """One pointer to the model that serves. Only a bundle whose own hash a gate approved gets here."""
+def deployed_model(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """One pointer to the model that serves. Only a bundle whose own hash a gate approved gets here.
+
+    A refused bundle, or one that a pin keeps out, leaves the model that serves, with today's features.
+    """
     with translate_errors():
         deployed = steps.deploy(workspace.workspace())
+    if deployed.held_back:
+        context.log.warning(deployed.held_back)
+    pointer = deployed.pointer
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(deployed.pointer.bundle),
+        data_version=dg.DataVersion(pointer.bundle if pointer else "none"),
         metadata={
-            **vars(deployed.pointer),
+            "note": deployed.held_back or f"model {deployed.bundle[:12]} serves",
+            **(vars(pointer) if pointer else {}),
             "another_model_served_before": deployed.changed,
             "seconds": metadata.table([dict(deployed.seconds)]),
         },

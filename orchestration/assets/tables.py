@@ -9,7 +9,7 @@ from expectations.contracts.shop_tables import CONTRACTS
 from expectations.suites.overlap_rules import compared_tables
 from orchestration.assets import metadata
 from orchestration.pipeline import data as steps
-from orchestration.resources import WorkspaceResource, translate_errors
+from orchestration.resources import POOL, WorkspaceResource, translate_errors
 from orchestration.run_events import rule_text
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def checked_key(table: str) -> str:
 @dg.multi_asset(
     name="ingestion",
     group_name="ingestion",
+    pool=POOL,
     specs=[
         dg.AssetSpec(
             name,
@@ -71,6 +72,7 @@ def landed_tables(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult
 @dg.multi_asset(
     name="validation",
     group_name="validation",
+    pool=POOL,
     specs=[
         dg.AssetSpec(
             checked_key(name),

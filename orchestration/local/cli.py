@@ -1,4 +1,4 @@
-"""`python -m orchestration {up,down,status,run,demo,exec}`: the system on one machine.
+"""`python -m orchestration {up,down,status,run,rollback,unpin,demo,exec}`: the system on one machine.
 
 One function for each command; it returns the exit code.
 """
@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 import httpx
+import psutil
 
 from expectations.errors import RecommenderError, ServiceError
 from expectations.storage.atomic import read_json
@@ -27,7 +28,7 @@ from orchestration.local.instance import child_environment, source_file, write_i
 from orchestration.local.job_run import run_job
 from orchestration.local.postgres import PostgresSettings, running
 from orchestration.local.processes import wait_until
-from orchestration.local.report_text import recommendation_text, refusal_text, report_table
+from orchestration.local.report_text import recommendation_text, refusal_text, report_table, serving_line
 from orchestration.local.stack import (
     DEFINITIONS,
     READY_SECONDS,
@@ -39,6 +40,7 @@ from orchestration.local.stack import (
     dagster_services,
     serving,
 )
+from serving.release import deployment as release
 
 JOB = "recommender"
 REFUSED = 3
@@ -51,7 +53,8 @@ EPILOG = """environment:
   RECOMMENDER_POSTGRES_URL   a PostgreSQL of your own instead of the embedded one
   RECOMMENDER_POSTGRES_PORT  port of the embedded PostgreSQL (default: a free one, kept in the home)
 
-exit code of run and demo: 0 where a model was deployed, 3 where the gate refused it, 1 where the run failed
+exit code of run and demo: 0 where a model was deployed or a pin keeps it waiting, 3 where the gate refused it,
+1 where the run failed
 """
 
 
@@ -63,15 +66,25 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    part = whole.add_subparsers(dest="command", required=True, metavar="{up,down,status,run,demo,exec}")
+    part = whole.add_subparsers(
+        dest="command", required=True, metavar="{up,down,status,run,rollback,unpin,demo,exec}"
+    )
     start = part.add_parser("up", help="start PostgreSQL, Dagster's UI and daemon, and the API")
     start.set_defaults(act=lambda c, o: up(c, o.source, Ports(ui=o.port_ui, api=o.port_api)))
     part.add_parser("down", help="stop all of them").set_defaults(act=lambda c, _: down(c))
-    part.add_parser("status", help="say which of them run, and which alerts were not delivered").set_defaults(
-        act=lambda c, _: status(c)
-    )
+    part.add_parser(
+        "status", help="say which of them run, which model serves, and which alerts were not delivered"
+    ).set_defaults(act=lambda c, _: status(c))
     whole_run = part.add_parser("run", help="ingest, validate, train, evaluate and deploy a source's data")
     whole_run.set_defaults(act=lambda c, o: run(c, o.source))
+    back = part.add_parser("rollback", help="let the model before serve again, and pin it")
+    back.add_argument(
+        "--to", default="", help="how the hash of another model begins that is still in the store"
+    )
+    back.add_argument("--reason", default="", help="why, for those who ask later")
+    back.set_defaults(act=lambda c, o: rollback(c, o.to, o.reason))
+    lift = part.add_parser("unpin", help="lift the pin: the next run deploys the approved model")
+    lift.set_defaults(act=lambda c, _: unpin(c))
     example = part.add_parser("demo", help="run Complete Journey and show three households' recommendations")
     example.set_defaults(act=lambda c, o: demo(c, Ports(api=o.port_api)))
     program = part.add_parser("exec", help="execute a program with PostgreSQL and our environment")
@@ -130,8 +143,24 @@ def down(context: Context) -> int:
 
 
 def status(context: Context) -> int:
-    """Say which services run, and which channels lack alerts."""
+    """Say which services run, which channels lack alerts, and which model serves."""
     _say("\n".join(context.stack(Ports()).status()))
+    _say(serving_line(context.home.deployment.parent))
+    return 0
+
+
+def rollback(context: Context, to: str, reason: str) -> int:
+    """Let the model before serve again, or the one whose hash begins with `to`, and pin it."""
+    folder, decisions = context.home.deployment.parent, context.home.gate_decisions
+    release.rollback(folder, gate_decisions=decisions, who=psutil.Process().username(), reason=reason, to=to)
+    _say(serving_line(folder))
+    return 0
+
+
+def unpin(context: Context) -> int:
+    """Lift the pin."""
+    lifted = release.unpin(context.home.deployment.parent, who=psutil.Process().username())
+    _say("the pin is lifted; the next run deploys the approved model" if lifted else "no model is pinned")
     return 0
 
 
@@ -225,16 +254,18 @@ def _run(context: Context, environment: Mapping[str, str], *, table: bool = True
         context.home, environment, definitions=context.definitions, job=JOB, stream=sys.stderr.buffer
     )
     written = _written(path) != before
-    if written and (table or not result.succeeded):  # a rejected model is reported like any other
-        _say("\n" + report_table(read_json(path)))
-    if result.rejected and written:
-        _complain("\n" + refusal_text(read_json(path)))
-        return REFUSED
+    report = read_json(path) if written else {}
+    refusal = refusal_text(report) if written else ""
+    if written and (table or refusal or not result.succeeded):  # a rejected model is reported like any other
+        _say("\n" + report_table(report))
     if not result.succeeded:
         reasons = [f"\n{step} failed: {reason}" for step, reason in result.failures.items()]
         _complain("\n".join([*reasons, f"\nthe run failed; everything it printed is in {result.log}"]))
     elif not written:
         _complain(f"the run wrote no report to {path}; see {result.log}")
+    elif refusal:
+        _complain("\n" + refusal)
+        return REFUSED
     return 0 if result.succeeded and written else 1
 
 

@@ -81,8 +81,9 @@ def write_instance(home: Home) -> Path:
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},
         "run_coordinator": {"module": "dagster", "class": "QueuedRunCoordinator"},
-        # two trainings at once on one machine take longer than one after the other
-        "concurrency": {"runs": {"max_concurrent_runs": 1}},
+        "concurrency": {
+            "pools": {"granularity": "run", "default_limit": 1}
+        },  # `orchestration.resources.POOL`
         "run_monitoring": {"enabled": True, "start_timeout_seconds": 300},
         "compute_logs": {
             "module": "dagster._core.storage.local_compute_log_manager",

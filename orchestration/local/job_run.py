@@ -20,7 +20,6 @@ from typing import IO, TYPE_CHECKING
 
 import psutil
 
-from expectations.errors import RejectedError
 from expectations.storage.atomic import write_text
 from orchestration.environment import given
 from orchestration.home import Home
@@ -29,7 +28,6 @@ from orchestration.local.processes import stop, tail
 from orchestration.run_events import (
     KILLED,
     broken_rules,
-    error_class,
     failure_reason,
     rule_text,
     stopped_by_checks,
@@ -54,14 +52,12 @@ class RunResult:
     Attributes:
         run_id: Dagster's id; None where the run did not come to be.
         succeeded: whether every step did.
-        rejected: it ended because the gate refused the model, and for nothing else.
         failures: step -> what went wrong, in plain words.
         log: everything that the run printed.
     """
 
     run_id: str | None
     succeeded: bool
-    rejected: bool
     failures: Mapping[str, str]
     log: Path
 
@@ -124,7 +120,6 @@ class Progress:
     started: dict[str, float] = field(default_factory=dict)
     broken: dict[str, list[str]] = field(default_factory=dict)  # step -> its broken rules, errors only
     failures: dict[str, str] = field(default_factory=dict)
-    errors: set[str] = field(default_factory=set)  # names of the errors with which steps failed
 
     def poll(self, instance: "DagsterInstance", launch: str) -> None:
         """Read and print what happened since the last time."""
@@ -153,7 +148,6 @@ class Progress:
             if kind == "STEP_FAILURE":
                 rules = self.broken.get(step) if stopped_by_checks(event) else None
                 self.failures[step] = "\n  ".join(rules) if rules else failure_reason(event)
-                self.errors.add(error_class(event))
             mark = "✓" if kind == "STEP_SUCCESS" else "✗"
             self.console.line(f"  {mark} {step:<40} {seconds:8.1f} s")
         elif kind == "STEP_UP_FOR_RETRY":
@@ -215,7 +209,6 @@ def run_job(
     return RunResult(
         run_id=progress.run_id,
         succeeded=not failures,
-        rejected=progress.errors == {RejectedError.__name__},
         failures=failures,
         log=log,
     )

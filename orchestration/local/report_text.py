@@ -1,9 +1,12 @@
 """What a run came to, as text for a terminal."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from orchestration.pipeline.ladder import STEPS, gain_text
+from serving.release.deployment import CURRENT, DeploymentPointer
+from serving.release.history import Pin, read_history, read_pin
 
 MAX_ITEMS, TEXT_WIDTH = 3, 160
 MEASURES = {
@@ -40,6 +43,7 @@ def report_table(report: Mapping[str, Any]) -> str:
         "\n".join(report.get("left_out") or ()),
         _gate(report.get("gate") or {}),
         _refit(report.get("refit") or {}),
+        _pin(report),
         _seconds(report.get("seconds") or {}),
     ]
     if report.get("bundle"):
@@ -63,9 +67,31 @@ def recommendation_text(answer: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def serving_line(deployment: Path) -> str:
+    """Which model serves, since when, and whether it is pinned, of a deployment's folder.
+
+    Raises:
+        SettingError: the pointer or the pin cannot be read.
+    """
+    pointer, pin = DeploymentPointer.read(deployment / CURRENT), read_pin(deployment)
+    if pointer is None:
+        return "no model was deployed"
+    begun = [
+        entry.time
+        for entry in read_history(deployment)
+        if entry.action in ("deploy", "rollback") and entry.bundle == pointer.bundle
+    ]
+    since = (begun[-1] if begun else pointer.deployed_at)[:16].replace("T", " ")
+    pinned = f"; {pin.text()}" if pin else ", not pinned"
+    return f"model {pointer.bundle[:12]} serves since {since} UTC{pinned}"
+
+
 def refusal_text(report: Mapping[str, Any]) -> str:
-    """Why the gate refused a run's model, and what serves now."""
-    refused = report["gate"] if not report["gate"]["approved"] else report.get("refit") or report["gate"]
+    """Why the gate refused a run's model, or its refit, and what serves now; empty where it did not."""
+    decisions = [report["gate"], report.get("refit") or report["gate"]]
+    refused = next((decision for decision in decisions if not decision["approved"]), None)
+    if refused is None:
+        return ""
     rules = [rule for rule in refused.get("rules") or () if not rule["passed"]]
     reasons = [f"  {rule['rule']}: {rule.get('reason') or 'not passed'}" for rule in rules]
     bundle = str(refused.get("bundle") or report["bundle"])[:12]
@@ -131,6 +157,10 @@ def _refit(refit: Mapping[str, Any]) -> str:
         "passed its sanity gate" if refit["approved"] else f"FAILED its sanity gate: {'; '.join(failed)}"
     )
     return f"fitted again to all known rows: model {str(refit['bundle'])[:12]} {outcome}"
+
+
+def _pin(report: Mapping[str, Any]) -> str:
+    return Pin(**report["pin"]).text(report.get("waiting")) if report.get("pin") else ""
 
 
 def _gate(gate: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from expectations.contracts.bundle import Manifest, verify_bundle
 from expectations.contracts.examples import ExampleSchema
 from expectations.contracts.gate_decision import GateDecision, read_gate_decision, write_gate_decision
-from expectations.errors import BundleError, RejectedError
+from expectations.errors import BundleError
 from expectations.storage.atomic import read_json, write_json, write_text
 from expectations.storage.datasets import current_folder
 from expectations.storage.hashes import file_hash, fingerprint
@@ -237,6 +237,7 @@ def report(workspace: Workspace, seconds: Mapping[str, float]) -> dict[str, Any]
         **{name: evaluation[name] for name in (*SCORERS, "intervals", *LADDER)},
         "gate": _as_facts(decision),
         "refit": _refit_facts(workspace, decision),
+        **_pin_facts(workspace),
         "tables": {
             name: {"rows": table.num_rows, "quarantined": quarantined[name]} for name, table in tables.items()
         },
@@ -255,15 +256,15 @@ def report(workspace: Workspace, seconds: Mapping[str, float]) -> dict[str, Any]
 def deploy(workspace: Workspace) -> "Deployed":
     """Deploy the refit of the bundle that was trained last, if the gate approved that, and the sanity gate the refit.
 
-    Where they did not, the model that serves goes on, with today's features.
+    Where they did not, or another model is pinned, the model that serves goes on, with today's features.
+
+    Raises:
+        RejectedError: there is no decision on it, or its approval is withdrawn at this moment.
     """
-    from serving.release.deployment import DeploymentContext, refresh
+    from serving.release.deployment import Deployed, DeploymentContext, refresh
     from serving.release.deployment import deploy as put_into_service
 
-    bundle, _, digest = trained_bundle(workspace)
-    final = _final(workspace)
-    if final.get("parent") == digest and read_gate_decision(workspace.home.gate_decisions, digest).approved:
-        bundle = workspace.home.bundles / final["bundle"]
+    bundle, decision = _candidate(workspace)
     folder = workspace.home.deployment.parent
     context = DeploymentContext(
         source=workspace.source_path,
@@ -271,14 +272,36 @@ def deploy(workspace: Workspace) -> "Deployed":
         online_store=workspace.store_settings().online_path,
         horizon=horizon(workspace),
     )
-    try:
+    if decision.approved:
         return put_into_service(
             bundle, gate_decisions=workspace.home.gate_decisions, deployment=folder, context=context
         )
-    except RejectedError:
-        if _deployed(workspace).get("project") == workspace.source().name:
-            refresh(folder, context)
-        raise
+    pointer = refresh(folder, context)
+    goes_on = f"model {pointer.bundle[:12]} goes on" if pointer else "no model serves"
+    held_back = f"nothing was deployed: {decision.refusal}; {goes_on}"
+    return Deployed(bundle=decision.bundle, pointer=pointer, held_back=held_back)
+
+
+def _candidate(workspace: Workspace) -> tuple[Path, GateDecision]:
+    """What is to serve, and the decision on it: the last bundle, or its refit where the gate approved that one."""
+    bundle, _, digest = trained_bundle(workspace)
+    decision, final = read_gate_decision(workspace.home.gate_decisions, digest), _final(workspace)
+    if not decision.approved or final.get("parent") != digest:
+        return bundle, decision
+    refit = read_gate_decision(workspace.home.gate_decisions, final["bundle"])
+    return workspace.home.bundles / final["bundle"], refit
+
+
+def _pin_facts(workspace: Workspace) -> dict[str, Any]:
+    """Of the report: the pin, and the approved model that it keeps out, each None where there is none."""
+    from serving.release.history import read_pin
+
+    pin = read_pin(workspace.home.deployment.parent)
+    if pin is None:
+        return {"pin": None, "waiting": None}
+    _, decision = _candidate(workspace)
+    waits = decision.approved and decision.bundle != _deployed(workspace).get("bundle")
+    return {"pin": asdict(pin), "waiting": decision.bundle if waits else None}
 
 
 def _demo_users(rows: "pd.DataFrame") -> list[str]:

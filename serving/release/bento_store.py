@@ -4,20 +4,27 @@ By hand: which files a Bento takes (BentoML's own patterns search the whole proj
 too), and which old entries go, for BentoML keeps all.
 """
 
+import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from expectations.contracts.bundle import Manifest, verify_bundle
-from expectations.errors import BundleError
+from expectations.errors import BundleError, TransientError
 from expectations.storage.hashes import file_hash, fingerprint
 
 NAME = "recommender"
 SERVICE = "serving.api.service:Recommender"
 NUM_RETAINED = 3
-"""Models and Bentos beyond the deployed ones that stay in the stores, the newest."""
+"""Models and Bentos beyond the named ones that stay in the stores, the newest."""
+
+STORE_SECONDS = 600.0
+"""How long a deployment waits for another one that is writing to the stores."""
 
 FOLDER = "bundle"
 """The bundle's folder inside a stored model, beside BentoML's own model.yaml."""
@@ -31,6 +38,7 @@ REQUIREMENTS = (
     "bentoml",
     "duckdb",
     "feast",
+    "filelock",
     "ibis-framework",
     "numpy",
     "pandas",
@@ -43,6 +51,30 @@ REQUIREMENTS = (
     "transformers",
 )
 """What the service imports, of others; pinned to what is installed here."""
+
+
+@contextmanager
+def locked(path: Path, seconds: float) -> Iterator[None]:
+    """Hold a lock between processes, which the system frees when its holder ends or is killed.
+
+    Raises:
+        TransientError: another process held it for longer than `seconds`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(path).acquire(timeout=seconds)
+    except Timeout:
+        raise TransientError(
+            f"another process has held {path} for {seconds:.0f} s; `fuser {path}` says which: "
+            "wait for it, or end it if it hangs"
+        ) from None
+    with held:
+        yield
+
+
+def store_lock() -> AbstractContextManager[None]:
+    """Held by who writes to the stores, of all deployments that share them; TransientError as `locked`."""
+    return locked(Path(os.environ["BENTOML_HOME"]) / ".recommender.lock", STORE_SECONDS)
 
 
 def store_model(bundle: Path, digest: str, manifest: Manifest) -> tuple[str, Path]:

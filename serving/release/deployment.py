@@ -1,20 +1,26 @@
-"""Deploying an approved bundle: verified, stored, built into a Bento, and only then pointed at.
+"""Deploying an approved bundle: verified, stored, built into a Bento, and only then pointed at. Rolling back.
 
 deployment/
 ├── current.json             the DeploymentPointer that every worker of the service follows
-├── previous.json            the one before, for `rollback`
+├── history.jsonl            what served, since when (`serving.release.history`)
+├── pin.json                 while a person holds a model in service: no other one is deployed
+├── .lock                    held by who changes any of this, for as long as files are renamed
 ├── sources/<hash>.toml      the source declarations that pointers name
 └── feature_rows/<version>/  the feature rows that serving reads, linked so that they stay
 
 The pointer is replaced atomically, after everything that it names is in place: any failure leaves it, and so
-the model that serves, as it was. By hand: BentoML's stores have tags, but none that moves and is followed.
+the model that serves, as it was. Slow work is done before, under a lock of the stores' own, so that a rollback
+never waits for a deployment that builds or hangs.
+
+By hand: BentoML's stores have tags, but none that moves and is followed.
 """
 
 import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -26,9 +32,23 @@ from expectations.contracts.source import read_source
 from expectations.errors import BundleError, RecommenderError, RejectedError, SettingError
 from expectations.storage.atomic import read_json, write_json, write_text
 from expectations.storage.hashes import file_hash
-from serving.release.bento_store import build_bento, remove_unused, store_model
+from serving.release.bento_store import build_bento, locked, remove_unused, store_lock, store_model
+from serving.release.history import (
+    PIN,
+    Action,
+    HistoryEntry,
+    Pin,
+    append_history,
+    latest_by_bundle,
+    read_history,
+    read_pin,
+    write_pin,
+)
 
-CURRENT, PREVIOUS = "current.json", "previous.json"
+CURRENT = "current.json"
+LOCK_SECONDS = 20.0
+NUM_CHOICES = 3
+"""So many models that served last stay in BentoML's store, for rollbacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +120,33 @@ class DeploymentContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """What a deployment made: the pointer, whether another bundle or none served before, seconds by step."""
+    """What a deployment came to.
 
-    pointer: DeploymentPointer
-    changed: bool
-    seconds: Mapping[str, float]
+    Attributes:
+        bundle: hash of the bundle that was to serve.
+        pointer: what serves now; None: nothing does.
+        changed: whether another bundle or none served before.
+        seconds: by step.
+        held_back: why the bundle does not serve, in a sentence; empty: it does.
+    """
+
+    bundle: str
+    pointer: DeploymentPointer | None
+    changed: bool = False
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    held_back: str = ""
+
+
+def pointer_lock(deployment: Path) -> AbstractContextManager[None]:
+    """Held by who changes a deployment's folder; TransientError where another process holds it too long."""
+    return locked(deployment / ".lock", LOCK_SECONDS)
 
 
 def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: DeploymentContext) -> Deployed:
     """Put an approved bundle into service. The stores are those of the environment's BENTOML_HOME.
 
-    Deploying what is deployed already only brings feature rows, horizon and the source's declaration up to date.
+    Deploying what is deployed already only brings feature rows, horizon and the source's declaration up to date; so
+    does deploying another model than the one that is pinned.
 
     Args:
         bundle: the bundle's folder.
@@ -120,74 +156,157 @@ def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: Dep
 
     Raises:
         BundleError: the bundle is incomplete or altered, or of another source.
-        RejectedError: the gate has not approved this very bundle.
+        RejectedError: the gate has not approved this very bundle, or the evaluated one that it is a refit of.
         SettingError: BENTOML_HOME is not set, or something of the context is not there.
+        TransientError: another process is at it, for too long.
     """
     laps = {"": time.perf_counter()}
     manifest, digest = verify_bundle(bundle)
-    require_approval(gate_decisions, digest)
+    _require_approval(gate_decisions, manifest, digest)
     _check(manifest, context)
     laps["verify"] = time.perf_counter()
-    model_tag, model = store_model(bundle, digest, manifest)
-    laps["store"] = time.perf_counter()
-    bento_tag = build_bento(digest, model_tag)
-    laps["bento"] = time.perf_counter()
-    # the approval may have been withdrawn while we worked, and what serves is the stored copy
-    if verify_bundle(model)[1] != digest:
-        raise BundleError(f"{model} is not bundle {digest[:12]} any more; deploy again")
-    require_approval(gate_decisions, digest)
-    before = _read_or_none(deployment / CURRENT)
-    pointer = DeploymentPointer(
-        bundle=digest,
-        model=str(model.absolute()),
-        model_tag=model_tag,
-        bento_tag=bento_tag,
-        deployed_at=_now(),
-        **_features(deployment, context),
-    )
-    _activate(deployment, pointer)
-    laps["point"] = time.perf_counter()
+    with store_lock():
+        model_tag, model = store_model(bundle, digest, manifest)
+        laps["store"] = time.perf_counter()
+        bento_tag = build_bento(digest, model_tag)
+        laps["bento"] = time.perf_counter()
+        with pointer_lock(deployment):
+            # the approval may have been withdrawn while we worked, and what serves is the stored copy
+            if verify_bundle(model)[1] != digest:
+                raise BundleError(f"{model} is not bundle {digest[:12]} any more; deploy again")
+            _require_approval(gate_decisions, manifest, digest)
+            before, pin = _read_or_none(deployment / CURRENT), read_pin(deployment)
+            changed = before is None or before.bundle != digest
+            if pin and changed:
+                held_back, changed = pin.text(waiting=digest), False
+                pointer = _refresh(deployment, context)
+            else:
+                held_back = ""
+                pointer = DeploymentPointer(
+                    bundle=digest,
+                    model=str(model.absolute()),
+                    model_tag=model_tag,
+                    bento_tag=bento_tag,
+                    deployed_at=_now(),
+                    **_features(deployment, context),
+                )
+                _activate(deployment, pointer, "deploy" if changed else "refresh")
+            _remove_unnamed_models(deployment)
+            laps["point"] = time.perf_counter()
     seconds = {name: round(end - begin, 2) for (_, begin), (name, end) in pairwise(laps.items())}
-    return Deployed(pointer=pointer, changed=before is None or before.bundle != digest, seconds=seconds)
+    return Deployed(bundle=digest, pointer=pointer, changed=changed, seconds=seconds, held_back=held_back)
 
 
 def refresh(deployment: Path, context: DeploymentContext) -> DeploymentPointer | None:
     """Let the deployed model serve from newer features; None where none is deployed.
 
     For runs that bring new features but no new model: new candidates and the newer horizon are served
-    from here on.
+    from here on. A model of another source goes on as it is.
 
     Raises:
         SettingError: something of the context is not there.
-        BundleError: the deployed model is of another source.
+        BundleError: the deployed model was altered.
+        TransientError: another process is at it, for too long.
     """
+    with pointer_lock(deployment):
+        return _refresh(deployment, context)
+
+
+def _refresh(deployment: Path, context: DeploymentContext) -> DeploymentPointer | None:
     before = DeploymentPointer.read(deployment / CURRENT)
-    if before is None:
-        return None
+    if before is None or before.project != read_source(context.source).name:
+        return before
     manifest, digest = verify_bundle(Path(before.model))
     _check(manifest, context)
     pointer = replace(before, bundle=digest, **_features(deployment, context), deployed_at=_now())
-    _activate(deployment, pointer)
+    _activate(deployment, pointer, "refresh")
     return pointer
 
 
-def rollback(deployment: Path) -> DeploymentPointer:
-    """Let the model before serve again, with today's features; doing it twice comes back.
+def rollback(
+    deployment: Path, *, gate_decisions: Path, who: str, reason: str = "", to: str = ""
+) -> DeploymentPointer:
+    """Let an earlier model serve again, with today's features, and pin it.
+
+    Done twice, it goes back twice: to come forth again, name the model.
+
+    Args:
+        deployment: folder of the pointer, `<home>/deployment`.
+        gate_decisions: folder of the gate decisions.
+        who: name of the user.
+        reason: why, in their words.
+        to: how the bundle's hash begins; empty: the model that was deployed before the one that serves. The model
+            that serves is pinned as it is.
 
     Raises:
-        RejectedError: there is no model before.
-        BundleError: the model before is altered or gone; the current one goes on.
+        RejectedError: no model serves, or none served before, or the gate does not approve that one.
+        SettingError: `to` is the beginning of no model, or of several.
+        BundleError: the model is altered, or of another source.
+        TransientError: another process is at it, for too long.
     """
-    current, previous = (DeploymentPointer.read(deployment / name) for name in (CURRENT, PREVIOUS))
-    if current is None or previous is None:
-        raise RejectedError(f"{deployment} has no model before the current one; deploy one first")
-    if verify_bundle(Path(previous.model))[1] != previous.bundle:
-        raise BundleError(f"{previous.model} is not bundle {previous.bundle[:12]} any more; deploy it again")
-    features = current if current.project == previous.project else previous
-    model = {name: getattr(previous, name) for name in ("bundle", "model", "model_tag", "bento_tag")}
-    restored = replace(features, **model, deployed_at=_now())
-    _activate(deployment, restored)
-    return restored
+    with pointer_lock(deployment):
+        current = DeploymentPointer.read(deployment / CURRENT)
+        if current is None:
+            raise RejectedError(f"{deployment} has no model that serves; deploy one first")
+        chosen = _choose(deployment, current, to)
+        manifest, digest = verify_bundle(Path(chosen.model))
+        if digest != chosen.bundle:
+            raise BundleError(f"{chosen.model} is not bundle {chosen.bundle[:12]} any more; deploy it again")
+        if manifest.source != current.project:
+            raise BundleError(f"bundle {digest[:12]} is of source {manifest.source}, not {current.project}")
+        _require_approval(gate_decisions, manifest, digest)
+        # first: a rollback that is killed here leaves a pin, and no run puts another model into service
+        write_pin(deployment, Pin(bundle=digest, reason=reason, who=who, when=_now()))
+        restored = current
+        if digest != current.bundle:
+            model = {name: getattr(chosen, name) for name in ("bundle", "model", "model_tag", "bento_tag")}
+            restored = replace(current, **model, deployed_at=_now())
+            _activate(deployment, restored, "rollback", who=who, reason=reason)
+        append_history(deployment, _entry(restored, "pin", who=who, reason=reason))
+        return restored
+
+
+def unpin(deployment: Path, *, who: str) -> bool:
+    """Lift the pin, so that the next deployment takes place; whether one stood.
+
+    Raises:
+        TransientError: another process is at it, for too long.
+    """
+    with pointer_lock(deployment):
+        if not (deployment / PIN).exists():
+            return False
+        (deployment / PIN).unlink()
+        current = _read_or_none(deployment / CURRENT)
+        if current:
+            append_history(deployment, _entry(current, "unpin", who=who))
+        return True
+
+
+def _choose(deployment: Path, current: DeploymentPointer, to: str) -> HistoryEntry:
+    """The model that a rollback is to restore: of the current source, and still in the store."""
+    entries = [entry for entry in read_history(deployment) if entry.project == current.project]
+    if to:
+        known = latest_by_bundle([*entries, _entry(current, "deploy")])
+        choices = {bundle: entry for bundle, entry in known.items() if Path(entry.model).is_dir()}
+        named = [entry for bundle, entry in choices.items() if bundle.startswith(to)]
+        if len(named) != 1:
+            raise SettingError(
+                f"{'several models begin' if named else 'no model in the store begins'} with {to}; "
+                f"choose one of {', '.join(bundle[:12] for bundle in choices)}"
+            )
+        return named[0]
+    deployed = list(latest_by_bundle([entry for entry in entries if entry.action == "deploy"]).values())
+    places = [place for place, entry in enumerate(deployed) if entry.bundle == current.bundle]
+    before = deployed[places[0] + 1 :] if places else deployed
+    if not before:
+        raise RejectedError(f"{deployment} has no model before {current.bundle[:12]}; deploy another one")
+    return before[0]
+
+
+def _require_approval(gate_decisions: Path, manifest: Manifest, digest: str) -> None:
+    """A refit has a decision of its own, and is only as good as the one on its evaluated parent."""
+    for bundle in filter(None, (manifest.parent, digest)):
+        require_approval(gate_decisions, bundle)
 
 
 def _check(manifest: Manifest, context: DeploymentContext) -> None:
@@ -236,18 +355,38 @@ def _link_feature_rows(feature_rows: Path, deployment: Path) -> Path:
     return linked
 
 
-def _activate(deployment: Path, pointer: DeploymentPointer) -> None:
-    """Replace the pointer; the bundle before becomes the previous one; what nothing names is removed."""
+def _activate(
+    deployment: Path, pointer: DeploymentPointer, action: Action, *, who: str = "", reason: str = ""
+) -> None:
+    """Replace the pointer and write it down; feature rows that neither it nor the one before names are removed."""
     before = _read_or_none(deployment / CURRENT)
-    if before is not None and before.bundle != pointer.bundle:
-        before.write(deployment / PREVIOUS)
+    # made before there was a history, or by a process that was killed between the two files
+    if before is not None and before.bundle not in latest_by_bundle(read_history(deployment)):
+        append_history(deployment, _entry(before, "deploy", when=before.deployed_at))
     pointer.write(deployment / CURRENT)
-    named = [p for p in (pointer, before, _read_or_none(deployment / PREVIOUS)) if p]
-    versions = {Path(p.feature_rows).name for p in named}
+    append_history(deployment, _entry(pointer, action, who=who, reason=reason))
+    versions = {Path(p.feature_rows).name for p in (pointer, before) if p}
     for folder in (deployment / "feature_rows").iterdir():
         if folder.name not in versions:
             shutil.rmtree(folder, ignore_errors=True)
-    remove_unused({p.model_tag for p in named}, {p.bento_tag for p in named})
+
+
+def _remove_unnamed_models(deployment: Path) -> None:
+    """Remove what neither the pointer nor the history's last models name from BentoML's stores."""
+    named = list(latest_by_bundle(read_history(deployment)).values())[:NUM_CHOICES]
+    current = _read_or_none(deployment / CURRENT)
+    if current:
+        named.append(_entry(current, "refresh"))
+    remove_unused({entry.model_tag for entry in named}, {entry.bento_tag for entry in named})
+
+
+def _entry(
+    pointer: DeploymentPointer, action: Action, *, who: str = "", reason: str = "", when: str = ""
+) -> HistoryEntry:
+    model = {
+        name: getattr(pointer, name) for name in ("bundle", "model", "model_tag", "bento_tag", "project")
+    }
+    return HistoryEntry(time=when or _now(), action=action, who=who, reason=reason, **model)
 
 
 def _read_or_none(path: Path) -> DeploymentPointer | None:

@@ -4,6 +4,7 @@ import pytest
 from expectations.contracts.shop_tables import CONTRACTS
 from expectations.errors import SettingError
 from orchestration.definitions import build_definitions
+from orchestration.resources import POOL
 
 GROUPS = {"ingestion", "validation", "features", "training", "evaluation", "deployment"}
 NUM_ASSETS = 2 * len(CONTRACTS) + 6 + 2 + 6
@@ -52,6 +53,15 @@ def test_the_whole_job_takes_every_asset_but_the_search_which_has_no_schedule(de
     job = definitions.resolve_job_def("search")
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {"searched_recipe"}
     assert "search" not in {schedule.job_name for schedule in definitions.schedules}
+
+
+def test_one_run_goes_at_a_time_but_a_rollback_waits_for_none(definitions):
+    for job in ("recommender", "data", "search"):
+        nodes = definitions.resolve_job_def(job).graph.node_defs
+        assert {node.pool for node in nodes} == {POOL}
+    for job in ("rollback", "unpin"):
+        nodes = definitions.resolve_job_def(job).graph.node_defs
+        assert [node.pool for node in nodes] == [None]
 
 
 def test_a_full_training_is_a_matter_of_the_run_s_config(definitions, monkeypatch):

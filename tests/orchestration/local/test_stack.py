@@ -22,6 +22,7 @@ from expectations.telemetry import OFF
 from orchestration.local import cli
 from orchestration.local.instance import (
     DEFAULTS,
+    PROJECT,
     child_environment,
     dagster_instance,
     fail_lost_runs,
@@ -223,7 +224,34 @@ def test_a_killed_step_says_what_ended_it_and_a_refused_model_has_its_own_exit_c
     out, err = capfd.readouterr()
     assert "the gate refused model 4f0c9a1b2c3d" in err and "auc is worse than the champion's" in err
     assert "the run failed" not in err and "Traceback" not in err
+    assert "! check approved on evaluated: ERROR" in err
+    with running(context.home, context.postgres) as address:
+        environment = child_environment(context.home, address, source_file(None), os.environ)
+        assert run_statuses(context.home, environment) == {"recommender": ["SUCCESS", "FAILURE"]}
     assert "the gate REJECTED this model" in out
+
+
+def run_statuses(home, environment):
+    """The statuses of each job's runs, the latest first."""
+    statuses = {}
+    with dagster_instance(home, environment) as instance:
+        for run in instance.get_runs():
+            statuses.setdefault(run.job_name, []).append(run.status.value)
+    return statuses
+
+
+@pytest.mark.slow
+def test_one_run_of_the_pipeline_goes_at_a_time_and_a_rollback_waits_for_none(home, postgres, environment):
+    stack = Stack(home=home, postgres=postgres, services=dagster_services(free_port(), TINY))
+    stack.up(source_file(None), {**os.environ, "TINY_SLEEP": "600"}, lambda _line: None)
+    try:
+        for job in ("recommender", "recommender", "at_once"):
+            launch = [sys.executable, "-m", "dagster", "job", "launch", "-m", TINY, "-j", job]
+            subprocess.run(launch, env=environment, cwd=PROJECT, check=True, capture_output=True)
+        assert wait_until(lambda: run_statuses(home, environment).get("at_once") == ["SUCCESS"], 120, pause=1)
+        assert run_statuses(home, environment)["recommender"] == ["QUEUED", "STARTED"]
+    finally:
+        stack.down(lambda _line: None)
 
 
 @pytest.mark.slow

@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -69,6 +72,33 @@ def ask(client: httpx.Client, number: int) -> httpx.Response:
     return client.post("/recommend", json={"user_id": f"u{number % 30}", "k": 5})
 
 
+@contextmanager
+def steady_requests(client: httpx.Client) -> Iterator[tuple[Counter, Counter]]:
+    """Two threads that ask without a pause: how many replies of each status, and of each bundle."""
+    statuses, served, stop = Counter(), Counter(), threading.Event()
+
+    def load() -> None:
+        number = 0
+        while not stop.is_set():
+            try:
+                reply = ask(client, number := number + 1)
+            except httpx.HTTPError as error:
+                statuses[type(error).__name__] += 1
+                continue
+            statuses[reply.status_code] += 1
+            served[reply.json().get("bundle")] += 1
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses, served
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_deployed_into_while_it_answers(api, home, shop, bundles) -> None:
     client, process = api
     assert listening(process) == {"127.0.0.1"}
@@ -82,30 +112,33 @@ def test_deployed_into_while_it_answers(api, home, shop, bundles) -> None:
     RecommendReply.model_validate(ask(client, 1).json())
     assert client.post("/recommend", json={"user_id": "u1", "usr": 1}).status_code == 400
 
-    statuses, served, stop = Counter(), Counter(), threading.Event()
-
-    def load() -> None:
-        number = 0
-        while not stop.is_set():
-            reply = ask(client, number := number + 1)
-            statuses[reply.status_code] += 1
-            served[reply.json().get("bundle")] += 1
-
-    threads = [threading.Thread(target=load) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    first, second = map(bundle_hash, bundles)
+    with steady_requests(client) as (statuses, served):
         put(home, shop, bundles[1])
-        second = bundle_hash(bundles[1])
         until(lambda: served[second] > 20 and statuses.total() > NUM_REQUESTS, process)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
     assert set(statuses) == {200}
-    assert set(served) == {bundle_hash(bundle) for bundle in bundles}
+    assert set(served) == {first, second}
 
     counted = client.get("/metrics").text
     assert 'recommender_requests_total{cold_start="false",scenario="campaign",status="200"}' in counted
     assert f'recommender_bundle{{bundle="{second}"' in counted
     assert "recommender_seconds_bucket" in counted
+
+
+def test_a_rollback_takes_seconds_and_no_request_fails(api, home, shop, bundles) -> None:
+    client, process = api
+    for bundle in bundles:
+        put(home, shop, bundle)
+    first, second = map(bundle_hash, bundles)
+    until(lambda: client.get("/readyz").status_code == 200, process)
+    with steady_requests(client) as (statuses, served):
+        until(lambda: served[second] > 20, process)
+        argv = [sys.executable, "-m", "orchestration", "rollback", "--reason", "too many coupons"]
+        environment = {**os.environ, "RECOMMENDER_HOME": str(home)}
+        begun = time.monotonic()
+        subprocess.run(argv, cwd=PROJECT, env=environment, check=True, stdout=subprocess.DEVNULL)
+        pointed = time.monotonic() - begun
+        until(lambda: served[first] > NUM_REQUESTS, process)
+    assert set(statuses) == {200}
+    assert set(served) == {first, second}
+    assert pointed < 5

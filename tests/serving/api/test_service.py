@@ -149,7 +149,7 @@ def test_swap_follows_the_pointer(swap, home, shop, bundles) -> None:
     second = put(home, shop, bundles[1])
     assert swap.poll()
     assert swap.loaded.ranker.predictor.hash == second.bundle
-    rollback(home / "deployment")
+    rollback(home / "deployment", gate_decisions=home / "gate_decisions", who="ann")
     assert swap.poll()
     bundles_in_turn = [loaded.pointer.bundle for loaded in swap.loads]
     assert bundles_in_turn == [first.bundle, second.bundle, first.bundle]

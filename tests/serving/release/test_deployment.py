@@ -10,7 +10,8 @@ import pytest
 from expectations.contracts.bundle import bundle_hash, verify_bundle
 from expectations.errors import BundleError, RejectedError, SettingError
 from serving.release.bento_store import PACKAGES
-from serving.release.deployment import DeploymentPointer, deploy, refresh, rollback
+from serving.release.deployment import DeploymentPointer, deploy, refresh
+from serving.release.history import read_history
 from tests.serving.conftest import deploy_approved, put, write_decision
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,7 @@ def test_deploying_again_changes_nothing_but_the_time(home, shop, bundles) -> No
     assert not second.changed
     assert second.pointer.bento_tag == first.pointer.bento_tag
     assert second.pointer.model == first.pointer.model
-    assert not (home / "deployment" / "previous.json").exists()
+    assert [entry.action for entry in read_history(home / "deployment")] == ["deploy", "refresh"]
 
 
 def test_rejected_unevaluated_and_altered_bundles_are_refused(home, shop, bundles, tmp_path) -> None:
@@ -79,17 +80,6 @@ def test_altered_copy_in_the_store_is_replaced(home, shop, bundles) -> None:
         refresh(home / "deployment", shop.context)
     again = put(home, shop, bundles[0])
     assert verify_bundle(Path(again.model))[1] == again.bundle
-
-
-def test_rollback_goes_to_the_model_before_and_back(home, shop, bundles) -> None:
-    folder = home / "deployment"
-    with pytest.raises(RejectedError, match="no model before"):
-        rollback(folder)
-    for bundle in bundles:
-        put(home, shop, bundle)
-    first, second = map(bundle_hash, bundles)
-    for expected in (first, second):
-        assert rollback(folder).bundle == expected == DeploymentPointer.read(folder / "current.json").bundle
 
 
 def test_newer_features_serve_without_a_new_model(home, shop, later, bundles) -> None:
