@@ -91,14 +91,15 @@ def reachable_binaries(account: Account) -> Path:
         if not copy.exists():
             CACHE.mkdir(parents=True, exist_ok=True)
             CACHE.chmod(0o755)
-            fresh = Path(tempfile.mkdtemp(dir=CACHE))
-            shutil.copytree(folder.parent, fresh / package.name / folder.parent.name)
-            libraries = package.with_name(f"{package.name}.libs")  # where the programs look for them
-            if libraries.exists():
-                shutil.copytree(libraries, fresh / libraries.name)
-            for path in (fresh, *fresh.rglob("*")):
-                path.chmod(0o755)
-            fresh.rename(copy)
+            with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+                fresh = Path(scratch) / name
+                shutil.copytree(folder.parent, fresh / package.name / folder.parent.name)
+                libraries = package.with_name(f"{package.name}.libs")  # where the programs look for them
+                if libraries.exists():
+                    shutil.copytree(libraries, fresh / libraries.name)
+                for path in (fresh, *fresh.rglob("*")):
+                    path.chmod(0o755)
+                fresh.rename(copy)
     except OSError as error:
         if not copy.exists():  # else another process was first
             raise ServiceError(
