@@ -57,11 +57,17 @@ def stopped_by_checks(event: "DagsterEvent") -> bool:
     return error is not None and error.cls_name == "DagsterAssetCheckFailedError"
 
 
+def error_class(event: "DagsterEvent") -> str:
+    """The name of the error that was the innermost cause of a step's failure."""
+    error = _innermost(event)
+    return (error.cls_name if error is not None else None) or ""
+
+
 def failure_reason(event: "DagsterEvent") -> str:
     """The innermost cause of a step's failure, in its own words, without its stack."""
-    error = _innermost(event)
-    if error is not None and error.cls_name == "ChildProcessCrashException":
+    if error_class(event) == "ChildProcessCrashException":
         return KILLED
+    error = _innermost(event)
     message = error.message.strip() if error is not None else (event.message or "no message")
     return _MODULE.sub("", message)
 

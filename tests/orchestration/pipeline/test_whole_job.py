@@ -237,7 +237,7 @@ def test_a_rejected_bundle_is_a_finished_run_with_a_red_check_and_an_alert(works
     assert note.endswith(f"; model {before[:12]} goes on")
     assert _serving(workspace) == before
     with pytest.raises(
-        dg.Failure, match="RejectedError.*popularity"
+        dg.Failure, match=r"RejectedError.*popularity"
     ):  # the refit's own decision still stands
         rollback(workspace, to=before)
     pointer = workspace.workspace().home.deployment
