@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 
 from expectations.contracts.bundle import verify_bundle
-from expectations.errors import RejectedError
 from expectations.storage.atomic import read_json
+from orchestration.automation import failed_checks, rollback_job, unpin_job
 from orchestration.definitions import ASSETS, searched_recipe
 from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings, database_url, running
 from orchestration.local.processes import free_port
-from orchestration.local.report_text import MEASURES, report_table
+from orchestration.local.report_text import MEASURES, refusal_text, report_table
 from orchestration.pipeline.ladder import STEPS
-from orchestration.pipeline.model import champion, deploy, train
+from orchestration.pipeline.model import champion, decide, deploy, train
 from orchestration.resources import WorkspaceResource
 from tests.features import small_shop
 from tests.orchestration.conftest import AWKWARD
@@ -184,19 +184,55 @@ def test_a_second_run_computes_nothing_again(workspace, first_run):
         assert _metadata(again, asset)["unchanged"] is True, asset
 
 
-def test_a_rejected_bundle_is_not_deployed_even_alone(workspace, shop, first_run):
+def _alerts_of(result, instance, workspace, webhook, monkeypatch):
+    """What the sensor of failed checks sends of a run that succeeded."""
+    monkeypatch.setenv("RECOMMENDER_SLACK_WEBHOOK", webhook.url)
+    context = dg.build_run_status_sensor_context(
+        sensor_name="failed_checks",
+        dagster_event=result.get_run_success_event(),
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+        resources={"workspace": workspace},
+    )
+    failed_checks(context)
+    return [alert["text"] for alert in webhook.received]
+
+
+def test_a_rejected_bundle_is_a_finished_run_with_a_red_check_and_an_alert(
+    workspace, shop, first_run, webhook, monkeypatch
+):
     strict = _changed(workspace, gate_rules=str(shop / "strict.toml"))
     before = _serving(workspace)
-    result = _run(strict, raise_on_error=False)
-    assert not result.success
-    assert [
-        check.passed for check in result.get_asset_check_evaluations() if check.check_name == "approved"
-    ] == [False]
-    assert _report(workspace)["gate"]["approved"] is False
-    assert _report(workspace)["refit"] is None
-    with pytest.raises(RejectedError, match="popularity"):
-        deploy(strict.workspace())
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(ASSETS, resources={"workspace": strict}, instance=instance)
+        said = _alerts_of(result, instance, strict, webhook, monkeypatch)
+    assert result.success
+    (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "approved"]
+    assert (check.passed, check.severity, check.blocking) == (False, dg.AssetCheckSeverity.ERROR, False)
+    assert any("approved failed on gate_decision" in text and "popularity" in text for text in said)
+    report = _report(workspace)
+    assert report["gate"]["approved"] is False
+    assert report["refit"] is None
+    assert "the gate refused model" in refusal_text(report)
+    note = _metadata(result, "deployed_model")["note"]
+    assert note.startswith("nothing was deployed: the gate rejected bundle ")
+    assert note.endswith(f"; model {before[:12]} goes on")
     assert _serving(workspace) == before
+    # the decision on the refit itself still stands
+    with pytest.raises(dg.Failure, match=r"RejectedError.*popularity"):
+        rollback(workspace, to=before)
+    pointer = workspace.workspace().home.deployment
+    pointer.rename(pointer.with_name("kept.json"))
+    alone = deploy(strict.workspace())
+    assert alone.pointer is None and alone.held_back.endswith("; no model serves")
+    pointer.with_name("kept.json").rename(pointer)
+    assert decide(workspace.workspace()).approved
+
+
+def rollback(workspace, *, to=""):
+    config = {"ops": {"restored_model": {"config": {"reason": "too many coupons", "bundle": to}}}}
+    done = rollback_job.execute_in_process(resources={"workspace": workspace}, run_config=config)
+    return done.all_events
 
 
 def test_too_many_broken_rows_stop_the_run_and_name_the_rule(workspace, shop, first_run, tmp_path):
@@ -233,6 +269,27 @@ def test_a_retraining_begins_with_the_model_that_serves(workspace, later, first_
     assert _metadata(result, "model_bundle")["initialization"] == begun
     assert _serving(workspace) != serving
     assert train(later.workspace()).created is False
+
+
+def test_a_pin_outlives_a_run_and_the_model_that_waits_is_deployed_after_it(workspace, later, first_run):
+    waiting = _serving(workspace)
+    assert waiting != _report(workspace)["bundle"]
+    restored = rollback(workspace)
+    pinned = _serving(workspace)
+    assert pinned != waiting
+    materialized = [event for event in restored if event.event_type_value == "ASSET_MATERIALIZATION"]
+    assert [event.asset_key.to_user_string() for event in materialized] == ["deployed_model"]
+    result = _run(later)
+    assert result.success
+    report, note = _report(workspace), _metadata(result, "deployed_model")["note"]
+    assert report["gate"]["approved"] is True
+    assert (report["pin"]["bundle"], report["waiting"], _serving(workspace)) == (pinned, waiting, pinned)
+    for text in (note, report_table(report)):
+        assert f"model {pinned[:12]} is pinned" in text and f"approved model {waiting[:12]} waits" in text
+        assert ": too many coupons" in text
+    assert unpin_job.execute_in_process(resources={"workspace": workspace}).success
+    assert deploy(later.workspace()).changed
+    assert _serving(workspace) == waiting
 
 
 def test_a_full_retraining_is_done_on_request(later):
