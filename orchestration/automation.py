@@ -30,8 +30,9 @@ INGESTION_CRON, RETRAINING_CRON = "0 3 * * *", "0 4 * * 0"
 
 data_job = dg.define_asset_job(
     "data",
-    selection=dg.AssetSelection.groups("ingestion", "validation"),
-    description="Land and check the source's tables.",
+    selection=dg.AssetSelection.groups("ingestion", "validation", "features", "deployment")
+    - dg.AssetSelection.assets("training_examples", "deployed_model"),
+    description="Land and check the source's tables, and serve their features.",
 )
 
 whole_job = dg.define_asset_job(
@@ -118,7 +119,7 @@ def schedules(environ: Mapping[str, str]) -> list[dg.ScheduleDefinition]:
             job=data_job,
             cron_schedule=environ.get("RECOMMENDER_INGESTION_CRON") or INGESTION_CRON,
             default_status=dg.DefaultScheduleStatus.RUNNING,
-            description="Lands and checks new data every night (UTC).",
+            description="Lands and checks new data every night (UTC), and serves their features.",
         ),
         dg.ScheduleDefinition(
             name="weekly_retraining",

@@ -17,6 +17,7 @@ from orchestration.assets.model import (
     model_evaluation,
     run_report,
     searched_recipe,
+    served_features,
 )
 from orchestration.assets.tables import checked_tables, landed_tables
 from orchestration.automation import (
@@ -40,6 +41,7 @@ ASSETS = (
     checked_tables,
     feature_rows,
     online_features,
+    served_features,
     training_examples,
     model_bundle,
     model_evaluation,

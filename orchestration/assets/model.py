@@ -1,5 +1,7 @@
 """The model: its training, the search for a better recipe, evaluation, gate, report and deployment."""
 
+from pathlib import Path
+
 import dagster as dg
 
 from orchestration.assets import metadata
@@ -217,6 +219,25 @@ def run_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) 
             "metrics": metadata.metrics(found, steps.SCORERS),
             **metadata.ladder(found),
         }
+    )
+
+
+@dg.asset(
+    group_name="deployment",
+    pool=POOL,
+    deps=["online_features"],
+    kinds={"bentoml"},
+    tags={"layer": "serving"},
+)
+def served_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """One pointer to the features that the deployed model reads, every night, though it is retrained every week."""
+    with translate_errors():
+        pointer = steps.serve_features(workspace.workspace())
+    if pointer is None:
+        return dg.MaterializeResult(metadata={"note": "no model serves yet"})
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(Path(pointer.feature_rows).name),
+        metadata={"bundle": pointer.bundle, "source": pointer.project, "horizon": pointer.horizon},
     )
 
 

@@ -20,7 +20,7 @@ from orchestration.pipeline.workspace import Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
-    from serving.release.deployment import Deployed
+    from serving.release.deployment import Deployed, DeploymentContext, DeploymentPointer
 
 
 SCORERS = ("zero_shot", "model", "lightgbm", "logistic_regression", "popularity", "constant", "champion")
@@ -261,17 +261,11 @@ def deploy(workspace: Workspace) -> "Deployed":
     Raises:
         RejectedError: there is no decision on it, or its approval is withdrawn at this moment.
     """
-    from serving.release.deployment import Deployed, DeploymentContext, refresh
+    from serving.release.deployment import Deployed, refresh
     from serving.release.deployment import deploy as put_into_service
 
     bundle, decision = _candidate(workspace)
-    folder = workspace.home.deployment.parent
-    context = DeploymentContext(
-        source=workspace.source_path,
-        feature_rows=snapshots_folder(workspace),
-        online_store=workspace.store_settings().online_path,
-        horizon=horizon(workspace),
-    )
+    folder, context = workspace.home.deployment.parent, _deployment_context(workspace)
     if decision.approved:
         return put_into_service(
             bundle, gate_decisions=workspace.home.gate_decisions, deployment=folder, context=context
@@ -280,6 +274,24 @@ def deploy(workspace: Workspace) -> "Deployed":
     goes_on = f"model {pointer.bundle[:12]} goes on" if pointer else "no model serves"
     held_back = f"nothing was deployed: {decision.refusal}; {goes_on}"
     return Deployed(bundle=decision.bundle, pointer=pointer, held_back=held_back)
+
+
+def serve_features(workspace: Workspace) -> "DeploymentPointer | None":
+    """Let the model that serves read the features that the online store has now; what serves, None: no model does."""
+    from serving.release.deployment import refresh
+
+    return refresh(workspace.home.deployment.parent, _deployment_context(workspace))
+
+
+def _deployment_context(workspace: Workspace) -> "DeploymentContext":
+    from serving.release.deployment import DeploymentContext
+
+    return DeploymentContext(
+        source=workspace.source_path,
+        feature_rows=snapshots_folder(workspace),
+        online_store=workspace.store_settings().online_path,
+        horizon=horizon(workspace),
+    )
 
 
 def _candidate(workspace: Workspace) -> tuple[Path, GateDecision]:

@@ -7,7 +7,7 @@ from orchestration.definitions import build_definitions
 from orchestration.resources import POOL
 
 GROUPS = {"ingestion", "validation", "features", "training", "evaluation", "deployment"}
-NUM_ASSETS = 2 * len(CONTRACTS) + 6 + 2 + 6
+NUM_ASSETS = 2 * len(CONTRACTS) + 6 + 2 + 7
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,13 @@ def test_the_whole_job_takes_every_asset_but_the_search_which_has_no_schedule(de
     job = definitions.resolve_job_def("search")
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {"searched_recipe"}
     assert "search" not in {schedule.job_name for schedule in definitions.schedules}
+
+
+def test_the_nightly_job_serves_new_features_and_trains_nothing(definitions):
+    keys = definitions.resolve_job_def("data").asset_layer.executable_asset_keys
+    names = {key.to_user_string() for key in keys}
+    assert {"users", "checked_users", "user_behaviour", "online_features", "served_features"} <= names
+    assert not names & {"training_examples", "model_bundle", "final_model", "deployed_model"}
 
 
 def test_one_run_goes_at_a_time_but_a_rollback_waits_for_none(definitions):

@@ -10,7 +10,7 @@ import pytest
 from expectations.contracts.bundle import verify_bundle
 from expectations.storage.atomic import read_json
 from expectations.storage.masking import Mask
-from orchestration.automation import rollback_job, run_outcome, unpin_job
+from orchestration.automation import data_job, rollback_job, run_outcome, unpin_job
 from orchestration.definitions import ASSETS, searched_recipe
 from orchestration.home import Home
 from orchestration.local.postgres import PostgresSettings, database_url, running
@@ -328,3 +328,22 @@ def test_a_search_leaves_a_recipe_that_trainings_take(later):
     assert found["num_trials"] == 2
     assert found["use_it"] == f"RECOMMENDER_RECIPE={later.workspace().home.recipes / 'small_shop.toml'}"
     assert train(_changed(later, recipe=str(found["recipe"])).workspace()).facts["bundle"]
+
+
+def test_a_night_s_data_are_served_by_the_model_that_serves(workspace, shop, first_run, tmp_path):
+    shutil.copytree(shop, tmp_path / "shop")
+    path = tmp_path / "shop" / "events.csv"
+    events = pd.read_csv(path)
+    day_after = pd.to_datetime(events["when"], errors="coerce").max() + pd.Timedelta(days=1)
+    more = events.tail(1).assign(event_id="of the night", when=str(day_after))
+    pd.concat([events, more]).to_csv(path, index=False)
+    before = read_json(workspace.workspace().home.deployment)
+    night = _changed(workspace, source=str(tmp_path / "shop" / "source.toml"))
+    result = _run(night, selection=data_job.selection)
+    assert result.success
+    keys = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+    assert "served_features" in keys and not keys & {"training_examples", "model_bundle", "deployed_model"}
+    after = read_json(workspace.workspace().home.deployment)
+    assert after["bundle"] == before["bundle"]
+    assert before["horizon"] < after["horizon"] == day_after.isoformat()
+    assert _metadata(result, "served_features")["horizon"] == after["horizon"]
