@@ -23,6 +23,7 @@ from training.data.sampling import (
     sampled,
 )
 from training.data.split import TRAIN, VALIDATION
+from training.data.text_pairs import ObservedPairs, distinct_pairs, observed_pairs
 from training.data.transforms import Transforms, fit_transforms
 from training.evaluation.baselines import pretrained_vectors
 from training.evaluation.validation import ValidationMetrics
@@ -42,7 +43,7 @@ from training.runtime.device import first_device
 
 # Of more rows than these, transforms are fitted on a sample, and trees learn from fewer of the negatives.
 FITTED_ROWS, TREE_ROWS = 1 << 20, 1 << 19
-RESPONSE_ROWS = 1 << 16  # that f's direct path starts from, at most
+RESPONSE_PAIRS = 1 << 16  # of text and query, that f's direct paths start from, at most
 LEARNED_BY_LABELS = ("scales", "response.", "lexical.")  # of f's weights, before fine-tuning
 REFERENCES, REFERENCE_LENGTH = 32, 256  # reference users, entries of their histories
 
@@ -265,27 +266,27 @@ class FitContext:
             pretrained = {name: value for name, value in weights.items() if not name.startswith(own)}
             restore({"text_model": self.model.text_model}, pretrained)
 
-    def fit_response(self, rows: np.ndarray, penalty: int | None) -> int:
-        """Start f's direct path by a logistic regression on the vectors of some rows' texts and queries.
+    def fit_response(self, observed: ObservedPairs, penalty: int | None) -> int:
+        """Start f's direct path by a logistic regression on the vectors of texts and queries.
 
         Args:
-            rows: to learn from.
+            observed: what came of them.
             penalty: place among the penalties; None: the one that the validation part finds best.
 
         Returns:
             Its place.
         """
         response = self.model.text_model.response
-        pairs, positive_P, negative_P = self._observed_pairs(rows)
-        counts = (torch.from_numpy(values).to(self.device) for values in (positive_P, negative_P))
+        pairs, *weights = observed
+        counts = (torch.from_numpy(values).to(self.device) for values in weights)
         regressions = response_regressions(*self._pair_vectors(pairs), *counts)
         return self._best_regression(response, regressions, penalty, self._pair_vectors, response)
 
-    def fit_lexical(self, rows: np.ndarray, penalty: int | None) -> int:
-        """Fit f's lexical path to the characters of some rows' texts and queries; as `fit_response`."""
+    def fit_lexical(self, observed: ObservedPairs, penalty: int | None) -> int:
+        """Fit f's lexical path to the characters of texts and queries; as `fit_response`."""
         lexical = self.model.text_model.lexical
-        pairs, positive_P, negative_P = self._observed_pairs(rows)
-        regressions = lexical_regressions(*self.collator.pair_texts(pairs), positive_P, negative_P)
+        pairs, *weights = observed
+        regressions = lexical_regressions(*self.collator.pair_texts(pairs), *weights)
         return self._best_regression(lexical, regressions, penalty, self.collator.pair_texts, lexical.logits)
 
     def _best_regression(
@@ -299,30 +300,28 @@ class FitContext:
         """Leave one of a module's regressions in place: by its penalty, or the best on the validation part."""
         weights = list(islice(regressions, None if penalty is None else penalty + 1))
         if penalty is None:
-            pairs, place = np.unique(self._pairs(self.validation_metrics.rows), axis=0, return_inverse=True)
+            pairs, place = distinct_pairs(self.data.columns, self.validation_metrics.rows)
             given, quality = inputs(pairs), []
             for found in weights:
                 module.load_state_dict(found)
                 with torch.inference_mode():
                     logit_P = logits(*given).cpu().numpy()
-                quality.append(self.validation_metrics.quality(logit_P[place.reshape(-1)]))
+                quality.append(self.validation_metrics.quality(logit_P[place]))
             penalty = int(np.argmax(quality))
         module.load_state_dict(weights[penalty])
         return penalty
 
-    def _observed_pairs(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Distinct pairs of some rows, (P, 2) ids of text and query; weight (P,) of their positives and negatives."""
-        rows = sampled(rows, RESPONSE_ROWS, self.recipe.seed)
-        pairs, place = np.unique(self._pairs(rows), axis=0, return_inverse=True)
-        weights, labels = self.weights_of(rows), self.labels[rows]
-        positive_P, negative_P = (
-            np.bincount(place.reshape(-1), values, len(pairs)).astype(np.float32)
-            for values in (weights * labels, weights * (1 - labels))
+    def observed_pairs(self, rows: np.ndarray) -> ObservedPairs:
+        """What came of the pairs of text and query of some rows."""
+        rows = sampled(rows, FITTED_ROWS, self.recipe.seed)
+        return observed_pairs(
+            self.data.columns,
+            rows,
+            self.labels[rows],
+            self.weights_of(rows),
+            most=RESPONSE_PAIRS,
+            seed=self.recipe.seed,
         )
-        return pairs, positive_P, negative_P
-
-    def _pairs(self, rows: np.ndarray) -> np.ndarray:
-        return np.stack([self.data.columns.at(name, rows) for name in ("text_id", "query_id")], axis=1)
 
     def _pair_vectors(self, pairs: np.ndarray) -> tuple[Tensor, Tensor]:
         text_id, query_id = torch.from_numpy(pairs.astype(np.int64)).to(self.device).unbind(1)

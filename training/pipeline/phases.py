@@ -172,10 +172,11 @@ class Phases:
         results.setdefault("num_trees", num_trees)
         self.lap("boosted_trees" + refit)
         if not context.champion:
-            penalty = context.fit_response(rows, None if searching else results.get("response_penalty"))
+            observed = context.observed_pairs(rows)
+            penalty = context.fit_response(observed, None if searching else results.get("response_penalty"))
             results["response_penalty"] = penalty
             self.lap("text_response" + refit)
-            penalty = context.fit_lexical(rows, None if searching else results.get("lexical_penalty"))
+            penalty = context.fit_lexical(observed, None if searching else results.get("lexical_penalty"))
             results["lexical_penalty"] = penalty
             self.lap("lexical_response" + refit)
 
