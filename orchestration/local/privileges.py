@@ -69,12 +69,15 @@ def server_account(data: Path) -> Account:
         ServiceError: the data belong to another user, or root finds no ordinary user.
     """
     us = os.geteuid()
-    owner = data.stat().st_uid if data.exists() else None
+    try:
+        owner = data.stat().st_uid if data.exists() else None
+    except PermissionError:  # a folder above it is closed to us
+        owner = -1
     if us != 0:
         if owner not in (None, us):
             raise ServiceError(
-                f"{data} belongs to user {owner}, we are user {us}; run as that user or as root, "
-                "or choose another RECOMMENDER_HOME"
+                f"{data} belongs to {f'user {owner}' if owner != -1 else 'another user'}, we are user {us}; run as "
+                "that user or as root, or choose another RECOMMENDER_HOME"
             )
         return Account(uid=us, gid=os.getegid())
     if owner:
