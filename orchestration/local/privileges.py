@@ -69,16 +69,14 @@ def server_account(data: Path) -> Account:
         ServiceError: the data belong to another user, or root finds no ordinary user.
     """
     us = os.geteuid()
+    remedy = f"we are user {us}; run as that user or as root, or choose another RECOMMENDER_HOME"
     try:
         owner = data.stat().st_uid if data.exists() else None
-    except PermissionError:  # a folder above it is closed to us
-        owner = -1
+    except PermissionError:
+        raise ServiceError(f"{data} lies in a folder that another user has closed, {remedy}") from None
     if us != 0:
         if owner not in (None, us):
-            raise ServiceError(
-                f"{data} belongs to {f'user {owner}' if owner != -1 else 'another user'}, we are user {us}; run as "
-                "that user or as root, or choose another RECOMMENDER_HOME"
-            )
+            raise ServiceError(f"{data} belongs to user {owner}, {remedy}")
         return Account(uid=us, gid=os.getegid())
     if owner:
         return Account(uid=owner, gid=data.stat().st_gid)
