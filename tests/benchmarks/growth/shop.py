@@ -41,10 +41,11 @@ test_from = 2024-05-30
 TABLES = {
     "users": "SELECT 'u' || u AS user_id, 'age ' || (u // 4 % 5) AS age_group FROM range({users}) t(u)",
     "items": """
-        SELECT 'offer ' || i AS item_id, 'campaign' AS item_type, 'Coupon for ' || subject || ', offer ' || i AS text
+        SELECT 'offer ' || i AS item_id, 'campaign' AS item_type, 'Coupon for ' || subject || ', offer ' || i AS text,
+            [subject] AS categories
         FROM range({offers}) t(i) JOIN subjects ON subjects.number = i % 4
         UNION ALL
-        SELECT 'product ' || i, 'product', subject || ' ' || i
+        SELECT 'product ' || i, 'product', subject || ' ' || i, [subject]
         FROM range({products}) t(i) JOIN subjects ON subjects.number = i % 4
     """,
     "events": """
