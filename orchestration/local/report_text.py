@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.pipeline.ladder import STEPS, gain_text
-from serving.release.deployment import CURRENT, DeploymentPointer
 from serving.release.history import Pin, read_history, read_pin
+from serving.release.pointer import CURRENT, DeploymentPointer
 
 MAX_ITEMS, TEXT_WIDTH = 3, 160
 MEASURES = {

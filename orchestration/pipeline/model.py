@@ -20,7 +20,8 @@ from orchestration.pipeline.workspace import Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
-    from serving.release.deployment import Deployed, DeploymentContext, DeploymentPointer
+    from serving.release.deployment import Deployed, DeploymentContext
+    from serving.release.pointer import DeploymentPointer
 
 
 SCORERS = ("zero_shot", "model", "lightgbm", "logistic_regression", "popularity", "constant", "champion")

@@ -26,7 +26,7 @@ from expectations.errors import BundleError, RecommenderError, SettingError, Tra
 from features.online.reader import DecisionRequest, OnlineFeatures
 from features.store.client import StoreSettings, open_store
 from serving.ranking.ranker import Ranker
-from serving.release.deployment import DeploymentPointer
+from serving.release.pointer import DeploymentPointer
 
 logger = logging.getLogger(__name__)
 

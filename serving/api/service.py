@@ -24,7 +24,7 @@ from serving.api.hot_swap import HotSwap, LoadedDeployment, default_as_of, freez
 from serving.api.metrics import metrics
 from serving.api.page import PageMiddleware
 from serving.api.schema import RecommendReply, RecommendRequest
-from serving.release.deployment import CURRENT
+from serving.release.pointer import CURRENT
 
 TIMEOUT_SECONDS = 30
 THREADS = 4

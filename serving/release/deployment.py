@@ -20,17 +20,17 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from expectations.contracts.bundle import Manifest, verify_bundle
 from expectations.contracts.gate_decision import require_approval
 from expectations.contracts.source import read_source
-from expectations.errors import BundleError, RecommenderError, RejectedError, SettingError
-from expectations.storage.atomic import read_json, write_json, write_text
+from expectations.errors import BundleError, RejectedError, SettingError
+from expectations.storage.atomic import write_text
 from expectations.storage.hashes import file_hash
 from serving.release.bento_store import build_bento, locked, remove_unused, store_lock, store_model
 from serving.release.history import (
@@ -44,61 +44,11 @@ from serving.release.history import (
     read_pin,
     write_pin,
 )
+from serving.release.pointer import CURRENT, DeploymentPointer, read_or_none
 
-CURRENT = "current.json"
 LOCK_SECONDS = 20.0
 NUM_CHOICES = 3
 """So many models that served last stay in BentoML's store, for rollbacks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeploymentPointer:
-    """Which model serves.
-
-    Attributes:
-        bundle: hash of the bundle.
-        model: absolute path of the bundle inside BentoML's model store.
-        model_tag, bento_tag: their tags in BentoML's stores.
-        source: absolute path of the copy of the source's declaration.
-        project: name of the Feast project.
-        online_store: absolute path of Feast's SQLite online store.
-        feature_rows: absolute path of the links to the feature rows' files.
-        horizon: naive UTC, ISO 8601: the time up to which the data reach.
-        clock: the time of a request that names none: "now", or "data" for the horizon.
-        deployed_at: ISO 8601, UTC.
-    """
-
-    bundle: str
-    model: str
-    model_tag: str
-    bento_tag: str
-    source: str
-    project: str
-    online_store: str
-    feature_rows: str
-    horizon: str
-    clock: Literal["now", "data"]
-    deployed_at: str
-
-    @classmethod
-    def read(cls, path: Path) -> "DeploymentPointer | None":
-        """Read a pointer file; None where there is none.
-
-        Raises:
-            SettingError: the file is not a pointer.
-        """
-        if not path.exists():
-            return None
-        try:
-            pointer = cls(**read_json(path))
-            datetime.fromisoformat(pointer.horizon)
-        except (TypeError, ValueError, RecommenderError) as error:
-            raise SettingError(f"{path} is not a deployment pointer ({error}); deploy again") from error
-        return pointer
-
-    def write(self, path: Path) -> None:
-        """Write it atomically."""
-        write_json(path, asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +125,7 @@ def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: Dep
             if verify_bundle(model)[1] != digest:
                 raise BundleError(f"{model} is not bundle {digest[:12]} any more; deploy again")
             _require_approval(gate_decisions, manifest, digest)
-            before, pin = _read_or_none(deployment / CURRENT), read_pin(deployment)
+            before, pin = read_or_none(deployment / CURRENT), read_pin(deployment)
             changed = before is None or before.bundle != digest
             if pin and changed:
                 held_back, changed = pin.text(waiting=digest), False
@@ -276,7 +226,7 @@ def unpin(deployment: Path, *, who: str) -> bool:
         if not (deployment / PIN).exists():
             return False
         (deployment / PIN).unlink()
-        current = _read_or_none(deployment / CURRENT)
+        current = read_or_none(deployment / CURRENT)
         if current:
             append_history(deployment, _entry(current, "unpin", who=who))
         return True
@@ -359,7 +309,7 @@ def _activate(
     deployment: Path, pointer: DeploymentPointer, action: Action, *, who: str = "", reason: str = ""
 ) -> None:
     """Replace the pointer and write it down; feature rows that neither it nor the one before names are removed."""
-    before = _read_or_none(deployment / CURRENT)
+    before = read_or_none(deployment / CURRENT)
     # made before there was a history, or by a process that was killed between the two files
     if before is not None and before.bundle not in latest_by_bundle(read_history(deployment)):
         append_history(deployment, _entry(before, "deploy", when=before.deployed_at))
@@ -374,7 +324,7 @@ def _activate(
 def _remove_unnamed_models(deployment: Path) -> None:
     """Remove what neither the pointer nor the history's last models name from BentoML's stores."""
     named = list(latest_by_bundle(read_history(deployment)).values())[:NUM_CHOICES]
-    current = _read_or_none(deployment / CURRENT)
+    current = read_or_none(deployment / CURRENT)
     if current:
         named.append(_entry(current, "refresh"))
     remove_unused({entry.model_tag for entry in named}, {entry.bento_tag for entry in named})
@@ -387,14 +337,6 @@ def _entry(
         name: getattr(pointer, name) for name in ("bundle", "model", "model_tag", "bento_tag", "project")
     }
     return HistoryEntry(time=when or _now(), action=action, who=who, reason=reason, **model)
-
-
-def _read_or_none(path: Path) -> DeploymentPointer | None:
-    """A pointer that is about to be replaced; a broken one is as good as none."""
-    try:
-        return DeploymentPointer.read(path)
-    except SettingError:
-        return None
 
 
 def _now() -> str:

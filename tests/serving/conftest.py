@@ -6,7 +6,8 @@ import pytest
 
 from expectations.contracts.bundle import bundle_hash
 from expectations.contracts.gate_decision import GateDecision, RuleResult, write_gate_decision
-from serving.release.deployment import Deployed, DeploymentPointer, deploy
+from serving.release.deployment import Deployed, deploy
+from serving.release.pointer import DeploymentPointer
 from tests.serving.shop import HORIZON, NUM_USERS, Shop, build, exposure
 from tests.training.synthetic import write_encoder
 

@@ -10,7 +10,7 @@ import pytest
 
 from expectations.contracts.bundle import bundle_hash
 from orchestration.local.instance import PROJECT
-from serving.release.deployment import CURRENT, DeploymentPointer
+from serving.release.pointer import CURRENT, DeploymentPointer
 from tests.serving.release.conftest import SmallRelease
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,9 @@ import pytest
 from expectations.contracts.bundle import bundle_hash, verify_bundle
 from expectations.errors import BundleError, RejectedError, SettingError
 from serving.release.bento_store import PACKAGES
-from serving.release.deployment import DeploymentPointer, deploy, refresh
+from serving.release.deployment import deploy, refresh
 from serving.release.history import read_history
+from serving.release.pointer import DeploymentPointer
 from tests.serving.conftest import deploy_approved, put, write_decision
 
 pytestmark = pytest.mark.slow

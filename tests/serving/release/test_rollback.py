@@ -11,8 +11,9 @@ import pytest
 from expectations.contracts.bundle import bundle_hash, verify_bundle
 from expectations.errors import BundleError, RejectedError, SettingError, TransientError
 from serving.release import deployment
-from serving.release.deployment import CURRENT, DeploymentPointer, refresh, rollback, unpin
+from serving.release.deployment import refresh, rollback, unpin
 from serving.release.history import read_history, read_pin
+from serving.release.pointer import CURRENT, DeploymentPointer
 
 pytestmark = pytest.mark.slow
 
