@@ -7,25 +7,19 @@ have it. Counts and sums of windows, and what falls out of a window of 30 days, 
 from collections.abc import Mapping
 from typing import Any
 
+from features.views.user_item import ITEM_LISTS, TOPIC_LISTS
+
 AGE = "user_days_since_"
 """Beginning of the features that are days since the last time, however long ago it was."""
 
-PARALLEL = (
-    ("topics", "topic_sessions", "topic_amounts", "topic_days"),
-    (
-        "items",
-        "item_sessions",
-        "item_amounts",
-        "item_recents",
-        "item_coupons",
-        "item_firsts",
-        "item_days",
-    ),
-    ("feedback_texts", "feedback_counts", "feedback_sentiments", "feedback_days_ago"),
-)
-"""Lists of `features.views.user_history.user_history` that run in parallel; the last of each are days since."""
+PARALLEL = {
+    TOPIC_LISTS["days"]: tuple(TOPIC_LISTS.values()),
+    ITEM_LISTS["days"]: tuple(ITEM_LISTS.values()),
+    "feedback_days_ago": ("feedback_texts", "feedback_counts", "feedback_sentiments", "feedback_days_ago"),
+}
+"""List of days since the last time -> all lists of `features.views.user_history.user_history` beside it."""
 
-FIRSTS = "item_firsts"
+FIRSTS = ITEM_LISTS["firsts"]
 
 
 def aged(user: Mapping[str, Any], days: float, history_days: int) -> dict[str, Any]:
@@ -42,10 +36,10 @@ def aged(user: Mapping[str, Any], days: float, history_days: int) -> dict[str, A
         name: value + days if name.startswith(AGE) and value is not None else value
         for name, value in user.items()
     }
-    for names in PARALLEL:
-        places = [place for place, age in enumerate(user[names[-1]] or ()) if age + days <= history_days]
+    for since, names in PARALLEL.items():
+        places = [place for place, age in enumerate(user[since] or ()) if age + days <= history_days]
         later |= {name: [user[name][place] for place in places] for name in names}
-        later[names[-1]] = [age + days for age in later[names[-1]]]
+        later[since] = [age + days for age in later[since]]
     # The first time within the window: what it became where the first one has left it, the store does not say.
     later[FIRSTS] = [min(age + days, history_days) for age in later[FIRSTS]]
     return later

@@ -4,11 +4,11 @@ import ibis
 from ibis import _
 from ibis.expr.types import Table as IbisTable
 
+from features.views.request_context import DAY_SECONDS
 from features.views.shop import Shop
 from features.views.windows import EVENT_TIMESTAMP, WindowAggregation, aggregate_before
 
 RECENT_DAYS = 30
-DAY_SECONDS = 86400.0
 
 
 def user_behaviour(shop: Shop, entity_rows: IbisTable, history_days: int) -> IbisTable:

@@ -85,10 +85,18 @@ ITEM_LISTS = {
 """Column of `unnest_items` -> list of `features.views.user_history.user_history`."""
 
 
+TOPIC_LISTS = {
+    "topic": "topics",
+    "sessions": "topic_sessions",
+    "amount": "topic_amounts",
+    "days": "topic_days",
+}
+"""Column of `unnest_topics` -> list of the same."""
+
+
 def unnest_topics(histories: IbisTable) -> IbisTable:
     """Columns history_id, topic, sessions, amount, days from the lists of `features.views.user_history`."""
-    lists = {"topic": "topics", "sessions": "topic_sessions", "amount": "topic_amounts", "days": "topic_days"}
-    return _unnest(histories, lists)
+    return _unnest(histories, TOPIC_LISTS)
 
 
 def unnest_items(histories: IbisTable) -> IbisTable:

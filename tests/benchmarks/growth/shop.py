@@ -1,6 +1,6 @@
 """A synthetic shop of any size, written by DuckDB: a day's offers in requests of ten, and ten events an exposure.
 
-A user has one of four tastes, which shows in what they buy; an offer of that subject is answered more often. Users,
+A user has one of four tastes, which shows in what they buy; an offer of that subject has more positives. Users,
 events and requests grow with the exposures, items do not.
 """
 
@@ -71,7 +71,7 @@ TABLES = {
                 hash(x // {request}, 9) % 86000 AS second,
                 hash(x, 10) % 1000 AS luck
             FROM range({exposures}) t(x)
-        ), answered AS (
+        ), labelled AS (
             SELECT *, luck < CASE WHEN offer % 4 = u % 4 THEN 60 ELSE 10 END AS outcome FROM drawn
         )
         SELECT
@@ -83,7 +83,7 @@ TABLES = {
             ['web', 'mail', 'app'][1 + request % 3] AS channel,
             outcome,
             CASE WHEN outcome THEN event_timestamp + INTERVAL 5 MINUTE END AS outcome_timestamp
-        FROM answered
+        FROM labelled
     """,
 }
 

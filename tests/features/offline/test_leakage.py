@@ -1,4 +1,4 @@
-"""Nothing that happens at or after a moment changes a feature as of that moment."""
+"""Nothing that happens at or after a time changes a feature as of that time."""
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ def _at(frame, as_of):
 
 
 def _future_changed(tables, as_of):
-    """Everything from the moment on, and what is open then, is shifted, doubled or turned into its opposite."""
+    """Everything from the time on, and what is open then, is shifted, doubled or turned into its opposite."""
     changed = {name: frame.copy() for name, frame in tables.items()}
     events, exposures = changed["events"], changed["exposures"]
     later = events["event_timestamp"] >= as_of
