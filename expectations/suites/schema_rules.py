@@ -87,7 +87,7 @@ def contract_rules(contract: Table, settings: Settings) -> tuple[Rule, ...]:
             rules.append(
                 tolerated(
                     f"{column.name}_in_bounds",
-                    f"{column.name} is " + " and ".join(words for _, words in sides),
+                    f"{column.name} is " + " and ".join(phrase for _, phrase in sides),
                     f"Check the unit and sign of {column.name} at the source.",
                     column=column.name,
                     expectation="ExpectColumnValuesToBeBetween",

@@ -113,7 +113,7 @@ def _remedy(reason: _Reason) -> str | None:
 
 
 def _number_remedy(values: Sequence[str]) -> str:
-    words = [value for value in values if not any(character.isdigit() for character in value)]
-    if len(words) == len(values):
-        return f"set null_values = {json.dumps(words[:8], ensure_ascii=False)}, if they mean that there is no value"
+    texts = [value for value in values if not any(character.isdigit() for character in value)]
+    if len(texts) == len(values):
+        return f"set null_values = {json.dumps(texts[:8], ensure_ascii=False)}, if they mean that there is no value"
     return 'set decimal and thousands, such as decimal = "," and thousands = "."; a unit cannot be read'

@@ -35,9 +35,9 @@ from orchestration.local.stack import (
     SERVICE,
     Ports,
     Stack,
-    answers,
     api_service,
     dagster_services,
+    responds,
     serving,
 )
 from serving.release import deployment as release
@@ -186,8 +186,8 @@ def demo(context: Context, ports: Ports) -> int:
         report = read_json(context.home.report)
         with serving(api_service(ports.api, context.service), context.home, environment) as url:
             await_model(url)
-            for answer in ask(url, report["demo_users"][:3]):
-                _say(recommendation_text(answer) + "\n")
+            for reply in ask(url, report["demo_users"][:3]):
+                _say(recommendation_text(reply) + "\n")
     _say(report_table(report))
     _say("\nnext: `make up` starts Dagster's UI and the API; `make run SOURCE=…` takes data of your own")
     return 0
@@ -215,7 +215,7 @@ def await_model(url: str) -> None:
     Raises:
         ServiceError: it has none after `READY_SECONDS`.
     """
-    if not wait_until(lambda: answers(f"{url}/readyz"), READY_SECONDS, pause=0.3):
+    if not wait_until(lambda: responds(f"{url}/readyz"), READY_SECONDS, pause=0.3):
         raise ServiceError(
             f"the API at {url} loaded no model in {READY_SECONDS} s; see whether the gate approved "
             "the model, and the log logs/api.log in RECOMMENDER_HOME"

@@ -51,18 +51,18 @@ def report_table(report: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def recommendation_text(answer: Mapping[str, Any]) -> str:
-    """One answer of POST /recommend, its JSON: text, probability and reasons of the first items."""
-    note = "  (new shopper)" if answer.get("cold_start") else ""
-    lines = [f"household {answer['user_id']}{note}"]
-    for place, item in enumerate(answer["items"][:MAX_ITEMS], start=1):
+def recommendation_text(reply: Mapping[str, Any]) -> str:
+    """One reply of POST /recommend, its JSON: text, probability and reasons of the first items."""
+    note = "  (new shopper)" if reply.get("cold_start") else ""
+    lines = [f"household {reply['user_id']}{note}"]
+    for place, item in enumerate(reply["items"][:MAX_ITEMS], start=1):
         text = " ".join(str(item.get("text") or item["item_id"]).split())
         shown = text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
         lines.append(f"  {place}. {shown}")
         parts = f"text {item['text_logit']:+.2f}, tabular {item['tabular_logit']:+.2f}"
         lines.append(f"     probability {item['probability']:.2%}  ({parts})")
         lines += [f"     because {reason}" for reason in item.get("reasons") or ()]
-    if not answer["items"]:
+    if not reply["items"]:
         lines.append("  nothing to show at this moment")
     return "\n".join(lines)
 

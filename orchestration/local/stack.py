@@ -64,7 +64,7 @@ class Service:
     option: str = ""
 
 
-def answers(url: str) -> bool:
+def responds(url: str) -> bool:
     """Whether a GET of an address of this machine (no proxy) is answered with success."""
     try:
         return httpx.get(url, timeout=2, trust_env=False).is_success
@@ -92,7 +92,7 @@ def api_service(port: int, service: str = SERVICE) -> Service:
         title="recommendation API",
         program="api",
         argv=[*serve, "--port", str(port), "--working-dir", str(PROJECT)],
-        is_ready=lambda: answers(f"http://127.0.0.1:{port}/healthz"),
+        is_ready=lambda: responds(f"http://127.0.0.1:{port}/healthz"),
         port=port,
         option="--port-api (make: PORT_API=…)",
     )
@@ -108,7 +108,7 @@ def dagster_services(port: int, definitions: str = DEFINITIONS) -> tuple[Service
             title="Dagster UI",
             program="ui",
             argv=[*ui, "-m", definitions],
-            is_ready=lambda: answers(f"http://127.0.0.1:{port}/server_info"),
+            is_ready=lambda: responds(f"http://127.0.0.1:{port}/server_info"),
             port=port,
             option="--port-ui (make: PORT_UI=…)",
         ),

@@ -76,7 +76,7 @@ def outside():
 class Webhook(BaseHTTPRequestHandler):
     def do_POST(self):
         self.server.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(self.server.answer)
+        self.send_response(self.server.status)
         self.end_headers()
 
     def log_message(self, *arguments):
@@ -86,7 +86,7 @@ class Webhook(BaseHTTPRequestHandler):
 @pytest.fixture
 def webhook():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
-    server.received, server.answer = [], 200
+    server.received, server.status = [], 200
     server.url = f"http://127.0.0.1:{server.server_port}/services/T0/SECRET"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server

@@ -128,7 +128,7 @@ def test_a_run_of_the_command_line_is_told_when_it_fails_and_when_it_recovers(
             assert instance.get_run_by_id(failed.run_id).remote_job_origin is None
             said, cursor = tick(finished_runs, begin)
             assert said == "1 runs ended, 1 alerts"
-            webhook.answer = 500
+            webhook.status = 500
             with pytest.raises(dg.Failure, match="1 undelivered, answered 500, next attempt") as caught:
                 tick(alert_delivery)
             assert "SECRET" not in str(caught.value)
@@ -137,7 +137,7 @@ def test_a_run_of_the_command_line_is_told_when_it_fails_and_when_it_recovers(
             assert "Slack webhook (RECOMMENDER_SLACK_WEBHOOK): 1 undelivered, answered 500" in line
             assert "SECRET" not in line
 
-            webhook.answer = 200
+            webhook.status = 200
             # the daemon was killed before it kept the cursor
             assert tick(finished_runs, begin) == ("0 runs ended, 0 alerts", begin)
             assert deliver(minutes=1) == {}

@@ -72,8 +72,8 @@ def _letter_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     letters = string.ascii_lowercase + string.digits
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -85,8 +85,8 @@ def _byte_tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|end|>"]
-    tokenizer = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, []))
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|end|>"]
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", padding_side="left")
@@ -102,12 +102,12 @@ def write_chinese_bert(folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     characters = sorted({character for text in CHINESE for character in text})
-    pieces = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *string.ascii_lowercase]
-    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    tokens = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *string.ascii_lowercase]
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     settings = {"do_lower_case": False, "model_max_length": 80}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     torch.manual_seed(2)
-    config = transformers.BertConfig(**SIZES, vocab_size=len(pieces))
+    config = transformers.BertConfig(**SIZES, vocab_size=len(tokens))
     transformers.BertForPreTraining(config).save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")
     older = {

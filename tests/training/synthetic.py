@@ -151,9 +151,9 @@ def write_encoder(folder: Path, *, layers: int = 2) -> Path:
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     words = sorted({word for text in (*SUBJECTS, "coupon for offer show me") for word in text.split()})
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words, *string.ascii_lowercase, *string.digits]
-    pieces += [f"##{letter}" for letter in string.ascii_lowercase + string.digits]
-    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words, *string.ascii_lowercase, *string.digits]
+    tokens += [f"##{letter}" for letter in string.ascii_lowercase + string.digits]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -23,9 +23,9 @@ CLEANED = """
         sizes.word AS size, manufacturer_id,
         CASE brand WHEN 'Private' THEN 'store brand' ELSE 'national brand' END AS kind
     FROM products
-    LEFT JOIN words AS departments ON departments.raw = department
-    LEFT JOIN words AS categories ON categories.raw = product_category
-    LEFT JOIN words AS types ON types.raw = product_type
+    LEFT JOIN readable_names AS departments ON departments.raw = department
+    LEFT JOIN readable_names AS categories ON categories.raw = product_category
+    LEFT JOIN readable_names AS types ON types.raw = product_type
     LEFT JOIN sizes ON sizes.raw = package_size
 """
 
@@ -93,10 +93,12 @@ def select(con: duckdb.DuckDBPyConnection) -> str:
         "UNION SELECT product_type FROM products"
     ).fetchall()
     known = vocabulary(raw for (raw,) in names if raw)
-    words = {raw: DEPARTMENTS.get(raw) or readable(raw, known) or None for (raw,) in names if raw}
+    readable_names = {raw: DEPARTMENTS.get(raw) or readable(raw, known) or None for (raw,) in names if raw}
     raw_sizes = con.execute("SELECT DISTINCT package_size FROM products").fetchall()
     sizes = {raw: readable_size(raw) for (raw,) in raw_sizes if raw}
-    con.register("words", pa.table({"raw": list(words), "word": list(words.values())}))
+    con.register(
+        "readable_names", pa.table({"raw": list(readable_names), "word": list(readable_names.values())})
+    )
     con.register("sizes", pa.table({"raw": list(sizes), "word": list(sizes.values())}))
     con.execute(CLEANED)
     coupons = [_coupon(row) for row in con.sql(COVERED).to_arrow_table().to_pylist()]

@@ -114,13 +114,13 @@ class Casting:
         )
         bare = f"CASE WHEN {ends} THEN trim({text}, {literal(_BLANKS)}) ELSE {text} END"
         own = {word.lower() for word in (*self.form.true_values, *self.form.false_values)}
-        words = [*self.form.null_values]
+        spellings = [*self.form.null_values]
         if self.column.type not in ("string", "strings"):
             dash = self.column.type == "boolean" or self.column.name in _WORDED
-            words += [word for word in (*NO_VALUE, *(() if dash else NO_NUMBER)) if word not in own]
+            spellings += [word for word in (*NO_VALUE, *(() if dash else NO_NUMBER)) if word not in own]
         missing = f"{bare} IN ({_listed(NULLS)})"
-        if words:
-            missing += f" OR lower({bare}) IN ({_listed(word.lower() for word in words)})"
+        if spellings:
+            missing += f" OR lower({bare}) IN ({_listed(word.lower() for word in spellings)})"
         return f"CASE WHEN {missing} THEN NULL ELSE {text if self._is_free else bare} END"
 
     def at(self, stage: str) -> str:
@@ -220,7 +220,9 @@ class Casting:
         )
         pairs = ((own_true, true), (own_false, false), (TRUE, true), (FALSE, false))
         return " ".join(
-            f"WHEN lower({text}) IN ({_listed(words)}) THEN {then}" for words, then in pairs if words
+            f"WHEN lower({text}) IN ({_listed(spellings)}) THEN {then}"
+            for spellings, then in pairs
+            if spellings
         )
 
 
@@ -257,8 +259,8 @@ def _said(text: str, true: str, false: str) -> str:
     return f"WHEN lower({text}) = 'true' THEN {true} WHEN lower({text}) = 'false' THEN {false}"
 
 
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(literal(word) for word in words)
+def _listed(spellings: Iterable[str]) -> str:
+    return ", ".join(literal(word) for word in spellings)
 
 
 def _bounded(timestamp: str) -> str:

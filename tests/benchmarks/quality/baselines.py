@@ -45,7 +45,7 @@ def popularity(data: Examples) -> np.ndarray:
     return popularity_score(data, np.arange(len(data.rows)))
 
 
-def past_baskets(data: Examples) -> np.ndarray:
+def previous_baskets(data: Examples) -> np.ndarray:
     """Visits on which the user bought what the candidate covers, (N,); of equal ones, the dearer."""
     visits = data.rows["user_item_topic_sessions"].to_numpy(np.float64)
     amount = np.log1p(data.rows["user_item_topic_amount"].to_numpy(np.float64).clip(0))

@@ -17,7 +17,7 @@ from expectations.storage.hashes import file_hash, fingerprint
 from tests.benchmarks.harness import Store, training_code
 from tests.benchmarks.quality import ablation, baselines, boosted_trees
 from tests.benchmarks.quality.ablation import VARIANTS, Variant
-from tests.benchmarks.quality.baselines import Ease, past_baskets, popularity
+from tests.benchmarks.quality.baselines import Ease, popularity, previous_baskets
 from tests.benchmarks.quality.boosted_trees import WITHOUT, Features
 from tests.benchmarks.training import textbook
 from tests.benchmarks.training.textbook import Drawn, Textbook
@@ -130,7 +130,7 @@ class Bench:
             "ease_scores", lambda: {"score": Ease(data, self.covers).scores(tell=self.store.tell)}
         )
         ease = learned["score"]
-        scores = {"popularity": popularity, "past_baskets": past_baskets, "ease": lambda _: ease}
+        scores = {"popularity": popularity, "previous_baskets": previous_baskets, "ease": lambda _: ease}
         for name, score in scores.items():
             make = partial(lambda score: baselines.calibrated(data, score(data), seed=seeds[0]), score)
             yield name, [self._arrays(name, make)]

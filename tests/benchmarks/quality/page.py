@@ -16,7 +16,7 @@ LOWER_IS_BETTER = ("log_loss", "calibration_error")
 WAYS = {"any": "1 - ∏(1 - p)", "greatest": "greatest p", "fitted": "fitted on validation", "direct": "direct"}
 BASELINES = {
     "popularity": "popularity",
-    "past_baskets": "past baskets (visits with what the coupon covers)",
+    "previous_baskets": "past baskets (visits with what the coupon covers)",
     "ease": "EASE (LensKit), household × product type",
     "trees": "LightGBM, tuned",
     "trees_ease": "LightGBM, tuned, with the EASE score",
@@ -33,7 +33,7 @@ CEILINGS = {
     "trees": "every feature",
     "trees_future": "… and what the household will buy of the coupon's products while it is valid",
 }
-SLICED = ("past_baskets", "trees", "tabular", "ours")
+SLICED = ("previous_baskets", "trees", "tabular", "ours")
 BY_SLICE = [("auc", name) for name in SLICED] + [
     (metric, name) for metric in ("average_precision", "ndcg_at_10") for name in ("trees", "ours")
 ]

@@ -11,7 +11,7 @@ import pytest
 from expectations.storage.atomic import write_json
 from tests.benchmarks.harness import Store, machine
 from tests.benchmarks.quality.ablation import without
-from tests.benchmarks.quality.baselines import Ease, calibrated, past_baskets
+from tests.benchmarks.quality.baselines import Ease, calibrated, previous_baskets
 from tests.benchmarks.quality.bench import QUICK, Bench
 from tests.benchmarks.quality.boosted_trees import (
     WITHOUT,
@@ -97,7 +97,7 @@ def test_purchases_of_a_candidates_products_while_it_is_valid(tmp_path: Path) ->
 def test_baselines_rank_better_than_chance(data: Examples, covers: pd.DataFrame) -> None:
     pytest.importorskip("lenskit")
     label = data.labels[data.part == TEST]
-    for score in (past_baskets(data), Ease(data, covers).scores(tell=lambda _: None)):
+    for score in (previous_baskets(data), Ease(data, covers).scores(tell=lambda _: None)):
         scored = calibrated(data, score, seed=0)
         assert (auc(label, scored["test"]) or 0) > 0.6
         assert scored["test"].mean() == pytest.approx(data.labels[data.part != TEST].mean(), rel=0.2)

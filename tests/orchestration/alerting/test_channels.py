@@ -131,7 +131,7 @@ def test_required_encryption_is_never_left_out(mail):
 
 
 def test_one_failing_channel_does_not_stop_the_other(webhook, mail, logged):
-    webhook.answer = 500
+    webhook.status = 500
     reasons = tell({**mail_settings(mail), "RECOMMENDER_SLACK_WEBHOOK": webhook.url})
     assert reasons == {"Slack webhook (RECOMMENDER_SLACK_WEBHOOK)": "answered 500"}
     assert len(mail.letters) == 2

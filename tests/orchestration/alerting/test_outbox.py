@@ -75,14 +75,14 @@ def ended(run_id, *failures, **more):
 
 def test_an_endpoint_that_was_down_three_times_gets_the_alert_once(outbox, clock, webhook, slack):
     outbox.record(ended("1", broken()), slack)
-    webhook.answer = 503
+    webhook.status = 503
     for wait in (30, 60, 120):
         assert outbox.deliver(slack) == {SLACK: "answered 503"}
         clock.go(seconds=wait - 1)
         assert outbox.deliver(slack) == {}, "tried too early"
         clock.go(seconds=1)
     assert len(webhook.received) == 3
-    webhook.answer = 200
+    webhook.status = 200
     assert outbox.deliver(slack) == {}
     clock.go(hours=2)
     assert outbox.deliver(slack) == {}
@@ -92,7 +92,7 @@ def test_an_endpoint_that_was_down_three_times_gets_the_alert_once(outbox, clock
 
 def test_the_wait_is_an_hour_at_most_and_an_alert_is_given_up_after_three_days(outbox, clock, webhook, slack):
     outbox.record(ended("1", broken()), slack)
-    webhook.answer, waits = 500, []
+    webhook.status, waits = 500, []
     while outbox.deliver(slack):
         (channel,) = outbox.undelivered()
         waits.append(channel.next_attempt_at - clock.now)
@@ -102,7 +102,7 @@ def test_the_wait_is_an_hour_at_most_and_an_alert_is_given_up_after_three_days(o
     assert 3 * DAY <= clock.now - FIRST < 3 * DAY + timedelta(hours=1)
     (channel,) = outbox.undelivered()
     assert channel.text() == f"{SLACK}: 0 undelivered, 1 given up, answered 500"
-    webhook.answer = 200
+    webhook.status = 200
     outbox.record(ended("2", broken("another")), slack)
     assert outbox.deliver(slack) == {}
     assert "another" in webhook.received[-1]["text"] and "item_id_known" not in webhook.received[-1]["text"]
@@ -117,7 +117,7 @@ def test_one_channel_that_is_down_neither_stops_nor_doubles_the_other(outbox, cl
     }
     environ = {f"RECOMMENDER_SMTP_{name}": value for name, value in settings.items()}
     services = read_services({**environ, "RECOMMENDER_SLACK_WEBHOOK": webhook.url})
-    webhook.answer = 500
+    webhook.status = 500
     outbox.record(ended("1", broken()), services)
     for _ in range(3):
         assert list(outbox.deliver(services)) == [SLACK]
@@ -128,7 +128,7 @@ def test_one_channel_that_is_down_neither_stops_nor_doubles_the_other(outbox, cl
     (channel,) = outbox.undelivered()
     assert channel.text().startswith(f"{SLACK}: 2 undelivered, answered 500, next attempt 0")
     assert "SECRET" not in repr(channel) + repr(outbox)
-    webhook.answer = 200
+    webhook.status = 200
     clock.go(hours=1)
     outbox.deliver(services)
     clock.go(hours=1)
@@ -242,10 +242,10 @@ def test_a_run_is_recorded_wholly_or_not_at_all(outbox, slack):
 
 def test_many_alerts_are_parted_and_after_a_refusal_fewer_are_sent(outbox, clock, webhook, slack):
     outbox.record(ended("1", *(broken(f"rule_{i:02}") for i in range(MAX_ALERTS + 2))), slack)
-    webhook.answer = 413
+    webhook.status = 413
     outbox.deliver(slack)
     clock.go(seconds=30)
-    webhook.answer = 200
+    webhook.status = 200
     for _ in range(3):
         outbox.deliver(slack)
     refused, *taken = [message["text"].count("rule: ") for message in webhook.received]

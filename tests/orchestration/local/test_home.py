@@ -124,8 +124,8 @@ def test_a_recommendation_shows_text_probability_and_reasons():
         "tabular_logit": -3.9,
         "reasons": ["bought coffee 12 times", "redeemed before"],
     }
-    answer = {"user_id": "1178", "items": [item] * 5, "cold_start": False}
-    text = recommendation_text(answer)
+    reply = {"user_id": "1178", "items": [item] * 5, "cold_start": False}
+    text = recommendation_text(reply)
     assert text.splitlines()[0] == "household 1178"
     assert "  1. Coupon for coffee xxx" in text
     assert "…" in text

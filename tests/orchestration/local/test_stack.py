@@ -37,9 +37,9 @@ from orchestration.local.stack import (
     Ports,
     Service,
     Stack,
-    answers,
     api_service,
     dagster_services,
+    responds,
     serving,
 )
 
@@ -80,7 +80,7 @@ def sleeper(**more):
 def web_server(port, **more):
     argv = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
     ready = f"http://127.0.0.1:{port}/"
-    return sleeper(key="web", title="Web", argv=argv, port=port, is_ready=lambda: answers(ready), **more)
+    return sleeper(key="web", title="Web", argv=argv, port=port, is_ready=lambda: responds(ready), **more)
 
 
 def test_a_program_that_ignores_its_signal_is_killed_with_its_children():
@@ -105,7 +105,7 @@ def test_a_service_for_a_block_is_stopped_after_it(home):
     service = web_server(free_port())
     with serving(service, home, os.environ) as url:
         assert httpx.get(url).is_success
-    assert not answers(url)
+    assert not responds(url)
 
 
 def test_a_port_in_use_names_who_has_it_and_what_to_do(home):
@@ -154,7 +154,7 @@ def test_a_failing_service_takes_what_was_started_down_with_it(home, postgres):
     stack = Stack(home=home, postgres=postgres, services=[good, bad])
     with pytest.raises(ServiceError, match="broken"):
         stack.up(source_file(None), os.environ, lambda _line: None)
-    assert not answers(f"http://127.0.0.1:{good.port}/")
+    assert not responds(f"http://127.0.0.1:{good.port}/")
     assert all("not running" in line for line in stack.status())
 
 
@@ -167,7 +167,7 @@ def test_what_dies_is_started_again_and_a_killed_supervisor_leaves_nothing(home,
         stack.up(source_file(None), os.environ, lambda _line: None)
         assert stack.supervisor.socket.stat().st_mode & 0o777 == 0o600
         with serving(web, home, os.environ) as url:  # it runs: it is used and left running
-            assert answers(url)
+            assert responds(url)
         first, database = stack.supervisor.states()["web"]["pid"], stack.server.process()
         psutil.Process(first).kill()
         database.kill()
@@ -370,8 +370,8 @@ def test_up_twice_then_down_with_dagster_and_bentoml(home, postgres):
     try:
         stack.up(source_file(None), os.environ, said.append)
         assert f"http://127.0.0.1:{ui}" in "\n".join(said)
-        (answer,) = cli.ask(f"http://127.0.0.1:{api}", ["1178"])
-        assert answer["items"][0]["text"] == "a coupon for 1178"
+        (reply,) = cli.ask(f"http://127.0.0.1:{api}", ["1178"])
+        assert reply["items"][0]["text"] == "a coupon for 1178"
         counted = httpx.get(f"http://127.0.0.1:{api}/metrics", trust_env=False).text
         assert "bentoml_service_request_total" in counted
         processes = pids(stack)
@@ -385,7 +385,7 @@ def test_up_twice_then_down_with_dagster_and_bentoml(home, postgres):
     assert "stopped Dagster UI" in said
     assert "stopped PostgreSQL" in said
     assert all(map(is_gone, family))
-    assert not answers(f"http://127.0.0.1:{ui}/server_info")
+    assert not responds(f"http://127.0.0.1:{ui}/server_info")
     assert all("not running" in line for line in stack.status())
 
 

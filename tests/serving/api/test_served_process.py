@@ -17,7 +17,7 @@ import pytest
 
 from expectations.contracts.bundle import bundle_hash
 from orchestration.local.processes import free_port, wait_until
-from orchestration.local.stack import answers
+from orchestration.local.stack import responds
 from serving.api.schema import RecommendReply
 from tests.serving.conftest import put
 
@@ -53,7 +53,7 @@ def _api(home, shop, bento_home):
         )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=40, trust_env=False) as client:
         try:
-            until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), process)
+            until(lambda: responds(f"http://127.0.0.1:{port}/healthz"), process)
             yield client, process
         finally:
             process.send_signal(signal.SIGTERM)

@@ -107,9 +107,9 @@ def test_a_request_is_answered_as_measured(shop: BuiltShop, predictor: Predictor
         context={"channel": "web"},
         candidates=asked,
     )
-    answer = {item.item_id: item for item in ranker.recommend(decision_request, len(asked)).items}
-    assert set(answer) == set(asked)
-    assert [answer[name].text for name in odd] == list(ODD)
-    assert all(np.isfinite(item.probability) for item in answer.values())
+    reply = {item.item_id: item for item in ranker.recommend(decision_request, len(asked)).items}
+    assert set(reply) == set(asked)
+    assert [reply[name].text for name in odd] == list(ODD)
+    assert all(np.isfinite(item.probability) for item in reply.values())
     for name, f in offline.items():
-        assert answer[name].text_logit == pytest.approx(f, abs=1e-4)
+        assert reply[name].text_logit == pytest.approx(f, abs=1e-4)

@@ -132,9 +132,9 @@ def test_the_last_three_models_stay_in_the_store(release) -> None:
         release.decide(bundle_hash(bundle), approved=True)
         release.put(bundle, f"v{n}")
     entries = {entry.bundle: Path(entry.model) for entry in read_history(release.folder)}
-    kept = [n for n, bundle in enumerate(bundles) if entries[bundle_hash(bundle)].exists()]
-    assert set(kept) >= {5, 6, 7}
-    assert 0 not in kept
+    remaining = [n for n, bundle in enumerate(bundles) if entries[bundle_hash(bundle)].exists()]
+    assert set(remaining) >= {5, 6, 7}
+    assert 0 not in remaining
     assert back(release, bundle_hash(bundles[5])).bundle == bundle_hash(bundles[5])
 
 

@@ -17,7 +17,7 @@ from training.data.split import temporal_split
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("leerning_rate = 1", "leerning_rate"),
         (
@@ -36,10 +36,10 @@ from training.data.split import temporal_split
         ("seed = ", "recipe"),
     ],
 )
-def test_a_bad_setting_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_a_bad_setting_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(SettingError, match=words):
+    with pytest.raises(SettingError, match=expected):
         read_recipe(path)
     with pytest.raises(SettingError, match=r"none\.toml"):
         read_recipe(tmp_path / "none.toml")
@@ -74,8 +74,12 @@ def test_the_cut_is_the_timestamp_nearest_to_the_fraction() -> None:
 
 
 def test_one_timestamp_cannot_be_cut() -> None:
-    for timestamps, words in ((days(1, 1, 9), "validation"), (days(9, 10), "test_from"), (days(), "no rows")):
-        with pytest.raises(DataError, match=words):
+    for timestamps, expected in (
+        (days(1, 1, 9), "validation"),
+        (days(9, 10), "test_from"),
+        (days(), "no rows"),
+    ):
+        with pytest.raises(DataError, match=expected):
             temporal_split(timestamps, SCHEMA)
 
 

@@ -291,7 +291,7 @@ def test_without_optuna_it_says_what_to_install(
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("leerning_rate = [1]", "'leerning_rate' is no setting"),
         ("early_stopping.metric = ['auc', 'log_loss']", "'early_stopping.metric' must be the same"),
@@ -311,10 +311,10 @@ def test_without_optuna_it_says_what_to_install(
         ("tabular_model.ensemble_size = [", "not valid TOML"),
     ],
 )
-def test_a_bad_space_is_refused(text: str, words: str, quick: Recipe, tmp_path: Path) -> None:
+def test_a_bad_space_is_refused(text: str, expected: str, quick: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "space.toml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(SettingError, match=words):
+    with pytest.raises(SettingError, match=expected):
         read_space(path, quick)
     with pytest.raises(SettingError, match="cannot be read"):
         read_space(tmp_path / "none.toml", quick)

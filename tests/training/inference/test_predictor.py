@@ -96,10 +96,11 @@ def test_saved_vectors_are_what_the_encoder_gives(predictor: Predictor, data: Ex
 
 def test_columns_in_another_order_and_extra_ones_change_nothing(predictor: Predictor, data: Examples) -> None:
     rows = data.rows.head(5)
-    turned = rows[rows.columns[::-1]].assign(more=1)
+    reversed_columns = rows[rows.columns[::-1]].assign(more=1)
     texts = ["dog food"] * 5
     np.testing.assert_array_equal(
-        predictor.score(rows, texts=texts).text_logit, predictor.score(turned, texts=texts).text_logit
+        predictor.score(rows, texts=texts).text_logit,
+        predictor.score(reversed_columns, texts=texts).text_logit,
     )
 
 

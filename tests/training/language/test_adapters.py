@@ -89,11 +89,13 @@ def test_first_weights_come_from_the_seed(models: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "layers", "words"),
+    ("kind", "layers", "expected"),
     [("lora", 0, "trainable_layers is 0"), ("prefix", 2, "before all layers"), ("prefix", 0, "is 0")],
 )
-def test_settings_that_do_not_go_together(kind: str, layers: int, words: str, models: dict[str, str]) -> None:
-    with pytest.raises(SettingError, match=words):
+def test_settings_that_do_not_go_together(
+    kind: str, layers: int, expected: str, models: dict[str, str]
+) -> None:
+    with pytest.raises(SettingError, match=expected):
         load(models["bert"], layers, kind=kind)
 
 

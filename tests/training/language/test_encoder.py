@@ -145,7 +145,7 @@ def test_a_tokenizer_of_another_model_is_refused(models: dict[str, str], tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "expected"),
     [
         ("nan", r"encoder.layer.1.output.dense.weight hold values that are no numbers"),
         ("missing", r"1 weights are missing, encoder.layer.1.output.dense.weight"),
@@ -154,7 +154,7 @@ def test_a_tokenizer_of_another_model_is_refused(models: dict[str, str], tmp_pat
         ("file", "cannot be loaded"),
     ],
 )
-def test_weights_that_cannot_be_right_are_refused(change: str, words: str, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_right_are_refused(change: str, expected: str, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", "bert")
     weights = load_file(folder / "model.safetensors")
     name = "encoder.layer.1.output.dense.weight"
@@ -169,7 +169,7 @@ def test_weights_that_cannot_be_right_are_refused(change: str, words: str, tmp_p
         (folder / "config.json").write_text("{}", encoding="utf-8")
     if change == "file":
         (folder / "model.safetensors").unlink()
-    with pytest.raises(SettingError, match=words):
+    with pytest.raises(SettingError, match=expected):
         load(folder, 1)
 
 

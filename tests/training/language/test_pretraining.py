@@ -216,11 +216,11 @@ def test_a_new_encoder_is_the_same_for_the_same_seed_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("sizes", "words"),
+    ("sizes", "expected"),
     [({"width": 33}, "multiple"), ({"layers": 0}, "needs a layer"), ({"vocabulary": 5}, "more entries")],
 )
-def test_impossible_sizes_are_refused(sizes: dict[str, int], words: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=words):
+def test_impossible_sizes_are_refused(sizes: dict[str, int], expected: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=expected):
         new_encoder(tmp_path / "encoder", **sizes)
     with pytest.raises(SettingError, match="choose one of"):
         new_encoder(tmp_path / "encoder", "letters")

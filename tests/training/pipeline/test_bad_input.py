@@ -48,8 +48,8 @@ def test_infinite_features_are_unknown_ones_and_a_warning_counts_them(tmp_path: 
     odd.loc[5:6, "item_popularity"] = -np.inf
     odd.loc[3:9, "cross_visits"] = np.nan
     odd.loc[0, "context_hour"] = np.inf
-    words = r"infinite values count as unknown in item_popularity \(7 rows\), context_hour \(1 rows\)"
-    with pytest.warns(UserWarning, match=words):
+    expected = r"infinite values count as unknown in item_popularity \(7 rows\), context_hour \(1 rows\)"
+    with pytest.warns(UserWarning, match=expected):
         data = read_examples(write_examples(tmp_path, rows=odd))
     assert data.rows["item_popularity"].isna().to_numpy().nonzero()[0].tolist() == list(range(7))
     assert np.isnan(data.rows["cross_visits"].to_numpy()[3:10]).all()
@@ -66,9 +66,9 @@ def test_numbers_beyond_float32_are_infinite(tmp_path: Path) -> None:
 
 
 def test_columns_in_another_order_give_the_same_model(examples: Path, short: Recipe, tmp_path: Path) -> None:
-    turned = write_examples(tmp_path / "turned")
-    _rewrite(turned / ROWS, lambda table: table.select(table.column_names[::-1]))
-    ours, theirs = run(turned, short, tmp_path / "a"), run(examples, short, tmp_path / "b")
+    reversed_columns = write_examples(tmp_path / "reversed_columns")
+    _rewrite(reversed_columns / ROWS, lambda table: table.select(table.column_names[::-1]))
+    ours, theirs = run(reversed_columns, short, tmp_path / "a"), run(examples, short, tmp_path / "b")
     assert ours.history == theirs.history and ours.metrics == theirs.metrics
 
 
@@ -81,7 +81,7 @@ def _rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "error", "words"),
+    ("column", "values", "error", "expected"),
     [
         ("cross_visits", [], SchemaError, "column cross_visits is missing"),
         ("context_channel", [], SchemaError, "column context_channel is missing"),
@@ -93,7 +93,7 @@ def _rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     ],
 )
 def test_rows_that_do_not_fit_their_schema_are_refused(
-    column: str, values: list[Any], error: type[RecommenderError], words: str, tmp_path: Path
+    column: str, values: list[Any], error: type[RecommenderError], expected: str, tmp_path: Path
 ) -> None:
     """Without the column where there are no values; else with these, the last of them in all other rows."""
 
@@ -104,7 +104,7 @@ def test_rows_that_do_not_fit_their_schema_are_refused(
 
     folder = write_examples(tmp_path)
     _rewrite(folder / ROWS, change)
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=expected):
         read_examples(folder)
 
 
@@ -141,15 +141,15 @@ def test_unreadable_examples_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "label", "words"),
+    ("days", "label", "expected"),
     [((1, 6), 0, "train part, 0 are"), ((7, 12), 0, "validation part, 0 are"), ((1, 12), 1, "both labels")],
 )
 def test_one_class_only_is_refused_before_anything_is_learned(
-    days: tuple[int, int], label: int, words: str, short: Recipe, tmp_path: Path
+    days: tuple[int, int], label: int, expected: str, short: Recipe, tmp_path: Path
 ) -> None:
     odd = rows()
     odd.loc[odd["event_timestamp"].dt.day.between(*days), "label"] = label
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=expected):
         run(write_examples(tmp_path / "examples", rows=odd), short, tmp_path)
     assert not (tmp_path / "work" / FILE).exists() and not (tmp_path / "out").exists()
 
@@ -210,15 +210,15 @@ def test_a_disk_that_is_full_ends_a_fit_that_goes_on_when_there_is_room(
 # out of memory
 
 
-def gradient(most: int, words: str, rows_at_once: dict[str, int]) -> tuple[torch.Tensor, float, list[int]]:
-    """A step's gradient, loss and parts where more rows than `most` do not fit into memory, as `words` say."""
+def gradient(most: int, expected: str, rows_at_once: dict[str, int]) -> tuple[torch.Tensor, float, list[int]]:
+    """A step's gradient, loss and parts where more rows than `most` do not fit into memory, as `expected` says."""
     torch.manual_seed(0)
     model, sizes, values = nn.Linear(4, 1), [], torch.randn(100, 4)
 
     def loss(chosen: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         sizes.append(len(chosen))
         if len(chosen) > most:
-            raise MemoryError(words) if words == "numpy" else RuntimeError(words)
+            raise MemoryError(expected) if expected == "numpy" else RuntimeError(expected)
         return ((model(values[chosen]) - rng.normal()) ** 2).mean()
 
     phase: Any = SimpleNamespace(name="narrow", loss=loss, before_step=lambda *_: None)
@@ -230,15 +230,15 @@ def gradient(most: int, words: str, rows_at_once: dict[str, int]) -> tuple[torch
 
 
 @pytest.mark.parametrize(
-    "words",
+    "expected",
     ["[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory", "not enough memory",
      "CUDA out of memory", "numpy"],
 )  # fmt: skip
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(words: str) -> None:
-    whole, loss, _ = gradient(1000, words, {})
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(expected: str) -> None:
+    whole, loss, _ = gradient(1000, expected, {})
     remembered: dict[str, int] = {}
     with pytest.warns(UserWarning) as said:
-        halved, same_loss, sizes = gradient(10, words, remembered)
+        halved, same_loss, sizes = gradient(10, expected, remembered)
     ours = [str(warning.message) for warning in said if warning.category is UserWarning]
     assert "rows of phase narrow: 37 at once do not fit into memory; going on with 18 at once" in ours[0]
     assert "going on with 9 at once" in ours[1] and len(ours) == 2
@@ -246,7 +246,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(words: str) -> None:
     assert same_loss == pytest.approx(loss)
     assert sizes == [37, 13, 8, 8, 7, 7, 7]  # whole, the first of three parts, five parts
     assert remembered == {"rows of phase narrow": 9}
-    _, _, sizes = gradient(10, words, remembered)  # and more is not tried again
+    _, _, sizes = gradient(10, expected, remembered)  # and more is not tried again
     assert sizes == [8, 8, 7, 7, 7]
 
 

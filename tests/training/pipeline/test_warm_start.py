@@ -208,7 +208,7 @@ def until_the_eighth(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "expected"),
     [
         (
             lambda data, r: (replace(data, schema=replace(data.schema, source="another shop")), r),
@@ -226,10 +226,10 @@ def until_the_eighth(data: Examples, recipe: Recipe) -> tuple[Examples, Recipe]:
     ],
 )
 def test_what_does_not_fit_is_named(
-    change: Change, words: str, champion: Path, later: Path, long: Recipe
+    change: Change, expected: str, champion: Path, later: Path, long: Recipe
 ) -> None:
     problem = loaded(champion).incompatibility(*change(read_examples(later), long))
-    assert problem is not None and words in problem
+    assert problem is not None and expected in problem
 
 
 def test_what_may_differ_and_what_is_of_no_use_without_a_refit(
@@ -276,13 +276,18 @@ def test_an_altered_champion_is_refused(champion: Path, later: Path, long: Recip
 
 
 @pytest.mark.parametrize(
-    ("negative_days", "test_from", "words"),
+    ("negative_days", "test_from", "expected"),
     [((8, 8), 9, "0 of them positive"), ((1, 6), 10, "most positives are new: ")],
 )
 def test_too_little_is_new_or_nearly_everything(
-    negative_days: tuple[int, int], test_from: int, words: str, champion: Path, long: Recipe, tmp_path: Path
+    negative_days: tuple[int, int],
+    test_from: int,
+    expected: str,
+    champion: Path,
+    long: Recipe,
+    tmp_path: Path,
 ) -> None:
     rows = make_rows(np.random.default_rng(0), 24, 12)
     rows.loc[rows["event_timestamp"].dt.day.between(*negative_days), "label"] = 0
     later = write_examples(tmp_path / "examples", rows=rows, test_from=day(test_from))
-    assert words in str(loaded(champion).incompatibility(read_examples(later), long))
+    assert expected in str(loaded(champion).incompatibility(read_examples(later), long))
