@@ -63,22 +63,25 @@ class Rollback(dg.Config):
 @dg.op
 def restored_model(context: dg.OpExecutionContext, config: Rollback, workspace: WorkspaceResource) -> None:
     """Let an earlier model serve again, and pin it."""
+    from serving.ranking.loading import check
     from serving.release.deployment import rollback
+    from serving.release.release import facts_of
 
     with translate_errors():
         home = workspace.workspace().home
-        pointer = rollback(
+        release = rollback(
             home.deployment.parent,
             gate_decisions=home.gate_decisions,
             who=psutil.Process().username(),
+            check=check,
             reason=config.reason,
             to=config.bundle,
         )
     note = (
-        f"rolled back to model {pointer.bundle[:12]}, which is pinned: {config.reason or 'no reason given'}"
+        f"rolled back to model {release.bundle[:12]}, which is pinned: {config.reason or 'no reason given'}"
     )
     context.log.info(note)
-    context.log_event(dg.AssetMaterialization("deployed_model", metadata={"note": note, **vars(pointer)}))
+    context.log_event(dg.AssetMaterialization("deployed_model", metadata={"note": note, **facts_of(release)}))
 
 
 @dg.op

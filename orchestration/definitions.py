@@ -59,14 +59,12 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
     """The definitions for the settings of an environment.
 
     Args:
-        environ: RECOMMENDER_HOME, RECOMMENDER_SOURCE, RECOMMENDER_FEAST_URL, RECOMMENDER_DAGSTER_URL,
-            RECOMMENDER_RECIPE, RECOMMENDER_GATE, RECOMMENDER_MEMORY and RECOMMENDER_UI_URL; each has a default but
-            the two databases.
+        environ: RECOMMENDER_HOME, RECOMMENDER_SOURCE, RECOMMENDER_DAGSTER_URL, RECOMMENDER_RECIPE, RECOMMENDER_GATE,
+            RECOMMENDER_MEMORY and RECOMMENDER_UI_URL; each has a default but the database.
     """
     workspace = WorkspaceResource(
         home=str(Home.from_environment(environ).root),
         source=environ.get("RECOMMENDER_SOURCE") or str(COMPLETE_JOURNEY),
-        registry_url=dg.EnvVar("RECOMMENDER_FEAST_URL"),
         recipe=environ.get("RECOMMENDER_RECIPE") or "",
         gate_rules=environ.get("RECOMMENDER_GATE") or "",
         memory=environ.get(VARIABLE) or "",

@@ -13,12 +13,12 @@ from typing import Literal
 from expectations.contracts.source import read_source
 from orchestration.home import VARIABLE
 
-DAGSTER_URL, FEAST_URL, SOURCE = "RECOMMENDER_DAGSTER_URL", "RECOMMENDER_FEAST_URL", "RECOMMENDER_SOURCE"
+DAGSTER_URL, SOURCE = "RECOMMENDER_DAGSTER_URL", "RECOMMENDER_SOURCE"
 SHOP = "the variable that the source's url_env names"
 ALERTS = ("RECOMMENDER_SLACK_WEBHOOK", "RECOMMENDER_ALERT_*", "RECOMMENDER_SMTP_*")
 
 _DEFINITIONS = (
-    *(VARIABLE, SOURCE, DAGSTER_URL, FEAST_URL),
+    *(VARIABLE, SOURCE, DAGSTER_URL),
     *("RECOMMENDER_RECIPE", "RECOMMENDER_GATE", "RECOMMENDER_MEMORY", "RECOMMENDER_UI_URL"),
 )
 _SCHEDULES = ("RECOMMENDER_INGESTION_CRON", "RECOMMENDER_RETRAINING_CRON")
@@ -26,7 +26,7 @@ _SCHEDULES = ("RECOMMENDER_INGESTION_CRON", "RECOMMENDER_RETRAINING_CRON")
 Program = Literal["postgres", "api", "ui", "daemon", "run"]
 GIVEN: Mapping[Program, tuple[str, ...]] = {
     "postgres": (VARIABLE,),
-    "api": (VARIABLE, FEAST_URL),
+    "api": (VARIABLE,),
     "ui": (*_DEFINITIONS, *_SCHEDULES),
     "daemon": (*_DEFINITIONS, *_SCHEDULES, *ALERTS, SHOP),
     "run": (*_DEFINITIONS, SHOP),

@@ -18,14 +18,10 @@ one after the other. A rollback is none of it, so that it waits for no training.
 
 
 class WorkspaceResource(dg.ConfigurableResource):
-    """The settings of a `Workspace`, as text; an empty recipe or gate is the packaged one, an empty memory its default.
-
-    `registry_url` has a password.
-    """
+    """The settings of a `Workspace`; an empty recipe or gate is the packaged one, an empty memory its default."""
 
     home: str = DEFAULT
     source: str = str(COMPLETE_JOURNEY)
-    registry_url: str = ""
     recipe: str = ""
     gate_rules: str = ""
     memory: str = ""
@@ -39,7 +35,6 @@ class WorkspaceResource(dg.ConfigurableResource):
         return Workspace(
             home=Home(root=Path(self.home).expanduser().absolute()),
             source_path=Path(self.source).expanduser().absolute(),
-            registry_url=self.registry_url,
             recipe=Path(self.recipe) if self.recipe else None,
             gate_rules=Path(self.gate_rules) if self.gate_rules else None,
             memory=memory_limit({VARIABLE: self.memory}),

@@ -44,7 +44,7 @@ from features.offline.interaction_history import (
     write_interaction_histories,
     write_next_interactions,
 )
-from features.store.client import historical_sql
+from features.store.client import historical_sql, open_store
 from features.views import feature_schema
 from features.views.feature_schema import join_texts, query_text, text_columns, text_table
 from features.views.request_context import calendar_features, clock_features
@@ -59,9 +59,8 @@ if TYPE_CHECKING:
 def build_examples(
     source: Source,
     checked: Mapping[str, Path],
-    feature_rows: Path,
+    store: Path,
     dataset: Path,
-    store: "FeatureStore",
     horizon: datetime,
     *,
     memory: str | None = None,
@@ -71,9 +70,8 @@ def build_examples(
     Args:
         source: the shop.
         checked: table name -> folder of the checked version.
-        feature_rows: folder of the feature rows version that is applied to the store.
+        store: folder of a version of the source's Feast store, the feature rows in it.
         dataset: where to land; a version is a folder of `expectations.contracts.examples`.
-        store: the source's Feast store.
         horizon: the time up to which the data reach, naive UTC.
         memory: what the join may use, such as "6GB".
 
@@ -85,16 +83,15 @@ def build_examples(
         SettingError: the join fits neither in memory nor on the disk.
     """
     split = (str(source.test_from), source.validation_fraction, source.split_by)
-    version = fingerprint("examples", CODE_VERSION, feature_rows.name, *split)
-    write = partial(_write, source, checked, feature_rows, store, horizon, memory, version)
+    version = fingerprint("examples", CODE_VERSION, store.name, *split)
+    write = partial(_write, source, checked, store, horizon, memory, version)
     return land(dataset, version, write)
 
 
 def _write(
     source: Source,
     checked: Mapping[str, Path],
-    feature_rows: Path,
-    store: "FeatureStore",
+    store: Path,
     horizon: datetime,
     memory: str | None,
     version: str,
@@ -113,29 +110,26 @@ def _write(
                 f"{horizon:%Y-%m-%d}; bring outcomes, or shorten [outcome_window] in source.toml"
             )
         with within_memory("exposures", f"{int(count):,} exposures", memory):
-            return _join(
-                connection, shop, source, feature_rows, store, horizon, version, folder, num_positions > 0
-            )
+            return _join(connection, shop, source, store, horizon, version, folder, num_positions > 0)
 
 
 def _join(
     connection: BaseBackend,
     shop: Shop,
     source: Source,
-    feature_rows: Path,
-    store: "FeatureStore",
+    store: Path,
     horizon: datetime,
     version: str,
     folder: Path,
     with_position: bool,
 ) -> dict[str, Any]:
-    exposures = connection.table("labelled_exposures")
-    users = _retrieve_features(connection, store, feature_schema.USER_SERVICE, exposures, folder)
-    candidates = _retrieve_features(connection, store, feature_schema.CANDIDATE_SERVICE, exposures, folder)
+    exposures, opened = connection.table("labelled_exposures"), open_store(store)
+    users = _retrieve_features(connection, opened, feature_schema.USER_SERVICE, exposures, folder)
+    candidates = _retrieve_features(connection, opened, feature_schema.CANDIDATE_SERVICE, exposures, folder)
     connection.create_table("numbered", _number(exposures, users, candidates), temp=True)
     numbered = connection.table("numbered")
-    user_item = _user_item(connection, numbered, users, feature_rows)
-    catalogue = connection.read_parquet(str(feature_rows / "catalogue.parquet"))
+    user_item = _user_item(connection, numbered, users, store)
+    catalogue = connection.read_parquet(str(store / "catalogue.parquet"))
     next_windows = numbered_next_interactions(connection, shop, source, horizon, int(users.count().execute()))
     interaction_texts = ibis.union(
         *(

@@ -49,9 +49,9 @@ class Catalogue:
     items: pd.DataFrame
 
     @classmethod
-    def load(cls, store: "FeatureStore", feature_rows: Path) -> "Catalogue":
-        """Read the catalogue of a feature rows version and its features from the online store."""
-        catalogue = pd.read_parquet(feature_rows / "catalogue.parquet").rename(columns={"item_type": "kind"})
+    def load(cls, store: "FeatureStore", folder: Path) -> "Catalogue":
+        """Read the catalogue of a store's folder, and the items' features from the online store."""
+        catalogue = pd.read_parquet(folder / "catalogue.parquet").rename(columns={"item_type": "kind"})
         ids = catalogue["item_id"].tolist()
         service = store.get_feature_service(feature_schema.CANDIDATE_SERVICE)
         found: list[pd.DataFrame] = []

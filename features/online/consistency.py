@@ -5,17 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 
 from expectations.storage.masking import OPEN, Mask
-from features.store.client import historical, online
+from features.store.client import historical, online, open_store
 from features.views import feature_schema
-
-if TYPE_CHECKING:
-    from feast import FeatureStore
 
 TOLERANCE = 1e-9
 
@@ -36,14 +33,15 @@ class Consistency:
     differences: Sequence[str]
 
 
-def compare_stores(
-    store: "FeatureStore", feature_rows: Path, horizon: datetime, *, sample: int = 50, mask: Mask = OPEN
-) -> Consistency:
+def compare_stores(folder: Path, horizon: datetime, *, sample: int = 50, mask: Mask = OPEN) -> Consistency:
     """Compare online with offline features of so many evenly spread shoppers at the horizon (naive UTC).
+
+    `folder` is a version of the source's Feast store.
 
     `mask` hides who they are.
     """
-    rows = pq.read_table(feature_rows / "user_behaviour.parquet", columns=["user_id"])
+    store = open_store(folder)
+    rows = pq.read_table(folder / "user_behaviour.parquet", columns=["user_id"])
     users = sorted(rows["user_id"].unique().to_pylist())
     chosen = users[:: max(1, len(users) // sample)][:sample]
     entities = pd.DataFrame({"user_id": chosen, "event_timestamp": pd.Timestamp(horizon)})

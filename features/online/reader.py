@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,13 +18,10 @@ from expectations.errors import RequestError
 from features.online.ageing import aged
 from features.online.candidates import Catalogue
 from features.online.user_item_arrays import UserItemArrays
-from features.store.client import online, stored
+from features.store.client import online, open_store, stored
 from features.views import feature_schema
 from features.views.request_context import DAY_SECONDS, calendar_features, clock_features
 from features.views.user_history import HISTORY_LENGTH
-
-if TYPE_CHECKING:
-    from feast import FeatureStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,24 +79,26 @@ class ScoringBatch:
 class OnlineFeatures:
     """Reads the features of requests. Safe to share between threads."""
 
-    def __init__(self, store: "FeatureStore", feature_rows: Path, source: Source, horizon: datetime) -> None:
-        """Load the candidates of one feature rows version, from which the store is materialized.
+    def __init__(self, folder: Path, source: Source, horizon: datetime) -> None:
+        """Load the candidates of a store.
 
         Args:
-            store: the source's store.
-            feature_rows: folder of the version.
+            folder: a version of the source's Feast store.
             source: the declaration.
             horizon: naive UTC: the time that the stored features are of.
+
+        Raises:
+            SchemaError: the folder holds no store.
         """
-        self._store = store
-        self._stored = stored(store, feature_schema.USER_SERVICE)
+        self._store = open_store(folder)
+        self._stored = stored(self._store, feature_schema.USER_SERVICE)
         self._lock = threading.Lock()
         self._horizon, self._history_days = horizon, source.history_days
         self._extras = {c.name: c for c in source.contracts()["exposures"].extras}
-        self.catalogue = Catalogue.load(store, feature_rows)
-        self._user_texts = _user_texts(feature_rows)
+        self.catalogue = Catalogue.load(self._store, folder)
+        self._user_texts = _user_texts(folder)
         self._cold_start_user = self._fetch(COLD_START_USER)
-        self._user_item_arrays = UserItemArrays(feature_rows)
+        self._user_item_arrays = UserItemArrays(folder)
 
     def scoring_batch(self, decision_request: DecisionRequest) -> ScoringBatch:
         """The features of a shopper and the candidates of a request.

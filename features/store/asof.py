@@ -10,6 +10,7 @@ that are a table there.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -40,18 +41,17 @@ class AsOfOfflineStore(DuckDBOfflineStore):
 
     @staticmethod
     def pull_latest_from_table_or_query(
-        config: RepoConfig,  # noqa: ARG004 — Feast's signature
+        config: RepoConfig,
         data_source: DataSource,
         join_key_columns: list[str],
         feature_name_columns: list[str],
         timestamp_field: str,
-        created_timestamp_column: str | None,  # noqa: ARG004
+        created_timestamp_column: str | None,  # noqa: ARG004 — Feast's signature
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
         """Each entity's newest row between two dates."""
-        source: Any = data_source
-        rows, when = f"read_parquet({literal(source.path)})", quoted(timestamp_field)
+        rows, when = _rows(config, data_source), quoted(timestamp_field)
         keys = ", ".join(map(quoted, join_key_columns))
         columns = ", ".join(map(quoted, (*join_key_columns, *feature_name_columns, timestamp_field)))
         first, last = (literal(f"{_naive_utc(date):%Y-%m-%d %H:%M:%S.%f}") for date in (start_date, end_date))
@@ -63,7 +63,7 @@ class AsOfOfflineStore(DuckDBOfflineStore):
 
     @staticmethod
     def get_historical_features(
-        config: RepoConfig,  # noqa: ARG004 — Feast's signature
+        config: RepoConfig,
         feature_views: list[FeatureView],
         feature_refs: list[str],
         entity_df: pd.DataFrame | str | None,
@@ -77,7 +77,7 @@ class AsOfOfflineStore(DuckDBOfflineStore):
         frame = None if isinstance(entity_df, str) else _naive(entity_df)
         entities = entity_df if isinstance(entity_df, str) else f"SELECT * FROM {_ENTITIES}"  # noqa: S608
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        sql = _as_of_sql(entities, feature_views, feature_refs)
+        sql = _as_of_sql(config, entities, feature_views, feature_refs)
         return AsOfRetrievalJob(sql, frame, on_demand, feature_refs)
 
 
@@ -138,12 +138,19 @@ def _naive(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(event_timestamp=timestamps.astype("datetime64[us]"))
 
 
-def _as_of_sql(entities: str, views: Sequence[FeatureView], feature_refs: Sequence[str]) -> str:
+def _rows(config: RepoConfig, source: Any) -> str:
+    """The file of a view's rows as a table; its path begins at the repo's folder."""
+    return f"read_parquet({literal(str(Path(config.repo_path or '.').absolute() / source.path))})"
+
+
+def _as_of_sql(
+    config: RepoConfig, entities: str, views: Sequence[FeatureView], feature_refs: Sequence[str]
+) -> str:
     """Entity rows with the features of each view's newest row at or before their event_timestamp."""
     found, joins, columns = "", "", ""
     for number, view in enumerate(views):
         source: Any = view.batch_source
-        rows, (key,) = f"read_parquet({literal(source.path)})", map(quoted, view.join_keys)
+        rows, (key,) = _rows(config, source), map(quoted, view.join_keys)
         when, name = quoted(source.timestamp_field), view.projection.name_to_use()
         found += (
             f" ASOF LEFT JOIN (SELECT {key}, {when} AS found_{number} FROM {rows}) AS at_{number}"  # noqa: S608

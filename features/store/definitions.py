@@ -5,33 +5,42 @@ modules have computed; Feast joins them to examples point in time, and serves th
 The views of attributes have the columns that a source declared, so the repo is built for a source.
 """
 
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.data_source import RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float64, String
 
+from expectations.errors import SchemaError
 from features.views.feature_schema import CANDIDATE_SERVICE, USER_SERVICE
 from features.views.request_context import CALENDAR_FEATURES, CONTEXT_FEATURES
 
+OWNER = "recommender"
 USER_VIEWS = ("user_behaviour", "user_outcomes", "user_attributes", "user_history")
 ITEM_VIEWS = ("item_outcomes", "item_attributes")
 
 
-def feature_repo(schemas: Mapping[str, pa.Schema], folder: Path, *, owner: str) -> list[Any]:
-    """All Feast objects of a source's repo, for the columns of the Parquet files of USER_VIEWS and ITEM_VIEWS."""
+def feature_repo(folder: Path) -> list[Any]:
+    """All Feast objects of a source's repo, for the columns of the Parquet files of USER_VIEWS and ITEM_VIEWS there.
+
+    Raises:
+        SchemaError: a view's file is missing.
+    """
+    try:
+        schemas = {name: pq.read_schema(folder / f"{name}.parquet") for name in (*USER_VIEWS, *ITEM_VIEWS)}
+    except FileNotFoundError as error:
+        raise SchemaError(f"a file of {folder} is missing ({error}); build them again") from None
     user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="a shopper")
     thing = "a thing that can be shown"
     item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING, description=thing)
     views = {
-        name: _view(schema, folder / f"{name}.parquet", user if name in USER_VIEWS else item, owner)
-        for name, schema in schemas.items()
+        name: _view(name, schema, user if name in USER_VIEWS else item) for name, schema in schemas.items()
     }
     clock = _clock_view()
     calendar = _calendar_view(views["item_attributes"])
@@ -40,28 +49,28 @@ def feature_repo(schemas: Mapping[str, pa.Schema], folder: Path, *, owner: str) 
             name=USER_SERVICE,
             features=[*(views[name] for name in USER_VIEWS), clock],
             description="everything known of a shopper at a time",
-            owner=owner,
+            owner=OWNER,
         ),
         FeatureService(
             name=CANDIDATE_SERVICE,
             features=[*(views[name] for name in ITEM_VIEWS), calendar],
             description="everything known of a candidate at a time",
-            owner=owner,
+            owner=OWNER,
         ),
     ]
     return [user, item, *views.values(), clock, calendar, *services]
 
 
-def _view(schema: pa.Schema, path: Path, entity: Entity, owner: str) -> FeatureView:
+def _view(name: str, schema: pa.Schema, entity: Entity) -> FeatureView:
     columns = [column for column in schema if column.name not in (entity.join_key, "event_timestamp")]
     return FeatureView(
-        name=path.stem,
+        name=name,
         entities=[entity],
         ttl=timedelta(0),  # a row holds until a later one replaces it
         schema=[Field(name=column.name, dtype=_dtype(column.type)) for column in columns],
-        source=FileSource(name=f"{path.stem}_rows", path=str(path), timestamp_field="event_timestamp"),
+        source=FileSource(name=f"{name}_rows", path=f"{name}.parquet", timestamp_field="event_timestamp"),
         online=True,
-        owner=owner,
+        owner=OWNER,
     )
 
 

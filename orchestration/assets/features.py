@@ -90,17 +90,18 @@ def feature_rows(workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult]
     ],
 )
 def online_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
-    """One row per user and per item in Feast's online store: the latest feature row of each.
+    """One Feast store per version of the feature rows, with one row per user and per item: the latest of each.
 
-    Compared with the offline store.
+    Compared with the offline store. The one that serves is another one, until the release.
     """
     with translate_errors():
-        result = steps.fill_online_store(workspace.workspace())
+        result = steps.fill_store(workspace.workspace())
         consistency = steps.compare_stores(workspace.workspace())
     return dg.MaterializeResult(
         data_version=dg.DataVersion(result.folder.name),
         metadata={
             "feature_views": ", ".join(result.facts["views"]),
+            "feast_repo": dg.MetadataValue.path(result.folder),
             "horizon": result.facts["horizon"],
             "unchanged": not result.created,
         },
@@ -124,7 +125,7 @@ def _differences(found: "Consistency") -> list[dict[str, Any]]:
         return []
     message = (
         f"{found.num_differences:,} of {found.num_values:,} values differ between the online and the offline store; "
-        "delete the source's online.db in RECOMMENDER_HOME/features and run again"
+        "delete the source's folder in RECOMMENDER_HOME/features and run again"
     )
     rule = "online_equals_offline"
     return [metadata.failed_rule("online_features", rule, found.num_differences, found.differences, message)]

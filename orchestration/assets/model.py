@@ -1,7 +1,5 @@
 """The model: its training, the search for a better recipe, evaluation, gate, report and deployment."""
 
-from pathlib import Path
-
 import dagster as dg
 
 from orchestration.assets import metadata
@@ -229,15 +227,19 @@ def run_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) 
     kinds={"bentoml"},
     tags={"layer": "serving"},
 )
-def served_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
-    """One pointer to the features that the deployed model reads, every night, though it is retrained every week."""
+def served_features(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """One release of the model that serves and the newest features, every night, though it is retrained every week."""
+    from serving.release.release import facts_of
+
     with translate_errors():
-        pointer = steps.serve_features(workspace.workspace())
-    if pointer is None:
-        return dg.MaterializeResult(metadata={"note": "no model serves yet"})
+        release, problem = steps.serve_features(workspace.workspace())
+    if problem:
+        context.log.warning(problem)
+    if release is None:
+        return dg.MaterializeResult(metadata={"note": problem or "no model serves yet"})
+    note = problem or "the newest features serve"
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(Path(pointer.feature_rows).name),
-        metadata={"bundle": pointer.bundle, "source": pointer.project, "horizon": pointer.horizon},
+        data_version=dg.DataVersion(release.name), metadata={"note": note, **facts_of(release)}
     )
 
 
@@ -249,20 +251,22 @@ def served_features(workspace: WorkspaceResource) -> dg.MaterializeResult:
     tags={"layer": "serving"},
 )
 def deployed_model(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
-    """One pointer to the model that serves. Only a bundle whose own hash a gate approved gets here.
+    """One release: the model that serves, with its features. Only a bundle whose own hash a gate approved gets here.
 
     A refused bundle, or one that a pin keeps out, leaves the model that serves, with today's features.
     """
+    from serving.release.release import facts_of
+
     with translate_errors():
         deployed = steps.deploy(workspace.workspace())
     if deployed.held_back:
         context.log.warning(deployed.held_back)
-    pointer = deployed.pointer
+    release = deployed.release
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(pointer.bundle if pointer else "none"),
+        data_version=dg.DataVersion(release.name if release else "none"),
         metadata={
             "note": deployed.held_back or f"model {deployed.bundle[:12]} serves",
-            **(vars(pointer) if pointer else {}),
+            **({"folder": dg.MetadataValue.path(release.folder), **facts_of(release)} if release else {}),
             "another_model_served_before": deployed.changed,
             "seconds": metadata.table([dict(deployed.seconds)]),
         },

@@ -152,7 +152,10 @@ def status(context: Context) -> int:
 def rollback(context: Context, to: str, reason: str) -> int:
     """Let the model before serve again, or the one whose hash begins with `to`, and pin it."""
     folder, decisions = context.home.deployment.parent, context.home.gate_decisions
-    release.rollback(folder, gate_decisions=decisions, who=psutil.Process().username(), reason=reason, to=to)
+    from serving.ranking.loading import check
+
+    who = psutil.Process().username()
+    release.rollback(folder, gate_decisions=decisions, who=who, check=check, reason=reason, to=to)
     _say(serving_line(folder))
     return 0
 

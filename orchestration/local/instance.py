@@ -20,7 +20,7 @@ from expectations import telemetry
 from expectations.errors import SettingError
 from expectations.storage.atomic import write_text
 from features.sources import COMPLETE_JOURNEY
-from orchestration.environment import DAGSTER_URL, FEAST_URL, SOURCE
+from orchestration.environment import DAGSTER_URL, SOURCE
 from orchestration.home import VARIABLE, Home
 from orchestration.local.postgres import database_url
 
@@ -133,7 +133,6 @@ def child_environment(
         VARIABLE: str(home.root),
         SOURCE: str(source),
         DAGSTER_URL: database_url(databases["dagster"]),
-        FEAST_URL: database_url(databases["feast"]),
         "DAGSTER_HOME": str(without_patterns(home.dagster)),
         "BENTOML_HOME": str(without_patterns(home.bentoml)),
     }

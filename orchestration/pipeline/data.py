@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expectations.errors import SchemaError
-from expectations.storage.atomic import read_json, write_json
+from expectations.storage.atomic import read_json
 from expectations.storage.datasets import current, current_folder
 from orchestration.pipeline.workspace import Workspace
 
@@ -70,7 +70,7 @@ def build_features(workspace: Workspace) -> StepResult:
     from features.offline.feature_rows import build_feature_rows
 
     source = workspace.source()
-    dataset = workspace.home.features / source.name / "snapshots"
+    dataset = workspace.home.features / source.name / "feature_rows"
     checked = current_tables(workspace.home.checked / source.name)
     facts, created = build_feature_rows(source, checked, dataset, memory=workspace.memory)
     return StepResult(folder=dataset / facts["version"], facts=facts, created=created)
@@ -82,43 +82,32 @@ def personal_features(workspace: Workspace) -> frozenset[str]:
     return frozenset({"user_id", "feedback_texts", *(f"user_{column.name}" for column in extras)})
 
 
-def fill_online_store(workspace: Workspace) -> StepResult:
-    """Apply the Feast repo and bring the latest feature rows into the online store."""
-    from features.store.client import apply_repo, materialize, open_store
+def fill_store(workspace: Workspace) -> StepResult:
+    """Fill a Feast store from the latest feature rows, beside those that are there."""
+    from features.store.build import build_store
 
-    settings, snapshots = workspace.store_settings(), snapshots_folder(workspace)
-    marker = settings.online_path.with_suffix(".json")
-    done = read_json(marker) if marker.exists() and settings.online_path.exists() else {}
-    facts = read_json(snapshots / "facts.json")
-    store = open_store(settings)
-    views = apply_repo(store, snapshots)
-    created = done.get("version") != snapshots.name
-    if created:
-        materialize(store, datetime.fromisoformat(facts["horizon"]))
-        write_json(marker, {"version": snapshots.name})
-    return StepResult(folder=snapshots, facts={**facts, "views": views}, created=created)
+    name = workspace.source().name
+    dataset = workspace.home.features / name / "store"
+    facts, created = build_store(name, feature_rows_folder(workspace), dataset)
+    return StepResult(folder=dataset / facts["version"], facts=facts, created=created)
 
 
 def compare_stores(workspace: Workspace) -> "Consistency":
     """Compare online with offline features of a sample of shoppers."""
     from features.online.consistency import compare_stores as compare
-    from features.store.client import open_store
 
-    store = open_store(workspace.store_settings())
-    return compare(store, snapshots_folder(workspace), horizon(workspace), mask=workspace.mask())
+    return compare(store_folder(workspace), horizon(workspace), mask=workspace.mask())
 
 
 def build_examples(workspace: Workspace) -> StepResult:
     """Join the exposures with their features, point in time."""
     from features.offline.training_set import build_examples as join
-    from features.store.client import open_store
 
-    source, snapshots = workspace.source(), snapshots_folder(workspace)
+    source = workspace.source()
     dataset = workspace.home.examples / source.name
     checked = current_tables(workspace.home.checked / source.name)
-    store = open_store(workspace.store_settings())
     facts, created = join(
-        source, checked, snapshots, dataset, store, horizon(workspace), memory=workspace.memory
+        source, checked, store_folder(workspace), dataset, horizon(workspace), memory=workspace.memory
     )
     return StepResult(folder=dataset / facts["version"], facts=facts, created=created)
 
@@ -131,11 +120,16 @@ def current_tables(folder: Path) -> dict[str, Path]:
     return {dataset.name: current_folder(dataset) for dataset in datasets}
 
 
-def snapshots_folder(workspace: Workspace) -> Path:
+def feature_rows_folder(workspace: Workspace) -> Path:
     """The current version of the source's feature rows."""
-    return current_folder(workspace.home.features / workspace.source().name / "snapshots")
+    return current_folder(workspace.home.features / workspace.source().name / "feature_rows")
+
+
+def store_folder(workspace: Workspace) -> Path:
+    """The current version of the source's Feast store, the feature rows in it."""
+    return current_folder(workspace.home.features / workspace.source().name / "store")
 
 
 def horizon(workspace: Workspace) -> datetime:
     """The time up to which the source's data reach, naive UTC."""
-    return datetime.fromisoformat(read_json(snapshots_folder(workspace) / "facts.json")["horizon"])
+    return datetime.fromisoformat(read_json(store_folder(workspace) / "facts.json")["horizon"])

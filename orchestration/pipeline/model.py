@@ -14,14 +14,14 @@ from expectations.errors import BundleError
 from expectations.storage.atomic import read_json, write_json, write_text
 from expectations.storage.datasets import current_folder
 from expectations.storage.hashes import file_hash, fingerprint
-from orchestration.pipeline.data import StepResult, horizon, snapshots_folder, validate
+from orchestration.pipeline.data import StepResult, store_folder, validate
 from orchestration.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from serving.release.deployment import Deployed, DeploymentContext
-    from serving.release.pointer import DeploymentPointer
+    from serving.release.release import Release
 
 
 SCORERS = ("zero_shot", "model", "lightgbm", "logistic_regression", "popularity", "constant", "champion")
@@ -262,7 +262,7 @@ def deploy(workspace: Workspace) -> "Deployed":
     Raises:
         RejectedError: there is no decision on it, or its approval is withdrawn at this moment.
     """
-    from serving.release.deployment import Deployed, refresh
+    from serving.release.deployment import Deployed
     from serving.release.deployment import deploy as put_into_service
 
     bundle, decision = _candidate(workspace)
@@ -271,28 +271,35 @@ def deploy(workspace: Workspace) -> "Deployed":
         return put_into_service(
             bundle, gate_decisions=workspace.home.gate_decisions, deployment=folder, context=context
         )
-    pointer = refresh(folder, context)
-    goes_on = f"model {pointer.bundle[:12]} goes on" if pointer else "no model serves"
+    release, problem = serve_features(workspace)
+    goes_on = problem or (f"model {release.bundle[:12]} goes on" if release else "no model serves")
     held_back = f"nothing was deployed: {decision.refusal}; {goes_on}"
-    return Deployed(bundle=decision.bundle, pointer=pointer, held_back=held_back)
+    return Deployed(bundle=decision.bundle, release=release, held_back=held_back)
 
 
-def serve_features(workspace: Workspace) -> "DeploymentPointer | None":
-    """Let the model that serves read the features that the online store has now; what serves, None: no model does."""
+def serve_features(workspace: Workspace) -> "tuple[Release | None, str]":
+    """Let the model that serves read the newest features, if they have what it wants.
+
+    Returns:
+        What serves, None where no model does; and why it goes on with the features that it had, if it does.
+    """
     from serving.release.deployment import refresh
+    from serving.release.pointer import current_release
 
-    return refresh(workspace.home.deployment.parent, _deployment_context(workspace))
+    folder = workspace.home.deployment.parent
+    try:
+        return refresh(folder, _deployment_context(workspace)), ""
+    except BundleError as error:
+        release = current_release(folder)
+        since = f"goes on with the features of {release.horizon}" if release else "does not serve"
+        return release, f"the model {since}: {error}"
 
 
 def _deployment_context(workspace: Workspace) -> "DeploymentContext":
+    from serving.ranking.loading import check
     from serving.release.deployment import DeploymentContext
 
-    return DeploymentContext(
-        source=workspace.source_path,
-        feature_rows=snapshots_folder(workspace),
-        online_store=workspace.store_settings().online_path,
-        horizon=horizon(workspace),
-    )
+    return DeploymentContext(source=workspace.source_path, store=store_folder(workspace), check=check)
 
 
 def _candidate(workspace: Workspace) -> tuple[Path, GateDecision]:

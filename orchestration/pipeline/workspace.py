@@ -1,11 +1,10 @@
-"""What every step works on: one home, one source, one Feast registry."""
+"""What every step works on: one home, one source."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from expectations.contracts.source import Source, read_source
 from expectations.storage.masking import Mask, read_mask
-from features.store.client import StoreSettings
 from orchestration.home import Home
 
 
@@ -16,7 +15,6 @@ class Workspace:
     Attributes:
         home: the home folder's paths.
         source_path: the `source.toml`.
-        registry_url: database of the Feast registry; has a password.
         recipe: a training recipe; None: the packaged one.
         gate_rules: the gate's rules; None: the packaged ones.
         memory: what DuckDB may use in a step, such as "6GB"; None: its own limit.
@@ -24,7 +22,6 @@ class Workspace:
 
     home: Home
     source_path: Path
-    registry_url: str = field(repr=False)
     recipe: Path | None = None
     gate_rules: Path | None = None
     memory: str | None = None
@@ -40,12 +37,3 @@ class Workspace:
     def mask(self) -> Mask:
         """What hides shoppers' values in everything that leaves the home's own files."""
         return read_mask(self.home.mask_key)
-
-    def store_settings(self) -> StoreSettings:
-        """Where the source's Feast store is."""
-        name = self.source().name
-        return StoreSettings(
-            project=name,
-            registry_url=self.registry_url,
-            online_path=self.home.features / name / "online.db",
-        )

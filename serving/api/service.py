@@ -18,12 +18,13 @@ import bentoml
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from expectations.errors import RecommenderError, RequestError, SettingError
+from expectations.errors import RecommenderError, RequestError
 from serving.api.errors import ErrorMiddleware
-from serving.api.hot_swap import HotSwap, LoadedDeployment, default_as_of, freeze_loaded, load_ranker
+from serving.api.hot_swap import HotSwap, LoadedRelease, freeze_loaded
 from serving.api.metrics import metrics
 from serving.api.page import PageMiddleware
 from serving.api.schema import RecommendReply, RecommendRequest
+from serving.ranking.loading import load_ranker
 from serving.release.pointer import CURRENT
 
 TIMEOUT_SECONDS = 30
@@ -36,20 +37,10 @@ status 400 and an `error` that says what to change; without an approved model th
 """
 
 
-def read_settings(environ: Mapping[str, str]) -> tuple[Path, str]:
-    """Where the deployment's pointer is, by RECOMMENDER_HOME, and RECOMMENDER_FEAST_URL, which has a password.
-
-    Raises:
-        SettingError: RECOMMENDER_FEAST_URL is not set.
-    """
+def read_settings(environ: Mapping[str, str]) -> Path:
+    """Where the deployment's pointer is, by RECOMMENDER_HOME."""
     home = Path(environ.get("RECOMMENDER_HOME") or ".recommender").expanduser().absolute()
-    url = environ.get("RECOMMENDER_FEAST_URL")
-    if not url:
-        raise SettingError(
-            "RECOMMENDER_FEAST_URL is not set; give the SQLAlchemy URL of the Feast registry's database "
-            "(`make up` does)"
-        )
-    return home / "deployment" / CURRENT, url
+    return home / "deployment" / CURRENT
 
 
 @bentoml.service(
@@ -67,12 +58,12 @@ class Recommender:
     def __init__(self) -> None:
         import torch
 
-        pointer, registry_url = read_settings(os.environ)
+        pointer = read_settings(os.environ)
         os.umask(0o077)
         # a list is small: on a busy machine a second thread makes it 10 times slower
         torch.set_num_threads(1)
         self._metrics = metrics()
-        self._swap = HotSwap(pointer, lambda p: load_ranker(p, registry_url), self._on_load)
+        self._swap = HotSwap(pointer, load_ranker, self._on_load)
         self._swap.start()
 
     @bentoml.api(output_spec=RecommendReply)
@@ -95,9 +86,9 @@ class Recommender:
             self._metrics.request_refused(request.scenario, 500)
             raise
 
-    def _reply(self, loaded: LoadedDeployment, request: RecommendRequest) -> dict[str, Any]:
+    def _reply(self, loaded: LoadedRelease, request: RecommendRequest) -> dict[str, Any]:
         begun = time.perf_counter()
-        decision_request = request.decision_request(default_as_of(loaded.pointer))
+        decision_request = request.decision_request(loaded.release.default_as_of())
         ranking = loaded.ranker.recommend(decision_request, request.k)
         self._metrics.request_served(
             request.scenario,
@@ -109,15 +100,15 @@ class Recommender:
             "decision_id": str(uuid.uuid4()),
             "user_id": request.user_id,
             "scenario": request.scenario,
-            "bundle": loaded.pointer.bundle,
+            "bundle": loaded.release.bundle,
             "as_of": decision_request.as_of.replace(tzinfo=UTC).isoformat(),
             "cold_start": ranking.cold_start,
             "items": [asdict(item) for item in ranking.items],
             "skipped": dict(ranking.skipped),
         }
 
-    def _on_load(self, loaded: LoadedDeployment) -> None:
-        self._metrics.bundle_loaded(loaded.pointer.bundle)
+    def _on_load(self, loaded: LoadedRelease) -> None:
+        self._metrics.bundle_loaded(loaded.release.bundle)
         freeze_loaded()
 
     def __is_ready__(self) -> bool:

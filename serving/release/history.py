@@ -26,16 +26,14 @@ class HistoryEntry:
     Attributes:
         time: ISO 8601, UTC.
         action: `refresh` is the same model with newer features.
-        bundle, model, model_tag, bento_tag, project: as in the pointer, of the model that served after it.
+        release, bundle, project: as in the pointer, of what served after it.
         who, reason: of a rollback, pin or unpin: the user's name, and what they gave as the reason.
     """
 
     time: str
     action: Action
+    release: str
     bundle: str
-    model: str
-    model_tag: str
-    bento_tag: str
     project: str
     who: str = ""
     reason: str = ""

@@ -11,7 +11,7 @@ from expectations.storage.atomic import read_json
 from expectations.storage.datasets import current_folder
 from features.offline.feature_rows import build_feature_rows
 from features.offline.training_set import build_examples
-from features.store.client import StoreSettings, apply_repo, materialize, open_store
+from features.store.build import build_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +21,14 @@ class BuiltShop:
     Attributes:
         source: the declaration.
         snapshots: folder of the feature rows.
-        settings: of the Feast store.
+        store: folder of the Feast store.
         horizon: up to when the data reach, naive UTC.
         home: the folder of everything.
     """
 
     source: Source
     snapshots: Path
-    settings: StoreSettings
+    store: Path
     horizon: datetime
     home: Path
 
@@ -36,13 +36,9 @@ class BuiltShop:
     def at(cls, home: Path, source: Source) -> "BuiltShop":
         """The shop whose feature rows lie there."""
         snapshots = current_folder(home / "snapshots")
-        settings = StoreSettings(
-            project=source.name,
-            registry_url=f"sqlite:///{home / 'registry.db'}",
-            online_path=home / "online.db",
-        )
+        store = current_folder(home / "store")
         horizon = datetime.fromisoformat(read_json(snapshots / "facts.json")["horizon"])
-        return cls(source=source, snapshots=snapshots, settings=settings, horizon=horizon, home=home)
+        return cls(source=source, snapshots=snapshots, store=store, horizon=horizon, home=home)
 
     @property
     def examples(self) -> Path:
@@ -50,26 +46,19 @@ class BuiltShop:
         return current_folder(self.home / "examples")
 
 
-def build(
-    source: Source, checked: Mapping[str, Path], home: Path, *, online: bool = True, memory: str | None = None
-) -> BuiltShop:
+def build(source: Source, checked: Mapping[str, Path], home: Path, *, memory: str | None = None) -> BuiltShop:
     """Compute features, fill the store, join examples.
 
     Args:
         source: the declaration.
         checked: folder of each checked table.
         home: where everything is made.
-        online: whether the online store is filled.
         memory: what features and examples may use.
     """
     build_feature_rows(source, checked, home / "snapshots", memory=memory)
-    shop = BuiltShop.at(home, source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental
-        store = open_store(shop.settings)
-        apply_repo(store, shop.snapshots)
-        examples = home / "examples"
-        build_examples(source, checked, shop.snapshots, examples, store, shop.horizon, memory=memory)
-        if online:
-            materialize(store, shop.horizon)
+        build_store(source.name, current_folder(home / "snapshots"), home / "store")
+        shop = BuiltShop.at(home, source)
+        build_examples(source, checked, shop.store, home / "examples", shop.horizon, memory=memory)
     return shop

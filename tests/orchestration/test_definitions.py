@@ -72,7 +72,6 @@ def test_one_run_goes_at_a_time_but_a_rollback_waits_for_none(definitions):
 
 
 def test_a_full_training_is_a_matter_of_the_run_s_config(definitions, monkeypatch):
-    monkeypatch.setenv("RECOMMENDER_FEAST_URL", "postgresql://nobody@nowhere/none")
     job = definitions.resolve_job_def("recommender")
     config = {"ops": {"model_bundle": {"config": {"full": True}}}}
     assert dg.validate_run_config(job, config)["ops"]["model_bundle"]["config"] == {"full": True}

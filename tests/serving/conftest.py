@@ -7,7 +7,7 @@ import pytest
 from expectations.contracts.bundle import bundle_hash
 from expectations.contracts.gate_decision import GateDecision, RuleResult, write_gate_decision
 from serving.release.deployment import Deployed, deploy
-from serving.release.pointer import DeploymentPointer
+from serving.release.release import Release
 from tests.serving.shop import HORIZON, NUM_USERS, Shop, build, exposure
 from tests.training.synthetic import write_encoder
 
@@ -75,7 +75,7 @@ def deploy_approved(home: Path, shop: Shop, bundle: Path) -> Deployed:
     return deploy(bundle, **folders, context=shop.context)
 
 
-def put(home: Path, shop: Shop, bundle: Path) -> DeploymentPointer:
+def put(home: Path, shop: Shop, bundle: Path) -> Release:
     """Approve a bundle and deploy it."""
     write_decision(home, bundle)
-    return deploy_approved(home, shop, bundle).pointer
+    return deploy_approved(home, shop, bundle).release

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.contracts.source import Source, read_source
-from features.store.client import StoreSettings
+from serving.ranking.loading import check
 from serving.release.deployment import DeploymentContext
 from tests.features import built_shop
 
@@ -44,17 +44,12 @@ class Shop:
     source: Path
     feature_rows: Path
     examples: Path
-    settings: StoreSettings
+    store: Path
     horizon: datetime
 
     @property
     def context(self) -> DeploymentContext:
-        return DeploymentContext(
-            source=self.source,
-            feature_rows=self.feature_rows,
-            online_store=self.settings.online_path,
-            horizon=self.horizon,
-        )
+        return DeploymentContext(source=self.source, store=self.store, check=check)
 
 
 def build(folder: Path, *, also: list[dict[str, Any]] | None = None) -> Shop:
@@ -69,7 +64,7 @@ def build(folder: Path, *, also: list[dict[str, Any]] | None = None) -> Shop:
         source=declared,
         feature_rows=shop.snapshots,
         examples=shop.examples,
-        settings=shop.settings,
+        store=shop.store,
         horizon=shop.horizon,
     )
 

@@ -179,13 +179,12 @@ def _num_parameters(encoder: Path) -> int:
 def request(shop: BuiltShop, data: Examples, bundle: Path) -> Facts:
     """One request, answered by serving's ranker: twenty reviews of the test part; and texts never seen."""
     from features.online.reader import DecisionRequest, OnlineFeatures
-    from features.store.client import open_store
     from serving.ranking.ranker import Ranker
 
     predictor = Predictor.load(bundle)
     ranker = Ranker(
         predictor,
-        OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source, shop.horizon),
+        OnlineFeatures(shop.store, shop.source, shop.horizon),
         source=shop.source,
     )
     tested = data.rows[data.part == TEST]

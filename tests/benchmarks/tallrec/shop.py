@@ -137,4 +137,4 @@ def build(data: Path, work: Path) -> Path:
     source = read_source(declaration)
     landed = ingest(source, declaration, tables_dir=work / "tables", quarantine_dir=work / "quarantine")
     checked = {name: table.folder for name, table in landed.items()}
-    return built_shop.build(source, checked, work, online=False).examples
+    return built_shop.build(source, checked, work).examples

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
     home = tmp_path_factory.mktemp("kinds")
-    return build(SOURCE, small_shop.land(home / "checked", tables(), SOURCE), home, online=False).examples
+    return build(SOURCE, small_shop.land(home / "checked", tables(), SOURCE), home).examples
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,7 @@ def test_anonymous_exposures_of_no_request_are_each_alone(tmp_path):
         )
     )
     made["exposures"] = pd.concat([made["exposures"], last], ignore_index=True)
-    folder = build(
-        SOURCE, small_shop.land(tmp_path / "checked", made, SOURCE), tmp_path, online=False
-    ).examples
+    folder = build(SOURCE, small_shop.land(tmp_path / "checked", made, SOURCE), tmp_path).examples
     groups = pd.read_parquet(folder / "rows.parquet").set_index("exposure_id")["query_group_id"]
     assert groups["y0"] != groups["y1"]
 
@@ -98,7 +96,7 @@ def test_nothing_is_left_of_what_the_engine_wrote_on_the_side(examples):
 def test_a_shop_whose_windows_are_all_open_is_told_so(tmp_path):
     source = replace(SOURCE, outcome_window={"default": 7.0})
     with pytest.raises(DataError, match=r"exposures: none of 7 .*outcome_window"):
-        build(source, small_shop.land(tmp_path / "checked", tables(), source), tmp_path, online=False)
+        build(source, small_shop.land(tmp_path / "checked", tables(), source), tmp_path)
 
 
 def test_another_outcome_window_makes_other_features(tmp_path):

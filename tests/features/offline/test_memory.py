@@ -43,7 +43,7 @@ def main(num_rows: str, memory: str, home: str) -> None:
     """Build the shop and print the peak of resident memory in MB, above that of the imports."""
     checked = small_shop.land(Path(home) / "checked", log(int(num_rows)), SOURCE)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    build(SOURCE, checked, Path(home), online=False, memory=memory)
+    build(SOURCE, checked, Path(home), memory=memory)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sys.stdout.write(f"{before // 1024} {after // 1024}\n")
 

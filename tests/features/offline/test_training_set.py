@@ -26,7 +26,7 @@ def shop(request, tmp_path_factory):
     if request.param != "every table":
         tables = {name: tables[name] for name in ("items", "exposures")}
     home = tmp_path_factory.mktemp("shop")
-    built = build(small_shop.SOURCE, small_shop.land(home / "checked", tables), home, online=False)
+    built = build(small_shop.SOURCE, small_shop.land(home / "checked", tables), home)
     return tables, built.examples, built.snapshots
 
 

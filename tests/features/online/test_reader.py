@@ -6,7 +6,6 @@ import pytest
 from expectations.contracts.shop_tables import COLD_START_USER
 from features.online.consistency import compare_stores
 from features.online.reader import DecisionRequest, OnlineFeatures
-from features.store.client import open_store
 from tests.features import small_shop
 from tests.features.built_shop import build
 from tests.features.outcome_shop import DAY, SOURCE, tables
@@ -21,7 +20,7 @@ def shop(tmp_path_factory):
 
 
 def _batch(shop, user):
-    features = OnlineFeatures(open_store(shop.settings), shop.snapshots, SOURCE, shop.horizon)
+    features = OnlineFeatures(shop.store, SOURCE, shop.horizon)
     as_of = (DAY + pd.Timedelta(days=1)).to_pydatetime()
     return features.scoring_batch(DecisionRequest(user_id=user, scenario="content", as_of=as_of, context={}))
 
@@ -42,5 +41,5 @@ def test_an_anonymous_reader_is_served_as_a_cold_start_user(shop, user):
 
 
 def test_online_outcomes_are_those_of_the_offline_join(shop):
-    found = compare_stores(open_store(shop.settings), shop.snapshots, shop.horizon)
+    found = compare_stores(shop.store, shop.horizon)
     assert found.num_users == 2 and found.num_differences == 0, found.differences

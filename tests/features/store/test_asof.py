@@ -17,7 +17,7 @@ COLUMNS = ["user_num_exposures", "user_outcome_lift"]
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     home = tmp_path_factory.mktemp("asof")
-    return build(SOURCE, small_shop.land(home / "checked", tables(), SOURCE), home, online=False)
+    return build(SOURCE, small_shop.land(home / "checked", tables(), SOURCE), home)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def _ordered(frame):
 
 
 def test_each_row_has_the_newest_features_at_or_before_its_time(shop, entities):
-    table = historical(open_store(shop.settings), USER_SERVICE, entities)
+    table = historical(open_store(shop.store), USER_SERVICE, entities)
     found = table.to_pandas()
     expected = _expected(shop, entities)
     assert expected["user_num_exposures"].isna().sum() == 6 and expected["user_num_exposures"].max() == 4
@@ -49,7 +49,7 @@ def test_each_row_has_the_newest_features_at_or_before_its_time(shop, entities):
 
 
 def test_the_same_join_as_sql_runs_in_an_engine_of_ones_own(shop, entities):
-    sql = historical_sql(open_store(shop.settings), USER_SERVICE, "SELECT * FROM entity_rows")
+    sql = historical_sql(open_store(shop.store), USER_SERVICE, "SELECT * FROM entity_rows")
     with duckdb.connect() as connection:
         connection.register("entity_rows", entities)
         found = connection.sql(sql).to_df()

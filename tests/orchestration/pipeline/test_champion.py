@@ -22,9 +22,7 @@ location = "exposures.parquet"
 def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Bundle a was the best; b, a little behind it, serves. Bundles are whole where their folder is there."""
     (tmp_path / "source.toml").write_text(SOURCE)
-    workspace = Workspace(
-        home=Home(root=tmp_path / "home"), source_path=tmp_path / "source.toml", registry_url=""
-    )
+    workspace = Workspace(home=Home(root=tmp_path / "home"), source_path=tmp_path / "source.toml")
     monkeypatch.setattr(model, "_is_whole", Path.is_dir)
     (workspace.home.bundles / "a").mkdir(parents=True)
     paired = {"champion": {"ndcg_at_10": {"difference": -0.015, "interval": [-0.03, 0.01]}}}

@@ -13,12 +13,11 @@ from expectations.storage.masking import Mask
 from orchestration.automation import data_job, rollback_job, run_outcome, unpin_job
 from orchestration.definitions import ASSETS, searched_recipe
 from orchestration.home import Home
-from orchestration.local.postgres import PostgresSettings, database_url, running
-from orchestration.local.processes import free_port
 from orchestration.local.report_text import MEASURES, refusal_text, report_table
 from orchestration.pipeline.ladder import STEPS
 from orchestration.pipeline.model import champion, decide, deploy, train
 from orchestration.resources import WorkspaceResource
+from serving.release.pointer import current_release
 from tests.features import small_shop
 from tests.orchestration.conftest import AWKWARD
 from tests.training.synthetic import write_encoder
@@ -96,14 +95,12 @@ def shop(tmp_path_factory):
 @pytest.fixture(scope="module")
 def workspace(shop, tmp_path_factory, bento_home):
     home = Home(root=tmp_path_factory.mktemp(AWKWARD))
-    with running(home, PostgresSettings(port=free_port())) as databases:
-        yield WorkspaceResource(
-            home=str(home.root),
-            source=str(shop / "source.toml"),
-            registry_url=database_url(databases["feast"]),
-            recipe=str(shop / "recipe.toml"),
-            gate_rules=str(shop / "lenient.toml"),
-        )
+    return WorkspaceResource(
+        home=str(home.root),
+        source=str(shop / "source.toml"),
+        recipe=str(shop / "recipe.toml"),
+        gate_rules=str(shop / "lenient.toml"),
+    )
 
 
 def _run(workspace, assets=ASSETS, **options):
@@ -117,7 +114,7 @@ def first_run(workspace):
 
 
 def _changed(workspace, **settings):
-    names = ("home", "source", "registry_url", "recipe", "gate_rules")
+    names = ("home", "source", "recipe", "gate_rules")
     return WorkspaceResource(**{**{name: getattr(workspace, name) for name in names}, **settings})
 
 
@@ -243,7 +240,7 @@ def test_a_rejected_bundle_is_a_finished_run_with_a_red_check_and_an_alert(works
     pointer = workspace.workspace().home.deployment
     pointer.rename(pointer.with_name("kept.json"))
     alone = deploy(strict.workspace())
-    assert alone.pointer is None and alone.held_back.endswith("; no model serves")
+    assert alone.release is None and alone.held_back.endswith("; no model serves")
     pointer.with_name("kept.json").rename(pointer)
     assert decide(workspace.workspace()).approved
 
@@ -342,13 +339,14 @@ def test_a_night_s_data_are_served_by_the_model_that_serves(workspace, shop, fir
     day_after = pd.to_datetime(events["when"], errors="coerce").max() + pd.Timedelta(days=1)
     more = events.tail(1).assign(event_id="of the night", when=str(day_after))
     pd.concat([events, more]).to_csv(path, index=False)
-    before = read_json(workspace.workspace().home.deployment)
+    deployment = workspace.workspace().home.deployment.parent
+    before = current_release(deployment)
     night = _changed(workspace, source=str(tmp_path / "shop" / "source.toml"))
     result = _run(night, selection=data_job.selection)
     assert result.success
     keys = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
     assert "served_features" in keys and not keys & {"training_examples", "model_bundle", "deployed_model"}
-    after = read_json(workspace.workspace().home.deployment)
-    assert after["bundle"] == before["bundle"]
-    assert before["horizon"] < after["horizon"] >= day_after.isoformat()
-    assert _metadata(result, "served_features")["horizon"] == after["horizon"]
+    after = current_release(deployment)
+    assert after.bundle == before.bundle
+    assert before.horizon < after.horizon >= day_after.isoformat()
+    assert _metadata(result, "served_features")["horizon"] == after.horizon

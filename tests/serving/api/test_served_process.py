@@ -42,7 +42,6 @@ def _api(home, shop, bento_home):
         **os.environ,
         "BENTOML_HOME": str(bento_home),
         "RECOMMENDER_HOME": str(home),
-        "RECOMMENDER_FEAST_URL": shop.settings.registry_url,
     }
     serve = [sys.executable, "-m", "bentoml", "serve", "serving.api.service:Recommender"]
     argv = [*serve, "--port", str(port), "--working-dir", str(PROJECT)]

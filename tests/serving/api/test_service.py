@@ -3,16 +3,15 @@
 import os
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from expectations.contracts.bundle import bundle_hash
-from expectations.errors import SettingError
-from serving.api.hot_swap import HotSwap, default_as_of, load_ranker
+from serving.api.hot_swap import HotSwap
 from serving.api.schema import RecommendReply
-from serving.api.service import Recommender, read_settings
+from serving.api.service import Recommender
+from serving.ranking.loading import check, load_ranker
 from serving.release.deployment import rollback
 from tests.serving.conftest import put
 
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.slow
 def _client(shop, bundles, bento_home, tmp_path_factory):
     home = tmp_path_factory.mktemp("asgi")
     put(home, shop, bundles[0])
-    settings = {"RECOMMENDER_HOME": str(home), "RECOMMENDER_FEAST_URL": shop.settings.registry_url}
+    settings = {"RECOMMENDER_HOME": str(home)}
     os.environ.update(settings)
     try:
         with TestClient(Recommender.to_asgi(), raise_server_exceptions=False) as client:
@@ -133,7 +132,7 @@ def test_the_page_reports_to_nobody(client) -> None:
 def _swap(home, shop):
     loaded = []
     path = home / "deployment" / "current.json"
-    swap = HotSwap(path, lambda p: load_ranker(p, shop.settings.registry_url), loaded.append)
+    swap = HotSwap(path, load_ranker, loaded.append)
     swap.loads = loaded
     return swap
 
@@ -145,13 +144,13 @@ def test_swap_follows_the_pointer(swap, home, shop, bundles) -> None:
     first = put(home, shop, bundles[0])
     assert swap.poll()
     assert not swap.poll()
-    assert (swap.loaded.pointer, swap.problem) == (first, "")
+    assert (swap.loaded.release, swap.problem) == (first, "")
     second = put(home, shop, bundles[1])
     assert swap.poll()
     assert swap.loaded.ranker.predictor.hash == second.bundle
-    rollback(home / "deployment", gate_decisions=home / "gate_decisions", who="ann")
+    rollback(home / "deployment", gate_decisions=home / "gate_decisions", who="ann", check=check)
     assert swap.poll()
-    bundles_in_turn = [loaded.pointer.bundle for loaded in swap.loads]
+    bundles_in_turn = [loaded.release.bundle for loaded in swap.loads]
     assert bundles_in_turn == [first.bundle, second.bundle, first.bundle]
 
 
@@ -159,9 +158,9 @@ def test_what_cannot_be_loaded_is_refused_and_the_old_model_goes_on(swap, home, 
     put(home, shop, bundles[0])
     swap.poll()
     before = swap.loaded
-    stored = Path(put(home, shop, bundles[1]).model)
-    content = (stored / "texts.parquet").read_bytes()
-    (stored / "texts.parquet").write_bytes(content + b"x")
+    released = put(home, shop, bundles[1]).model
+    content = (released / "texts.parquet").read_bytes()
+    (released / "texts.parquet").write_bytes(content + b"x")
     assert not swap.poll()
     assert swap.loaded is before
     assert "texts.parquet was altered" in swap.problem
@@ -174,28 +173,9 @@ def test_what_cannot_be_loaded_is_refused_and_the_old_model_goes_on(swap, home, 
     assert swap.problem == ""
 
 
-def test_registry_that_is_down_is_tried_again(home, shop, bundles) -> None:
-    put(home, shop, bundles[0])
-    url = ["postgresql+psycopg2://nobody:secret@127.0.0.1:1/feast"]
-    swap = HotSwap(home / "deployment" / "current.json", lambda p: load_ranker(p, url[0]), lambda _: None)
-    assert not swap.poll()
-    assert swap.loaded is None
-    assert "Postgres" in swap.problem
-    assert "secret" not in swap.problem
-    url[0] = shop.settings.registry_url
-    assert swap.poll()
-
-
-def test_settings_come_from_the_environment(tmp_path) -> None:
-    environ = {"RECOMMENDER_HOME": str(tmp_path), "RECOMMENDER_FEAST_URL": "postgresql://u:secret@h/feast"}
-    assert read_settings(environ)[0] == tmp_path / "deployment" / "current.json"
-    with pytest.raises(SettingError, match="RECOMMENDER_FEAST_URL is not set"):
-        read_settings({})
-
-
 def test_clock_now_is_the_time_of_a_request_that_names_none(home, shop, bundles) -> None:
-    pointer = put(home, shop, bundles[0])
-    assert default_as_of(pointer) == datetime(2020, 3, 1)
-    now = default_as_of(replace(pointer, clock="now"))
+    release = put(home, shop, bundles[0])
+    assert release.default_as_of() == datetime(2020, 3, 1)
+    now = replace(release, clock="now").default_as_of()
     assert now.tzinfo is None
     assert now > datetime(2026, 1, 1)

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from features.online.reader import DecisionRequest, OnlineFeatures
-from features.store.client import open_store
 from serving.ranking.ranker import Ranker
 from tests.benchmarks.chinese.shop import NUM_DAYS, READER, build_shop, days
 from tests.features.built_shop import BuiltShop
@@ -93,7 +92,7 @@ def test_the_words_are_understood(shop: BuiltShop, predictor: Predictor) -> None
 
 
 def test_a_request_is_answered_as_measured(shop: BuiltShop, predictor: Predictor) -> None:
-    features = OnlineFeatures(open_store(shop.settings), shop.snapshots, shop.source, shop.horizon)
+    features = OnlineFeatures(shop.store, shop.source, shop.horizon)
     ranker = Ranker(predictor, features, source=shop.source)
     odd = [f"r{number:05d}" for number in range(len(reviews()) - len(ODD), len(reviews()))]
     data = read_examples(shop.examples)

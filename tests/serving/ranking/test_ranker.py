@@ -10,7 +10,6 @@ from expectations.contracts.bundle import verify_bundle
 from expectations.contracts.source import read_source
 from expectations.errors import RequestError
 from features.online.reader import DecisionRequest, OnlineFeatures
-from features.store.client import materialize, open_store
 from serving.ranking.ranker import Ranker
 from serving.ranking.sentences import sentences
 from tests.serving.shop import HORIZON, SUBJECTS, Shop
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(name="ranker", scope="module")
 def _ranker(shop, bundles):
     source = read_source(shop.source)
-    features = OnlineFeatures(open_store(shop.settings), shop.feature_rows, source, shop.horizon)
+    features = OnlineFeatures(shop.store, source, shop.horizon)
     return Ranker(Predictor.load(bundles[0]), features, source=source)
 
 
@@ -32,15 +31,6 @@ def decision_request(**changes) -> DecisionRequest:
     base = {"user_id": "u1", "scenario": "campaign", "as_of": HORIZON}
     context = {"channel": "mail", "weather": "rain", "basket_value": 12.5}
     return DecisionRequest(**{**base, "context": context, **changes})
-
-
-def test_filling_the_online_store_prints_nothing(
-    shop: Shop, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level("INFO", logger="features.store.client"):
-        materialize(open_store(shop.settings), shop.horizon)
-    assert capfd.readouterr().out == ""
-    assert "user_behaviour:" in caplog.messages and "\x1b" not in caplog.text
 
 
 def test_served_probability_is_the_offline_one(ranker: Ranker, later: Shop) -> None:

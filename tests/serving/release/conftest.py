@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,21 @@ import pytest
 
 from expectations.contracts.bundle import Manifest, write_manifest
 from expectations.contracts.gate_decision import GateDecision, RuleResult, write_gate_decision
+from expectations.storage.atomic import write_json
 from expectations.storage.hashes import file_hash
 from serving.release.deployment import Deployed, DeploymentContext, deploy
+from serving.release.release import Release
 from tests.serving.shop import HORIZON, SOURCE
 
 PRELUDE = """
 import json, sys, time
-from datetime import datetime
 from pathlib import Path
 from serving.release.deployment import *
 from serving.release.bento_store import *
 def context(rows):
     values = {name: Path(value) for name, value in json.loads(sys.argv[1]).items()}
-    values["feature_rows"] = values["feature_rows"].with_name(rows)
-    return DeploymentContext(**values, horizon=datetime(2020, 3, 1))
+    values["store"] = values["store"].with_name(rows)
+    return DeploymentContext(**values, check=lambda _: None)
 folder, decisions = Path(sys.argv[2]), Path(sys.argv[3])
 bundles = [Path(path) for path in sys.argv[4:]]
 def put(bundle, rows="v1"):
@@ -42,6 +43,7 @@ class SmallRelease:
     """A home's folders for releases."""
 
     root: Path
+    checked: list[Release] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -53,14 +55,11 @@ class SmallRelease:
 
     def context(self, rows: str = "v1") -> DeploymentContext:
         """What is served with, from a version of the feature rows."""
-        source, feature_rows, online = (self.root / name for name in ("source.toml", f"rows/{rows}", "o.db"))
-        feature_rows.mkdir(parents=True, exist_ok=True)
-        (feature_rows / "catalogue.parquet").write_text("rows")
+        source, store = self.root / "source.toml", self.root / "stores" / rows
+        write_json(store / "facts.json", {"horizon": HORIZON.isoformat()})
+        (store / "catalogue.parquet").write_text("rows")
         source.write_text(SOURCE)
-        online.touch()
-        return DeploymentContext(
-            source=source, feature_rows=feature_rows, online_store=online, horizon=HORIZON
-        )
+        return DeploymentContext(source=source, store=store, check=self.checked.append)
 
     def bundle(self, name: str, *, approved: bool = True, **manifest: Any) -> Path:
         """A bundle with one file, and the gate's decision on it."""
@@ -94,9 +93,8 @@ class SmallRelease:
 
     def process(self, code: str, *bundles: Path) -> "subprocess.Popen[str]":
         """A process that has `put`, `context`, `folder` and `bundles`, and begins when it is sent a line."""
-        paths = asdict(self.context())
-        del paths["horizon"]
-        values = json.dumps(paths, default=str)
+        context = self.context()
+        values = json.dumps({"source": str(context.source), "store": str(context.store)})
         argv = [sys.executable, "-c", PRELUDE + textwrap.dedent(code), values, self.folder, self.decisions]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         child = subprocess.Popen([*map(str, argv), *map(str, bundles)], text=True, **pipes)

@@ -12,26 +12,25 @@ from expectations.errors import BundleError, RejectedError, SettingError
 from serving.release.bento_store import PACKAGES
 from serving.release.deployment import deploy, refresh
 from serving.release.history import read_history
-from serving.release.pointer import DeploymentPointer
+from serving.release.pointer import current_release
 from tests.serving.conftest import deploy_approved, put, write_decision
 
 pytestmark = pytest.mark.slow
 
 
-def test_approved_bundle_is_stored_built_and_pointed_at(home, shop, bundles, bento_home) -> None:
+def test_approved_bundle_is_stored_built_and_pointed_at(home, shop, bundles) -> None:
     import bentoml
 
     write_decision(home, bundles[0])
     deployed = deploy_approved(home, shop, bundles[0])
-    assert list(deployed.seconds) == ["verify", "store", "bento", "point"]
-    pointer = DeploymentPointer.read(home / "deployment" / "current.json")
+    assert list(deployed.seconds) == ["verify", "store", "bento", "check", "point"]
+    release = current_release(home / "deployment")
     assert deployed.changed
-    assert pointer == deployed.pointer
-    assert pointer.clock == "data"
-    assert verify_bundle(Path(pointer.model))[1] == bundle_hash(bundles[0]) == pointer.bundle
-    assert Path(pointer.model).is_relative_to(bento_home)
-    bento = bentoml.bentos.get(pointer.bento_tag)
-    assert [str(model.tag) for model in bento.info.all_models] == [pointer.model_tag]
+    assert release == deployed.release
+    assert release.clock == "data"
+    assert verify_bundle(release.model)[1] == bundle_hash(bundles[0]) == release.bundle
+    bento = bentoml.bentos.get(release.bento_tag)
+    assert [str(model.tag) for model in bento.info.all_models] == [release.model_tag]
     code = Path(bento.path_of("src"))
     assert (code / "serving" / "api" / "service.py").exists()
     assert not list(code.rglob("*.pyc"))
@@ -44,8 +43,7 @@ def test_deploying_again_changes_nothing_but_the_time(home, shop, bundles) -> No
     write_decision(home, bundles[0])
     first, second = (deploy_approved(home, shop, bundles[0]) for _ in range(2))
     assert not second.changed
-    assert second.pointer.bento_tag == first.pointer.bento_tag
-    assert second.pointer.model == first.pointer.model
+    assert second.release == first.release
     assert [entry.action for entry in read_history(home / "deployment")] == ["deploy", "refresh"]
 
 
@@ -74,13 +72,13 @@ def test_rejected_unevaluated_and_altered_bundles_are_refused(home, shop, bundle
     assert (home / "deployment" / "current.json").read_bytes() == before
 
 
-def test_altered_copy_in_the_store_is_replaced(home, shop, bundles) -> None:
-    stored = Path(put(home, shop, bundles[0]).model)
-    (stored / "transforms.json").write_text("{}")
+def test_altered_copy_is_replaced(home, shop, bundles) -> None:
+    released = put(home, shop, bundles[0]).model
+    (released / "transforms.json").write_text("{}")
     with pytest.raises(BundleError, match=r"transforms\.json was altered"):
         refresh(home / "deployment", shop.context)
     again = put(home, shop, bundles[0])
-    assert verify_bundle(Path(again.model))[1] == again.bundle
+    assert verify_bundle(again.model)[1] == again.bundle
 
 
 def test_newer_features_serve_without_a_new_model(home, shop, later, bundles) -> None:
@@ -89,8 +87,8 @@ def test_newer_features_serve_without_a_new_model(home, shop, later, bundles) ->
     newer = refresh(home / "deployment", later.context)
     assert newer.bundle == deployed.bundle
     assert newer.horizon > deployed.horizon
-    assert Path(newer.feature_rows).name == later.feature_rows.name
-    assert (Path(newer.feature_rows) / "catalogue.parquet").exists()
+    assert newer.features == later.store.name
+    assert (newer.store / "catalogue.parquet").exists()
 
 
 def test_bundle_of_another_source_and_missing_features_are_refused(home, shop, bundles, tmp_path) -> None:
@@ -100,6 +98,6 @@ def test_bundle_of_another_source_and_missing_features_are_refused(home, shop, b
     here = {"gate_decisions": home / "gate_decisions", "deployment": home / "deployment"}
     with pytest.raises(BundleError, match="small_shop, not other_shop"):
         deploy(bundles[0], **here, context=replace(shop.context, source=other))
-    with pytest.raises(SettingError, match="materialize"):
-        deploy(bundles[0], **here, context=replace(shop.context, online_store=tmp_path / "none.db"))
+    with pytest.raises(SettingError, match="is no Feast store"):
+        deploy(bundles[0], **here, context=replace(shop.context, store=tmp_path / "none"))
     assert not (home / "deployment" / "current.json").exists()

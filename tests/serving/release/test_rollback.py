@@ -4,22 +4,33 @@ import json
 import shutil
 import threading
 import time
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from expectations.contracts.bundle import bundle_hash, verify_bundle
 from expectations.errors import BundleError, RejectedError, SettingError, TransientError
 from serving.release import deployment
-from serving.release.deployment import refresh, rollback, unpin
+from serving.release.deployment import deploy, refresh, rollback, unpin
 from serving.release.history import read_history, read_pin
-from serving.release.pointer import CURRENT, DeploymentPointer
+from serving.release.pointer import CURRENT, RELEASES, DeploymentPointer, current_release
 
 pytestmark = pytest.mark.slow
 
 
 def back(release, to=""):
-    return rollback(release.folder, gate_decisions=release.decisions, who="ann", reason="bad", to=to)
+    return rollback(
+        release.folder,
+        gate_decisions=release.decisions,
+        who="ann",
+        check=release.checked.append,
+        reason="bad",
+        to=to,
+    )
+
+
+def folder_of(release, entry):
+    return release.folder / RELEASES / entry.release
 
 
 def serving(release):
@@ -43,7 +54,7 @@ def test_rollback_walks_back_by_the_deployments_and_never_forth(release) -> None
     first, second, third = names
     for expected in (second, first):  # pressed twice, it does not bring back what was bad
         assert back(release).bundle == expected == serving(release)
-    assert Path(DeploymentPointer.read(release.folder / CURRENT).feature_rows).name == "v2"
+    assert current_release(release.folder).features == "v2"
     with pytest.raises(RejectedError, match="no model before"):
         back(release)
     assert back(release, third[:7]).bundle == third == serving(release)
@@ -64,7 +75,7 @@ def test_rollback_to_a_bundle_not_approved_altered_or_of_another_source_is_refus
         release.put(bundle)
     before, current = (release.folder / CURRENT).read_bytes(), serving(release)
     entries = {entry.bundle: entry for entry in read_history(release.folder)}
-    (Path(entries[bundle_hash(altered)].model) / "weights").write_text("other weights")
+    (folder_of(release, entries[bundle_hash(altered)]) / "bundle" / "weights").write_text("other weights")
     with pytest.raises(BundleError, match="weights was altered"):
         back(release)
     release.decide(bundle_hash(parent), approved=False)  # its refit's own decision stands
@@ -74,8 +85,8 @@ def test_rollback_to_a_bundle_not_approved_altered_or_of_another_source_is_refus
     release.decide(bundle_hash(refit), approved=False)
     with pytest.raises(RejectedError, match=r"AUC 0\.40 is below"):
         back(release, bundle_hash(refit))
-    shutil.rmtree(entries[bundle_hash(refit)].model)
-    with pytest.raises(SettingError, match="in the store"):
+    shutil.rmtree(folder_of(release, entries[bundle_hash(refit)]))
+    with pytest.raises(SettingError, match="that is there"):
         back(release, bundle_hash(refit))
     assert ((release.folder / CURRENT).read_bytes(), serving(release)) == (before, current)
     assert read_pin(release.folder) is None
@@ -100,8 +111,8 @@ def test_a_pin_holds_against_deployments_until_a_person_lifts_it(release) -> Non
     assert held.bundle == waiting and not held.changed
     assert f"model {pin.bundle[:12]} is pinned" in held.held_back
     assert "by ann: bad" in held.held_back and f"model {waiting[:12]} waits" in held.held_back
-    assert serving(release) == bundle_hash(first) == held.pointer.bundle
-    assert Path(held.pointer.feature_rows).name == "v2"
+    assert serving(release) == bundle_hash(first) == held.release.bundle
+    assert held.release.features == "v2"
     assert refresh(release.folder, release.context("v3")).bundle == bundle_hash(first)
     assert release.put(first).held_back == ""  # what is pinned may be deployed
     assert unpin(release.folder, who="ben") is True
@@ -110,6 +121,43 @@ def test_a_pin_holds_against_deployments_until_a_person_lifts_it(release) -> Non
     assert serving(release) == waiting
     actions = [action for action, _ in told(release)]
     assert actions == ["deploy", "deploy", "rollback", "pin", *["refresh"] * 3, "unpin", "deploy"]
+
+
+def test_a_model_that_reads_other_columns_is_tried_before_it_serves_again(release) -> None:
+    same, other = release.bundle("same"), release.bundle("other", numeric=("item_price",))
+    for bundle in (other, same, release.bundle("last")):
+        release.put(bundle)
+    release.checked.clear()
+    back(release)
+    assert release.checked == []
+    back(release)
+    assert [tried.bundle for tried in release.checked] == [bundle_hash(other)]
+
+
+def test_a_release_that_fails_its_trial_changes_nothing(release) -> None:
+    def refuse(_release):
+        raise BundleError("the model wants item_price")
+
+    release.put(release.bundle("first"))
+    before = (release.folder / CURRENT).read_bytes()
+    refused = replace(release.context("v2"), check=refuse)
+    with pytest.raises(BundleError, match="item_price"):
+        refresh(release.folder, refused)
+    second = release.bundle("second")
+    with pytest.raises(BundleError, match="item_price"):
+        deploy(second, gate_decisions=release.decisions, deployment=release.folder, context=refused)
+    assert (release.folder / CURRENT).read_bytes() == before
+    assert told(release) == [("deploy", serving(release))]
+
+
+def test_a_moved_home_serves_its_release_from_where_it_is(release, tmp_path) -> None:
+    first = release.put(release.bundle("first")).release
+    moved = release.folder.rename(tmp_path / "elsewhere")
+    found = current_release(moved)
+    assert (found.name, found.folder.parent) == (first.name, moved / RELEASES)
+    assert verify_bundle(found.model)[1] == first.bundle
+    files = [path for path in moved.rglob("*") if path.is_file() and path.suffix in (".json", ".jsonl")]
+    assert not [path for path in files if str(release.folder) in path.read_text()]
 
 
 def test_what_serves_can_be_pinned_as_it_is(release) -> None:
@@ -121,7 +169,8 @@ def test_what_serves_can_be_pinned_as_it_is(release) -> None:
     assert [action for action, _ in told(release)] == ["deploy", "pin"]
 
 
-def test_the_last_three_models_stay_in_the_store(release) -> None:
+def test_the_last_three_models_stay(release, monkeypatch) -> None:
+    monkeypatch.setattr(deployment, "CHECK_SECONDS", -1)  # nothing counts as just made
     bundles = [release.bundle(f"bundle{n}") for n in range(8)]
     for bundle in bundles[:3]:
         release.put(bundle)
@@ -131,7 +180,7 @@ def test_the_last_three_models_stay_in_the_store(release) -> None:
     for n, bundle in enumerate(bundles[3:]):
         release.decide(bundle_hash(bundle), approved=True)
         release.put(bundle, f"v{n}")
-    entries = {entry.bundle: Path(entry.model) for entry in read_history(release.folder)}
+    entries = {entry.bundle: folder_of(release, entry) for entry in read_history(release.folder)}
     remaining = [n for n, bundle in enumerate(bundles) if entries[bundle_hash(bundle)].exists()]
     assert set(remaining) >= {5, 6, 7}
     assert 0 not in remaining
@@ -156,9 +205,7 @@ def test_two_processes_that_deploy_the_same_new_bundle_both_end_well(release) ->
         child.stdin.flush()
     errors = [child.communicate(timeout=120)[1] for child in children]
     assert [child.returncode for child in children] == [0, 0], errors
-    assert verify_bundle(Path(DeploymentPointer.read(release.folder / CURRENT).model))[1] == bundle_hash(
-        bundle
-    )
+    assert verify_bundle(current_release(release.folder).model)[1] == bundle_hash(bundle)
     assert sorted(action for action, _ in told(release)) == ["deploy", "refresh"]
 
 
@@ -180,9 +227,9 @@ def test_what_a_pointer_names_is_there_while_two_processes_release(release) -> N
     lost = set()
     while any(child.poll() is None for child in children):
         pointer = DeploymentPointer.read(release.folder / CURRENT)
-        there = (Path(pointer.feature_rows) / "catalogue.parquet").exists()
+        there = (release.folder / RELEASES / pointer.release / "store" / "catalogue.parquet").exists()
         if not there and DeploymentPointer.read(release.folder / CURRENT) == pointer:
-            lost.add(Path(pointer.feature_rows).name)
+            lost.add(pointer.release)
     errors = [child.communicate()[1] for child in children]
     assert [child.returncode for child in children] == [0, 0], errors
     assert lost == set()
