@@ -32,12 +32,12 @@ from orchestration.local.report_text import recommendation_text, refusal_text, r
 from orchestration.local.stack import (
     DEFINITIONS,
     READY_SECONDS,
-    SERVICE,
     Ports,
     Stack,
     api_service,
     dagster_services,
     responds,
+    served_bento,
     serving,
 )
 from serving.release import deployment as release
@@ -111,17 +111,22 @@ def _port(text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What every command works on: where all is kept, the environment, and which programs are started."""
+    """What every command works on: where all is kept, the environment, and which programs are started.
+
+    Attributes:
+        service: what `bentoml serve` serves; empty: the Bento of the release that serves.
+    """
 
     home: Home
     postgres: PostgresSettings
     environ: Mapping[str, str]
     definitions: str = DEFINITIONS
-    service: str = SERVICE
+    service: str = ""
 
     def stack(self, ports: Ports) -> Stack:
         """The services, on these ports."""
-        services = [*dagster_services(ports.ui, self.definitions), api_service(ports.api, self.service)]
+        api = api_service(ports.api, self.service or served_bento(self.home))
+        services = [*dagster_services(ports.ui, self.definitions), api]
         return Stack(home=self.home, postgres=self.postgres, services=services)
 
 
@@ -187,7 +192,8 @@ def demo(context: Context, ports: Ports) -> int:
         if code := _run(context, environment, table=False):
             return code
         report = read_json(context.home.report)
-        with serving(api_service(ports.api, context.service), context.home, environment) as url:
+        api = api_service(ports.api, context.service or served_bento(context.home))
+        with serving(api, context.home, environment) as url:
             await_model(url)
             for reply in ask(url, report["demo_users"][:3]):
                 _say(recommendation_text(reply) + "\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from expectations.errors import ServiceError, TransientError
+from expectations.errors import ServiceError, SettingError, TransientError
 from orchestration.alerting.outbox import Outbox
 from orchestration.environment import Program, given, withheld
 from orchestration.home import Home
@@ -26,6 +26,7 @@ from orchestration.local.postgres import PostgresSettings, database_url, embedde
 from orchestration.local.postgres_server import Server
 from orchestration.local.processes import locked, require_free_port, stop, tail
 from orchestration.local.supervision import Supervisor
+from serving.release.pointer import current_release
 
 DEFINITIONS = "orchestration.definitions"
 SERVICE = "serving.api.service:Recommender"
@@ -84,14 +85,25 @@ def daemons_healthy(ui_port: int) -> bool:
     return all(daemon["healthy"] for daemon in daemons if daemon["required"])
 
 
+def served_bento(home: Home) -> str:
+    """What `bentoml serve` is to serve: the Bento that was built with the release that serves, else the checkout."""
+    with contextlib.suppress(SettingError):
+        release = current_release(home.deployment.parent)
+        if release and (home.bentoml / "bentos" / release.bento_tag.replace(":", "/")).is_dir():
+            return release.bento_tag
+    return SERVICE
+
+
 def api_service(port: int, service: str = SERVICE) -> Service:
-    """The recommendation API."""
-    serve = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1"]
+    """The recommendation API, of a Bento or of a module of the checkout."""
+    serve = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
+    if "." in service:
+        serve += ["--working-dir", str(PROJECT)]
     return Service(
         key="api",
         title="recommendation API",
         program="api",
-        argv=[*serve, "--port", str(port), "--working-dir", str(PROJECT)],
+        argv=serve,
         is_ready=lambda: responds(f"http://127.0.0.1:{port}/healthz"),
         port=port,
         option="--port-api (make: PORT_API=…)",

@@ -16,14 +16,14 @@ import psutil
 import pytest
 
 from expectations.contracts.bundle import bundle_hash
+from orchestration.local.instance import PROJECT
 from orchestration.local.processes import free_port, wait_until
-from orchestration.local.stack import responds
+from orchestration.local.stack import SERVICE, api_service, responds
 from serving.api.schema import RecommendReply
 from tests.serving.conftest import put
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).resolve().parents[3]
 NUM_REQUESTS = 300
 WAIT_SECONDS = 120
 
@@ -35,20 +35,16 @@ def until(what, process: subprocess.Popen) -> None:
     assert process.poll() is None, "the service ended"
 
 
-@pytest.fixture(name="api")
-def _api(home, shop, bento_home):
+@contextmanager
+def served(service: str, home: Path, bento_home: Path) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
+    """A module of the checkout or a Bento, as `bentoml serve` serves it, and a client of it."""
     port = free_port()
-    environment = {
-        **os.environ,
-        "BENTOML_HOME": str(bento_home),
-        "RECOMMENDER_HOME": str(home),
-    }
-    serve = [sys.executable, "-m", "bentoml", "serve", "serving.api.service:Recommender"]
-    argv = [*serve, "--port", str(port), "--working-dir", str(PROJECT)]
-    home.mkdir(parents=True)
+    environment = {**os.environ, "BENTOML_HOME": str(bento_home), "RECOMMENDER_HOME": str(home)}
+    argv = api_service(port, service).argv
+    home.mkdir(parents=True, exist_ok=True)
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
-            argv, cwd=PROJECT, env=environment, stdout=log, stderr=log, start_new_session=True
+            argv, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=40, trust_env=False) as client:
         try:
@@ -58,6 +54,12 @@ def _api(home, shop, bento_home):
             process.send_signal(signal.SIGTERM)
             process.wait(30)
             sys.stderr.write((home / "log").read_text()[-4000:])
+
+
+@pytest.fixture(name="api")
+def _api(home, bento_home):
+    with served(SERVICE, home, bento_home) as api:
+        yield api
 
 
 def listening(process: subprocess.Popen) -> set[str]:
@@ -96,6 +98,16 @@ def steady_requests(client: httpx.Client) -> Iterator[tuple[Counter, Counter]]:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def test_the_bento_that_was_built_serves(home, shop, bundles, bento_home) -> None:
+    release = put(home, shop, bundles[0])
+    with served(release.bento_tag, home, bento_home) as (client, process):
+        until(lambda: client.get("/readyz").status_code == 200, process)
+        reply = ask(client, 1)
+        assert (reply.status_code, reply.json()["bundle"]) == (200, release.bundle)
+        put(home, shop, bundles[1])
+        until(lambda: ask(client, 2).json()["bundle"] == bundle_hash(bundles[1]), process)
 
 
 def test_deployed_into_while_it_answers(api, home, shop, bundles) -> None:
