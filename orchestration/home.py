@@ -4,14 +4,14 @@
 ├── tables/<source>/<table>/       landed tables, datasets of `expectations.storage.datasets`
 ├── checked/<source>/<table>/      the rows that passed their contract
 ├── quarantine/<source>/<table>/   the rows that did not
-├── features/<source>/…            feature tables
+├── features/<source>/             feature rows, and the Feast stores that are filled from them
 ├── examples/<source>/             training examples
 ├── training/<source>/             checkpoints, TensorBoard
 ├── recipes/<source>.toml          the best recipe of a search
 ├── bundles/<hash>/                trained models
 ├── evaluations/<hash>.json        metrics on the test part
 ├── gate_decisions/<hash>.json     whether a bundle may serve, rule by rule
-├── deployment/current.json        the model that serves
+├── deployment/                    releases, and which of them serves
 ├── bentoml/                       BentoML's own store (BENTOML_HOME)
 ├── gx/                            Great Expectations' results and Data Docs
 ├── postgres/                      the embedded PostgreSQL: data, password, locks

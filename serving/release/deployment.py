@@ -2,6 +2,7 @@
 
 deployment/
 ├── current.json       the DeploymentPointer that every worker of the service follows
+├── current            a link to its release, for people
 ├── releases/<name>/   what serves and what may serve again (`serving.release.release`)
 ├── history.jsonl      what served, since when (`serving.release.history`)
 ├── pin.json           while a person holds a model in service: no other one is deployed
@@ -18,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -303,7 +304,16 @@ def _activate(deployment: Path, release: Release, action: Action, *, who: str = 
         release=release.name, bundle=release.bundle, project=release.project, deployed_at=_now()
     )
     pointer.write(deployment / CURRENT)
+    _link_current(deployment, release)
     append_history(deployment, _entry(release, action, who=who, reason=reason))
+
+
+def _link_current(deployment: Path, release: Release) -> None:
+    link = deployment / ".current"
+    with suppress(OSError):  # a file system without links
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(RELEASES) / release.name)
+        link.replace(deployment / "current")
 
 
 def _remove_unneeded(deployment: Path) -> None:

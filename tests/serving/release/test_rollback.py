@@ -155,6 +155,7 @@ def test_a_moved_home_serves_its_release_from_where_it_is(release, tmp_path) -> 
     moved = release.folder.rename(tmp_path / "elsewhere")
     found = current_release(moved)
     assert (found.name, found.folder.parent) == (first.name, moved / RELEASES)
+    assert (moved / "current").resolve() == found.folder.resolve()
     assert verify_bundle(found.model)[1] == first.bundle
     files = [path for path in moved.rglob("*") if path.is_file() and path.suffix in (".json", ".jsonl")]
     assert not [path for path in files if str(release.folder) in path.read_text()]
