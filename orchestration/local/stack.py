@@ -18,13 +18,14 @@ import httpx
 import psutil
 
 from expectations.errors import ServiceError, TransientError
+from expectations.storage.locks import locked
 from orchestration.alerting.outbox import Outbox
 from orchestration.environment import Program, given, withheld
 from orchestration.home import Home
 from orchestration.local.instance import PROJECT, child_environment, fail_lost_runs, write_instance
 from orchestration.local.postgres import PostgresSettings, database_url, embedded_databases, running
 from orchestration.local.postgres_server import Server
-from orchestration.local.processes import locked, require_free_port, stop, tail
+from orchestration.local.processes import require_free_port, stop, tail
 from orchestration.local.supervision import Supervisor
 
 DEFINITIONS = "orchestration.definitions"
