@@ -32,6 +32,7 @@ from orchestration.automation import (
     whole_job,
 )
 from orchestration.environment import keep_from_children
+from orchestration.execution.executor import in_turn
 from orchestration.home import Home
 from orchestration.resources import WorkspaceResource
 
@@ -63,8 +64,12 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
             RECOMMENDER_RECIPE, RECOMMENDER_GATE, RECOMMENDER_MEMORY and RECOMMENDER_UI_URL; each has a default but
             the two databases.
     """
+    home = Home.from_environment(environ)
+    steps = dg.multiprocess_executor.configured(
+        {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}
+    )
     workspace = WorkspaceResource(
-        home=str(Home.from_environment(environ).root),
+        home=str(home.root),
         source=environ.get("RECOMMENDER_SOURCE") or str(COMPLETE_JOURNEY),
         registry_url=dg.EnvVar("RECOMMENDER_FEAST_URL"),
         recipe=environ.get("RECOMMENDER_RECIPE") or "",
@@ -84,9 +89,7 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         schedules=schedules(environ),
         sensors=[finished_runs, alert_delivery],
         resources={"workspace": workspace, "alerting": alerting},
-        executor=dg.multiprocess_executor.configured(
-            {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}
-        ),
+        executor=in_turn(home.queue, steps),
     )
 
 

@@ -9,12 +9,14 @@ import dagster as dg
 from expectations.errors import RecommenderError, TransientError
 from expectations.storage.memory import VARIABLE, memory_limit
 from features.sources import COMPLETE_JOURNEY
+from orchestration.execution.lifeline import end_with_parent
 from orchestration.home import DEFAULT, Home
 from orchestration.pipeline.workspace import Workspace
 
 POOL = "pipeline"
-"""Dagster's pool of all assets. One run of it goes at a time: two trainings at once on one machine take longer than
-one after the other. A rollback is none of it, so that it waits for no training."""
+"""Dagster's pool of all assets. The daemon lets one run of it go at a time, and `orchestration.execution.executor`
+one whoever started it: each would see half of what the other writes, and two trainings at once on one machine take
+longer than one after the other. A rollback is none of it, so that it waits for no training."""
 
 
 class WorkspaceResource(dg.ConfigurableResource):
@@ -29,6 +31,10 @@ class WorkspaceResource(dg.ConfigurableResource):
     recipe: str = ""
     gate_rules: str = ""
     memory: str = ""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's signature
+        """Let a step end with its run's process: nobody reads what it does after that."""
+        end_with_parent()
 
     def workspace(self) -> Workspace:
         """What the pipeline's steps take.

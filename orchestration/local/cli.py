@@ -24,7 +24,7 @@ from expectations.storage.atomic import read_json
 from orchestration.alerting.channels import read_services
 from orchestration.environment import given
 from orchestration.home import Home
-from orchestration.local.instance import child_environment, source_file, write_instance
+from orchestration.local.instance import child_environment, fail_lost_runs, source_file, write_instance
 from orchestration.local.job_run import run_job
 from orchestration.local.postgres import PostgresSettings, running
 from orchestration.local.processes import wait_until
@@ -40,6 +40,7 @@ from orchestration.local.stack import (
     responds,
     serving,
 )
+from orchestration.local.supervision import Supervisor
 from serving.release import deployment as release
 
 JOB = "recommender"
@@ -249,11 +250,12 @@ def _source(context: Context, source: str | None) -> Path:
 
 def _run(context: Context, environment: Mapping[str, str], *, table: bool = True) -> int:
     path = context.home.report
-    before = _written(path)
+    daemon = Supervisor(home=context.home).lives("daemon")
+    fail_lost_runs(context.home, environment, daemon=daemon)
     result = run_job(
         context.home, environment, definitions=context.definitions, job=JOB, stream=sys.stderr.buffer
     )
-    written = _written(path) != before
+    written = result.began is not None and path.exists() and path.stat().st_mtime >= result.began
     report = read_json(path) if written else {}
     refusal = refusal_text(report) if written else ""
     if written and (table or refusal or not result.succeeded):  # a rejected model is reported like any other
@@ -267,10 +269,6 @@ def _run(context: Context, environment: Mapping[str, str], *, table: bool = True
         _complain("\n" + refusal)
         return REFUSED
     return 0 if result.succeeded and written else 1
-
-
-def _written(path: Path) -> int | None:
-    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _say(line: str) -> None:

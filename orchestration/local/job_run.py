@@ -22,6 +22,7 @@ import psutil
 
 from expectations.storage.atomic import write_text
 from orchestration.environment import given
+from orchestration.execution.turns import WAITS
 from orchestration.home import Home
 from orchestration.local.instance import LAUNCH_TAG, PROJECT, dagster_instance
 from orchestration.local.processes import stop, tail
@@ -54,12 +55,14 @@ class RunResult:
         succeeded: whether every step did.
         failures: step -> what went wrong, in plain words.
         log: everything that the run printed.
+        began: when its first step began, after those runs that it waited for; seconds since 1970.
     """
 
     run_id: str | None
     succeeded: bool
     failures: Mapping[str, str]
     log: Path
+    began: float | None
 
 
 class Console:
@@ -159,6 +162,8 @@ class Progress:
                 self.console.line(f"  ! check {check.check_name} on {where}: {check.severity.value}")
                 if check.severity.value == "ERROR":
                     self.broken.setdefault(step, []).extend(map(rule_text, broken_rules(event)))
+        elif kind == "ENGINE_EVENT" and (event.message or "").startswith(WAITS):
+            self.console.line(f"  … {event.message}")
         elif kind in ("PIPELINE_FAILURE", "RUN_FAILURE") and not self.failures and event.message:
             self.failures["the run"] = event.message
 
@@ -168,12 +173,24 @@ def run_job(
 ) -> RunResult:
     """Execute a job of a module of definitions in a process of its own and tell its progress.
 
-    The home's Dagster instance must have been written. Progress and the steps' output go to `stream`.
+    The home's Dagster instance must have been written. Progress and the steps' output go to `stream`. The run ends
+    with this process, though that be killed.
     """
     launch = uuid.uuid4().hex
     log = home.logs / "runs" / f"{time.strftime('%Y%m%dT%H%M%S')}-{launch[:8]}.log"
     write_text(log, "")
-    argv = [sys.executable, "-m", "dagster", "job", "execute", "-m", definitions, "-j", job]
+    argv = [
+        sys.executable,
+        "-m",
+        "orchestration.local.bound",
+        "dagster",
+        "job",
+        "execute",
+        "-m",
+        definitions,
+        "-j",
+        job,
+    ]
     argv += ["--tags", json.dumps({LAUNCH_TAG: launch})]
     # `dagster job execute` advises against itself at every run
     advice = "ignore:Function `job_execute_command` is superseded"
@@ -185,7 +202,7 @@ def run_job(
             argv,
             env={**given("run", environment), "PYTHONWARNINGS": warnings},
             cwd=PROJECT,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # its end tells the run of ours
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -202,6 +219,8 @@ def run_job(
         except BaseException:
             _interrupt(child)
             raise
+        finally:
+            child.stdin.close()  # type: ignore[union-attr]
     pump.join(timeout=5)
     failures = progress.failures
     if not failures and (child.returncode != 0 or progress.run_id is None):
@@ -211,6 +230,7 @@ def run_job(
         succeeded=not failures,
         failures=failures,
         log=log,
+        began=min(progress.started.values(), default=None),
     )
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import dagster as dg
 
-from orchestration.resources import POOL
+from orchestration.execution.executor import in_turn
+from orchestration.home import Home
+from orchestration.resources import POOL, WorkspaceResource
 
 
 @dg.asset(pool=POOL)
-def landed(context: dg.AssetExecutionContext) -> None:
+def landed(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> None:
     context.log.info("a line of Dagster's log")
     for part in range(3):
         sys.stderr.write(f"\rlanding {part + 1}/3")
@@ -58,5 +60,6 @@ defs = dg.Definitions(
     assets=[landed, evaluated],
     asset_checks=[enough_rows],
     jobs=[dg.define_asset_job("recommender"), at_once],
-    executor=dg.multiprocess_executor,
+    resources={"workspace": WorkspaceResource()},
+    executor=in_turn(Home.from_environment(os.environ).queue, dg.multiprocess_executor),
 )
