@@ -27,10 +27,11 @@ from orchestration.home import Home
 from orchestration.local.instance import child_environment, fail_lost_runs, source_file, write_instance
 from orchestration.local.job_run import run_job
 from orchestration.local.postgres import PostgresSettings, running
-from orchestration.local.processes import wait_until
+from orchestration.local.processes import end_child, wait_until
 from orchestration.local.report_text import recommendation_text, refusal_text, report_table, serving_line
 from orchestration.local.stack import (
     DEFINITIONS,
+    GRACE_SECONDS,
     READY_SECONDS,
     SERVICE,
     Ports,
@@ -207,7 +208,12 @@ def execute(context: Context, program: Sequence[str]) -> int:
         found = shutil.which(program[0], path=environment["PATH"])
         if found is None:
             raise ServiceError(f"there is no program {program[0]}; check its name")
-        return subprocess.run([found, *program[1:]], env=environment, check=False).returncode
+        child = subprocess.Popen([found, *program[1:]], env=environment)
+        try:
+            return child.wait()
+        except BaseException:
+            end_child(child, first=signal.SIGTERM, grace=GRACE_SECONDS)
+            raise
 
 
 def await_model(url: str) -> None:

@@ -18,14 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import psutil
-
 from expectations.storage.atomic import write_text
 from orchestration.environment import given
 from orchestration.execution.turns import WAITS
 from orchestration.home import Home
 from orchestration.local.instance import LAUNCH_TAG, PROJECT, dagster_instance
-from orchestration.local.processes import stop, tail
+from orchestration.local.processes import end_child, tail
 from orchestration.run_events import (
     KILLED,
     broken_rules,
@@ -217,7 +215,7 @@ def run_job(
             if run and not run.is_finished:  # killed: it could not write it down, and nobody would be told
                 instance.report_run_failed(run, _ending(child))
         except BaseException:
-            _interrupt(child)
+            end_child(child, first=signal.SIGINT, grace=GRACE_SECONDS)  # so that it is written down as ended
             raise
         finally:
             child.stdin.close()  # type: ignore[union-attr]
@@ -236,15 +234,6 @@ def run_job(
 
 def _ending(child: "subprocess.Popen[bytes]") -> str:
     return KILLED if child.returncode == -signal.SIGKILL else f"ended with exit code {child.returncode}"
-
-
-def _interrupt(child: "subprocess.Popen[bytes]") -> None:
-    """Let an interrupted run end by itself, so that it is written down as cancelled; then end it."""
-    try:
-        child.wait(timeout=GRACE_SECONDS if sys.exc_info()[0] is KeyboardInterrupt else 0)
-    except subprocess.TimeoutExpired:
-        stop(psutil.Process(child.pid), first=signal.SIGINT, grace=GRACE_SECONDS)
-        child.wait()
 
 
 def _pass_through(child: "subprocess.Popen[bytes]", log: Path, console: Console) -> None:

@@ -3,6 +3,8 @@
 import contextlib
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +42,21 @@ def stop(process: psutil.Process, *, first: signal.Signals, grace: float) -> Non
     left = wait_gone(stubborn, 10)
     if left:
         raise ServiceError(f"process {left[0].pid} does not end; look at it with `ps -fp {left[0].pid}`")
+
+
+def end_child(child: "subprocess.Popen[bytes]", *, first: signal.Signals, grace: float) -> None:
+    """End a child, and all that it started, while an error or a signal ends us.
+
+    After Ctrl-C, which the terminal tells the child too, it has `grace` seconds to end by itself.
+    """
+    process = psutil.Process(child.pid)
+    family = process.children(recursive=True)
+    if sys.exc_info()[0] is KeyboardInterrupt:
+        wait_gone([process], grace)
+    stop(process, first=first, grace=grace)
+    for left in wait_gone(family, 3):
+        stop(left, first=signal.SIGKILL, grace=1)
+    child.wait()
 
 
 def wait_until(condition: Callable[[], object], timeout: float, *, pause: float = 0.05) -> bool:

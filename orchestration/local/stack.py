@@ -25,7 +25,7 @@ from orchestration.home import Home
 from orchestration.local.instance import PROJECT, child_environment, fail_lost_runs, write_instance
 from orchestration.local.postgres import PostgresSettings, database_url, embedded_databases, running
 from orchestration.local.postgres_server import Server
-from orchestration.local.processes import require_free_port, stop, tail
+from orchestration.local.processes import end_child, require_free_port, tail
 from orchestration.local.supervision import Supervisor
 
 DEFINITIONS = "orchestration.definitions"
@@ -174,7 +174,7 @@ def serving(service: Service, home: Home, environment: Mapping[str, str]) -> Ite
         yield f"http://127.0.0.1:{service.port}"
     finally:
         if child.poll() is None:
-            stop(psutil.Process(child.pid), first=signal.SIGTERM, grace=GRACE_SECONDS)
+            end_child(child, first=signal.SIGTERM, grace=GRACE_SECONDS)
         child.wait()
 
 
