@@ -61,8 +61,8 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
 
     Args:
         environ: RECOMMENDER_HOME, RECOMMENDER_SOURCE, RECOMMENDER_FEAST_URL, RECOMMENDER_DAGSTER_URL,
-            RECOMMENDER_RECIPE, RECOMMENDER_GATE, RECOMMENDER_MEMORY and RECOMMENDER_UI_URL; each has a default but
-            the two databases.
+            RECOMMENDER_RECIPE, RECOMMENDER_GATE, RECOMMENDER_MEMORY, RECOMMENDER_MAX_RUN_HOURS and
+            RECOMMENDER_UI_URL; each has a default but the two databases.
     """
     home = Home.from_environment(environ)
     steps = dg.multiprocess_executor.configured(
@@ -85,7 +85,7 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
             asset.map_asset_specs(lambda spec: spec.replace_attributes(owners=OWNERS))
             for asset in (*ASSETS, searched_recipe)
         ],
-        jobs=[data_job, whole_job, search_job, rollback_job, unpin_job],
+        jobs=[data_job(environ), whole_job, search_job, rollback_job, unpin_job],
         schedules=schedules(environ),
         sensors=[finished_runs, alert_delivery],
         resources={"workspace": workspace, "alerting": alerting},

@@ -19,6 +19,10 @@ one whoever started it: each would see half of what the other writes, and two tr
 longer than one after the other. A rollback is none of it, so that it waits for no training."""
 
 
+RETRY_SECONDS = (5, 30, 180)
+"""How long a step waits after each failure that a retry may cure: a database that starts again takes a while."""
+
+
 class WorkspaceResource(dg.ConfigurableResource):
     """The settings of a `Workspace`, as text; an empty recipe or gate is the packaged one, an empty memory its default.
 
@@ -54,10 +58,11 @@ class WorkspaceResource(dg.ConfigurableResource):
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn a transient error into a retry, and any other error of ours into a plain failure without one."""
+    """Turn a transient error into a later retry, and any other error of ours into a plain failure without one."""
     try:
         yield
     except TransientError as error:
-        raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from error
+        attempt = min(dg.OpExecutionContext.get().retry_number, len(RETRY_SECONDS) - 1)
+        raise dg.RetryRequested(len(RETRY_SECONDS), RETRY_SECONDS[attempt]) from error
     except RecommenderError as error:
         raise dg.Failure(description=f"{type(error).__name__}: {error}", allow_retries=False) from error

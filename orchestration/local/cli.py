@@ -52,6 +52,7 @@ EPILOG = """environment:
   RECOMMENDER_HOME           where everything is kept (default: .recommender)
   RECOMMENDER_SOURCE         what --source says where it is not given
   RECOMMENDER_MEMORY         what DuckDB may use in a step, such as 6GB (default: half of the machine's)
+  RECOMMENDER_MAX_RUN_HOURS  after which `up` ends a run that hangs (default: 24)
   RECOMMENDER_POSTGRES_URL   a PostgreSQL of your own instead of the embedded one
   RECOMMENDER_POSTGRES_PORT  port of the embedded PostgreSQL (default: a free one, kept in the home)
 
@@ -170,7 +171,7 @@ def unpin(context: Context) -> int:
 def _environment(context: Context, source: Path) -> Iterator[dict[str, str]]:
     """The environment of programs that need PostgreSQL and Dagster's instance, while both are there."""
     with running(context.home, context.postgres) as databases:
-        write_instance(context.home)
+        write_instance(context.home, context.environ)
         yield child_environment(context.home, databases, source, context.environ)
 
 

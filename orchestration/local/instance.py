@@ -22,7 +22,7 @@ from expectations import telemetry
 from expectations.errors import SettingError
 from expectations.storage.atomic import write_text
 from features.sources import COMPLETE_JOURNEY
-from orchestration.environment import DAGSTER_URL, FEAST_URL, SOURCE
+from orchestration.environment import DAGSTER_URL, FEAST_URL, SOURCE, max_run_seconds
 from orchestration.execution.turns import turns
 from orchestration.home import VARIABLE, Home
 from orchestration.local.postgres import database_url
@@ -40,6 +40,7 @@ Tags are given at the start only: Dagster rewrites a run at each change of its s
 at the same moment is lost.
 """
 
+MONITORING_SECONDS = 30
 JOIN_SECONDS = 60
 """A run that has no place in the queue this long after its start lost its process."""
 
@@ -78,8 +79,12 @@ def _make_link(folder: Path) -> None:
         )
 
 
-def write_instance(home: Home) -> Path:
-    """Close the home to other users, and write its DAGSTER_HOME's `dagster.yaml`, as JSON, which YAML contains."""
+def write_instance(home: Home, environ: Mapping[str, str]) -> Path:
+    """Close the home to other users, and write its DAGSTER_HOME's `dagster.yaml`, as JSON, which YAML contains.
+
+    Raises:
+        SettingError: the time that a run may take is set wrongly.
+    """
     home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     home.root.chmod(0o700)
     settings = {
@@ -90,7 +95,12 @@ def write_instance(home: Home) -> Path:
         "concurrency": {
             "pools": {"granularity": "run", "default_limit": 1}
         },  # `orchestration.resources.POOL`
-        "run_monitoring": {"enabled": True, "start_timeout_seconds": 300},
+        "run_monitoring": {
+            "enabled": True,
+            "start_timeout_seconds": 300,
+            "max_runtime_seconds": max_run_seconds(environ),
+            "poll_interval_seconds": MONITORING_SECONDS,
+        },
         "compute_logs": {
             "module": "dagster._core.storage.local_compute_log_manager",
             "class": "LocalComputeLogManager",

@@ -220,7 +220,7 @@ class Stack:
                         supervisor.restart_stopped()
                     else:
                         supervisor.stop()  # what a killed one left
-                        write_instance(self.home)
+                        write_instance(self.home, environ)
                         environment = child_environment(self.home, databases, source, environ)
                         self._start(source, environment)
                     for service in [*self._postgres(), *self.services]:

@@ -1,5 +1,6 @@
 """Dagster definitions as small as they can be, for the tests of what runs them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +22,9 @@ def landed(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> N
         sys.stderr.write(f"\rlanding {part + 1}/3")
         sys.stderr.flush()
     sys.stderr.write("\n")
+    while os.environ.get("TINY_HANG"):
+        with contextlib.suppress(BaseException):  # nothing that it is told ends it
+            time.sleep(1)
     time.sleep(float(os.environ.get("TINY_SLEEP", "1.2")))
 
 

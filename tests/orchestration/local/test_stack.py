@@ -52,7 +52,7 @@ TINY_SERVICE = "tests.orchestration.tiny_service:Recommender"
 def environment(home, postgres):
     """That of the programs that we start, while PostgreSQL runs."""
     with running(home, postgres) as databases:
-        write_instance(home)
+        write_instance(home, {})
         yield child_environment(home, databases, source_file(None), os.environ)
 
 

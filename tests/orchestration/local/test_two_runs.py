@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from orchestration.execution.turns import turns
 from orchestration.local.instance import (
     PROJECT,
     child_environment,
@@ -35,8 +36,8 @@ except KeyboardInterrupt:
 class Command:
     """A started `python -m orchestration run`, and the lines that it printed so far."""
 
-    def __init__(self, argv, seconds):
-        environ = {**os.environ, "TINY_SLEEP": str(seconds)}
+    def __init__(self, argv, seconds, **environ):
+        environ = {**os.environ, "TINY_SLEEP": str(seconds), **environ}
         self.process = subprocess.Popen(
             argv, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -63,8 +64,8 @@ class Command:
 def command(program):
     started = []
 
-    def start(seconds):
-        started.append(Command(program(CODE), seconds))
+    def start(seconds, **environ):
+        started.append(Command(program(CODE), seconds, **environ))
         return started[-1]
 
     yield start
@@ -79,7 +80,7 @@ def command(program):
 @pytest.fixture
 def environment(home, postgres):
     with running(home, postgres) as databases:
-        write_instance(home)
+        write_instance(home, {})
         yield child_environment(home, databases, source_file(None), os.environ)
 
 
@@ -163,6 +164,37 @@ def test_steps_end_with_their_run_whoever_started_it_and_do_not_block_the_next(h
         plain.stderr.close()
     assert wait_gone(family, 10) == []
     assert waiting.end() == 0, waiting.lines
+
+
+def test_a_hung_run_that_is_given_up_ends_and_the_next_one_goes(home, environment, command):
+    hung = command(0, TINY_HANG="1")
+    run_id = hung.run_id()
+    hung.wait_for("… landed")
+    family = children(hung.process)
+    waiting = command(0)
+    waiting.wait_for("waits for")
+    with dagster_instance(home, environment) as instance:  # as Dagster's daemon does
+        instance.report_run_failed(instance.get_run_by_id(run_id), "Exceeded maximum runtime of 5 seconds.")
+    assert wait_gone(family, 40) == []
+    assert hung.end() == 1
+    assert "Exceeded maximum runtime of 5 seconds." in "\n".join(hung.lines)
+    assert waiting.end() == 0, waiting.lines
+
+
+def test_the_daemon_ends_a_run_that_takes_too_long(home, postgres, environment):
+    stack = Stack(home=home, postgres=postgres, services=dagster_services(free_port(), TINY))
+    limited = {**os.environ, "TINY_HANG": "1", "RECOMMENDER_MAX_RUN_HOURS": str(5 / 3600)}
+    stack.up(source_file(None), limited, lambda _line: None)
+    try:
+        launch = [sys.executable, "-m", "dagster", "job", "launch", "-m", TINY, "-j", "recommender"]
+        subprocess.run(launch, env=environment, cwd=PROJECT, check=True, capture_output=True)
+        assert wait_until(lambda: turns(home.queue), 120, pause=0.5)
+        with dagster_instance(home, environment) as instance:
+            assert wait_until(lambda: instance.get_runs()[0].is_finished, 120, pause=1)
+            assert instance.get_runs()[0].is_failure
+        assert wait_until(lambda: not turns(home.queue), 60, pause=0.5)
+    finally:
+        stack.down(lambda _line: None)
 
 
 def test_a_command_and_a_run_of_the_daemon_wait_for_each_other(home, postgres, environment, command):
