@@ -177,19 +177,8 @@ def run_job(
     launch = uuid.uuid4().hex
     log = home.logs / "runs" / f"{time.strftime('%Y%m%dT%H%M%S')}-{launch[:8]}.log"
     write_text(log, "")
-    argv = [
-        sys.executable,
-        "-m",
-        "orchestration.local.bound",
-        "dagster",
-        "job",
-        "execute",
-        "-m",
-        definitions,
-        "-j",
-        job,
-    ]
-    argv += ["--tags", json.dumps({LAUNCH_TAG: launch})]
+    argv = [sys.executable, "-m", "orchestration.local.bound", "dagster", "job", "execute"]
+    argv += ["-m", definitions, "-j", job, "--tags", json.dumps({LAUNCH_TAG: launch})]
     # `dagster job execute` advises against itself at every run
     advice = "ignore:Function `job_execute_command` is superseded"
     warnings = ",".join(filter(None, [environment.get("PYTHONWARNINGS"), advice]))

@@ -14,6 +14,7 @@ from orchestration.local.instance import (
     PROJECT,
     child_environment,
     dagster_instance,
+    fail_lost_runs,
     source_file,
     write_instance,
 )
@@ -164,6 +165,11 @@ def test_steps_end_with_their_run_whoever_started_it_and_do_not_block_the_next(h
         plain.stderr.close()
     assert wait_gone(family, 10) == []
     assert waiting.end() == 0, waiting.lines
+    lost = []  # a run that nobody watched is given a minute to join the queue
+    assert wait_until(
+        lambda: lost.extend(fail_lost_runs(home, environment, daemon=True)) or lost, 90, pause=5
+    )
+    assert [status(home, environment, run_id) for run_id in lost] == ["FAILURE"]
 
 
 def test_a_hung_run_that_is_given_up_ends_and_the_next_one_goes(home, environment, command):
