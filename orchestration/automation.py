@@ -6,10 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import psutil
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 
 from orchestration.alerting.alert import Alert, Failure, RunOutcome
 from orchestration.alerting.channels import read_services
 from orchestration.alerting.outbox import Outbox
+from orchestration.environment import max_run_seconds
 from orchestration.resources import WorkspaceResource, translate_errors
 from orchestration.run_events import broken_rules, error_class, failure_reason, stopped_by_checks
 
@@ -28,12 +31,24 @@ RUN = "run"
 
 INGESTION_CRON, RETRAINING_CRON = "0 3 * * *", "0 4 * * 0"
 
-data_job = dg.define_asset_job(
-    "data",
-    selection=dg.AssetSelection.groups("ingestion", "validation", "features", "deployment")
-    - dg.AssetSelection.assets("training_examples", "deployed_model"),
-    description="Land and check the source's tables, and serve their features.",
-)
+DATA_JOB, DATA_PART = "data", 4
+"""The job that trains nothing; it may take this part of the time that a run may take."""
+
+
+def data_job(environ: Mapping[str, str]) -> UnresolvedAssetJobDefinition:
+    """Ingestion, validation and features, without a training.
+
+    Raises:
+        SettingError: the time that a run may take is set wrongly.
+    """
+    return dg.define_asset_job(
+        DATA_JOB,
+        selection=dg.AssetSelection.groups("ingestion", "validation", "features", "deployment")
+        - dg.AssetSelection.assets("training_examples", "deployed_model"),
+        description="Land and check the source's tables, and serve their features.",
+        tags={MAX_RUNTIME_SECONDS_TAG: str(max_run_seconds(environ) // DATA_PART)},
+    )
+
 
 whole_job = dg.define_asset_job(
     "recommender",
@@ -119,7 +134,7 @@ def schedules(environ: Mapping[str, str]) -> list[dg.ScheduleDefinition]:
     return [
         dg.ScheduleDefinition(
             name="daily_ingestion",
-            job=data_job,
+            job_name=DATA_JOB,
             cron_schedule=environ.get("RECOMMENDER_INGESTION_CRON") or INGESTION_CRON,
             default_status=dg.DefaultScheduleStatus.RUNNING,
             description="Lands and checks new data every night (UTC), and serves their features.",

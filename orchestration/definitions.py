@@ -32,6 +32,7 @@ from orchestration.automation import (
     whole_job,
 )
 from orchestration.environment import keep_from_children
+from orchestration.execution.executor import in_turn
 from orchestration.home import Home
 from orchestration.resources import WorkspaceResource
 
@@ -60,10 +61,14 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
 
     Args:
         environ: RECOMMENDER_HOME, RECOMMENDER_SOURCE, RECOMMENDER_DAGSTER_URL, RECOMMENDER_RECIPE, RECOMMENDER_GATE,
-            RECOMMENDER_MEMORY and RECOMMENDER_UI_URL; each has a default but the database.
+            RECOMMENDER_MEMORY, RECOMMENDER_MAX_RUN_HOURS and RECOMMENDER_UI_URL; each has a default but the database.
     """
+    home = Home.from_environment(environ)
+    steps = dg.multiprocess_executor.configured(
+        {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}
+    )
     workspace = WorkspaceResource(
-        home=str(Home.from_environment(environ).root),
+        home=str(home.root),
         source=environ.get("RECOMMENDER_SOURCE") or str(COMPLETE_JOURNEY),
         recipe=environ.get("RECOMMENDER_RECIPE") or "",
         gate_rules=environ.get("RECOMMENDER_GATE") or "",
@@ -78,13 +83,11 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
             asset.map_asset_specs(lambda spec: spec.replace_attributes(owners=OWNERS))
             for asset in (*ASSETS, searched_recipe)
         ],
-        jobs=[data_job, whole_job, search_job, rollback_job, unpin_job],
+        jobs=[data_job(environ), whole_job, search_job, rollback_job, unpin_job],
         schedules=schedules(environ),
         sensors=[finished_runs, alert_delivery],
         resources={"workspace": workspace, "alerting": alerting},
-        executor=dg.multiprocess_executor.configured(
-            {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}
-        ),
+        executor=in_turn(home.queue, steps),
     )
 
 

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 from expectations.contracts.source import read_source
+from expectations.errors import SettingError
 from orchestration.home import VARIABLE
 
 DAGSTER_URL, SOURCE = "RECOMMENDER_DAGSTER_URL", "RECOMMENDER_SOURCE"
+MAX_RUN_HOURS, DEFAULT_RUN_HOURS = "RECOMMENDER_MAX_RUN_HOURS", 24.0
 SHOP = "the variable that the source's url_env names"
 ALERTS = ("RECOMMENDER_SLACK_WEBHOOK", "RECOMMENDER_ALERT_*", "RECOMMENDER_SMTP_*")
 
 _DEFINITIONS = (
     *(VARIABLE, SOURCE, DAGSTER_URL),
-    *("RECOMMENDER_RECIPE", "RECOMMENDER_GATE", "RECOMMENDER_MEMORY", "RECOMMENDER_UI_URL"),
+    *("RECOMMENDER_RECIPE", "RECOMMENDER_GATE", "RECOMMENDER_MEMORY", "RECOMMENDER_UI_URL", MAX_RUN_HOURS),
 )
 _SCHEDULES = ("RECOMMENDER_INGESTION_CRON", "RECOMMENDER_RETRAINING_CRON")
 
@@ -32,6 +34,24 @@ GIVEN: Mapping[Program, tuple[str, ...]] = {
     "run": (*_DEFINITIONS, SHOP),
 }
 """Names, or patterns of names."""
+
+
+def max_run_seconds(environ: Mapping[str, str]) -> int:
+    """How long a run may take, by RECOMMENDER_MAX_RUN_HOURS.
+
+    Raises:
+        SettingError: it is no positive number.
+    """
+    text = environ.get(MAX_RUN_HOURS) or str(DEFAULT_RUN_HOURS)
+    try:
+        seconds = round(float(text) * 3600)
+    except (ValueError, OverflowError):
+        seconds = 0
+    if seconds < 1:
+        raise SettingError(
+            f"{MAX_RUN_HOURS} is {text!r}; give a number of hours, such as {DEFAULT_RUN_HOURS:.0f}"
+        )
+    return seconds
 
 
 def withheld(program: Program, environ: Mapping[str, str]) -> list[str]:

@@ -17,6 +17,7 @@
 ├── postgres/                      the embedded PostgreSQL: data, password, locks
 ├── mask.key                       with which shoppers' values are hidden in metadata and alerts
 ├── dagster/                       Dagster's own folder (DAGSTER_HOME)
+├── queue/                         the run at work and those that wait
 ├── supervisor/                    what supervisord keeps running for `up`
 ├── logs/                          of services, runs and steps
 └── reports/latest.json            what the last run came to
@@ -55,6 +56,7 @@ class Home:
     gx: Path = field(init=False, repr=False, compare=False)
     postgres: Path = field(init=False, repr=False, compare=False)
     dagster: Path = field(init=False, repr=False, compare=False)
+    queue: Path = field(init=False, repr=False, compare=False)
     supervisor: Path = field(init=False, repr=False, compare=False)
     logs: Path = field(init=False, repr=False, compare=False)
     deployment: Path = field(init=False, repr=False, compare=False)

@@ -9,12 +9,18 @@ import dagster as dg
 from expectations.errors import RecommenderError, TransientError
 from expectations.storage.memory import VARIABLE, memory_limit
 from features.sources import COMPLETE_JOURNEY
+from orchestration.execution.lifeline import end_with_parent
 from orchestration.home import DEFAULT, Home
 from orchestration.pipeline.workspace import Workspace
 
 POOL = "pipeline"
-"""Dagster's pool of all assets. One run of it goes at a time: two trainings at once on one machine take longer than
-one after the other. A rollback is none of it, so that it waits for no training."""
+"""Dagster's pool of all assets. The daemon lets one run of it go at a time, and `orchestration.execution.executor`
+one whoever started it: each would see half of what the other writes, and two trainings at once on one machine take
+longer than one after the other. A rollback is none of it, so that it waits for no training."""
+
+
+RETRY_SECONDS = (5, 30, 180)
+"""How long a step waits after each failure that a retry may cure: a database that starts again takes a while."""
 
 
 class WorkspaceResource(dg.ConfigurableResource):
@@ -25,6 +31,10 @@ class WorkspaceResource(dg.ConfigurableResource):
     recipe: str = ""
     gate_rules: str = ""
     memory: str = ""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's signature
+        """Let a step end with its run's process: nobody reads what it does after that."""
+        end_with_parent()
 
     def workspace(self) -> Workspace:
         """What the pipeline's steps take.
@@ -43,10 +53,11 @@ class WorkspaceResource(dg.ConfigurableResource):
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn a transient error into a retry, and any other error of ours into a plain failure without one."""
+    """Turn a transient error into a later retry, and any other error of ours into a plain failure without one."""
     try:
         yield
     except TransientError as error:
-        raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from error
+        attempt = min(dg.OpExecutionContext.get().retry_number, len(RETRY_SECONDS) - 1)
+        raise dg.RetryRequested(len(RETRY_SECONDS), RETRY_SECONDS[attempt]) from error
     except RecommenderError as error:
         raise dg.Failure(description=f"{type(error).__name__}: {error}", allow_retries=False) from error

@@ -24,7 +24,7 @@ from expectations.contracts.schema import Table
 from expectations.contracts.source import Source
 from expectations.errors import DataError, RecommenderError, SchemaError, TransientError
 from expectations.storage.atomic import replacing
-from expectations.storage.datasets import POINTER, current, land
+from expectations.storage.datasets import current, land, remove
 from expectations.storage.hashes import file_hash, fingerprint
 from expectations.storage.masking import OPEN, Mask
 from expectations.suites.engine import open_duckdb
@@ -209,9 +209,8 @@ def _publish(rejected: Path, target: Path) -> None:
 
 
 def _remove(dataset: Path, quarantine: Path) -> None:
-    """Take away a table that the source no longer brings, pointer first."""
-    (dataset / POINTER).unlink(missing_ok=True)
-    shutil.rmtree(dataset, ignore_errors=True)
+    """Take away a table that the source no longer brings."""
+    remove(dataset)
     (quarantine / QUARANTINE_FILE).unlink(missing_ok=True)
 
 

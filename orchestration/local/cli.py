@@ -24,13 +24,14 @@ from expectations.storage.atomic import read_json
 from orchestration.alerting.channels import read_services
 from orchestration.environment import given
 from orchestration.home import Home
-from orchestration.local.instance import child_environment, source_file, write_instance
+from orchestration.local.instance import child_environment, fail_lost_runs, source_file, write_instance
 from orchestration.local.job_run import run_job
 from orchestration.local.postgres import PostgresSettings, running
-from orchestration.local.processes import wait_until
+from orchestration.local.processes import end_child, wait_until
 from orchestration.local.report_text import recommendation_text, refusal_text, report_table, serving_line
 from orchestration.local.stack import (
     DEFINITIONS,
+    GRACE_SECONDS,
     READY_SECONDS,
     Ports,
     Stack,
@@ -40,6 +41,7 @@ from orchestration.local.stack import (
     served_bento,
     serving,
 )
+from orchestration.local.supervision import Supervisor
 from serving.release import deployment as release
 
 JOB = "recommender"
@@ -50,6 +52,7 @@ EPILOG = """environment:
   RECOMMENDER_HOME           where everything is kept (default: .recommender)
   RECOMMENDER_SOURCE         what --source says where it is not given
   RECOMMENDER_MEMORY         what DuckDB may use in a step, such as 6GB (default: half of the machine's)
+  RECOMMENDER_MAX_RUN_HOURS  after which `up` ends a run that hangs (default: 24)
   RECOMMENDER_POSTGRES_URL   a PostgreSQL of your own instead of the embedded one
   RECOMMENDER_POSTGRES_PORT  port of the embedded PostgreSQL (default: a free one, kept in the home)
 
@@ -176,7 +179,7 @@ def unpin(context: Context) -> int:
 def _environment(context: Context, source: Path) -> Iterator[dict[str, str]]:
     """The environment of programs that need PostgreSQL and Dagster's instance, while both are there."""
     with running(context.home, context.postgres) as databases:
-        write_instance(context.home)
+        write_instance(context.home, context.environ)
         yield child_environment(context.home, databases, source, context.environ)
 
 
@@ -215,7 +218,12 @@ def execute(context: Context, program: Sequence[str]) -> int:
         found = shutil.which(program[0], path=environment["PATH"])
         if found is None:
             raise ServiceError(f"there is no program {program[0]}; check its name")
-        return subprocess.run([found, *program[1:]], env=environment, check=False).returncode
+        child = subprocess.Popen([found, *program[1:]], env=environment)
+        try:
+            return child.wait()
+        except BaseException:
+            end_child(child, first=signal.SIGTERM, grace=GRACE_SECONDS)
+            raise
 
 
 def await_model(url: str) -> None:
@@ -258,11 +266,12 @@ def _source(context: Context, source: str | None) -> Path:
 
 def _run(context: Context, environment: Mapping[str, str], *, table: bool = True) -> int:
     path = context.home.report
-    before = _written(path)
+    daemon = Supervisor(home=context.home).lives("daemon")
+    fail_lost_runs(context.home, environment, daemon=daemon)
     result = run_job(
         context.home, environment, definitions=context.definitions, job=JOB, stream=sys.stderr.buffer
     )
-    written = _written(path) != before
+    written = result.began is not None and path.exists() and path.stat().st_mtime >= result.began
     report = read_json(path) if written else {}
     refusal = refusal_text(report) if written else ""
     if written and (table or refusal or not result.succeeded):  # a rejected model is reported like any other
@@ -276,10 +285,6 @@ def _run(context: Context, environment: Mapping[str, str], *, table: bool = True
         _complain("\n" + refusal)
         return REFUSED
     return 0 if result.succeeded and written else 1
-
-
-def _written(path: Path) -> int | None:
-    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _say(line: str) -> None:

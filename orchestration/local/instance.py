@@ -7,8 +7,10 @@ import contextlib
 import glob
 import hashlib
 import json
+import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +22,13 @@ from expectations import telemetry
 from expectations.errors import SettingError
 from expectations.storage.atomic import write_text
 from features.sources import COMPLETE_JOURNEY
-from orchestration.environment import DAGSTER_URL, SOURCE
+from orchestration.environment import DAGSTER_URL, SOURCE, max_run_seconds
+from orchestration.execution.turns import turns
 from orchestration.home import VARIABLE, Home
 from orchestration.local.postgres import database_url
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance, DagsterRun
+    from dagster import DagsterInstance, RunRecord
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The folder that holds our packages: programs start there, so that they find them."""
@@ -36,6 +39,10 @@ LAUNCH_TAG = "recommender/launch"
 Tags are given at the start only: Dagster rewrites a run at each change of its status, and a tag that is added
 at the same moment is lost.
 """
+
+MONITORING_SECONDS = 30
+JOIN_SECONDS = 60
+"""A run that has no place in the queue this long after its start lost its process."""
 
 DEFAULTS = {
     "HF_HUB_OFFLINE": "1",
@@ -72,8 +79,12 @@ def _make_link(folder: Path) -> None:
         )
 
 
-def write_instance(home: Home) -> Path:
-    """Close the home to other users, and write its DAGSTER_HOME's `dagster.yaml`, as JSON, which YAML contains."""
+def write_instance(home: Home, environ: Mapping[str, str]) -> Path:
+    """Close the home to other users, and write its DAGSTER_HOME's `dagster.yaml`, as JSON, which YAML contains.
+
+    Raises:
+        SettingError: the time that a run may take is set wrongly.
+    """
     home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     home.root.chmod(0o700)
     settings = {
@@ -84,7 +95,12 @@ def write_instance(home: Home) -> Path:
         "concurrency": {
             "pools": {"granularity": "run", "default_limit": 1}
         },  # `orchestration.resources.POOL`
-        "run_monitoring": {"enabled": True, "start_timeout_seconds": 300},
+        "run_monitoring": {
+            "enabled": True,
+            "start_timeout_seconds": 300,
+            "max_runtime_seconds": max_run_seconds(environ),
+            "poll_interval_seconds": MONITORING_SECONDS,
+        },
         "compute_logs": {
             "module": "dagster._core.storage.local_compute_log_manager",
             "class": "LocalComputeLogManager",
@@ -154,20 +170,29 @@ def dagster_instance(home: Home, environment: Mapping[str, str]) -> "Iterator[Da
             os.environ[DAGSTER_URL] = before
 
 
-def fail_lost_runs(home: Home, environment: Mapping[str, str]) -> list[str]:
+def fail_lost_runs(home: Home, environment: Mapping[str, str], *, daemon: bool = False) -> list[str]:
     """Mark the runs that lost their process as failed, and return their ids.
 
-    A killed machine or `kill -9` leaves a run "started" for ever, and the queue, which lets one run go at a
-    time, would wait for it. Call it while neither UI nor daemon runs. A run that somebody started with a
-    plain `dagster job execute` says neither who executes it nor that a daemon launched it: it is left alone.
+    A killed machine or `kill -9` leaves a run "started" for ever, and Dagster's queue, which lets one run go at a
+    time, would wait for it.
+
+    Args:
+        home: whose runs.
+        environment: that of programs that we start.
+        daemon: whether this home's daemon or UI runs: what they launched is left to them.
     """
     from dagster import DagsterRunStatus, RunsFilter
 
     in_progress = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     with dagster_instance(home, environment) as instance:
-        runs = instance.get_runs(RunsFilter(statuses=in_progress))
+        records = instance.get_run_records(RunsFilter(statuses=in_progress))
         command_lines = _command_lines()
-        lost = [run for run in runs if _is_lost(run, command_lines)]
+        living = {turn.run_id for turn in turns(home.queue)}
+        lost = [
+            record.dagster_run
+            for record in records
+            if record.dagster_run.run_id not in living and _is_lost(record, command_lines, daemon)
+        ]
         for run in lost:
             instance.report_run_failed(
                 run, "its process is gone (killed, or the machine stopped); run it again"
@@ -175,13 +200,18 @@ def fail_lost_runs(home: Home, environment: Mapping[str, str]) -> list[str]:
         return [run.run_id for run in lost]
 
 
-def _is_lost(run: "DagsterRun", command_lines: Sequence[str]) -> bool:
+def _is_lost(record: "RunRecord", command_lines: Sequence[str], daemon: bool) -> bool:
+    """Whether a run that has no place in the queue lost its process, by who started it."""
     from dagster._core.storage.tags import GRPC_INFO_TAG
 
-    launch = run.tags.get(LAUNCH_TAG)
-    if launch:
+    run = record.dagster_run
+    if GRPC_INFO_TAG in run.tags:
+        return not daemon
+    if launch := run.tags.get(LAUNCH_TAG):
         return not any(launch in line for line in command_lines)
-    return GRPC_INFO_TAG in run.tags
+    # a plain `dagster job execute`: it takes its place as soon as it has begun
+    takes_turns = bool(run.run_op_concurrency and run.run_op_concurrency.all_pools)
+    return takes_turns and (record.start_time or math.inf) < time.time() - JOIN_SECONDS
 
 
 def _command_lines() -> list[str]:

@@ -18,13 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import psutil
-
 from expectations.storage.atomic import write_text
 from orchestration.environment import given
+from orchestration.execution.turns import WAITS
 from orchestration.home import Home
 from orchestration.local.instance import LAUNCH_TAG, PROJECT, dagster_instance
-from orchestration.local.processes import stop, tail
+from orchestration.local.processes import end_child, tail
 from orchestration.run_events import (
     KILLED,
     broken_rules,
@@ -54,12 +53,14 @@ class RunResult:
         succeeded: whether every step did.
         failures: step -> what went wrong, in plain words.
         log: everything that the run printed.
+        began: when its first step began, after those runs that it waited for; seconds since 1970.
     """
 
     run_id: str | None
     succeeded: bool
     failures: Mapping[str, str]
     log: Path
+    began: float | None
 
 
 class Console:
@@ -159,6 +160,8 @@ class Progress:
                 self.console.line(f"  ! check {check.check_name} on {where}: {check.severity.value}")
                 if check.severity.value == "ERROR":
                     self.broken.setdefault(step, []).extend(map(rule_text, broken_rules(event)))
+        elif kind == "ENGINE_EVENT" and (event.message or "").startswith(WAITS):
+            self.console.line(f"  … {event.message}")
         elif kind in ("PIPELINE_FAILURE", "RUN_FAILURE") and not self.failures and event.message:
             self.failures["the run"] = event.message
 
@@ -168,13 +171,14 @@ def run_job(
 ) -> RunResult:
     """Execute a job of a module of definitions in a process of its own and tell its progress.
 
-    The home's Dagster instance must have been written. Progress and the steps' output go to `stream`.
+    The home's Dagster instance must have been written. Progress and the steps' output go to `stream`. The run ends
+    with this process, though that be killed.
     """
     launch = uuid.uuid4().hex
     log = home.logs / "runs" / f"{time.strftime('%Y%m%dT%H%M%S')}-{launch[:8]}.log"
     write_text(log, "")
-    argv = [sys.executable, "-m", "dagster", "job", "execute", "-m", definitions, "-j", job]
-    argv += ["--tags", json.dumps({LAUNCH_TAG: launch})]
+    argv = [sys.executable, "-m", "orchestration.local.bound", "dagster", "job", "execute"]
+    argv += ["-m", definitions, "-j", job, "--tags", json.dumps({LAUNCH_TAG: launch})]
     # `dagster job execute` advises against itself at every run
     advice = "ignore:Function `job_execute_command` is superseded"
     warnings = ",".join(filter(None, [environment.get("PYTHONWARNINGS"), advice]))
@@ -185,7 +189,7 @@ def run_job(
             argv,
             env={**given("run", environment), "PYTHONWARNINGS": warnings},
             cwd=PROJECT,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # its end tells the run of ours
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -200,8 +204,10 @@ def run_job(
             if run and not run.is_finished:  # killed: it could not write it down, and nobody would be told
                 instance.report_run_failed(run, _ending(child))
         except BaseException:
-            _interrupt(child)
+            end_child(child, first=signal.SIGINT, grace=GRACE_SECONDS)  # so that it is written down as ended
             raise
+        finally:
+            child.stdin.close()  # type: ignore[union-attr]
     pump.join(timeout=5)
     failures = progress.failures
     if not failures and (child.returncode != 0 or progress.run_id is None):
@@ -211,20 +217,12 @@ def run_job(
         succeeded=not failures,
         failures=failures,
         log=log,
+        began=min(progress.started.values(), default=None),
     )
 
 
 def _ending(child: "subprocess.Popen[bytes]") -> str:
     return KILLED if child.returncode == -signal.SIGKILL else f"ended with exit code {child.returncode}"
-
-
-def _interrupt(child: "subprocess.Popen[bytes]") -> None:
-    """Let an interrupted run end by itself, so that it is written down as cancelled; then end it."""
-    try:
-        child.wait(timeout=GRACE_SECONDS if sys.exc_info()[0] is KeyboardInterrupt else 0)
-    except subprocess.TimeoutExpired:
-        stop(psutil.Process(child.pid), first=signal.SIGINT, grace=GRACE_SECONDS)
-        child.wait()
 
 
 def _pass_through(child: "subprocess.Popen[bytes]", log: Path, console: Console) -> None:

@@ -21,9 +21,10 @@ from sqlalchemy.exc import ArgumentError
 
 from expectations.errors import ServiceError, SettingError, TransientError
 from expectations.storage.atomic import write_text
+from expectations.storage.locks import locked
 from orchestration.home import Home
 from orchestration.local.postgres_server import LOCK_SECONDS, USER, Server
-from orchestration.local.processes import is_alive, locked
+from orchestration.local.processes import is_alive
 
 DATABASES = ("dagster", "feast")
 DRIVER = "postgresql+psycopg2"

@@ -31,13 +31,13 @@ import psutil
 
 from expectations.errors import ServiceError, TransientError
 from expectations.storage.atomic import write_text
+from expectations.storage.locks import locked
 from orchestration.home import Home
 from orchestration.local.privileges import HERE, Account, server_account
 from orchestration.local.processes import (
     free_port,
     is_alive,
     is_free,
-    locked,
     require_free_port,
     stop,
     tail,

@@ -1,20 +1,17 @@
-"""Processes, ports and file locks. A zombie counts as gone.
-
-The lock is our own: `filelock` has none that several processes share on one file of flock.
-"""
+"""Processes and ports. A zombie counts as gone."""
 
 import contextlib
-import fcntl
-import os
 import signal
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
-from expectations.errors import ServiceError, TransientError
+from expectations.errors import ServiceError
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -45,6 +42,21 @@ def stop(process: psutil.Process, *, first: signal.Signals, grace: float) -> Non
     left = wait_gone(stubborn, 10)
     if left:
         raise ServiceError(f"process {left[0].pid} does not end; look at it with `ps -fp {left[0].pid}`")
+
+
+def end_child(child: "subprocess.Popen[bytes]", *, first: signal.Signals, grace: float) -> None:
+    """End a child, and all that it started, while an error or a signal ends us.
+
+    After Ctrl-C, which the terminal tells the child too, it has `grace` seconds to end by itself.
+    """
+    process = psutil.Process(child.pid)
+    family = process.children(recursive=True)
+    if sys.exc_info()[0] is KeyboardInterrupt:
+        wait_gone([process], grace)
+    stop(process, first=first, grace=grace)
+    for left in wait_gone(family, 3):
+        stop(left, first=signal.SIGKILL, grace=1)
+    child.wait()
 
 
 def wait_until(condition: Callable[[], object], timeout: float, *, pause: float = 0.05) -> bool:
@@ -118,29 +130,3 @@ def _listener(port: int) -> str:
     except psutil.Error:
         pass
     return "another program has it"
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, timeout: float, shared: bool = False) -> Iterator[None]:
-    """Hold a file lock between processes; a killed holder frees it.
-
-    Raises:
-        TransientError: another process held it for longer than `timeout` seconds.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-        if not wait_until(lambda: _took(handle, kind), timeout, pause=0.1):
-            raise TransientError(f"another process has held {path} for {timeout:.0f} s; wait for it to end")
-        yield
-    finally:
-        os.close(handle)
-
-
-def _took(handle: int, kind: int) -> bool:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -18,13 +18,14 @@ import httpx
 import psutil
 
 from expectations.errors import ServiceError, SettingError, TransientError
+from expectations.storage.locks import locked
 from orchestration.alerting.outbox import Outbox
 from orchestration.environment import Program, given, withheld
 from orchestration.home import Home
 from orchestration.local.instance import PROJECT, child_environment, fail_lost_runs, write_instance
 from orchestration.local.postgres import PostgresSettings, database_url, embedded_databases, running
 from orchestration.local.postgres_server import Server
-from orchestration.local.processes import locked, require_free_port, stop, tail
+from orchestration.local.processes import end_child, require_free_port, tail
 from orchestration.local.supervision import Supervisor
 from serving.release.pointer import current_release
 
@@ -185,7 +186,7 @@ def serving(service: Service, home: Home, environment: Mapping[str, str]) -> Ite
         yield f"http://127.0.0.1:{service.port}"
     finally:
         if child.poll() is None:
-            stop(psutil.Process(child.pid), first=signal.SIGTERM, grace=GRACE_SECONDS)
+            end_child(child, first=signal.SIGTERM, grace=GRACE_SECONDS)
         child.wait()
 
 
@@ -231,7 +232,7 @@ class Stack:
                         supervisor.restart_stopped()
                     else:
                         supervisor.stop()  # what a killed one left
-                        write_instance(self.home)
+                        write_instance(self.home, environ)
                         environment = child_environment(self.home, databases, source, environ)
                         self._start(source, environment)
                     for service in [*self._postgres(), *self.services]:

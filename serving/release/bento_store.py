@@ -7,16 +7,14 @@ too), and which old entries go, for BentoML keeps all.
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from expectations.contracts.bundle import Manifest, verify_bundle
-from expectations.errors import BundleError, TransientError
+from expectations.errors import BundleError
 from expectations.storage.hashes import file_hash, fingerprint
+from expectations.storage.locks import locked
 
 NAME = "recommender"
 SERVICE = "serving.api.service:Recommender"
@@ -38,7 +36,6 @@ REQUIREMENTS = (
     "bentoml",
     "duckdb",
     "feast",
-    "filelock",
     "ibis-framework",
     "numpy",
     "pandas",
@@ -53,28 +50,9 @@ REQUIREMENTS = (
 """What the service imports, of others; pinned to what is installed here."""
 
 
-@contextmanager
-def locked(path: Path, seconds: float) -> Iterator[None]:
-    """Hold a lock between processes, which the system frees when its holder ends or is killed.
-
-    Raises:
-        TransientError: another process held it for longer than `seconds`.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        held = FileLock(path).acquire(timeout=seconds)
-    except Timeout:
-        raise TransientError(
-            f"another process has held {path} for {seconds:.0f} s; `fuser {path}` says which: "
-            "wait for it, or end it if it hangs"
-        ) from None
-    with held:
-        yield
-
-
 def store_lock() -> AbstractContextManager[None]:
     """Held by who writes to the stores, of all deployments that share them; TransientError as `locked`."""
-    return locked(Path(os.environ["BENTOML_HOME"]) / ".recommender.lock", STORE_SECONDS)
+    return locked(Path(os.environ["BENTOML_HOME"]) / ".recommender.lock", timeout=STORE_SECONDS)
 
 
 def store_model(bundle: Path, digest: str, manifest: Manifest) -> tuple[str, Path]:

@@ -29,7 +29,8 @@ from expectations.contracts.bundle import Manifest, verify_bundle
 from expectations.contracts.gate_decision import require_approval
 from expectations.contracts.source import read_source
 from expectations.errors import BundleError, RejectedError, SettingError, TransientError
-from serving.release.bento_store import build_bento, locked, remove_unused, store_lock, store_model
+from expectations.storage.locks import locked
+from serving.release.bento_store import build_bento, remove_unused, store_lock, store_model
 from serving.release.history import (
     PIN,
     Action,
@@ -91,7 +92,7 @@ class Deployed:
 
 def pointer_lock(deployment: Path) -> AbstractContextManager[None]:
     """Held by who changes a deployment's folder; TransientError where another process holds it too long."""
-    return locked(deployment / ".lock", LOCK_SECONDS)
+    return locked(deployment / ".lock", timeout=LOCK_SECONDS)
 
 
 def deploy(bundle: Path, *, gate_decisions: Path, deployment: Path, context: DeploymentContext) -> Deployed:

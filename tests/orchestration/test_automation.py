@@ -119,7 +119,7 @@ def test_a_run_of_the_command_line_is_told_when_it_fails_and_when_it_recovers(
         return run_job(home, values, definitions=TINY, job="recommender", stream=io.BytesIO())
 
     with running(home, postgres) as databases:
-        write_instance(home)
+        write_instance(home, {})
         environment = child_environment(home, databases, source_file(None), os.environ)
         with dagster_instance(home, environment) as instance:
             said, begin = tick(finished_runs)

@@ -62,6 +62,14 @@ def test_the_nightly_job_serves_new_features_and_trains_nothing(definitions):
     assert not names & {"training_examples", "model_bundle", "final_model", "deployed_model"}
 
 
+def test_a_run_that_trains_nothing_has_less_time():
+    def limit(environ):
+        return build_definitions(environ).resolve_job_def("data").tags["dagster/max_runtime"]
+
+    assert limit({}) == str(6 * 3600)
+    assert limit({"RECOMMENDER_MAX_RUN_HOURS": "1"}) == "900"
+
+
 def test_one_run_goes_at_a_time_but_a_rollback_waits_for_none(definitions):
     for job in ("recommender", "data", "search"):
         nodes = definitions.resolve_job_def(job).graph.node_defs

@@ -1,5 +1,6 @@
 """Dagster definitions as small as they can be, for the tests of what runs them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -9,16 +10,21 @@ from pathlib import Path
 
 import dagster as dg
 
-from orchestration.resources import POOL
+from orchestration.execution.executor import in_turn
+from orchestration.home import Home
+from orchestration.resources import POOL, WorkspaceResource
 
 
 @dg.asset(pool=POOL)
-def landed(context: dg.AssetExecutionContext) -> None:
+def landed(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> None:
     context.log.info("a line of Dagster's log")
     for part in range(3):
         sys.stderr.write(f"\rlanding {part + 1}/3")
         sys.stderr.flush()
     sys.stderr.write("\n")
+    while os.environ.get("TINY_HANG"):
+        with contextlib.suppress(BaseException):  # nothing that it is told ends it
+            time.sleep(1)
     time.sleep(float(os.environ.get("TINY_SLEEP", "1.2")))
 
 
@@ -58,5 +64,6 @@ defs = dg.Definitions(
     assets=[landed, evaluated],
     asset_checks=[enough_rows],
     jobs=[dg.define_asset_job("recommender"), at_once],
-    executor=dg.multiprocess_executor,
+    resources={"workspace": WorkspaceResource()},
+    executor=in_turn(Home.from_environment(os.environ).queue, dg.multiprocess_executor),
 )

@@ -40,7 +40,7 @@ def test_no_password_is_written_and_the_environment_carries_it(tmp_path):
     databases = {name: server.set(database=name) for name in DATABASES}
     environ = {"HF_HUB_OFFLINE": "0", "BENTOML_DO_NOT_TRACK": "1", "PATH": "/bin", "OMP_NUM_THREADS": "3"}
     environment = child_environment(home, databases, Path("/shop/source.toml"), environ)
-    assert "hush" not in write_instance(home).read_text()
+    assert "hush" not in write_instance(home, {}).read_text()
     assert environment["RECOMMENDER_DAGSTER_URL"] == "postgresql+psycopg2://me:hush@db:5432/dagster"
     assert environment["RECOMMENDER_SOURCE"] == "/shop/source.toml"
     assert environment["DAGSTER_HOME"] == str(tmp_path / "dagster")
@@ -48,6 +48,18 @@ def test_no_password_is_written_and_the_environment_carries_it(tmp_path):
     assert environment["HF_HUB_OFFLINE"] == "0"  # the user's own choice
     assert environment["PATH"] == "/bin"
     assert "OMP_NUM_THREADS" not in child_environment(home, databases, Path("/s"), {})
+
+
+def test_a_run_may_take_as_long_as_is_set(tmp_path):
+    def limit(environ):
+        written = json.loads(write_instance(Home(root=tmp_path), environ).read_text())
+        return written["run_monitoring"]["max_runtime_seconds"]
+
+    assert limit({}) == 24 * 3600
+    assert limit({"RECOMMENDER_MAX_RUN_HOURS": "0.5"}) == 1800
+    for wrong in ("long", "0", "-1", "inf", "nan"):
+        with pytest.raises(SettingError, match=f"RECOMMENDER_MAX_RUN_HOURS is '{wrong}'; give a number"):
+            limit({"RECOMMENDER_MAX_RUN_HOURS": wrong})
 
 
 def test_ports_are_checked(capsys):

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from orchestration.local.instance import (
 from orchestration.local.job_run import StepOutput, run_job
 from orchestration.local.postgres import running
 from orchestration.local.postgres_server import Server
-from orchestration.local.processes import free_port, stop, wait_gone, wait_until
+from orchestration.local.processes import free_port, is_free, stop, wait_gone, wait_until
 from orchestration.local.stack import (
     Ports,
     Service,
@@ -51,7 +52,7 @@ TINY_SERVICE = "tests.orchestration.tiny_service:Recommender"
 def environment(home, postgres):
     """That of the programs that we start, while PostgreSQL runs."""
     with running(home, postgres) as databases:
-        write_instance(home)
+        write_instance(home, {})
         yield child_environment(home, databases, source_file(None), os.environ)
 
 
@@ -262,6 +263,34 @@ def test_plain_dagster_works_on_the_same_instance(home, context, capfd):
     with pytest.raises(ServiceError, match="no program dagstre"):
         cli.execute(context, ["dagstre"])
     assert Server(home=home, port=1).process() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_program_that_is_stopped_leaves_nothing_that_it_started(home, tmp_path, number):
+    port, environ = free_port(), {**os.environ, "RECOMMENDER_HOME": str(home.root)}
+    serve = ["exec", "bentoml", "serve", TINY_SERVICE, "--port", str(port), "--working-dir", str(PROJECT)]
+    with (tmp_path / "log").open("wb") as log:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "orchestration", *serve],
+            env=environ,
+            cwd=PROJECT,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        assert wait_until(lambda: responds(f"http://127.0.0.1:{port}/healthz"), 120, pause=0.3)
+        family = psutil.Process(command.pid).children(recursive=True)
+        assert len(family) > 1  # what supervises the workers, and those
+        begun = time.monotonic()
+        command.send_signal(number)
+        assert command.wait(timeout=120) in (143, 130)
+        assert time.monotonic() - begun < 60
+        assert [process for process in family if not is_gone(process)] == []
+        assert is_free(port)
+        assert Server(home=home, port=None).process() is None
+    finally:
+        command.kill()
 
 
 @pytest.mark.slow

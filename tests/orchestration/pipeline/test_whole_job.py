@@ -342,7 +342,7 @@ def test_a_night_s_data_are_served_by_the_model_that_serves(workspace, shop, fir
     deployment = workspace.workspace().home.deployment.parent
     before = current_release(deployment)
     night = _changed(workspace, source=str(tmp_path / "shop" / "source.toml"))
-    result = _run(night, selection=data_job.selection)
+    result = _run(night, selection=data_job({}).selection)
     assert result.success
     keys = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
     assert "served_features" in keys and not keys & {"training_examples", "model_bundle", "deployed_model"}

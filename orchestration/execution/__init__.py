@@ -1,0 +1,1 @@
+"""How a run goes: when its turn comes, and that nothing of it outlives it."""
