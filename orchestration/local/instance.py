@@ -20,7 +20,7 @@ from expectations import telemetry
 from expectations.errors import SettingError
 from expectations.storage.atomic import write_text
 from features.sources import COMPLETE_JOURNEY
-from orchestration.environment import DAGSTER_URL, FEAST_URL, SOURCE
+from orchestration.environment import DAGSTER_URL, FEAST_URL, LEDGER_URL, SOURCE
 from orchestration.home import VARIABLE, Home
 from orchestration.local.postgres import database_url
 
@@ -134,6 +134,7 @@ def child_environment(
         SOURCE: str(source),
         DAGSTER_URL: database_url(databases["dagster"]),
         FEAST_URL: database_url(databases["feast"]),
+        LEDGER_URL: database_url(databases["ledger"]),
         "DAGSTER_HOME": str(without_patterns(home.dagster)),
         "BENTOML_HOME": str(without_patterns(home.bentoml)),
     }

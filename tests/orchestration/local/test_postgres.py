@@ -78,7 +78,7 @@ def test_a_server_that_does_not_answer_is_told_without_its_password():
 
 
 @pytest.mark.slow
-def test_it_makes_both_databases_and_stops_after_its_last_user(home, postgres, server):
+def test_it_makes_its_databases_and_stops_after_its_last_user(home, postgres, server):
     with running(home, postgres) as outer:
         assert ask(
             outer,
@@ -88,7 +88,7 @@ def test_it_makes_both_databases_and_stops_after_its_last_user(home, postgres, s
         with running(home, postgres) as inner:
             ask(inner, "CREATE TABLE kept (n int)")
         ask(outer, "INSERT INTO kept VALUES (7)")
-        for name in ("password", "dagster.password", "feast.password", "users.lock"):
+        for name in ("password", "dagster.password", "feast.password", "ledger.password", "users.lock"):
             assert (home.postgres / name).stat().st_mode & 0o777 == 0o600
     assert server.process() is None
     with running(home, postgres) as again:
