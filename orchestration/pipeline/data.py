@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from expectations.errors import SchemaError
 from expectations.storage.atomic import read_json, write_json
 from expectations.storage.datasets import current, current_folder
+from expectations.storage.erasures import read_erased
 from orchestration.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def ingest(workspace: Workspace) -> "dict[str, LandedTable]":
         quarantine_dir=workspace.home.quarantine / source.name,
         memory_limit=workspace.memory,
         mask=workspace.mask(),
+        erased=read_erased(workspace.home.erasures, workspace.mask()),
     )
 
 

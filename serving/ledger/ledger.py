@@ -201,7 +201,6 @@ def open_ledger(
         connect_args={"connect_timeout": 10},
     )
     with open_duckdb(None) as rules:
-        rules.execute("SET threads = 1")  # a batch is small, and many come at once
         ledger = Ledger(engine, Validator(contracts, rules), mask, clock)
         try:
             with ledger._transaction() as connection:

@@ -18,7 +18,7 @@ from orchestration.local.instance import PROJECT
 from orchestration.local.processes import free_port
 from serving.ledger.ledger import Counts, open_ledger
 from serving.ledger.tables import TABLES
-from tests.serving.ledger.conftest import MASK, NOW, contracts, event, exposure, statuses, stored
+from tests.ledgers import MASK, NOW, contracts, event, exposure, statuses, stored
 
 pytestmark = pytest.mark.slow
 
@@ -144,7 +144,7 @@ import sys, time
 import sqlalchemy as sa
 from datetime import datetime, UTC
 from serving.ledger.ledger import open_ledger
-from tests.serving.ledger.conftest import MASK, NOW, contracts, event
+from tests.ledgers import MASK, NOW, contracts, event
 
 with open_ledger({url!r}, contracts(), mask=MASK, clock=lambda: NOW) as ledger:
     ledger.append("events", [event("before")])

@@ -15,7 +15,7 @@ from expectations.suites.rules import Settings
 from expectations.suites.run import validate
 from features.sources.landing import ingest
 from serving.ledger.validation import Validator
-from tests.serving.ledger.conftest import event, exposure
+from tests.ledgers import event, exposure
 
 NOW = datetime(2026, 11, 29, 12)
 
