@@ -31,7 +31,7 @@ from orchestration.automation import (
     unpin_job,
     whole_job,
 )
-from orchestration.environment import keep_from_children
+from orchestration.environment import RETENTION_DAYS, keep_from_children
 from orchestration.home import Home
 from orchestration.resources import WorkspaceResource
 
@@ -60,8 +60,8 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
 
     Args:
         environ: RECOMMENDER_HOME, RECOMMENDER_SOURCE, RECOMMENDER_FEAST_URL, RECOMMENDER_DAGSTER_URL,
-            RECOMMENDER_RECIPE, RECOMMENDER_GATE, RECOMMENDER_MEMORY and RECOMMENDER_UI_URL; each has a default but
-            the two databases.
+            RECOMMENDER_RECIPE, RECOMMENDER_GATE, RECOMMENDER_MEMORY, RECOMMENDER_RETENTION_DAYS and
+            RECOMMENDER_UI_URL; each has a default but the two databases.
     """
     workspace = WorkspaceResource(
         home=str(Home.from_environment(environ).root),
@@ -70,6 +70,7 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         recipe=environ.get("RECOMMENDER_RECIPE") or "",
         gate_rules=environ.get("RECOMMENDER_GATE") or "",
         memory=environ.get(VARIABLE) or "",
+        retention_days=environ.get(RETENTION_DAYS) or "",
     )
     alerting = AlertingResource(
         url=dg.EnvVar("RECOMMENDER_DAGSTER_URL"),

@@ -17,7 +17,7 @@ import psutil
 from sqlalchemy.engine import URL
 
 from expectations import telemetry
-from expectations.errors import SettingError
+from expectations.errors import SettingError, TransientError
 from expectations.storage.atomic import write_text
 from features.sources import COMPLETE_JOURNEY
 from orchestration.environment import DAGSTER_URL, FEAST_URL, LEDGER_URL, SOURCE
@@ -25,7 +25,7 @@ from orchestration.home import VARIABLE, Home
 from orchestration.local.postgres import database_url
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance, DagsterRun
+    from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The folder that holds our packages: programs start there, so that they find them."""
@@ -156,6 +156,26 @@ def dagster_instance(home: Home, environment: Mapping[str, str]) -> "Iterator[Da
             os.environ[DAGSTER_URL] = before
 
 
+def require_no_run(home: Home, environment: Mapping[str, str]) -> None:
+    """Refuse to go on while a run is in progress.
+
+    Raises:
+        TransientError: one is.
+    """
+    from dagster import RunsFilter
+
+    with dagster_instance(home, environment) as instance:
+        runs = instance.get_runs(RunsFilter(statuses=_in_progress()))
+    if runs:
+        raise TransientError(f"run {runs[0].run_id} is in progress; wait for it or stop it, then try again")
+
+
+def _in_progress() -> "list[DagsterRunStatus]":
+    from dagster import DagsterRunStatus
+
+    return [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+
+
 def fail_lost_runs(home: Home, environment: Mapping[str, str]) -> list[str]:
     """Mark the runs that lost their process as failed, and return their ids.
 
@@ -163,11 +183,10 @@ def fail_lost_runs(home: Home, environment: Mapping[str, str]) -> list[str]:
     time, would wait for it. Call it while neither UI nor daemon runs. A run that somebody started with a
     plain `dagster job execute` says neither who executes it nor that a daemon launched it: it is left alone.
     """
-    from dagster import DagsterRunStatus, RunsFilter
+    from dagster import RunsFilter
 
-    in_progress = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     with dagster_instance(home, environment) as instance:
-        runs = instance.get_runs(RunsFilter(statuses=in_progress))
+        runs = instance.get_runs(RunsFilter(statuses=_in_progress()))
         command_lines = _command_lines()
         lost = [run for run in runs if _is_lost(run, command_lines)]
         for run in lost:
