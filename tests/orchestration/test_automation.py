@@ -159,6 +159,7 @@ SECRETS = {
     "RECOMMENDER_SLACK_WEBHOOK": "webhook",
     "RECOMMENDER_DAGSTER_URL": "dagster",
     "RECOMMENDER_FEAST_URL": "feast",
+    "RECOMMENDER_LEDGER_URL": "ledger",
     "SHOP_DATABASE_URL": "shop",
 }
 ALERTS = {"mail", "webhook"}
@@ -221,13 +222,13 @@ def test_a_scheduled_run_on_broken_data_sends_alerts(home, postgres, source, web
             PATIENCE_SECONDS,
             pause=0.2,
         )
-        run = {"dagster", "feast", "shop"}
+        run = {"dagster", "feast", "ledger", "shop"}
         ran = {secrets for role, secrets in seen if role in ("run", "steps")}
         assert {role for role, _ in seen} >= {"daemon", "code server", "run", "steps"}
         assert ran == {frozenset(run)}
         assert ("daemon", frozenset(run | ALERTS)) in seen
         assert {secrets for _, secrets in _family(stack, "ui")} == {frozenset({"dagster", "feast"})}
-        assert {secrets for _, secrets in _family(stack, "api")} == {frozenset({"feast"})}
+        assert {secrets for _, secrets in _family(stack, "api")} == {frozenset({"feast", "ledger"})}
         assert _family(stack, POSTGRES) == {("keeper", frozenset())}
         run = _runs(ui)[-1]
         assert run["jobName"] == "data"
