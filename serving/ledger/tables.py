@@ -87,26 +87,32 @@ _REFUSE_UPDATE = f"""
 CREATE OR REPLACE FUNCTION {SCHEMA}.refuse_update() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'the ledger is append-only: % is never updated', TG_TABLE_NAME; END $$
 """
+_TRIGGER = "append_only"
 
 
 def create_tables(connection: sa.Connection) -> None:
-    """Create the tables and columns that are not there yet, in the transaction of a connection."""
+    """Create what is not there yet, in the transaction of a connection; where all is there, nobody waits for it."""
     # two processes may come here at the same time
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
     if not sa.inspect(connection).has_schema(SCHEMA):
         connection.execute(sa.schema.CreateSchema(SCHEMA))
+        connection.execute(sa.text(_REFUSE_UPDATE))
     _metadata.create_all(connection)
-    connection.execute(sa.text(_REFUSE_UPDATE))
-    inspector = sa.inspect(connection)
+    inspector, compiler = sa.inspect(connection), connection.dialect.type_compiler_instance
     for name, table in TABLES.items():
         there = {column["name"] for column in inspector.get_columns(name, schema=SCHEMA)}
-        compiler = connection.dialect.type_compiler_instance
         for column in (column for column in table.columns if column.name not in there):
             kind = compiler.process(column.type)
             connection.execute(sa.text(f'ALTER TABLE {SCHEMA}.{name} ADD COLUMN "{column.name}" {kind}'))
-        connection.execute(
-            sa.text(
-                f"CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE ON {SCHEMA}.{name} "
-                f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.refuse_update()"
-            )
-        )
+    for name in TABLES.keys() - _guarded(connection):
+        guard = f"CREATE TRIGGER {_TRIGGER} BEFORE UPDATE ON {SCHEMA}.{name} FOR EACH ROW EXECUTE FUNCTION"
+        connection.execute(sa.text(f"{guard} {SCHEMA}.refuse_update()"))
+
+
+def _guarded(connection: sa.Connection) -> set[str]:
+    """The tables that refuse updates."""
+    query = sa.text(
+        "SELECT relname FROM pg_trigger JOIN pg_class ON tgrelid = pg_class.oid "
+        "WHERE tgname = :trigger AND relnamespace = CAST(:schema AS regnamespace)"
+    )
+    return set(connection.scalars(query, {"trigger": _TRIGGER, "schema": SCHEMA}))

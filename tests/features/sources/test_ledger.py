@@ -57,6 +57,24 @@ def test_rows_come_as_they_were_recorded_and_nothing_new_writes_nothing(shop, le
     assert [name for name, table in again.items() if table.written] == ["events"]
 
 
+def test_items_of_the_ledger_are_the_shop_s_too(shop, ledger):
+    shop.declare(ALONE.replace('location = "items.csv"', "ledger = true"))
+    item = {
+        "item_id": "c9",
+        "item_type": "campaign",
+        "text": "  NULL and void",
+        "categories": ["food | drink", "tea"],
+        "valid_from": "2026-11-01",
+        "value": 1e22,
+    }
+    assert statuses(ledger.append("items", [item])) == ["appended"]
+    ledger.append("exposures", [exposure(item_id="c9")])
+    (kept,) = shop.rows(shop.ingest()["items"])
+    for name in ("item_id", "item_type", "text", "categories", "value"):
+        assert kept[name] == item[name], name
+    assert kept["valid_from"].day == 1
+
+
 def test_a_row_that_is_committed_late_with_an_earlier_number_is_not_skipped(shop, ledger, database):
     ledger.append("exposures", [exposure()])
     columns = "event_id, user_id, event_type, event_timestamp"

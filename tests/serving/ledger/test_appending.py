@@ -194,6 +194,16 @@ def test_a_column_that_a_contract_gains_is_added_to_the_table(ledger, url, datab
     assert stored(database, "events")[0]["place"] == "shop 1"
 
 
+def test_opening_a_ledger_waits_for_no_writer(ledger, url, database):
+    with database.connect() as writer:
+        columns = "event_id, user_id, event_type, event_timestamp"
+        writer.execute(sa.text(f"INSERT INTO ledger.events ({columns}) VALUES ('w', 'u', 'view', now())"))  # noqa: S608
+        with open_ledger(url, contracts(), mask=MASK, clock=lambda: NOW) as other:
+            assert statuses(other.append("events", [event()])) == ["appended"]
+        writer.commit()
+    assert ledger.counts()["events"].rows == 2
+
+
 def test_what_is_older_than_the_retention_goes_and_items_stay(ledger):
     ledger.append("events", [event()])
     ledger.append("items", [{"item_id": "c1", "item_type": "campaign"}])
