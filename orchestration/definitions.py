@@ -31,7 +31,7 @@ from orchestration.automation import (
     unpin_job,
     whole_job,
 )
-from orchestration.environment import keep_from_children
+from orchestration.environment import RETENTION_DAYS, keep_from_children
 from orchestration.execution.executor import in_turn
 from orchestration.home import Home
 from orchestration.resources import WorkspaceResource
@@ -61,7 +61,8 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
 
     Args:
         environ: RECOMMENDER_HOME, RECOMMENDER_SOURCE, RECOMMENDER_DAGSTER_URL, RECOMMENDER_RECIPE, RECOMMENDER_GATE,
-            RECOMMENDER_MEMORY, RECOMMENDER_MAX_RUN_HOURS and RECOMMENDER_UI_URL; each has a default but the database.
+            RECOMMENDER_MEMORY, RECOMMENDER_RETENTION_DAYS, RECOMMENDER_MAX_RUN_HOURS and RECOMMENDER_UI_URL; each has
+            a default but the database.
     """
     home = Home.from_environment(environ)
     steps = dg.multiprocess_executor.configured(
@@ -73,6 +74,7 @@ def build_definitions(environ: Mapping[str, str]) -> dg.Definitions:
         recipe=environ.get("RECOMMENDER_RECIPE") or "",
         gate_rules=environ.get("RECOMMENDER_GATE") or "",
         memory=environ.get(VARIABLE) or "",
+        retention_days=environ.get(RETENTION_DAYS) or "",
     )
     alerting = AlertingResource(
         url=dg.EnvVar("RECOMMENDER_DAGSTER_URL"),

@@ -10,12 +10,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
+from expectations.contracts.ledger import URL_VARIABLE as LEDGER_URL
 from expectations.contracts.source import read_source
 from expectations.errors import SettingError
 from orchestration.home import VARIABLE
 
 DAGSTER_URL, SOURCE = "RECOMMENDER_DAGSTER_URL", "RECOMMENDER_SOURCE"
 MAX_RUN_HOURS, DEFAULT_RUN_HOURS = "RECOMMENDER_MAX_RUN_HOURS", 24.0
+RETENTION_DAYS = "RECOMMENDER_RETENTION_DAYS"
 SHOP = "the variable that the source's url_env names"
 ALERTS = ("RECOMMENDER_SLACK_WEBHOOK", "RECOMMENDER_ALERT_*", "RECOMMENDER_SMTP_*")
 
@@ -23,6 +25,7 @@ _DEFINITIONS = (
     *(VARIABLE, SOURCE, DAGSTER_URL),
     *("RECOMMENDER_RECIPE", "RECOMMENDER_GATE", "RECOMMENDER_MEMORY", "RECOMMENDER_UI_URL", MAX_RUN_HOURS),
 )
+_LEDGER = (LEDGER_URL, RETENTION_DAYS)
 _SCHEDULES = ("RECOMMENDER_INGESTION_CRON", "RECOMMENDER_RETRAINING_CRON")
 
 Program = Literal["postgres", "api", "ui", "daemon", "run"]
@@ -30,8 +33,8 @@ GIVEN: Mapping[Program, tuple[str, ...]] = {
     "postgres": (VARIABLE,),
     "api": (VARIABLE,),
     "ui": (*_DEFINITIONS, *_SCHEDULES),
-    "daemon": (*_DEFINITIONS, *_SCHEDULES, *ALERTS, SHOP),
-    "run": (*_DEFINITIONS, SHOP),
+    "daemon": (*_DEFINITIONS, *_SCHEDULES, *ALERTS, SHOP, *_LEDGER),
+    "run": (*_DEFINITIONS, SHOP, *_LEDGER),
 }
 """Names, or patterns of names."""
 

@@ -15,6 +15,7 @@
 ├── bentoml/                       BentoML's own store (BENTOML_HOME)
 ├── gx/                            Great Expectations' results and Data Docs
 ├── postgres/                      the embedded PostgreSQL: data, password, locks
+├── erasures/                      who was erased, as keyed hashes, and a receipt of each erasure
 ├── mask.key                       with which shoppers' values are hidden in metadata and alerts
 ├── dagster/                       Dagster's own folder (DAGSTER_HOME)
 ├── queue/                         the run at work and those that wait
@@ -58,6 +59,7 @@ class Home:
     dagster: Path = field(init=False, repr=False, compare=False)
     queue: Path = field(init=False, repr=False, compare=False)
     supervisor: Path = field(init=False, repr=False, compare=False)
+    erasures: Path = field(init=False, repr=False, compare=False)
     logs: Path = field(init=False, repr=False, compare=False)
     deployment: Path = field(init=False, repr=False, compare=False)
     report: Path = field(init=False, repr=False, compare=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from expectations.errors import RecommenderError, TransientError
+from expectations.errors import RecommenderError, SettingError, TransientError
 from expectations.storage.memory import VARIABLE, memory_limit
 from features.sources import COMPLETE_JOURNEY
 from orchestration.execution.lifeline import end_with_parent
@@ -31,6 +31,7 @@ class WorkspaceResource(dg.ConfigurableResource):
     recipe: str = ""
     gate_rules: str = ""
     memory: str = ""
+    retention_days: str = ""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's signature
         """Let a step end with its run's process: nobody reads what it does after that."""
@@ -40,7 +41,7 @@ class WorkspaceResource(dg.ConfigurableResource):
         """What the pipeline's steps take.
 
         Raises:
-            SettingError: the memory is not a size.
+            SettingError: the memory is not a size, or the retention no number of days.
         """
         return Workspace(
             home=Home(root=Path(self.home).expanduser().absolute()),
@@ -48,7 +49,14 @@ class WorkspaceResource(dg.ConfigurableResource):
             recipe=Path(self.recipe) if self.recipe else None,
             gate_rules=Path(self.gate_rules) if self.gate_rules else None,
             memory=memory_limit({VARIABLE: self.memory}),
+            retention_days=_days(self.retention_days),
         )
+
+
+def _days(text: str) -> int | None:
+    if text and (not text.isdigit() or int(text) < 1):
+        raise SettingError(f"RECOMMENDER_RETENTION_DAYS is {text!r}; give a whole number of days from 1")
+    return int(text) if text else None
 
 
 @contextmanager

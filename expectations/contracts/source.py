@@ -14,6 +14,8 @@ decimal = ","
 
 [tables.exposures]
 query = "SELECT * FROM exposures"     # with [database]
+ledger = true                         # and what the service recorded, with its outcomes; alone or beside location or
+                                      # query; items, events, exposures and feedback can have it
 [database]
 url_env = "SHOP_DATABASE_URL"         # environment variable that holds an SQLAlchemy URL
 
@@ -42,6 +44,7 @@ from typing import Any, Literal, cast
 
 from expectations.contracts.extra_columns import check_extras
 from expectations.contracts.file_format import CSV_SETTINGS, NUMBER_SETTINGS, FileFormat, read_format
+from expectations.contracts.ledger import READ_BY_INGESTION
 from expectations.contracts.schema import ExtraKind, Table
 from expectations.contracts.shop_tables import CONTRACTS, SCENARIOS
 from expectations.errors import SettingError
@@ -62,6 +65,7 @@ class TableSource:
         constants: contract column -> the value of every row.
         extra: extra column -> numeric, categorical or text.
         format: how values are written.
+        ledger: rows of the ledger, too, united with the others by the table's key.
     """
 
     location: str | None = None
@@ -70,6 +74,7 @@ class TableSource:
     constants: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, ExtraKind] = field(default_factory=dict)
     format: FileFormat = field(default_factory=FileFormat)
+    ledger: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,13 +210,18 @@ def _read_table(path: Path, table: str, declared: Any) -> TableSource:
     where = f"{path}: [tables.{table}]"
     mappings = ("columns", "constants", "extra", "format")
     declared = _mapping(where, declared)
-    _refuse_unknown(path, f"[tables.{table}]", declared, {"location", "query", *mappings})
+    _refuse_unknown(path, f"[tables.{table}]", declared, {"location", "query", "ledger", *mappings})
     columns, constants, extra, form = (
         _mapping(f"{where} {name}", declared.get(name, {})) for name in mappings
     )
     for name, value in [(n, declared.get(n)) for n in ("location", "query")] + list(columns.items()):
         if value is not None and not (isinstance(value, str) and value):
             raise SettingError(f"{where} {name} is {value!r}; write a text")
+    ledger = declared.get("ledger", False)
+    if not isinstance(ledger, bool) or (ledger and table not in READ_BY_INGESTION):
+        raise SettingError(
+            f"{where} ledger is {ledger!r}; use true or false, and true for {', '.join(READ_BY_INGESTION)} only"
+        )
     check_extras(where, CONTRACTS[table], extra)
     names = {column.name for column in CONTRACTS[table].columns} | set(extra)
     for setting, given in (("columns", columns), ("constants", constants)):
@@ -226,6 +236,7 @@ def _read_table(path: Path, table: str, declared: Any) -> TableSource:
         constants=MappingProxyType(constants),
         extra=MappingProxyType(extra),
         format=read_format(f"{path}: [tables.{table}.format]", form),
+        ledger=ledger,
     )
     needless = found.format.declared(*CSV_SETTINGS, *NUMBER_SETTINGS) if found.query else []
     if needless:
@@ -244,8 +255,9 @@ def _require_tables(path: Path, tables: Mapping[str, TableSource]) -> None:
         if contract.required and name not in tables:
             raise SettingError(f"{path}: [tables.{name}] is missing, but is required. {contract.bring}")
     for name, table in tables.items():
-        if (table.location is None) == (table.query is None):
-            raise SettingError(f"{path}: [tables.{name}] needs either location or query")
+        given = (table.location is not None) + (table.query is not None)
+        if given > 1 or (given == 0 and not table.ledger):
+            raise SettingError(f"{path}: [tables.{name}] needs either location or query, or ledger = true")
 
 
 def _refuse_unknown(path: Path, where: str, given: Mapping[str, Any], known: set[str]) -> None:

@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from expectations.errors import ImplementationError
 from expectations.storage.atomic import write_text
 
 
@@ -23,6 +24,16 @@ class Mask:
             return str(value)
         digest = hashlib.blake2b(str(value).encode(), key=self.key.encode(), digest_size=4)
         return f"{column}#{digest.hexdigest()}"
+
+    def user_hash(self, user_id: str) -> str:
+        """What stands for a shopper in lists of the erased: long enough that no other shopper has the same.
+
+        Raises:
+            ImplementationError: there is no key; the hash of an id that can be guessed would tell the id.
+        """
+        if not self.key:
+            raise ImplementationError("a shopper's hash needs a key; report this mistake")
+        return hashlib.blake2b(user_id.encode(), key=self.key.encode(), digest_size=16).hexdigest()
 
 
 OPEN = Mask()

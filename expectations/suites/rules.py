@@ -102,6 +102,20 @@ class Rule:
         column = self.arguments.get("column")
         return (column,) if column else tuple(self.arguments.get("column_list", ()))
 
+    @property
+    def shown(self) -> str:
+        """SQL of what a report shows of a row, such as `event_type=hug`."""
+        parts = [
+            f"{literal(label + '=')} || coalesce(CAST({sql} AS VARCHAR), 'null')"
+            for label, sql in self.shows.items()
+        ]
+        return f"concat_ws(', ', {', '.join(parts)})"
+
+    @property
+    def reason(self) -> str:
+        """SQL of why a row breaks it, such as `events.event_type_allowed: event_type=hug`; null where it does not."""
+        return f"CASE WHEN {self.breaks} THEN {literal(self.name + ': ')} || {self.shown} END"
+
 
 def rule(
     contract: Table,

@@ -23,7 +23,7 @@ from expectations.errors import SchemaError
 from expectations.storage.masking import Mask
 from expectations.suites.engine import open_duckdb, within_memory
 from expectations.suites.referential_rules import Reference
-from expectations.suites.rules import Rule, is_missing, literal, own, quoted
+from expectations.suites.rules import Rule, is_missing, own, quoted
 from expectations.suites.spelling import explain
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Scan:
         """A few rows that break the rule, each as "column=value, …", where personal values are masked."""
         values = ", ".join(f"CAST({sql} AS VARCHAR)" for sql in rule.shows.values())
         query = (
-            f"SELECT {_shown(rule)} AS shown, any_value([{values}]) FROM {self._source(rule)} "  # noqa: S608
+            f"SELECT {rule.shown} AS shown, any_value([{values}]) FROM {self._source(rule)} "  # noqa: S608
             f"WHERE {rule.breaks} GROUP BY shown ORDER BY shown LIMIT {NUM_SAMPLES}"
         )
         return tuple(self._told(rule.shows, row[1], mask) for row in self._fetch(query))
@@ -153,10 +153,7 @@ class Scan:
         self._fetch("DROP TABLE IF EXISTS broken")
         if not rules:
             return 0
-        reasons = ", ".join(
-            f"CASE WHEN {rule.breaks} THEN {literal(rule.name + ': ')} || {_shown(rule)} END"
-            for rule in rules
-        )
+        reasons = ", ".join(rule.reason for rule in rules)
         fields = ", ".join(f"{quoted(name)} := {own(name)}" for name in self._contract.schema.names)
         self._fetch(
             "CREATE TEMP TABLE broken AS "  # noqa: S608
@@ -202,14 +199,6 @@ class Scan:
             for reference in self._references
         ]
         return " ".join([f"{'numbered' if numbered else 'landed'} AS t", *joins])
-
-
-def _shown(rule: Rule) -> str:
-    parts = [
-        f"{literal(label + '=')} || coalesce(CAST({sql} AS VARCHAR), 'null')"
-        for label, sql in rule.shows.items()
-    ]
-    return f"concat_ws(', ', {', '.join(parts)})"
 
 
 @contextmanager

@@ -25,10 +25,12 @@ from expectations.contracts.source import Source
 from expectations.errors import DataError, RecommenderError, SchemaError, TransientError
 from expectations.storage.atomic import replacing
 from expectations.storage.datasets import current, land, remove
+from expectations.storage.erasures import NOBODY, Erased
 from expectations.storage.hashes import file_hash, fingerprint
 from expectations.storage.masking import OPEN, Mask
 from expectations.suites.engine import open_duckdb
 from expectations.suites.rules import Settings
+from features.sources.erased import leave_out
 from features.sources.rejections import explain
 from features.sources.staging import Reading, count_rows, explained, write_rejected, write_table
 
@@ -67,6 +69,7 @@ def ingest(
     memory_limit: str | None = None,
     tolerance: float = Settings.tolerance,
     mask: Mask = OPEN,
+    erased: Erased = NOBODY,
 ) -> dict[str, LandedTable]:
     """Land a shop's tables.
 
@@ -78,6 +81,7 @@ def ingest(
         memory_limit: DuckDB's, such as "4GB".
         tolerance: fraction of a table's rows that may be rejected, as validation tolerates it.
         mask: hides the personal values that error messages show.
+        erased: shoppers whose rows do not land.
 
     Returns:
         The tables that the shop brought, in the contract's order. An optional table that is
@@ -102,12 +106,13 @@ def ingest(
                 ready = _prepare(
                     contracts[name],
                     found[name],
-                    version=_version(source, contracts[name], found[name]),
+                    version=_version(source, contracts[name], found[name], erased),
                     tables_dir=tables_dir,
                     scratch=scratch,
                     memory_limit=memory_limit,
                     tolerance=tolerance,
                     mask=mask,
+                    erased=erased,
                 )
             except (DataError, SchemaError) as error:  # what else is wrong is told at once
                 unfit.append(error)
@@ -135,10 +140,16 @@ def _readings(source: Source, scratch: Path) -> Mapping[str, Reading]:
     if source.connector == "complete_journey":
         from features.sources.complete_journey import connector as complete_journey
 
-        return complete_journey.readings(source)
-    from features.sources.tables import connector as tables  # SQLAlchemy is loaded by those who need it
+        found = complete_journey.readings(source)
+    else:
+        from features.sources.tables import connector as tables  # SQLAlchemy is loaded by those who need it
 
-    return tables.readings(source, scratch)
+        found = tables.readings(source, scratch)
+    if any(table.ledger for table in source.tables.values()):
+        from features.sources.ledger import with_ledger
+
+        return with_ledger(source, found, scratch)
+    return found
 
 
 def _prepare(
@@ -151,6 +162,7 @@ def _prepare(
     memory_limit: str | None,
     tolerance: float,
     mask: Mask,
+    erased: Erased,
 ) -> LandedTable | None:
     """Stage and write to the scratch folder a table that changed; None where it has no row at all."""
     target = tables_dir / contract.name / version
@@ -163,6 +175,7 @@ def _prepare(
     with open_duckdb(scratch / "spill", memory_limit) as con:
         with explained(contract.name):
             reading.stage(con)
+            leave_out(con, contract, erased)
         num_rows, num_rejected = count_rows(con)
         if num_rows + num_rejected == 0:
             _log.warning("%s: the source has no row", contract.name)
@@ -175,7 +188,7 @@ def _prepare(
     return table(num_rows=num_rows, num_rejected=num_rejected, written=True)
 
 
-def _version(source: Source, contract: Table, reading: Reading) -> str:
+def _version(source: Source, contract: Table, reading: Reading, erased: Erased) -> str:
     declared = source.tables.get(contract.name)
     return fingerprint(
         [(column.name, column.type, column.required) for column in contract.columns],
@@ -184,6 +197,7 @@ def _version(source: Source, contract: Table, reading: Reading) -> str:
         if declared
         else None,
         reading.identity,
+        sorted(erased.users) if "user_id" in contract.schema.names else [],
         [file_hash(path) for path in sorted(Path(__file__).parent.rglob("*.py"))],
     )
 

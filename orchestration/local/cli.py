@@ -1,4 +1,4 @@
-"""`python -m orchestration {up,down,status,run,rollback,unpin,demo,exec}`: the system on one machine.
+"""`python -m orchestration {up,down,status,run,rollback,unpin,erase,demo,exec}`: the system on one machine.
 
 One function for each command; it returns the exit code.
 """
@@ -22,9 +22,15 @@ import psutil
 from expectations.errors import RecommenderError, ServiceError
 from expectations.storage.atomic import read_json
 from orchestration.alerting.channels import read_services
-from orchestration.environment import given
+from orchestration.environment import LEDGER_URL, given
 from orchestration.home import Home
-from orchestration.local.instance import child_environment, fail_lost_runs, source_file, write_instance
+from orchestration.local.instance import (
+    child_environment,
+    fail_lost_runs,
+    require_no_run,
+    source_file,
+    write_instance,
+)
 from orchestration.local.job_run import run_job
 from orchestration.local.postgres import PostgresSettings, running
 from orchestration.local.processes import end_child, wait_until
@@ -53,6 +59,7 @@ EPILOG = """environment:
   RECOMMENDER_SOURCE         what --source says where it is not given
   RECOMMENDER_MEMORY         what DuckDB may use in a step, such as 6GB (default: half of the machine's)
   RECOMMENDER_MAX_RUN_HOURS  after which `up` ends a run that hangs (default: 24)
+  RECOMMENDER_RETENTION_DAYS how long the ledger keeps its rows, items apart (default: for ever)
   RECOMMENDER_POSTGRES_URL   a PostgreSQL of your own instead of the embedded one
   RECOMMENDER_POSTGRES_PORT  port of the embedded PostgreSQL (default: a free one, kept in the home)
 
@@ -70,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     part = whole.add_subparsers(
-        dest="command", required=True, metavar="{up,down,status,run,rollback,unpin,demo,exec}"
+        dest="command", required=True, metavar="{up,down,status,run,rollback,unpin,erase,demo,exec}"
     )
     start = part.add_parser("up", help="start PostgreSQL, Dagster's UI and daemon, and the API")
     start.set_defaults(act=lambda c, o: up(c, o.source, Ports(ui=o.port_ui, api=o.port_api)))
@@ -88,6 +95,11 @@ def parser() -> argparse.ArgumentParser:
     back.set_defaults(act=lambda c, o: rollback(c, o.to, o.reason))
     lift = part.add_parser("unpin", help="lift the pin: the next run deploys the approved model")
     lift.set_defaults(act=lambda c, _: unpin(c))
+    gone = part.add_parser(
+        "erase", help="erase a shopper from the ledger and every copy, and write a receipt"
+    )
+    gone.add_argument("user_id", help="the shopper's id, as the shop's tables have it")
+    gone.set_defaults(act=lambda c, o: erase(c, o.user_id))
     example = part.add_parser("demo", help="run Complete Journey and show three households' recommendations")
     example.set_defaults(act=lambda c, o: demo(c, Ports(api=o.port_api)))
     program = part.add_parser("exec", help="execute a program with PostgreSQL and our environment")
@@ -172,6 +184,18 @@ def unpin(context: Context) -> int:
     """Lift the pin."""
     lifted = release.unpin(context.home.deployment.parent, who=psutil.Process().username())
     _say("the pin is lifted; the next run deploys the approved model" if lifted else "no model is pinned")
+    return 0
+
+
+def erase(context: Context, user_id: str) -> int:
+    """Erase a shopper, and say what was removed."""
+    from orchestration.pipeline.erasure import erase as erase_shopper  # loads DuckDB and SQLAlchemy's dialect
+
+    with _environment(context, _source(context, None)) as environment:
+        require_no_run(context.home, environment)
+        receipt = erase_shopper(context.home, environment[LEDGER_URL], user_id)
+        require_no_run(context.home, environment)  # it may have copied what was still there
+    _say(receipt.text())
     return 0
 
 

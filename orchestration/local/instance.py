@@ -19,16 +19,16 @@ import psutil
 from sqlalchemy.engine import URL
 
 from expectations import telemetry
-from expectations.errors import SettingError
+from expectations.errors import SettingError, TransientError
 from expectations.storage.atomic import write_text
 from features.sources import COMPLETE_JOURNEY
-from orchestration.environment import DAGSTER_URL, SOURCE, max_run_seconds
+from orchestration.environment import DAGSTER_URL, LEDGER_URL, SOURCE, max_run_seconds
 from orchestration.execution.turns import turns
 from orchestration.home import VARIABLE, Home
 from orchestration.local.postgres import database_url
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance, RunRecord
+    from dagster import DagsterInstance, DagsterRunStatus, RunRecord
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The folder that holds our packages: programs start there, so that they find them."""
@@ -149,6 +149,7 @@ def child_environment(
         VARIABLE: str(home.root),
         SOURCE: str(source),
         DAGSTER_URL: database_url(databases["dagster"]),
+        LEDGER_URL: database_url(databases["ledger"]),
         "DAGSTER_HOME": str(without_patterns(home.dagster)),
         "BENTOML_HOME": str(without_patterns(home.bentoml)),
     }
@@ -170,6 +171,26 @@ def dagster_instance(home: Home, environment: Mapping[str, str]) -> "Iterator[Da
             os.environ[DAGSTER_URL] = before
 
 
+def require_no_run(home: Home, environment: Mapping[str, str]) -> None:
+    """Refuse to go on while a run is in progress.
+
+    Raises:
+        TransientError: one is.
+    """
+    from dagster import RunsFilter
+
+    with dagster_instance(home, environment) as instance:
+        runs = instance.get_runs(RunsFilter(statuses=_in_progress()))
+    if runs:
+        raise TransientError(f"run {runs[0].run_id} is in progress; wait for it or stop it, then try again")
+
+
+def _in_progress() -> "list[DagsterRunStatus]":
+    from dagster import DagsterRunStatus
+
+    return [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+
+
 def fail_lost_runs(home: Home, environment: Mapping[str, str], *, daemon: bool = False) -> list[str]:
     """Mark the runs that lost their process as failed, and return their ids.
 
@@ -181,11 +202,10 @@ def fail_lost_runs(home: Home, environment: Mapping[str, str], *, daemon: bool =
         environment: that of programs that we start.
         daemon: whether this home's daemon or UI runs: what they launched is left to them.
     """
-    from dagster import DagsterRunStatus, RunsFilter
+    from dagster import RunsFilter
 
-    in_progress = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     with dagster_instance(home, environment) as instance:
-        records = instance.get_run_records(RunsFilter(statuses=in_progress))
+        records = instance.get_run_records(RunsFilter(statuses=_in_progress()))
         command_lines = _command_lines()
         living = {turn.run_id for turn in turns(home.queue)}
         lost = [

@@ -26,7 +26,7 @@ from orchestration.home import Home
 from orchestration.local.postgres_server import LOCK_SECONDS, USER, Server
 from orchestration.local.processes import is_alive
 
-DATABASES = ("dagster", "feast")
+DATABASES = ("dagster", "ledger")
 DRIVER = "postgresql+psycopg2"
 """SQLAlchemy takes a plain `postgresql://` for psycopg 3, on which dagster-postgres fails."""
 
@@ -118,7 +118,7 @@ def create_databases(server: URL) -> dict[str, URL]:
                     cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     except errors.InsufficientPrivilege:
         raise ServiceError(
-            f"the user of RECOMMENDER_POSTGRES_URL may not create databases; create {' and '.join(DATABASES)} "
+            f"the user of RECOMMENDER_POSTGRES_URL may not create databases; create {', '.join(DATABASES)} "
             "on that server as its administrator"
         ) from None
     return {name: server.set(database=name) for name in DATABASES}

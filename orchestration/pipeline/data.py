@@ -1,20 +1,27 @@
 """From a shop's raw data to training examples."""
 
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expectations.errors import SchemaError
+from expectations.contracts.ledger import URL_VARIABLE, ledger_contracts
+from expectations.errors import SchemaError, SettingError
 from expectations.storage.atomic import read_json
 from expectations.storage.datasets import current, current_folder
+from expectations.storage.erasures import read_erased
 from orchestration.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from expectations.suites.report import TableReport
     from features.online.consistency import Consistency
     from features.sources.landing import LandedTable
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +40,12 @@ class StepResult:
 
 
 def ingest(workspace: Workspace) -> "dict[str, LandedTable]":
-    """Land the source's tables."""
+    """Land the source's tables; what the ledger has kept for long enough is removed before."""
     from features.sources.landing import ingest as land_source
 
     source = workspace.source()
+    if workspace.retention_days:
+        _forget_old(workspace, workspace.retention_days)
     return land_source(
         source,
         workspace.source_path,
@@ -44,7 +53,22 @@ def ingest(workspace: Workspace) -> "dict[str, LandedTable]":
         quarantine_dir=workspace.home.quarantine / source.name,
         memory_limit=workspace.memory,
         mask=workspace.mask(),
+        erased=read_erased(workspace.home.erasures, workspace.mask()),
     )
+
+
+def _forget_old(workspace: Workspace, days: int) -> None:
+    from serving.ledger.ledger import open_ledger
+
+    url = os.environ.get(URL_VARIABLE)
+    if not url:
+        raise SettingError(
+            f"{URL_VARIABLE} is not set, so the ledger's old rows stay; give its database's URL"
+        )
+    contracts = ledger_contracts(workspace.source().contracts())
+    with open_ledger(url, contracts, mask=workspace.mask()) as ledger:
+        removed = ledger.forget_before(datetime.now(UTC) - timedelta(days=days))
+    _log.info("the ledger forgot rows of more than %s days: %s", days, removed)
 
 
 def validate(workspace: Workspace) -> "dict[str, TableReport]":

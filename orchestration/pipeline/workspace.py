@@ -18,6 +18,7 @@ class Workspace:
         recipe: a training recipe; None: the packaged one.
         gate_rules: the gate's rules; None: the packaged ones.
         memory: what DuckDB may use in a step, such as "6GB"; None: its own limit.
+        retention_days: how long the ledger keeps its rows, items apart; None: for ever.
     """
 
     home: Home
@@ -25,6 +26,7 @@ class Workspace:
     recipe: Path | None = None
     gate_rules: Path | None = None
     memory: str | None = None
+    retention_days: int | None = None
 
     def source(self) -> Source:
         """The shop's declaration, read now.

@@ -158,6 +158,7 @@ SECRETS = {
     "RECOMMENDER_SMTP_PASSWORD": "mail",
     "RECOMMENDER_SLACK_WEBHOOK": "webhook",
     "RECOMMENDER_DAGSTER_URL": "dagster",
+    "RECOMMENDER_LEDGER_URL": "ledger",
     "SHOP_DATABASE_URL": "shop",
 }
 ALERTS = {"mail", "webhook"}
@@ -220,7 +221,7 @@ def test_a_scheduled_run_on_broken_data_sends_alerts(home, postgres, source, web
             PATIENCE_SECONDS,
             pause=0.2,
         )
-        run = {"dagster", "shop"}
+        run = {"dagster", "ledger", "shop"}
         ran = {secrets for role, secrets in seen if role in ("run", "steps")}
         assert {role for role, _ in seen} >= {"daemon", "code server", "run", "steps"}
         assert ran == {frozenset(run)}

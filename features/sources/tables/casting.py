@@ -45,8 +45,8 @@ FALSE: tuple[str, ...] = (
     *("falso", "nie", "нет", "否", "不是", "いいえ"),
 )
 
-_FREE_TEXTS = frozenset(("text", "query_text"))
-_WORDED = frozenset(("outcome",))
+FREE_TEXTS = frozenset(("text", "query_text"))
+WORDED = frozenset(("outcome",))
 """Numbers that may be said in words of true and false."""
 
 NOUNS: Mapping[ColumnType, str] = MappingProxyType(
@@ -116,7 +116,7 @@ class Casting:
         own = {word.lower() for word in (*self.form.true_values, *self.form.false_values)}
         spellings = [*self.form.null_values]
         if self.column.type not in ("string", "strings"):
-            dash = self.column.type == "boolean" or self.column.name in _WORDED
+            dash = self.column.type == "boolean" or self.column.name in WORDED
             spellings += [word for word in (*NO_VALUE, *(() if dash else NO_NUMBER)) if word not in own]
         missing = f"{bare} IN ({_listed(NULLS)})"
         if spellings:
@@ -181,7 +181,7 @@ class Casting:
             case "timestamp":
                 return _bounded(timestamp_from_text(text, self.form))
             case "number":
-                known = self._words(text, "1", "0") if self.column.name in _WORDED else _said(text, "1", "0")
+                known = self._words(text, "1", "0") if self.column.name in WORDED else _said(text, "1", "0")
                 return f"CASE {known} ELSE {self._number(text)} END"
             case "integer":
                 number = self._number(text)
@@ -202,11 +202,11 @@ class Casting:
 
     @property
     def _noun(self) -> str:
-        return OUTCOME if self.column.name in _WORDED else NOUNS[self.column.type]
+        return OUTCOME if self.column.name in WORDED else NOUNS[self.column.type]
 
     @property
     def _is_free(self) -> bool:
-        return self.column.name in _FREE_TEXTS or self.column.extra == "text"
+        return self.column.name in FREE_TEXTS or self.column.extra == "text"
 
     def _number(self, text: str) -> str:
         if self.number:

@@ -41,6 +41,8 @@ def readings(source: Source, scratch: Path) -> dict[str, Reading]:
     with ExitStack() as stack:
         connected = None
         for name, declared in source.tables.items():
+            if declared.location is None and declared.query is None:
+                continue  # of the ledger alone
             if declared.location is not None:
                 kind, paths = files.find_files(name, declared.location)
                 with explained(f"{name}: {declared.location}"):
@@ -84,6 +86,13 @@ def _stage(
             )
             _cast_rows(con, contract, declared)
             csv_files.stage_broken_lines(con, contract.name, paths)
+
+
+def stage_texts(con: duckdb.DuckDBPyConnection, contract: Table, copy: Path) -> None:
+    """Stage a Parquet file of the contract's columns as texts, as programs write them (`database.copy_query`)."""
+    con.read_parquet(literal_path(copy)).create_view(_RAW)
+    _cast_rows(con, contract, TableSource(format=FileFormat(decimal=".")))
+    con.execute(f"DROP VIEW {_RAW}")
 
 
 def _cast_rows(con: duckdb.DuckDBPyConnection, contract: Table, declared: TableSource) -> None:

@@ -42,6 +42,7 @@ def test_no_password_is_written_and_the_environment_carries_it(tmp_path):
     environment = child_environment(home, databases, Path("/shop/source.toml"), environ)
     assert "hush" not in write_instance(home, {}).read_text()
     assert environment["RECOMMENDER_DAGSTER_URL"] == "postgresql+psycopg2://me:hush@db:5432/dagster"
+    assert environment["RECOMMENDER_LEDGER_URL"] == "postgresql+psycopg2://me:hush@db:5432/ledger"
     assert environment["RECOMMENDER_SOURCE"] == "/shop/source.toml"
     assert environment["DAGSTER_HOME"] == str(tmp_path / "dagster")
     assert environment["BENTOML_DO_NOT_TRACK"] == "true"  # the user's `1` would not keep it quiet

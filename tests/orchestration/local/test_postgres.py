@@ -39,7 +39,7 @@ def server(home, postgres):
     return Server(home=home, port=postgres.port)
 
 
-def ask(databases, statement, database="feast"):
+def ask(databases, statement, database="ledger"):
     address = databases[database] if isinstance(databases, dict) else databases.set(database=database)
     connection = psycopg2.connect(database_url(address, "postgresql"))
     connection.autocommit = True
@@ -78,7 +78,7 @@ def test_a_server_that_does_not_answer_is_told_without_its_password():
 
 
 @pytest.mark.slow
-def test_it_makes_both_databases_and_stops_after_its_last_user(home, postgres, server):
+def test_it_makes_its_databases_and_stops_after_its_last_user(home, postgres, server):
     with running(home, postgres) as outer:
         assert ask(
             outer,
@@ -88,7 +88,7 @@ def test_it_makes_both_databases_and_stops_after_its_last_user(home, postgres, s
         with running(home, postgres) as inner:
             ask(inner, "CREATE TABLE kept (n int)")
         ask(outer, "INSERT INTO kept VALUES (7)")
-        for name in ("password", "dagster.password", "feast.password", "users.lock"):
+        for name in ("password", "dagster.password", "ledger.password", "ledger.password", "users.lock"):
             assert (home.postgres / name).stat().st_mode & 0o777 == 0o600
     assert server.process() is None
     with running(home, postgres) as again:
@@ -126,16 +126,16 @@ def test_two_homes_run_side_by_side_without_a_port_and_keep_theirs(home, tmp_pat
     other = Home(root=tmp_path / "other")
     with running(home, PostgresSettings()) as first, running(other, PostgresSettings()) as second:
         assert ask(first, "SELECT 1") == ask(second, "SELECT 1") == [(1,)]
-        assert first["feast"].port != second["feast"].port
+        assert first["ledger"].port != second["ledger"].port
     with running(home, PostgresSettings()) as again:
-        assert again["feast"].port == first["feast"].port
+        assert again["ledger"].port == first["ledger"].port
     with socket.socket() as taken:
         # what the stopped server closed first lingers in TIME_WAIT for a minute
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", first["feast"].port))
+        taken.bind(("127.0.0.1", first["ledger"].port))
         taken.listen()
         with running(home, PostgresSettings()) as moved:
-            assert moved["feast"].port != first["feast"].port
+            assert moved["ledger"].port != first["ledger"].port
 
 
 @pytest.mark.slow
@@ -224,14 +224,14 @@ def test_a_server_of_the_users_own_is_used_and_left_running(home, postgres, tmp_
     with running(own, postgres):
         address = superuser_address(Server(home=own, port=None))
         settings = PostgresSettings(url=read_address(database_url(address, driver="postgresql")))
-        ask(address, "DROP DATABASE feast", database="postgres")
+        ask(address, "DROP DATABASE ledger", database="postgres")
         with running(home, settings) as used:
-            assert ask(used, "SELECT current_database()") == [("feast",)]
+            assert ask(used, "SELECT current_database()") == [("ledger",)]
         assert not home.postgres.exists()
         ask(address, "CREATE ROLE clerk LOGIN PASSWORD 'clerk'", database="postgres")
         ask(address, "GRANT CONNECT ON DATABASE postgres TO clerk", database="postgres")
         clerk = address.set(username="clerk", password="clerk")
-        ask(address, "DROP DATABASE feast", database="postgres")
+        ask(address, "DROP DATABASE ledger", database="postgres")
         with pytest.raises(ServiceError, match="may not create databases"):
             create_databases(clerk)
 
@@ -249,10 +249,10 @@ def test_a_cluster_of_another_version_is_not_started(home, postgres):
 def test_a_role_reaches_its_own_database_alone_and_has_no_privilege(home, postgres):
     with running(home, postgres) as databases:
         ask(databases, "CREATE TABLE runs (n int)", "dagster")
-        assert ask(databases, "SELECT current_user", "feast") == [("feast",)]
-        for database in ("dagster", "postgres", "template1"):
+        assert ask(databases, "SELECT current_user", "ledger") == [("ledger",)]
+        for database in ("dagster", "ledger", "postgres", "template1"):
             with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
-                ask(databases["feast"], "SELECT 1", database)
+                ask(databases["ledger"], "SELECT 1", database)
         refused = (
             "CREATE ROLE other SUPERUSER",
             "CREATE DATABASE other",
@@ -264,7 +264,7 @@ def test_a_role_reaches_its_own_database_alone_and_has_no_privilege(home, postgr
             with pytest.raises(errors.InsufficientPrivilege):
                 ask(databases, statement)
         secrets = {address.password for address in databases.values()}
-        assert len(secrets) == 2 and (home.postgres / "password").read_text().strip() not in secrets
+        assert len(secrets) == 3 and (home.postgres / "password").read_text().strip() not in secrets
 
 
 @pytest.mark.slow
@@ -280,11 +280,11 @@ def test_what_the_superuser_made_before_there_were_roles_goes_on_working(home, p
     with running(home, postgres) as databases:
         ask(databases, "INSERT INTO former (n) VALUES (8); ALTER TABLE former ADD COLUMN later int")
         assert ask(databases, "SELECT n FROM latest") == [(8,)]
-    for name in ("dagster", "feast"):
+    for name in ("dagster", "ledger"):
         (home.postgres / f"{name}.password").unlink()  # a lost one is replaced
     with running(home, postgres) as again:
         assert ask(again, "SELECT n FROM latest") == [(8,)]
-        assert again["feast"].password != databases["feast"].password
+        assert again["ledger"].password != databases["ledger"].password
 
 
 @pytest.mark.slow
