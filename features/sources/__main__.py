@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
             memory_limit=memory_size(given.memory_limit, "--memory-limit")
             if given.memory_limit
             else memory_limit(os.environ),
-            erased=read_erased(given.home / "erasures", read_mask(given.home / "mask.key")),
+            erased=lambda: read_erased(given.home / "erasures", read_mask(given.home / "mask.key")),
         )
     except RecommenderError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

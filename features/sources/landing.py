@@ -12,7 +12,7 @@ between would leave a current version whose quarantine is never written.
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -69,7 +69,7 @@ def ingest(
     memory_limit: str | None = None,
     tolerance: float = Settings.tolerance,
     mask: Mask = OPEN,
-    erased: Erased = NOBODY,
+    erased: Callable[[], Erased] = lambda: NOBODY,
 ) -> dict[str, LandedTable]:
     """Land a shop's tables.
 
@@ -81,7 +81,7 @@ def ingest(
         memory_limit: DuckDB's, such as "4GB".
         tolerance: fraction of a table's rows that may be rejected, as validation tolerates it.
         mask: hides the personal values that error messages show.
-        erased: shoppers whose rows do not land.
+        erased: tells the shoppers whose rows do not land; asked when no erasure can be at work any more.
 
     Returns:
         The tables that the shop brought, in the contract's order. An optional table that is
@@ -97,7 +97,7 @@ def ingest(
     """
     tables_dir.mkdir(parents=True, exist_ok=True)
     with _alone(tables_dir), _scratch(tables_dir) as scratch:
-        contracts = source.contracts()
+        contracts, gone = source.contracts(), erased()
         found = _readings(source, scratch)
         landed: dict[str, LandedTable] = {}
         unfit: list[RecommenderError] = []
@@ -106,13 +106,13 @@ def ingest(
                 ready = _prepare(
                     contracts[name],
                     found[name],
-                    version=_version(source, contracts[name], found[name], erased),
+                    version=_version(source, contracts[name], found[name], gone),
                     tables_dir=tables_dir,
                     scratch=scratch,
                     memory_limit=memory_limit,
                     tolerance=tolerance,
                     mask=mask,
-                    erased=erased,
+                    erased=gone,
                 )
             except (DataError, SchemaError) as error:  # what else is wrong is told at once
                 unfit.append(error)

@@ -6,7 +6,7 @@
     examples                                their histories have no name: the version is dropped, the next run makes one
     gx                                      pages and results that show them are dropped with the project, likewise
     reports                                 lists of shoppers
-    logs                                    overwritten in place, since services write to them
+    logs, dagster, supervisor               overwritten in place, since services write to them
 
 Every other kind of file holds no shopper by name. Files are read and written one at a time, in batches.
 """
@@ -79,7 +79,7 @@ def remove_copies(home: Home, user_id: str) -> Removed:
     removed.rows["reports"] += sum(
         _clean_report(path, user_id) for path in sorted(home.report.parent.glob("*.json"))
     )
-    for path in _files(home.logs):
+    for path in (path for folder in (home.logs, home.dagster, home.supervisor) for path in _files(folder)):
         removed.rows[_name(home, path)] += _overwrite(path, user_id)
     return Removed(
         rows=Counter({name: count for name, count in removed.rows.items() if count}),

@@ -53,7 +53,7 @@ def ingest(workspace: Workspace) -> "dict[str, LandedTable]":
         quarantine_dir=workspace.home.quarantine / source.name,
         memory_limit=workspace.memory,
         mask=workspace.mask(),
-        erased=read_erased(workspace.home.erasures, workspace.mask()),
+        erased=lambda: read_erased(workspace.home.erasures, workspace.mask()),
     )
 
 

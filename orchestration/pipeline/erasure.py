@@ -1,6 +1,6 @@
 """Erasing a shopper: from the ledger, from every copy in the home, and from what comes in from then on.
 
-First the shopper is put on the lists of the erased, so that neither the ledger nor an ingestion lets a row of theirs in
+First the shopper is put on the lists of the erased, the home's and the ledger's, so that no row of theirs comes in
 while the rest is removed. An erasure that was interrupted is done again: each of its steps can be.
 """
 
@@ -65,20 +65,20 @@ def erase(home: Home, ledger_url: str, user_id: str) -> Receipt:
 
     Raises:
         RequestError: the id is empty.
-        TransientError: an ingestion is running, or the ledger's database does not answer; erase again then.
+        TransientError: an ingestion or another erasure is running, or the ledger's database does not answer; erase
+            again then.
         SettingError: the list of the erased was made with another key.
     """
     if not user_id.strip():
         raise RequestError("the shopper's id is empty; give the user_id of their rows")
     began = datetime.now(UTC)
     mask = read_mask(home.mask_key)
-    hashed = add_erased(home.erasures, mask, user_id, began.isoformat())
-    with _no_ingestion(home), open_ledger(ledger_url, ledger_contracts({}), mask=mask) as ledger:
+    with _alone(home), open_ledger(ledger_url, ledger_contracts({}), mask=mask) as ledger:
+        hashed = add_erased(home.erasures, mask, user_id, began.isoformat())
         rows = Counter(ledger.erase(user_id))  # from here on, nobody appends a row of theirs
         copies = remove_copies(home, user_id)
-        rows.update(
-            ledger.erase(user_id, sorted(copies.exposure_ids))
-        )  # outcomes that name the exposure only
+        # outcomes may name an exposure of the shop's files, and no shopper
+        rows.update(ledger.erase(user_id, sorted(copies.exposure_ids)))
         ledger.vacuum()
     stamp = re.sub(r"\W", "", began.isoformat(timespec="seconds"))
     receipt = Receipt(
@@ -101,13 +101,17 @@ def erase(home: Home, ledger_url: str, user_id: str) -> Receipt:
 
 
 @contextmanager
-def _no_ingestion(home: Home) -> Iterator[None]:
+def _alone(home: Home) -> Iterator[None]:
+    """Hold the locks of other erasures and of every source's ingestion."""
+    home.erasures.mkdir(parents=True, exist_ok=True)
+    sources = [path for path in sorted(home.tables.glob("*")) if path.is_dir()]
     with ExitStack() as stack:
-        for folder in (path for path in sorted(home.tables.glob("*")) if path.is_dir()):
+        for folder in (home.erasures, *sources):
             try:
                 stack.enter_context(FileLock(folder / ".lock").acquire(timeout=0))
             except Timeout:
+                what = "another erasure" if folder == home.erasures else "an ingestion"
                 raise TransientError(
-                    f"an ingestion is writing to {folder}; erase again when it has ended"
+                    f"{what} is writing to {folder}; erase again when it has ended"
                 ) from None
         yield

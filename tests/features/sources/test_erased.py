@@ -33,7 +33,7 @@ def test_their_rows_neither_land_nor_stay_in_quarantine(tmp_path):
         tables_dir=shop.tables_dir,
         quarantine_dir=shop.quarantine_dir,
         tolerance=1.0,
-        erased=read_erased(tmp_path, MASK),
+        erased=lambda: read_erased(tmp_path, MASK),
     )
     assert [row["exposure_id"] for row in shop.rows(landed["exposures"])] == ["e2"]
     (left,) = shop.rejected("exposures")

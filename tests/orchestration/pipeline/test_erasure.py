@@ -232,6 +232,8 @@ def test_an_erasure_waits_for_an_ingestion_and_wants_an_id(tmp_path, databases):
         pytest.raises(TransientError, match="ingestion is writing"),
     ):
         erase(home, urls["ledger"], "u5")
+    with FileLock(home.erasures / ".lock"), pytest.raises(TransientError, match="another erasure is writing"):
+        erase(home, urls["ledger"], "u5")
 
 
 def test_a_plain_number_is_overwritten_only_where_it_says_a_shopper(tmp_path):
