@@ -6,7 +6,7 @@ That process holds the other end of the pipe that is our standard input.
 import runpy
 import sys
 
-from orchestration.execution.lifeline import end_with_pipe
+from orchestration.execution.lifeline import end_forkserver, end_with_pipe
 
 GRACE_SECONDS = 5
 """In which a run writes down that it was cancelled."""
@@ -14,4 +14,7 @@ GRACE_SECONDS = 5
 if __name__ == "__main__":
     end_with_pipe(sys.stdin.fileno(), grace=GRACE_SECONDS)
     sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    finally:
+        end_forkserver()
