@@ -277,6 +277,8 @@ def test_a_program_that_is_stopped_leaves_nothing_that_it_started(home, tmp_path
             cwd=PROJECT,
             stdout=log,
             stderr=log,
+            # a shell that starts the tests in the background lets them ignore it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     try:
         assert wait_until(lambda: responds(f"http://127.0.0.1:{port}/healthz"), 120, pause=0.3)
