@@ -84,7 +84,7 @@ test-quick: $(STAMP) ## the tests that need no services
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS)
 
 test: $(STAMP) ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 bench-warm-start: $(STAMP) ## retraining from the champion beside retraining from scratch, after make demo; QUICK=1 shows that it runs
 	@$(BIN)/python -m tests.benchmarks.warm_start $(if $(QUICK),--quick)

@@ -278,7 +278,7 @@ def test_a_program_that_is_stopped_leaves_nothing_that_it_started(home, tmp_path
             stdout=log,
             stderr=log,
             # a shell that starts the tests in the background lets them ignore it
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
         )
     try:
         assert wait_until(lambda: responds(f"http://127.0.0.1:{port}/healthz"), 120, pause=0.3)
@@ -293,6 +293,7 @@ def test_a_program_that_is_stopped_leaves_nothing_that_it_started(home, tmp_path
         assert Server(home=home, port=None).process() is None
     finally:
         command.kill()
+        command.wait()
 
 
 @pytest.mark.slow
