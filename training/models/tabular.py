@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from training.config.recipe import TabularModelSettings
 from training.data.transforms import Transforms
+from training.models.dropout import Dropout
 from training.models.encodings import CategoryEncoding, NumericEncoding
 
 
@@ -45,7 +46,7 @@ class TabularEnsemble(nn.Module):
         self.second_bias = nn.Parameter(torch.zeros(ensemble_size, 1, hidden_size))
         self.out_weight = nn.Parameter(torch.randn(ensemble_size, hidden_size, 1) * 0.01)
         self.out_bias = nn.Parameter(torch.full((ensemble_size, 1), math.log(base_rate / (1 - base_rate))))
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, numbers_NF: Tensor, codes_NC: Tensor) -> Tensor:
         """The members' logits, (N, K)."""

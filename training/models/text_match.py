@@ -34,6 +34,7 @@ from training.config.recipe import TextModelSettings
 from training.data.collate import Batch
 from training.data.interaction_history import HISTORY_FEATURES, SENTIMENT
 from training.data.transforms import Transforms
+from training.models.dropout import Dropout
 from training.models.encodings import ContextEncoding
 from training.models.lexical_response import LexicalResponse
 from training.models.text_response import TextResponse
@@ -111,7 +112,7 @@ class TextMatch(nn.Module):
         self.second = nn.Linear(hidden_size, hidden_size)
         self.out = nn.Linear(hidden_size, 1)
         self.skip = nn.Linear(num_features, 1, bias=False)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.response = TextResponse(text_width)
         self.lexical = LexicalResponse()
         self.scales = nn.Parameter(torch.tensor([1.0, 0.0, 0.0, 0.0]))  # of TEXT_PARTS
