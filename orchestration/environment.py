@@ -31,7 +31,7 @@ _SCHEDULES = ("RECOMMENDER_INGESTION_CRON", "RECOMMENDER_RETRAINING_CRON")
 Program = Literal["postgres", "api", "ui", "daemon", "run"]
 GIVEN: Mapping[Program, tuple[str, ...]] = {
     "postgres": (VARIABLE,),
-    "api": (VARIABLE,),
+    "api": (VARIABLE, LEDGER_URL),
     "ui": (*_DEFINITIONS, *_SCHEDULES),
     "daemon": (*_DEFINITIONS, *_SCHEDULES, *ALERTS, SHOP, *_LEDGER),
     "run": (*_DEFINITIONS, SHOP, *_LEDGER),

@@ -17,6 +17,7 @@
 ├── postgres/                      the embedded PostgreSQL: data, password, locks
 ├── erasures/                      who was erased, as keyed hashes, and a receipt of each erasure
 ├── mask.key                       with which shoppers' values are hidden in metadata and alerts
+├── api_keys.json                 hashes of the API's keys, once there are any
 ├── dagster/                       Dagster's own folder (DAGSTER_HOME)
 ├── queue/                         the run at work and those that wait
 ├── supervisor/                    what supervisord keeps running for `up`
@@ -30,7 +31,12 @@ from pathlib import Path
 
 VARIABLE = "RECOMMENDER_HOME"
 DEFAULT = ".recommender"
-FILES = {"deployment": "deployment/current.json", "report": "reports/latest.json", "mask_key": "mask.key"}
+FILES = {
+    "deployment": "deployment/current.json",
+    "report": "reports/latest.json",
+    "mask_key": "mask.key",
+    "api_keys": "api_keys.json",
+}
 """The attributes that are not named like their folder."""
 
 
@@ -64,6 +70,7 @@ class Home:
     deployment: Path = field(init=False, repr=False, compare=False)
     report: Path = field(init=False, repr=False, compare=False)
     mask_key: Path = field(init=False, repr=False, compare=False)
+    api_keys: Path = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__.keys() - {"root"}:

@@ -33,6 +33,9 @@ SCENARIO_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """What may be shown where."""
 
+UNKNOWN = "is unknown: use item ids of the items table, or leave candidates out"
+"""Why a candidate is skipped that the catalogue does not have."""
+
 _CHUNK = 2000
 
 
@@ -85,21 +88,17 @@ class Catalogue:
             Rows of `items`, and why wanted items were left out.
 
         Raises:
-            RequestError: unknown scenario or item, or nothing is left.
+            RequestError: unknown scenario, or nothing is left.
         """
         if scenario not in SCENARIOS:
             raise RequestError(f"scenario is {scenario!r}; use one of {', '.join(SCENARIOS)}")
         if requested is None:
             return self._all_of_scenario(scenario, as_of), {}
-        unknown = [item for item in requested if item not in self.items.index]
-        if unknown:
-            raise RequestError(
-                f"{len(unknown)} of {len(requested)} candidates are unknown, such as {unknown[0]!r}; "
-                "use item ids of the items table, or leave candidates out"
-            )
-        chosen = self.items.loc[list(dict.fromkeys(requested))]
+        known = {item: item in self.items.index for item in requested}
+        chosen = self.items.loc[[item for item, there in known.items() if there]]
         valid = self._valid(chosen, as_of)
-        skipped = {str(item): _skip_reason(row, as_of) for item, row in chosen[~valid].iterrows()}
+        skipped = {item: UNKNOWN for item, there in known.items() if not there}
+        skipped |= {str(item): _skip_reason(row, as_of) for item, row in chosen[~valid].iterrows()}
         if not valid.any():
             item, reason = next(iter(skipped.items()), ("candidates", "the list is empty"))
             raise RequestError(

@@ -1,4 +1,4 @@
-"""`python -m orchestration {up,down,status,run,rollback,unpin,erase,demo,exec}`: the system on one machine.
+"""`python -m orchestration {up,down,status,run,rollback,unpin,erase,keys,demo,exec}`: the system on one machine.
 
 One function for each command; it returns the exit code.
 """
@@ -48,6 +48,7 @@ from orchestration.local.stack import (
     serving,
 )
 from orchestration.local.supervision import Supervisor
+from serving.api.keys import SCOPES, new_key, read_keys, revoke_key
 from serving.release import deployment as release
 
 JOB = "recommender"
@@ -77,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     part = whole.add_subparsers(
-        dest="command", required=True, metavar="{up,down,status,run,rollback,unpin,erase,demo,exec}"
+        dest="command", required=True, metavar="{up,down,status,run,rollback,unpin,erase,keys,demo,exec}"
     )
     start = part.add_parser("up", help="start PostgreSQL, Dagster's UI and daemon, and the API")
     start.set_defaults(act=lambda c, o: up(c, o.source, Ports(ui=o.port_ui, api=o.port_api)))
@@ -100,6 +101,8 @@ def parser() -> argparse.ArgumentParser:
     )
     gone.add_argument("user_id", help="the shopper's id, as the shop's tables have it")
     gone.set_defaults(act=lambda c, o: erase(c, o.user_id))
+    keys = part.add_parser("keys", help="make, list and revoke keys of the API")
+    _add_key_commands(keys)
     example = part.add_parser("demo", help="run Complete Journey and show three households' recommendations")
     example.set_defaults(act=lambda c, o: demo(c, Ports(api=o.port_api)))
     program = part.add_parser("exec", help="execute a program with PostgreSQL and our environment")
@@ -116,6 +119,26 @@ def parser() -> argparse.ArgumentParser:
     for command in (start, example):
         command.add_argument("--port-api", type=_port, default=Ports().api, help="API (default: %(default)s)")
     return whole
+
+
+def _add_key_commands(keys: argparse.ArgumentParser) -> None:
+    part = keys.add_subparsers(dest="keys_command", required=True, metavar="{new,list,revoke}")
+    new = part.add_parser(
+        "new", help="make a key and print it, once; from the first one on, all requests need one"
+    )
+    new.add_argument("name", help="whose it is")
+    new.add_argument(
+        "--scope",
+        action="append",
+        required=True,
+        choices=SCOPES,
+        help="what it opens: read (recommendations, metrics), write (events, outcomes, …), admin (all); repeat it",
+    )
+    new.set_defaults(act=lambda c, o: make_key(c, o.name, o.scope))
+    part.add_parser("list", help="say which there are").set_defaults(act=lambda c, _: list_keys(c))
+    revoke = part.add_parser("revoke", help="let a key open nothing any more")
+    revoke.add_argument("name", help="whose it is")
+    revoke.set_defaults(act=lambda c, o: unmake_key(c, o.name))
 
 
 def _port(text: str) -> int:
@@ -196,6 +219,26 @@ def erase(context: Context, user_id: str) -> int:
         receipt = erase_shopper(context.home, environment[LEDGER_URL], user_id)
         require_no_run(context.home, environment)  # it may have copied what was still there
     _say(receipt.text())
+    return 0
+
+
+def make_key(context: Context, name: str, scopes: Sequence[str]) -> int:
+    """Make a key of the API and print it, which nothing does again."""
+    _say(new_key(context.home.api_keys, name, sorted(set(scopes))))
+    return 0
+
+
+def list_keys(context: Context) -> int:
+    """Say which keys there are, what they open and since when."""
+    for key in read_keys(context.home.api_keys):
+        _say(f"{key.name}   {', '.join(key.scopes)}   since {key.created_at}")
+    return 0
+
+
+def unmake_key(context: Context, name: str) -> int:
+    """Let a key open nothing any more."""
+    revoke_key(context.home.api_keys, name)
+    _say(f"the key of {name} opens nothing any more")
     return 0
 
 

@@ -4,6 +4,7 @@ Made when a worker starts, not at import: in BentoML's workers `prometheus_clien
 the folder that the workers share is set.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,9 @@ class Metrics:
         self.candidates: Any = Counter("recommender_shown", "items put into lists", ("scenario",))
         self.bundle: Any = Gauge(
             "recommender_bundle", "1 for the bundle that serves", ("bundle",), multiprocess_mode="livemax"
+        )
+        self.recorded: Any = Counter(
+            "recommender_recorded", "rows told to the ledger, by what became of them", ("table", "status")
         )
         self.deployments: Any = Counter("recommender_deployments", "deployments loaded by this worker")
         self._last = ""
@@ -46,6 +50,11 @@ class Metrics:
     def request_refused(self, scenario: str, status: int) -> None:
         """Note a request that got no list."""
         self.requests.labels(scenario=scenario, cold_start="", status=str(status)).inc()
+
+    def rows_recorded(self, table: str, counts: Mapping[str, int]) -> None:
+        """Note what became of rows that were told to the ledger."""
+        for status, count in counts.items():
+            self.recorded.labels(table=table, status=status).inc(count)
 
 
 @cache

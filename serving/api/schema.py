@@ -1,9 +1,18 @@
 """The request and the reply of POST /recommend. The OpenAPI page is made from these descriptions."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from features.online.reader import DecisionRequest
 from serving.ranking.ranker import RankedCandidate
@@ -13,7 +22,20 @@ FIRST_YEAR, LAST_YEAR = 1971, 2200
 
 Scenario = Literal["campaign", "product", "content", "ad", "search", "customer_service"]
 QueryText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+def _identifier(value: Any) -> Any:
+    """An id as text: many clients send whole numbers, and some a blank beside it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        return value
+    if "\0" in value:
+        raise ValueError("it has the character NUL, which no id has")
+    return value.strip()
+
+
+Name = Annotated[str, BeforeValidator(_identifier), StringConstraints(min_length=1, max_length=200)]
 
 
 def _iso_8601(value: Any) -> Any:
@@ -71,6 +93,14 @@ class RecommendRequest(BaseModel):
         description="item ids to choose from. Left out: all that may be shown in the scenario at that time",
     )
     k: int = Field(default=10, ge=1, le=MAX_ITEMS, description="how many items at most", examples=[3])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        """A null is what is left out."""
+        if not isinstance(given, Mapping):
+            return given
+        return {name: value for name, value in given.items() if value is not None}
 
     def decision_request(self, default_as_of: datetime) -> DecisionRequest:
         """The request as the features understand it; `default_as_of`, naive UTC, where it names no time."""

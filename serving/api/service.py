@@ -1,8 +1,8 @@
 """The HTTP API: `bentoml serve serving.api.service:Recommender`.
 
-POST /recommend, GET /healthz (the process lives), /readyz (a model serves), /metrics, /docs.json and the
-page at /. One worker; requests run in threads, which share one model. No adaptive batching: a list of
-candidates is a batch already, and BentoML's batching sheds requests under load.
+POST /recommend, and what happened: /events, /exposures, /outcomes, /feedback. GET /healthz (the process lives), /readyz
+(a model serves), /metrics, /docs.json and the page at /. One worker; requests run in threads, which share one model. No
+adaptive batching: a list of candidates is a batch already, and BentoML's batching sheds requests under load.
 """
 
 import os
@@ -18,11 +18,15 @@ import bentoml
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from expectations.contracts.ledger import URL_VARIABLE
 from expectations.errors import RecommenderError, RequestError
+from serving.api.bodies import BodyMiddleware
 from serving.api.errors import ErrorMiddleware
 from serving.api.hot_swap import HotSwap, LoadedRelease, freeze_loaded
+from serving.api.keys import FILE, READ, WRITE, KeyFile, KeyMiddleware
 from serving.api.metrics import metrics
 from serving.api.page import PageMiddleware
+from serving.api.recording import RECORDED, Recorder, RecordingMiddleware, paths
 from serving.api.schema import RecommendReply, RecommendRequest
 from serving.ranking.loading import load_ranker
 from serving.release.pointer import CURRENT
@@ -34,13 +38,19 @@ Which campaign to show this shopper, here and now, and why.
 
 `POST /recommend` ranks what may be shown: `{"user_id": "1", "k": 3}` is enough. A request that cannot be answered gets
 status 400 and an `error` that says what to change; without an approved model the status is 503.
+
+`POST /events`, `/exposures`, `/outcomes` and `/feedback` record what happened: a row, a list of rows, or a row a line.
 """
+SCOPES = {"/recommend": READ, "/metrics": READ, **{f"/{table}": WRITE for table in RECORDED}}
+"""What a request needs, where it needs a key."""
 
 
-def read_settings(environ: Mapping[str, str]) -> Path:
-    """Where the deployment's pointer is, by RECOMMENDER_HOME."""
-    home = Path(environ.get("RECOMMENDER_HOME") or ".recommender").expanduser().absolute()
-    return home / "deployment" / CURRENT
+_recorder, _keys = Recorder(), KeyFile()
+
+
+def home_folder(environ: Mapping[str, str]) -> Path:
+    """Where everything is kept, by RECOMMENDER_HOME."""
+    return Path(environ.get("RECOMMENDER_HOME") or ".recommender").expanduser().absolute()
 
 
 @bentoml.service(
@@ -58,12 +68,14 @@ class Recommender:
     def __init__(self) -> None:
         import torch
 
-        pointer = read_settings(os.environ)
+        home = home_folder(os.environ)
         os.umask(0o077)
+        _keys.start(home / FILE)
+        _recorder.start(os.environ.get(URL_VARIABLE, ""), home / "mask.key")
         # a list is small: on a busy machine a second thread makes it 10 times slower
         torch.set_num_threads(1)
         self._metrics = metrics()
-        self._swap = HotSwap(pointer, load_ranker, self._on_load)
+        self._swap = HotSwap(home / "deployment" / CURRENT, load_ranker, self._on_load)
         self._swap.start()
 
     @bentoml.api(output_spec=RecommendReply)
@@ -108,6 +120,7 @@ class Recommender:
         }
 
     def _on_load(self, loaded: LoadedRelease) -> None:
+        _recorder.follow(loaded.release)
         self._metrics.bundle_loaded(loaded.release.bundle)
         freeze_loaded()
 
@@ -118,15 +131,17 @@ class Recommender:
 
     @bentoml.on_shutdown
     def stop(self) -> None:
-        """Stop following the deployment."""
+        """Stop following the deployment, and close the ledger."""
         self._swap.stop()
+        _recorder.stop()
 
 
 _service: Any = Recommender  # the decorator makes a BentoML service of the class
 
 
 def _specification() -> dict[str, Any]:
-    return dict(_service.openapi_spec.asdict())
+    whole = dict(_service.openapi_spec.asdict())
+    return {**whole, "paths": {**whole["paths"], **paths()}}
 
 
 _service.add_asgi_middleware(
@@ -135,3 +150,6 @@ _service.add_asgi_middleware(
     info={"title": "Campaign recommender", "description": ABOUT, "version": "1"},
 )
 _service.add_asgi_middleware(ErrorMiddleware, fields=tuple(RecommendRequest.model_fields))
+_service.add_asgi_middleware(KeyMiddleware, needed=SCOPES, keys=_keys)
+_service.add_asgi_middleware(BodyMiddleware)
+_service.add_asgi_middleware(RecordingMiddleware, recorder=_recorder)

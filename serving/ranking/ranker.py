@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from training.inference.predictor import Predictor
 
 
+MAX_TEXT = 500
+"""Characters of an item's text in a reply."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RankedCandidate:
     """One item of the list, with what decided it: probability = σ(text_logit + tabular_logit)."""
 
     # the API's reply has it as it is, and its page is made from these descriptions
     item_id: Annotated[str, Field(description="the item", examples=["18:10000085475"])]
-    text: Annotated[str, Field(description="what the model read of it", examples=["Coupon for yogurt"])]
+    text: Annotated[str, Field(description="how its text begins", examples=["Coupon for yogurt"])]
     position: Annotated[int, Field(description="place in the list, from 1", examples=[1])]
     probability: Annotated[
         float, Field(description="of the outcome (a redemption, a click, …)", examples=[0.0471])
@@ -129,7 +133,7 @@ class Ranker:
         return [
             RankedCandidate(
                 item_id=scoring_batch.item_ids[candidate],
-                text=scoring_batch.texts[candidate],
+                text=shortened(scoring_batch.texts[candidate]),
                 position=rank + 1,
                 probability=float(scores.probability[candidate]),
                 text_logit=float(scores.text_logit[candidate]),
@@ -146,3 +150,8 @@ class Ranker:
             )
             for rank, candidate in enumerate(top_k.tolist())
         ]
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, at most MAX_TEXT characters."""
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

@@ -1,5 +1,7 @@
 """The service in this process, over ASGI: requests good and bad, and how the served model is replaced."""
 
+import gzip
+import json
 import os
 from dataclasses import replace
 from datetime import datetime
@@ -8,30 +10,33 @@ import pytest
 from starlette.testclient import TestClient
 
 from expectations.contracts.bundle import bundle_hash
+from expectations.contracts.ledger import URL_VARIABLE
 from serving.api.hot_swap import HotSwap
 from serving.api.schema import RecommendReply
 from serving.api.service import Recommender
 from serving.ranking.loading import check, load_ranker
 from serving.release.deployment import rollback
+from tests.ledgers import event, url  # noqa: F401 — fixture
 from tests.serving.conftest import put
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(name="client", scope="module")
-def _client(shop, bundles, bento_home, tmp_path_factory):
+def _client(shop, bundles, bento_home, tmp_path_factory, url):  # noqa: F811
     home = tmp_path_factory.mktemp("asgi")
     put(home, shop, bundles[0])
-    settings = {"RECOMMENDER_HOME": str(home)}
+    settings = {"RECOMMENDER_HOME": str(home), URL_VARIABLE: url}
     os.environ.update(settings)
     try:
-        with TestClient(Recommender.to_asgi(), raise_server_exceptions=False) as client:
+        with TestClient(Recommender.to_asgi(), base_url=HERE, raise_server_exceptions=False) as client:
             yield client
     finally:
         for name in settings:
             del os.environ[name]
 
 
+HERE = "http://127.0.0.1:3001"
 CONTEXT = {"channel": "mail", "weather": "rain", "basket_value": 12.5}
 
 
@@ -75,7 +80,10 @@ def test_time_query_and_candidates(client) -> None:
         ({"user_id": "u1", "kk": 3}, "unknown field 'kk'; known: user_id, scenario"),
         ({"scenario": "campaign"}, "field 'user_id' is missing"),
         ({"user_id": ""}, "user_id: "),
-        ({"user_id": 7}, "user_id: "),
+        ({"user_id": True}, "user_id: "),
+        ({"user_id": None}, "field 'user_id' is missing"),
+        ({"user_id": " "}, "user_id: "),
+        ({"user_id": "u\0"}, "user_id: it has the character NUL"),
         ({"user_id": "u1", "k": 0}, "k: "),
         ({"user_id": "u1", "k": 101}, "k: "),
         ({"user_id": "u1", "k": "many"}, "k: "),
@@ -87,7 +95,7 @@ def test_time_query_and_candidates(client) -> None:
         ({"user_id": "u1", "context": {"moon": "full"}}, "unknown key 'moon'"),
         ({"user_id": "u1", "context": {"basket_value": "much"}}, "basket_value"),
         ({"user_id": "u1", "context": {"weather": ["rain"]}}, "weather"),
-        ({"user_id": "u1", "candidates": ["none"]}, "unknown, such as 'none'"),
+        ({"user_id": "u1", "candidates": ["none"]}, "none is unknown: use item ids"),
         ({"user_id": "u1", "candidates": []}, "candidates: "),
         ({"user_id": "u1", "candidates": ["c8"]}, "c8 ended on 2020-02-20"),
         ({"user_id": "u1", "scenario": "ad"}, "nothing may be shown in scenario ad"),
@@ -98,6 +106,43 @@ def test_bad_requests_are_refused_in_words(client, body, said) -> None:
     assert reply.status_code == 400, reply.text
     assert list(reply.json()) == ["error"]
     assert said in reply.json()["error"]
+
+
+def test_one_request_in_many_dresses(client) -> None:
+    plain = client.post("/recommend", json={"user_id": "u1", "k": 10}).json()
+    nulls = {"user_id": " u1 ", "k": None, "context": None, "scenario": None, "query": None}
+    assert client.post("/recommend", json=nulls).json()["items"] == plain["items"]
+    packed = gzip.compress(b"\xef\xbb\xbf" + json.dumps(nulls).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    assert client.post("/recommend", content=packed, headers=headers).json()["items"] == plain["items"]
+    assert client.post("/recommend", json={"user_id": 17}).json()["user_id"] == "17"
+
+
+def test_unknown_candidates_are_skipped(client) -> None:
+    told = client.post("/recommend", json={"user_id": "u1", "candidates": ["c2", "no such"]}).json()
+    assert [item["item_id"] for item in told["items"]] == ["c2"]
+    assert told["skipped"]["no such"].startswith("is unknown")
+
+
+def test_what_happened_is_recorded_and_counted(client) -> None:
+    rows = [event("e1", event_timestamp="2020-02-01T00:00:00Z"), event("e1", event_type="click")]
+    told = client.post("/events", json=rows).json()
+    assert (told["appended"], [one["status"] for one in told["refused"]]) == (1, ["conflict"])
+    assert (
+        client.post("/events", json={"event_id": 3}).json()["error"].startswith("user_id: the required value")
+    )
+    counted = client.get("/metrics").text
+    assert 'recommender_recorded_total{status="appended",table="events"} 1.0' in counted
+    assert {"/recommend", "/events", "/outcomes"} <= client.get("/docs.json").json()["paths"].keys()
+
+
+@pytest.mark.parametrize("path", ["/recommend", "/events", "/metrics", "/metrics/"])
+def test_beyond_this_machine_a_key_is_needed(client, path) -> None:
+    with_a_body = {"json": event()} if "metrics" not in path else {}
+    method = client.post if with_a_body else client.get
+    reply = method(f"http://192.0.2.7:3001{path}", **with_a_body)
+    assert reply.status_code == 401
+    assert "needs a key" in reply.json()["error"]
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"3", b"\xff", b'{"user_id": "u1", "k": NaN}'])
