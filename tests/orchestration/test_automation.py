@@ -227,7 +227,7 @@ def test_a_scheduled_run_on_broken_data_sends_alerts(home, postgres, source, web
         assert ran == {frozenset(run)}
         assert ("daemon", frozenset(run | ALERTS)) in seen
         assert {secrets for _, secrets in _family(stack, "ui")} == {frozenset({"dagster"})}
-        assert {secrets for _, secrets in _family(stack, "api")} == {frozenset()}
+        assert {secrets for _, secrets in _family(stack, "api")} == {frozenset({"ledger"})}
         assert _family(stack, POSTGRES) == {("keeper", frozenset())}
         run = _runs(ui)[-1]
         assert run["jobName"] == "data"
