@@ -43,7 +43,7 @@ ITEMS = Table(
         Column("valid_from", "timestamp", "first moment it may be shown"),
         Column("valid_until", "timestamp", "end of its validity, exclusive"),
         Column("value", "number", "what one outcome is worth to the shop", unit=MONEY),
-        Column("image", "string", "path or URL of a picture"),
+        Column("image", "string", "path or URL of a picture; kept, but no model reads it"),
     ),
 )
 

@@ -48,7 +48,18 @@ class Batch:
 
     def to(self, device: str) -> "Batch":
         """The batch on a device."""
-        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        return replace(
+            self, **{field.name: moved(getattr(self, field.name), device) for field in fields(self)}
+        )
+
+    def pinned(self) -> "Batch":
+        """The batch in memory from which a GPU copies while it computes."""
+        return replace(self, **{field.name: getattr(self, field.name).pin_memory() for field in fields(self)})
+
+
+def moved(tensor: Tensor, device: str) -> Tensor:
+    """A tensor on a device; from pinned memory, it is copied while the device goes on."""
+    return tensor.to(device, non_blocking=tensor.is_pinned()) if device != "cpu" else tensor
 
 
 class Collator:

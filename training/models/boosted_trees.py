@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from expectations.errors import SettingError
 from training.config.recipe import TabularModelSettings
 from training.runtime import distributed
+from training.runtime.device import num_threads
 
 MAX_DEPTH = 8  # splits between root and leaf, at most
 FEATURE_FRACTION, BAGGING_FRACTION = 0.5, 0.7  # of the features and of the rows that a tree sees
@@ -68,7 +69,7 @@ def train_boosting(
         return None
     defaults = {
         "objective": "binary" if np.isin(labels_N, (0, 1)).all() else "cross_entropy",
-        "num_threads": torch.get_num_threads(),
+        "num_threads": num_threads(),
         "seed": seed,
         "deterministic": True,
         "force_col_wise": True,

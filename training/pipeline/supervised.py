@@ -7,18 +7,19 @@ The rows of a fine-tuning step belong to a few candidates' texts. Those are read
 interaction histories too; the vectors of all others are as they were at the end of the last epoch.
 """
 
-from contextlib import nullcontext
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from training.data.collate import Batch, moved
 from training.data.sampling import downsample_negatives, tabular_batches, text_batches, whole_query_groups
 from training.inference.batch_scoring import score_rows
 from training.language.adapters import NONE
 from training.models.losses import binary_loss, listwise_loss
 from training.pipeline.context import FitContext
 from training.pipeline.trainer import Phase
+from training.runtime.device import mixed_precision
+from training.runtime.prefetch import Prefetch
 
 MIN_QUERY_GROUPS = 20  # with both outcomes, without which there is no listwise loss
 GROUPED_ROWS = 1 << 20  # of more rows than these, the query groups of the listwise loss are a sample
@@ -37,6 +38,7 @@ class TabularObjective:
             columns.at("label", grouped), columns.at("query_group_id", grouped)
         )
         self._grouped = grouped[ordered]
+        self.collated = Prefetch(self._collate, ahead=context.device == "cuda")
         self._drawn = np.zeros(0, dtype=np.int64)
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
@@ -59,7 +61,7 @@ class TabularObjective:
         rows_of_groups = [self._grouped[self._starts[number] : self._starts[number + 1]] for number in groups]
         grouped = np.concatenate(rows_of_groups)
         group_of_row = np.repeat(np.arange(len(groups)), [len(part) for part in rows_of_groups])
-        own_NK, grouped_NK = self._logits(np.concatenate([rows, grouped])).tensor_split([len(rows)])
+        own_NK, grouped_NK = self._logits(rows, grouped).tensor_split([len(rows)])
         weights = self.context.weights_of(grouped)
         listwise = listwise_loss(grouped_NK, self.labels[grouped], weights, group_of_row, len(groups))
         return self._binary_loss(own_NK, rows) + weight * listwise
@@ -67,10 +69,17 @@ class TabularObjective:
     def _binary_loss(self, logits_NK: Tensor, rows: np.ndarray) -> Tensor:
         return binary_loss(logits_NK, self.labels[rows], self.context.weights_of(rows), self.sampling_rate)
 
-    def _logits(self, rows: np.ndarray) -> Tensor:
-        numbers, codes = self.collator.features(rows)
-        logits: Tensor = self.tabular(numbers.to(self.context.device), codes.to(self.context.device))
+    def _logits(self, rows: np.ndarray, more: np.ndarray | None = None) -> Tensor:
+        """The logits of a step's rows, and after them of some more."""
+        parts = [self.collated(rows), *([self._collate(more)] if more is not None else [])]
+        columns = (torch.cat([moved(part[place], self.context.device) for part in parts]) for place in (0, 1))
+        logits: Tensor = self.tabular(*columns)
         return logits
+
+    def _collate(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        numbers, codes = self.collator.features(rows)
+        cuda = self.context.device == "cuda"
+        return (numbers.pin_memory(), codes.pin_memory()) if cuda else (numbers, codes)
 
 
 def mixed_query_groups(labels_N: np.ndarray, query_group_id_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,6 +120,7 @@ def tabular_phase(context: FitContext, name: str, rows: np.ndarray, *, epochs: i
         metric=validation.metric,
         patience=context.recipe.early_stopping.patience,
         before_step=objective.draw,
+        prefetch=objective.collated.begin,
     )
 
 
@@ -123,6 +133,11 @@ class FinetuningObjective:
         self.settings = context.recipe.finetuning
         self.sampling_rate = context.sampling_rate(rows, self.settings.negatives_per_positive)
         self._with_gradient = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
+        self.collated = Prefetch(self._collate, ahead=context.device == "cuda")
+
+    def _collate(self, rows: np.ndarray) -> tuple[Batch, np.ndarray]:
+        batch, text_ids = self.collator.batch(rows)
+        return (batch.pinned() if self.context.device == "cuda" else batch), text_ids
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An epoch's batches."""
@@ -139,11 +154,10 @@ class FinetuningObjective:
 
     def loss(self, rows: np.ndarray, _rng: np.random.Generator) -> Tensor:
         """Mean binary loss of f + g, plus what the adapter adds."""
-        batch, text_ids = self.collator.batch(rows)
+        batch, text_ids = self.collated(rows)
         # The language model alone computes in bf16: f tells cosines apart by less than that can hold.
         device = self.context.device
-        cuda = torch.autocast("cuda", dtype=torch.bfloat16) if device == "cuda" else nullcontext()
-        with cuda:
+        with mixed_precision(device):
             vectors = self.table.gather(text_ids, self._with_gradient[np.isin(self._with_gradient, text_ids)])
         logits_NK = self.model(batch.to(device), vectors)
         loss = binary_loss(logits_NK, self.labels[rows], self.context.weights_of(rows), self.sampling_rate)
@@ -180,4 +194,5 @@ def finetuning_phase(
         validate_start=True,
         after_step=encoder.allocate_ranks,
         before_step=objective.draw,
+        prefetch=objective.collated.begin,
     )

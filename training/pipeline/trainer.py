@@ -52,6 +52,7 @@ class Phase:
             were over before it.
         before_step: called before each step with all its rows and the epoch's generator: draws what must be the same
             for all parts of the batch.
+        prefetch: told the rows of the steps to come, this process's shard of them, one step ahead.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Phase:
     validate_start: bool = False  # what was there before the first epoch counts too
     after_step: Callable[[float], None] = lambda _: None
     before_step: Callable[[np.ndarray, np.random.Generator], None] = lambda *_: None
+    prefetch: Callable[[np.ndarray], None] = lambda _: None
 
 
 def run_phase(
@@ -148,6 +150,8 @@ def _run_epoch(
     title = f"{phase.name} {epoch + 1}/{phase.epochs}"
     shown = tqdm(batches, desc=title, disable=not bar or not sys.stderr.isatty(), leave=False)
     for step, rows in enumerate(shown):
+        for following in batches[step + 1 : step + 2]:
+            phase.prefetch(distributed.shard(following))
         fraction = (epoch + step / len(batches)) / phase.planned
         rate = learning_rate(fraction, recipe.optimizer.warmup_fraction)
         for group, planned in zip(optimizer.param_groups, phase.groups, strict=True):
