@@ -9,13 +9,17 @@ JOBS ?= 2
 SOURCE ?=
 TO ?=
 REASON ?=
-PORT_UI ?= 3000
-PORT_API ?= 3001
+PORT_UI ?=
+PORT_API ?=
+PORT_DOCS ?=
+PORT_TENSORBOARD ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RECOMMENDER := $(BIN)/python -m orchestration
 source_option = $(if $(SOURCE),--source "$(SOURCE)")
+port_options = $(if $(PORT_UI),--port-ui $(PORT_UI)) $(if $(PORT_API),--port-api $(PORT_API)) \
+  $(if $(PORT_DOCS),--port-docs $(PORT_DOCS)) $(if $(PORT_TENSORBOARD),--port-tensorboard $(PORT_TENSORBOARD))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo run rollback unpin up down status check format test test-quick bench-warm-start bench-chinese bench-methods bench-tallrec bench-quality bench-training bench-growth bench-shops clean
@@ -25,7 +29,7 @@ help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  SOURCE=path/to/source.toml   your own data for run and up (default: Complete Journey)"
-	@echo "  PORT_UI=3000 PORT_API=3001   other ports for up and demo"
+	@echo "  PORT_UI=3000 PORT_API=3001   ports for up and demo (those are the usual ones); PORT_DOCS, PORT_TENSORBOARD for up"
 	@echo "  PYTHON=python3.11 VENV=.venv another Python 3.11, another place for its packages"
 
 install: $(STAMP) ## install everything into .venv (the other targets do it too)
@@ -49,7 +53,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 demo: $(STAMP) ## run everything on Complete Journey and show three households' recommendations
-	@$(RECOMMENDER) demo --port-api $(PORT_API)
+	@$(RECOMMENDER) demo $(if $(PORT_API),--port-api $(PORT_API))
 
 run: $(STAMP) ## ingest, validate, train, evaluate and deploy: make run SOURCE=path/to/source.toml
 	@$(RECOMMENDER) run $(source_option)
@@ -61,7 +65,7 @@ unpin: $(STAMP) ## lift the pin: the next run deploys the approved model
 	@$(RECOMMENDER) unpin
 
 up: $(STAMP) ## start PostgreSQL, Dagster's UI and daemon, and the API
-	@$(RECOMMENDER) up $(source_option) --port-ui $(PORT_UI) --port-api $(PORT_API)
+	@$(RECOMMENDER) up $(source_option) $(port_options)
 
 down: $(STAMP) ## stop them
 	@$(RECOMMENDER) down

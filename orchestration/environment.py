@@ -17,24 +17,32 @@ from orchestration.home import VARIABLE
 
 DAGSTER_URL, SOURCE = "RECOMMENDER_DAGSTER_URL", "RECOMMENDER_SOURCE"
 MAX_RUN_HOURS, DEFAULT_RUN_HOURS = "RECOMMENDER_MAX_RUN_HOURS", 24.0
+UI_URL, DATA_DOCS_URL, TENSORBOARD_URL = (
+    "RECOMMENDER_UI_URL",
+    "RECOMMENDER_DATA_DOCS_URL",
+    "RECOMMENDER_TENSORBOARD_URL",
+)
 RETENTION_DAYS = "RECOMMENDER_RETENTION_DAYS"
 SHOP = "the variable that the source's url_env names"
 ALERTS = ("RECOMMENDER_SLACK_WEBHOOK", "RECOMMENDER_ALERT_*", "RECOMMENDER_SMTP_*")
 
 _DEFINITIONS = (
     *(VARIABLE, SOURCE, DAGSTER_URL),
-    *("RECOMMENDER_RECIPE", "RECOMMENDER_GATE", "RECOMMENDER_MEMORY", "RECOMMENDER_UI_URL", MAX_RUN_HOURS),
+    *("RECOMMENDER_RECIPE", "RECOMMENDER_GATE", "RECOMMENDER_MEMORY", MAX_RUN_HOURS),
+    *(UI_URL, DATA_DOCS_URL, TENSORBOARD_URL),
 )
 _LEDGER = (LEDGER_URL, RETENTION_DAYS)
 _SCHEDULES = ("RECOMMENDER_INGESTION_CRON", "RECOMMENDER_RETRAINING_CRON")
 
-Program = Literal["postgres", "api", "ui", "daemon", "run"]
+Program = Literal["postgres", "api", "ui", "daemon", "run", "docs", "tensorboard"]
 GIVEN: Mapping[Program, tuple[str, ...]] = {
     "postgres": (VARIABLE,),
     "api": (VARIABLE, LEDGER_URL),
     "ui": (*_DEFINITIONS, *_SCHEDULES),
     "daemon": (*_DEFINITIONS, *_SCHEDULES, *ALERTS, SHOP, *_LEDGER),
     "run": (*_DEFINITIONS, SHOP, *_LEDGER),
+    "docs": (),
+    "tensorboard": (),
 }
 """Names, or patterns of names."""
 

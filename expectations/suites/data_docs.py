@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.data_context import AbstractDataContext
 
+SITE = Path("gx", "uncommitted", "data_docs", "local_site")
+"""Where Data Docs are, from the project's folder."""
+
 DATASOURCE = "landed"
 TRACKED_LOGO = re.compile(r"https://great-expectations-web-assets\.[^\"')\s]*")
 
@@ -55,7 +58,7 @@ class Project:
     def __init__(self, context: "AbstractDataContext", folder: Path) -> None:
         self._context = context
         self._results = folder / "gx" / "uncommitted" / "validations"
-        self._site = folder / "gx" / "uncommitted" / "data_docs" / "local_site"
+        self._site = folder / SITE
         self._unbuilt: list[Any] = []
 
     def run(

@@ -1,13 +1,17 @@
 """Results as Dagster metadata: tables, pictures and links that people look at in the UI."""
 
 import base64
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
 from expectations.storage.masking import Mask
+from expectations.suites.data_docs import SITE
+from orchestration.environment import DATA_DOCS_URL, TENSORBOARD_URL
 from orchestration.pipeline.ladder import STEPS, gain_text
 from orchestration.run_events import MAX_SAMPLES, rule_text
 
@@ -45,8 +49,16 @@ def preview(folder: Path, personal: Collection[str], mask: Mask) -> dg.MarkdownM
 
 
 def page(path: Path) -> dg.MetadataValue:
-    """A link to a local HTML page."""
-    return dg.MetadataValue.url(path.resolve().as_uri())
+    """A link to a page of Data Docs where these are served, which a browser follows from the UI; else its path."""
+    address, (*_, below) = os.environ.get(DATA_DOCS_URL), path.as_posix().partition(f"{SITE.as_posix()}/")
+    return dg.MetadataValue.url(f"{address}/{quote(below)}") if address else dg.MetadataValue.path(path)
+
+
+def curves(folder: str) -> dict[str, dg.MetadataValue]:
+    """Where a run's curves are: their folder, and where TensorBoard is served, a link to them."""
+    address, version = os.environ.get(TENSORBOARD_URL), Path(folder).name
+    link = {"tensorboard": dg.MetadataValue.url(f"{address}/?runFilter={quote(version)}#timeseries")}
+    return {**(link if address else {}), "tensorboard_folder": dg.MetadataValue.path(folder)}
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, Any]:

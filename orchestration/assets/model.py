@@ -56,7 +56,7 @@ def model_bundle(
             "validation": metadata.table([metadata.scalars(facts["metrics"])]),
             "loss_curves": metadata.picture(loss_curves(facts["history"], facts["metric"]), "loss curves"),
             "seconds": metadata.table([facts["seconds"]]),
-            "tensorboard": dg.MetadataValue.path(facts["log_dir"]),
+            **metadata.curves(facts["log_dir"]),
             "folder": dg.MetadataValue.path(result.folder),
         },
     )

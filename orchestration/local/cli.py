@@ -5,6 +5,7 @@ One function for each command; it returns the exit code.
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -33,7 +34,7 @@ from orchestration.local.instance import (
 )
 from orchestration.local.job_run import run_job
 from orchestration.local.postgres import PostgresSettings, running
-from orchestration.local.processes import end_child, wait_until
+from orchestration.local.processes import end_child, free_port, is_free, wait_until
 from orchestration.local.report_text import recommendation_text, refusal_text, report_table, serving_line
 from orchestration.local.stack import (
     DEFINITIONS,
@@ -43,6 +44,8 @@ from orchestration.local.stack import (
     Stack,
     api_service,
     dagster_services,
+    page_addresses,
+    page_services,
     responds,
     served_bento,
     serving,
@@ -52,6 +55,7 @@ from serving.api.keys import SCOPES, new_key, read_keys, revoke_key
 from serving.release import deployment as release
 
 JOB = "recommender"
+PORT_TITLES = {"ui": "Dagster's UI", "api": "API", "docs": "Data Docs", "tensorboard": "TensorBoard"}
 REFUSED = 3
 """Exit code of a run that went well to its end, whose model the gate refused."""
 
@@ -80,8 +84,8 @@ def parser() -> argparse.ArgumentParser:
     part = whole.add_subparsers(
         dest="command", required=True, metavar="{up,down,status,run,rollback,unpin,erase,keys,demo,exec}"
     )
-    start = part.add_parser("up", help="start PostgreSQL, Dagster's UI and daemon, and the API")
-    start.set_defaults(act=lambda c, o: up(c, o.source, Ports(ui=o.port_ui, api=o.port_api)))
+    start = part.add_parser("up", help="start PostgreSQL, Dagster's UI and daemon, the API and pages")
+    start.set_defaults(act=lambda c, o: up(c, o.source, _ports(c, o)))
     part.add_parser("down", help="stop all of them").set_defaults(act=lambda c, _: down(c))
     part.add_parser(
         "status", help="say which of them run, which model serves, and which alerts were not delivered"
@@ -104,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     keys = part.add_parser("keys", help="make, list and revoke keys of the API")
     _add_key_commands(keys)
     example = part.add_parser("demo", help="run Complete Journey and show three households' recommendations")
-    example.set_defaults(act=lambda c, o: demo(c, Ports(api=o.port_api)))
+    example.set_defaults(act=lambda c, o: demo(c, _ports(c, o)))
     program = part.add_parser("exec", help="execute a program with PostgreSQL and our environment")
     program.add_argument("program", help="such as: dagster asset list -m …")
     program.add_argument("arguments", nargs=argparse.REMAINDER, help="what it is given")
@@ -113,11 +117,10 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--source", help="your source.toml (default: Complete Journey, which pip brings)"
         )
-    start.add_argument(
-        "--port-ui", type=_port, default=Ports().ui, help="Dagster's UI (default: %(default)s)"
-    )
-    for command in (start, example):
-        command.add_argument("--port-api", type=_port, default=Ports().api, help="API (default: %(default)s)")
+    for name, title in PORT_TITLES.items():
+        for command in (start, example) if name == "api" else (start,):
+            default = f"{title} (default: {getattr(Ports(), name)}, or a free one where that is taken)"
+            command.add_argument(f"--port-{name}", type=_port, help=default)
     return whole
 
 
@@ -139,6 +142,14 @@ def _add_key_commands(keys: argparse.ArgumentParser) -> None:
     revoke = part.add_parser("revoke", help="let a key open nothing any more")
     revoke.add_argument("name", help="whose it is")
     revoke.set_defaults(act=lambda c, o: unmake_key(c, o.name))
+
+
+def _ports(context: "Context", options: argparse.Namespace) -> Ports:
+    """The ports that were asked for; else those on which the services run; else the usual ones, or free ones."""
+    running_on = Supervisor(home=context.home).facts().get("ports", {})
+    usual = dataclasses.asdict(Ports())
+    asked = {name: getattr(options, f"port_{name}", None) or running_on.get(name) for name in usual}
+    return Ports(**{n: asked[n] or (port if is_free(port) else free_port()) for n, port in usual.items()})
 
 
 def _port(text: str) -> int:
@@ -164,7 +175,7 @@ class Context:
     def stack(self, ports: Ports) -> Stack:
         """The services, on these ports."""
         api = api_service(ports.api, self.service or served_bento(self.home))
-        services = [*dagster_services(ports.ui, self.definitions), api]
+        services = [*dagster_services(ports.ui, self.definitions), api, *page_services(self.home, ports)]
         return Stack(home=self.home, postgres=self.postgres, services=services)
 
 
@@ -247,7 +258,8 @@ def _environment(context: Context, source: Path) -> Iterator[dict[str, str]]:
     """The environment of programs that need PostgreSQL and Dagster's instance, while both are there."""
     with running(context.home, context.postgres) as databases:
         write_instance(context.home, context.environ)
-        yield child_environment(context.home, databases, source, context.environ)
+        addresses = page_addresses(Supervisor(home=context.home).facts().get("ports", {}))
+        yield {**addresses, **child_environment(context.home, databases, source, context.environ)}
 
 
 def run(context: Context, source: str | None) -> int:

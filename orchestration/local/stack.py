@@ -1,4 +1,4 @@
-"""The services of one home: PostgreSQL, Dagster's UI and daemon, the recommendation API.
+"""The services of one home: PostgreSQL, Dagster's UI and daemon, the recommendation API, and pages to look at.
 
 All are programs of one supervisord (`orchestration.local.supervision`); what is decided here is what they are,
 when each of them does its work, and what `up`, `down` and `status` say.
@@ -19,13 +19,14 @@ import psutil
 
 from expectations.errors import ServiceError, SettingError, TransientError
 from expectations.storage.locks import locked
+from expectations.suites.data_docs import SITE
 from orchestration.alerting.outbox import Outbox
-from orchestration.environment import Program, given, withheld
+from orchestration.environment import DATA_DOCS_URL, TENSORBOARD_URL, UI_URL, Program, given, withheld
 from orchestration.home import Home
 from orchestration.local.instance import PROJECT, child_environment, fail_lost_runs, write_instance
 from orchestration.local.postgres import PostgresSettings, database_url, embedded_databases, running
 from orchestration.local.postgres_server import Server
-from orchestration.local.processes import end_child, require_free_port, tail
+from orchestration.local.processes import end_child, is_free, require_free_port, tail
 from orchestration.local.supervision import Supervisor
 from serving.release.pointer import current_release
 
@@ -40,10 +41,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """Ports on 127.0.0.1 of Dagster's UI and of the recommendation API."""
+    """Ports on 127.0.0.1 of Dagster's UI, the recommendation API, Data Docs and TensorBoard."""
 
     ui: int = 3000
     api: int = 3001
+    docs: int = 3002
+    tensorboard: int = 3003
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +136,44 @@ def dagster_services(port: int, definitions: str = DEFINITIONS) -> tuple[Service
             is_ready=lambda: daemons_healthy(port),
         ),
     )
+
+
+def page_services(home: Home, ports: Ports) -> tuple[Service, Service]:
+    """What people look at beside Dagster's UI: Data Docs, and the curves of training."""
+    docs = [sys.executable, "-m", "orchestration.local.data_docs", str(home.gx / SITE), str(ports.docs)]
+    where = ["--logdir", str(home.training), "--host", "127.0.0.1", "--port", str(ports.tensorboard)]
+    return (
+        Service(
+            key="docs",
+            title="Data Docs",
+            program="docs",
+            argv=docs,
+            is_ready=partial(_listens, ports.docs),
+            port=ports.docs,
+            option="--port-docs (make: PORT_DOCS=…)",
+        ),
+        Service(
+            key="tensorboard",
+            title="TensorBoard",
+            program="tensorboard",
+            argv=[sys.executable, "-m", "tensorboard.main", *where, "--load_fast", "false"],
+            is_ready=partial(_listens, ports.tensorboard),
+            port=ports.tensorboard,
+            option="--port-tensorboard (make: PORT_TENSORBOARD=…)",
+        ),
+    )
+
+
+def page_addresses(ports: Mapping[str, int | None]) -> dict[str, str]:
+    """Where alerts and metadata link to, by the ports of the services; none where they do not run."""
+    variables = {"ui": UI_URL, "docs": DATA_DOCS_URL, "tensorboard": TENSORBOARD_URL}
+    return {
+        variable: f"http://127.0.0.1:{ports[key]}" for key, variable in variables.items() if ports.get(key)
+    }
+
+
+def _listens(port: int) -> bool:
+    return not is_free(port)
 
 
 def wait_ready(service: Service, home: Home, is_alive: Callable[[], bool]) -> None:
@@ -249,8 +290,7 @@ class Stack:
         for service in self.services:
             _require_port(service)
         ports = {service.key: service.port for service in self.services}
-        if ports.get("ui"):  # where alerts link to, unless the user's settings say otherwise
-            environment = {"RECOMMENDER_UI_URL": f"http://127.0.0.1:{ports['ui']}", **environment}
+        environment = {**page_addresses(ports), **environment}  # the user's settings may say otherwise
         self.supervisor.write_facts(source=str(source), ports=ports)
         programs = {
             service.key: [*_without(withheld(service.program, environment)), *service.argv]

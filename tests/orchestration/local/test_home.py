@@ -65,7 +65,7 @@ def test_a_run_may_take_as_long_as_is_set(tmp_path):
 
 def test_ports_are_checked(capsys):
     options = parser().parse_args(["up", "--port-ui", "4000"])
-    assert (options.source, options.port_ui, options.port_api) == (None, 4000, 3001)
+    assert (options.source, options.port_ui, options.port_api) == (None, 4000, None)
     with pytest.raises(SystemExit):
         parser().parse_args(["up", "--port-ui", "0"])
     assert "'0' is no port" in capsys.readouterr().err
