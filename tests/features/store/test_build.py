@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pandas as pd
 import pytest
 
@@ -15,6 +16,8 @@ from features.store.build import build_store
 from features.store.client import online, open_store, stored
 from features.store.definitions import ITEM_VIEWS, USER_VIEWS
 from features.views.feature_schema import CANDIDATE_SERVICE, USER_SERVICE
+from orchestration.local.processes import free_port, wait_until
+from orchestration.local.stack import responds
 from tests.features import small_shop
 from tests.features.built_shop import BuiltShop, build
 
@@ -78,6 +81,27 @@ def test_feasts_own_commands_work_in_the_folder(shop: BuiltShop, tmp_path: Path)
     assert USER_SERVICE in feast(folder, "feature-services", "list")
     feast(folder, "apply")
     assert compare_stores(folder, shop.horizon).num_differences == 0
+
+
+def test_feasts_own_pages_show_the_store(shop: BuiltShop, tmp_path: Path) -> None:
+    folder, port = tmp_path / "store", free_port()
+    shutil.copytree(shop.store, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    argv = [sys.executable, "-W", "ignore", "-m", "feast.cli.cli", "--chdir", str(folder), "ui"]
+    with (tmp_path / "log").open("wb") as log:
+        ui = subprocess.Popen([*argv, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        ready = wait_until(lambda: responds(f"{address}/projects-list.json") or ui.poll() is not None, 90)
+        assert ready and ui.poll() is None, (tmp_path / "log").read_text()
+        (project,) = httpx.get(f"{address}/projects-list.json", trust_env=False).json()["projects"]
+        asked = {"project": project["id"]}
+        found = httpx.get(f"{address}/api/v1/feature_views", params=asked, trust_env=False)
+        assert all(name in found.text for name in (*USER_VIEWS, *ITEM_VIEWS)), found.text
+    finally:
+        ui.terminate()
+        ui.wait(30)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_folder_without_a_store_is_told(tmp_path: Path) -> None:
