@@ -9,7 +9,6 @@ import dataclasses
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from orchestration.local.instance import (
 )
 from orchestration.local.job_run import run_job
 from orchestration.local.postgres import PostgresSettings, running
-from orchestration.local.processes import end_child, free_port, is_free, wait_until
+from orchestration.local.processes import end_child, free_port, is_free, start_child, wait_until
 from orchestration.local.report_text import recommendation_text, refusal_text, report_table, serving_line
 from orchestration.local.stack import (
     DEFINITIONS,
@@ -297,7 +296,7 @@ def execute(context: Context, program: Sequence[str]) -> int:
         found = shutil.which(program[0], path=environment["PATH"])
         if found is None:
             raise ServiceError(f"there is no program {program[0]}; check its name")
-        child = subprocess.Popen([found, *program[1:]], env=environment)
+        child = start_child([found, *program[1:]], env=environment)
         try:
             return child.wait()
         except BaseException:

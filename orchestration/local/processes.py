@@ -1,6 +1,7 @@
 """Processes and ports. A zombie counts as gone."""
 
 import contextlib
+import ctypes
 import signal
 import socket
 import subprocess
@@ -8,10 +9,29 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from expectations.errors import ServiceError
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def start_child(argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a program that is asked to end (SIGTERM) when we end, however that is; on Linux, where the kernel does it.
+
+    Args:
+        argv: its command line.
+        options: those of `subprocess.Popen`.
+    """
+    tie = _end_with_parent if sys.platform == "linux" else None
+    return subprocess.Popen(list(argv), preexec_fn=tie, **options)  # noqa: PLW1509 — one system call, no lock
+
+
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def is_alive(process: psutil.Process) -> bool:

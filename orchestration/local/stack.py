@@ -26,7 +26,7 @@ from orchestration.home import Home
 from orchestration.local.instance import PROJECT, child_environment, fail_lost_runs, write_instance
 from orchestration.local.postgres import PostgresSettings, database_url, embedded_databases, running
 from orchestration.local.postgres_server import Server
-from orchestration.local.processes import end_child, is_free, require_free_port, tail
+from orchestration.local.processes import end_child, is_free, require_free_port, start_child, tail
 from orchestration.local.supervision import Supervisor
 from serving.release.pointer import current_release
 
@@ -215,8 +215,8 @@ def serving(service: Service, home: Home, environment: Mapping[str, str]) -> Ite
     _require_port(service)
     home.logs.mkdir(parents=True, exist_ok=True)
     with (home.logs / f"{service.key}.log").open("ab") as log:
-        child = subprocess.Popen(
-            list(service.argv),
+        child = start_child(
+            service.argv,
             env=given(service.program, environment),
             cwd=PROJECT,
             stdout=log,
