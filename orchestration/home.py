@@ -17,7 +17,7 @@
 ├── postgres/                      the embedded PostgreSQL: data, password, locks
 ├── erasures/                      who was erased, as keyed hashes, and a receipt of each erasure
 ├── mask.key                       with which shoppers' values are hidden in metadata and alerts
-├── api_keys.json                 hashes of the API's keys, once there are any
+├── api_keys.json                  hashes of the API's keys, once there are any
 ├── dagster/                       Dagster's own folder (DAGSTER_HOME)
 ├── queue/                         the run at work and those that wait
 ├── supervisor/                    what supervisord keeps running for `up`
@@ -29,12 +29,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from expectations.storage.masking import KEY_FILE
+
 VARIABLE = "RECOMMENDER_HOME"
 DEFAULT = ".recommender"
 FILES = {
     "deployment": "deployment/current.json",
     "report": "reports/latest.json",
-    "mask_key": "mask.key",
+    "mask_key": KEY_FILE,
     "api_keys": "api_keys.json",
 }
 """The attributes that are not named like their folder."""

@@ -11,6 +11,9 @@ from pathlib import Path
 from expectations.errors import ImplementationError
 from expectations.storage.atomic import write_text
 
+KEY_FILE = "mask.key"
+"""Where the key is, in the home's folder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:

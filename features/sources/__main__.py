@@ -8,7 +8,7 @@ from pathlib import Path
 from expectations.contracts.source import read_source
 from expectations.errors import RecommenderError
 from expectations.storage.erasures import read_erased
-from expectations.storage.masking import read_mask
+from expectations.storage.masking import KEY_FILE, read_mask
 from expectations.storage.memory import memory_limit, memory_size
 from features.sources import COMPLETE_JOURNEY
 from features.sources.landing import LandedTable, ingest
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
             memory_limit=memory_size(given.memory_limit, "--memory-limit")
             if given.memory_limit
             else memory_limit(os.environ),
-            erased=lambda: read_erased(given.home / "erasures", read_mask(given.home / "mask.key")),
+            erased=lambda: read_erased(given.home / "erasures", read_mask(given.home / KEY_FILE)),
         )
     except RecommenderError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -50,15 +50,20 @@ def preview(folder: Path, personal: Collection[str], mask: Mask) -> dg.MarkdownM
 
 def page(path: Path) -> dg.MetadataValue:
     """A link to a page of Data Docs where these are served, which a browser follows from the UI; else its path."""
-    address, (*_, below) = os.environ.get(DATA_DOCS_URL), path.as_posix().partition(f"{SITE.as_posix()}/")
-    return dg.MetadataValue.url(f"{address}/{quote(below)}") if address else dg.MetadataValue.path(path)
+    address = os.environ.get(DATA_DOCS_URL)
+    if not address:
+        return dg.MetadataValue.path(path)
+    _, _, below = path.as_posix().partition(f"{SITE.as_posix()}/")
+    return dg.MetadataValue.url(f"{address}/{quote(below)}")
 
 
 def curves(folder: str) -> dict[str, dg.MetadataValue]:
     """Where a run's curves are: their folder, and where TensorBoard is served, a link to them."""
-    address, version = os.environ.get(TENSORBOARD_URL), Path(folder).name
-    link = {"tensorboard": dg.MetadataValue.url(f"{address}/?runFilter={quote(version)}#timeseries")}
-    return {**(link if address else {}), "tensorboard_folder": dg.MetadataValue.path(folder)}
+    found: dict[str, dg.MetadataValue] = {"tensorboard_folder": dg.MetadataValue.path(folder)}
+    if address := os.environ.get(TENSORBOARD_URL):
+        run = quote(Path(folder).name)
+        found["tensorboard"] = dg.MetadataValue.url(f"{address}/?runFilter={run}#timeseries")
+    return found
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ SCOPES = (READ, WRITE, ADMIN)
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """A key as it is kept.
+    """A key as it is stored.
 
     Attributes:
         name: whose it is.

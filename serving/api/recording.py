@@ -1,7 +1,7 @@
 """What happened, told over HTTP: POST /events, /exposures, /outcomes and /feedback append to the ledger.
 
 A body is one row as a JSON object, a list of rows, or a row a line (NDJSON). Each row is judged by itself, by the
-contract of its table: what breaks it is answered with its reason and kept in quarantine, the others are committed
+contract of its table: what breaks it is told with its reason and goes to quarantine, the others are committed
 before the reply is sent. The same row sent again is appended once.
 """
 
@@ -64,7 +64,7 @@ class Recorder:
         self._url, self._mask_key = url, mask_key
 
     def follow(self, release: Release) -> None:
-        """Judge rows by the contracts of this release from now on."""
+        """Check rows by the contracts of this release from now on."""
         self._contracts = ledger_contracts(read_source(release.source).contracts())
 
     def stop(self) -> None:

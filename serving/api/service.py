@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 
 from expectations.contracts.ledger import URL_VARIABLE
 from expectations.errors import RecommenderError, RequestError
+from expectations.storage.masking import KEY_FILE
 from serving.api.bodies import BodyMiddleware
 from serving.api.errors import ErrorMiddleware
 from serving.api.hot_swap import HotSwap, LoadedRelease, freeze_loaded
@@ -71,7 +72,7 @@ class Recommender:
         home = home_folder(os.environ)
         os.umask(0o077)
         _keys.start(home / FILE)
-        _recorder.start(os.environ.get(URL_VARIABLE, ""), home / "mask.key")
+        _recorder.start(os.environ.get(URL_VARIABLE, ""), home / KEY_FILE)
         # a list is small: on a busy machine a second thread makes it 10 times slower
         torch.set_num_threads(1)
         self._metrics = metrics()

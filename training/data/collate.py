@@ -71,6 +71,7 @@ class Collator:
         served: (rows of the examples,) True for rows whose position is REFERENCE_POSITION, as in a request; None: each
             row's is what it was.
         lexical: gives the lexical logits of texts with their queries or None; None: 0 for all.
+        pin_memory: whether `features` and `batch` lie in memory from which a GPU copies while it computes.
 
     Raises:
         BundleError: the examples lack a feature that the transforms were fitted on.
@@ -83,9 +84,10 @@ class Collator:
         *,
         served: np.ndarray | None = None,
         lexical: Lexical | None = None,
+        pin_memory: bool = False,
     ) -> None:
         self.columns = columns = examples.columns
-        self.texts, self.lexical = examples.texts, lexical
+        self.texts, self.lexical, self._pin_memory = examples.texts, lexical, pin_memory
         self.transforms = transforms
         self.text_id, self.query_id = columns["text_id"], columns["query_id"]
         self.history_id, self.interaction_histories = columns["history_id"], examples.interaction_histories
@@ -103,6 +105,12 @@ class Collator:
 
     def features(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Numeric (k, F) float32 and categorical (k, C) int64 features of some rows, as the transforms make them."""
+        numeric, categorical = map(torch.from_numpy, self._features(rows))
+        return (
+            (numeric.pin_memory(), categorical.pin_memory()) if self._pin_memory else (numeric, categorical)
+        )
+
+    def _features(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         numbers = self.columns.numeric_features(rows)[:, self._numeric]
         if self._served is not None:
             numbers[np.ix_(self._served[rows], self._position)] = REFERENCE_POSITION
@@ -111,7 +119,7 @@ class Collator:
         categorical = np.zeros((len(rows), len(found)), dtype=np.int64)
         for place, (code_by_category, column) in enumerate(zip(self._code_by_category, found, strict=True)):
             categorical[:, place] = code_by_category[column]
-        return torch.from_numpy(numeric), torch.from_numpy(categorical)
+        return numeric, categorical
 
     def feature_matrix(self, rows: np.ndarray) -> np.ndarray:
         """All features of some rows, numeric, then categorical, (N, D) float32, made by blocks."""
@@ -122,7 +130,7 @@ class Collator:
         for part, block in zip(
             tabular_batches(matrix, MATRIX_ROWS), tabular_batches(rows, MATRIX_ROWS), strict=True
         ):
-            np.concatenate([values.numpy() for values in self.features(block)], axis=1, out=part)
+            np.concatenate(self._features(block), axis=1, out=part)
         return matrix
 
     def batch(self, rows: np.ndarray) -> tuple[Batch, np.ndarray]:
@@ -149,7 +157,7 @@ class Collator:
             history=torch.from_numpy(positions(text_ids, history)),
             history_features=torch.from_numpy(features),
         )
-        return batch, text_ids
+        return batch.pinned() if self._pin_memory else batch, text_ids
 
     def _lexical_logits(self, pairs: np.ndarray) -> Tensor:
         if self.lexical is None:

@@ -30,7 +30,7 @@ from training.language.text_embeddings import TextEmbeddings
 from training.models.boosted_trees import import_lightgbm, train_boosting
 from training.models.calibration import fit_calibration
 from training.models.text_match import entry_features, weighted_sums
-from training.runtime.device import first_device
+from training.runtime.device import first_device, num_threads
 
 CALIBRATION_ROWS = 1 << 17  # that the two numbers are fitted on which make a score a probability
 TREES, RATE, LEAVES = 150, 0.06, 15
@@ -203,7 +203,7 @@ def boosted_trees(
         categorical=range(num_numeric, num_numeric + num_categorical),
     )
     blocks = tabular_batches(rows, max(1, most // 8))
-    threads = torch.get_num_threads()
+    threads = num_threads()
     return np.concatenate(
         [trees.predict(collator.feature_matrix(block), num_threads=threads) for block in blocks]
     )

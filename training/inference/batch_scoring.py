@@ -7,7 +7,7 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
-from training.data.collate import Collator
+from training.data.collate import Collator, moved
 from training.data.sampling import tabular_batches
 from training.models.additive import PARTS, AdditiveModel
 from training.runtime import distributed
@@ -73,7 +73,7 @@ def score_rows(
 
     def score_tabular(chunk: np.ndarray) -> None:
         numbers, codes = collator.features(rows[chunk])
-        g[chunk] = model.tabular_logit(numbers.to(device), codes.to(device)).cpu().numpy()
+        g[chunk] = model.tabular_logit(moved(numbers, device), moved(codes, device)).cpu().numpy()
 
     def score_both(chunk: np.ndarray) -> None:
         batch, text_ids = collator.batch(rows[chunk])

@@ -141,7 +141,7 @@ class BoostedTrees(nn.Module):
 
     def _mean(self, numbers_NF: Tensor, codes_NC: Tensor, **kind: bool) -> Tensor:
         features_ND = torch.cat([numbers_NF, codes_NC.to(numbers_NF.dtype)], dim=1).cpu().numpy()
-        threads = torch.get_num_threads()
+        threads = num_threads()
         found = [booster.predict(features_ND, num_threads=threads, **kind) for booster in self._boosters]
         return torch.from_numpy(np.mean(found, axis=0)).to(numbers_NF)
 

@@ -19,5 +19,5 @@ class Dropout(nn.Dropout):
             return super().forward(input)
         draws = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = draws.view(torch.int16)[: input.numel()].view(input.shape)
-        kept = bits >= round((self.p - 0.5) * 2**BITS)
-        return input * (kept / (1 - self.p))
+        mask = bits >= round((self.p - 0.5) * 2**BITS)
+        return input * (mask / (1 - self.p))

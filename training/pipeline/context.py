@@ -155,7 +155,7 @@ class FitContext:
         )
         self.validation_metrics = ValidationMetrics(data, self.validation, recipe.early_stopping.metric)
         self.transforms = champion.predictor.transforms if champion else self._fitted_transforms()
-        self.collator = Collator(data, self.transforms)
+        self.collator = Collator(data, self.transforms, pin_memory=self.device == "cuda")
         self.corpus = corpus or EncodedCorpus(data.texts, recipe, champion, self.device, parent)
         self.encoder, self.table = self.corpus.encoder, self.corpus.embeddings
         self.pretrained_vectors = self.corpus.pretrained_vectors

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.data.collate import Batch, moved
+from training.data.collate import moved
 from training.data.sampling import downsample_negatives, tabular_batches, text_batches, whole_query_groups
 from training.inference.batch_scoring import score_rows
 from training.language.adapters import NONE
@@ -38,7 +38,7 @@ class TabularObjective:
             columns.at("label", grouped), columns.at("query_group_id", grouped)
         )
         self._grouped = grouped[ordered]
-        self.collated = Prefetch(self._collate, ahead=context.device == "cuda")
+        self.collated = Prefetch(self.collator.features, ahead=context.device == "cuda")
         self._drawn = np.zeros(0, dtype=np.int64)
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
@@ -57,11 +57,12 @@ class TabularObjective:
         """The rows' binary loss, plus the drawn query groups' listwise loss by its weight."""
         weight, groups = self.settings.listwise_weight, self._drawn
         if not len(groups) or weight == 0:
-            return self._binary_loss(self._logits(rows), rows)
+            return self._binary_loss(self._logits(self.collated(rows)), rows)
         rows_of_groups = [self._grouped[self._starts[number] : self._starts[number + 1]] for number in groups]
         grouped = np.concatenate(rows_of_groups)
         group_of_row = np.repeat(np.arange(len(groups)), [len(part) for part in rows_of_groups])
-        own_NK, grouped_NK = self._logits(rows, grouped).tensor_split([len(rows)])
+        logits_NK = self._logits(self.collated(rows), self.collator.features(grouped))
+        own_NK, grouped_NK = logits_NK.tensor_split([len(rows)])
         weights = self.context.weights_of(grouped)
         listwise = listwise_loss(grouped_NK, self.labels[grouped], weights, group_of_row, len(groups))
         return self._binary_loss(own_NK, rows) + weight * listwise
@@ -69,17 +70,14 @@ class TabularObjective:
     def _binary_loss(self, logits_NK: Tensor, rows: np.ndarray) -> Tensor:
         return binary_loss(logits_NK, self.labels[rows], self.context.weights_of(rows), self.sampling_rate)
 
-    def _logits(self, rows: np.ndarray, more: np.ndarray | None = None) -> Tensor:
-        """The logits of a step's rows, and after them of some more."""
-        parts = [self.collated(rows), *([self._collate(more)] if more is not None else [])]
-        columns = (torch.cat([moved(part[place], self.context.device) for part in parts]) for place in (0, 1))
-        logits: Tensor = self.tabular(*columns)
+    def _logits(self, *features: tuple[Tensor, Tensor]) -> Tensor:
+        """The logits of rows by their numbers and codes, those of one part after those of another."""
+        numbers, codes = (
+            torch.cat([moved(part, self.context.device) for part in parts])
+            for parts in zip(*features, strict=True)
+        )
+        logits: Tensor = self.tabular(numbers, codes)
         return logits
-
-    def _collate(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        numbers, codes = self.collator.features(rows)
-        cuda = self.context.device == "cuda"
-        return (numbers.pin_memory(), codes.pin_memory()) if cuda else (numbers, codes)
 
 
 def mixed_query_groups(labels_N: np.ndarray, query_group_id_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,11 +131,7 @@ class FinetuningObjective:
         self.settings = context.recipe.finetuning
         self.sampling_rate = context.sampling_rate(rows, self.settings.negatives_per_positive)
         self._with_gradient = np.zeros(0, dtype=np.int64)  # texts that the step under way reads with gradient
-        self.collated = Prefetch(self._collate, ahead=context.device == "cuda")
-
-    def _collate(self, rows: np.ndarray) -> tuple[Batch, np.ndarray]:
-        batch, text_ids = self.collator.batch(rows)
-        return (batch.pinned() if self.context.device == "cuda" else batch), text_ids
+        self.collated = Prefetch(self.collator.batch, ahead=context.device == "cuda")
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An epoch's batches."""

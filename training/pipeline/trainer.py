@@ -150,8 +150,8 @@ def _run_epoch(
     title = f"{phase.name} {epoch + 1}/{phase.epochs}"
     shown = tqdm(batches, desc=title, disable=not bar or not sys.stderr.isatty(), leave=False)
     for step, rows in enumerate(shown):
-        for following in batches[step + 1 : step + 2]:
-            phase.prefetch(distributed.shard(following))
+        if step + 1 < len(batches):
+            phase.prefetch(distributed.shard(batches[step + 1]))
         fraction = (epoch + step / len(batches)) / phase.planned
         rate = learning_rate(fraction, recipe.optimizer.warmup_fraction)
         for group, planned in zip(optimizer.param_groups, phase.groups, strict=True):

@@ -7,9 +7,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from expectations.storage.masking import KEY_FILE
 from serving.api.recording import MAX_ROWS, RECORDED, Recorder, RecordingMiddleware, paths
 from serving.release.release import Release
-from tests.ledgers import database, event, stored, url  # noqa: F401 — fixtures
+from tests.ledgers import event, stored
 
 SOURCE = """\
 name = "a_shop"
@@ -30,9 +31,9 @@ def release(folder: Path, source: str = SOURCE) -> Release:
 
 
 @pytest.fixture(name="recorder")
-def _recorder(url, database, tmp_path):  # noqa: F811
+def _recorder(url, database, tmp_path):
     recorder = Recorder()
-    recorder.start(url, tmp_path / "mask.key")
+    recorder.start(url, tmp_path / KEY_FILE)
     recorder.follow(release(tmp_path))
     yield recorder
     recorder.stop()
@@ -43,7 +44,7 @@ def _client(recorder):
     return TestClient(RecordingMiddleware(Starlette(), recorder))
 
 
-def test_a_row_is_appended_once(client, database) -> None:  # noqa: F811
+def test_a_row_is_appended_once(client, database) -> None:
     first, again = (client.post("/events", json=event()) for _ in range(2))
     assert (first.status_code, first.json()) == (200, {"appended": 1, "unchanged": 0, "refused": []})
     assert (again.status_code, again.json()) == (200, {"appended": 0, "unchanged": 1, "refused": []})
@@ -51,7 +52,7 @@ def test_a_row_is_appended_once(client, database) -> None:  # noqa: F811
     assert (row["event_id"], row["user_id"]) == ("e1", "u1")
 
 
-def test_other_content_under_the_same_id_is_a_conflict(client, database) -> None:  # noqa: F811
+def test_other_content_under_the_same_id_is_a_conflict(client, database) -> None:
     client.post("/events", json=event())
     reply = client.post("/events", json=event(event_type="click"))
     assert reply.status_code == 409
@@ -59,7 +60,7 @@ def test_other_content_under_the_same_id_is_a_conflict(client, database) -> None
     assert [row["event_type"] for row in stored(database, "events")] == ["view"]
 
 
-def test_good_rows_go_in_and_bad_ones_are_answered_one_by_one(client, database) -> None:  # noqa: F811
+def test_good_rows_go_in_and_bad_ones_are_answered_one_by_one(client, database) -> None:
     rows = [event("e1"), event("e2", event_timestamp="2999-01-01T00:00:00Z"), event(None), 3, event("e3")]
     reply = client.post("/events", json=rows)
     told = reply.json()
@@ -74,7 +75,7 @@ def test_good_rows_go_in_and_bad_ones_are_answered_one_by_one(client, database) 
     assert len(stored(database, "quarantine")) == 3
 
 
-def test_a_row_a_line(client, database) -> None:  # noqa: F811
+def test_a_row_a_line(client, database) -> None:
     lines = "\n".join([json.dumps(event("e1")), "", "{not json", json.dumps(event("e2"))])
     reply = client.post("/events", content=lines, headers=LINES)
     told = reply.json()
@@ -88,7 +89,7 @@ def test_one_bad_row_alone_is_a_bad_request(client) -> None:
     assert "outcome: 'maybe' is not" in reply.json()["error"]
 
 
-def test_every_table_takes_rows_in_the_source_s_columns(client, database) -> None:  # noqa: F811
+def test_every_table_takes_rows_in_the_source_s_columns(client, database) -> None:
     shown = {"exposure_id": "x1", "user_id": 7, "item_id": "c1", "scenario": "campaign", "weather": "rain"}
     rows = {
         "exposures": {**shown, "event_timestamp": "2026-11-29T10:00:00+01:00"},
@@ -102,9 +103,9 @@ def test_every_table_takes_rows_in_the_source_s_columns(client, database) -> Non
     }
     for table, row in rows.items():
         assert client.post(f"/{table}", json=row).json()["appended"] == 1, table
-    (kept,) = stored(database, "exposures")
-    assert (kept["user_id"], kept["extra"]) == ("7", {"weather": "rain"})
-    assert kept["event_timestamp"].hour == 9
+    (row,) = stored(database, "exposures")
+    assert (row["user_id"], row["extra"]) == ("7", {"weather": "rain"})
+    assert row["event_timestamp"].hour == 9
 
 
 def test_the_columns_of_a_new_release_count_from_then_on(client, recorder, tmp_path) -> None:
@@ -142,15 +143,15 @@ def test_only_post(client) -> None:
     assert client.get("/others").status_code == 404
 
 
-def test_without_a_ledger_or_a_release_nothing_is_acknowledged(tmp_path, url) -> None:  # noqa: F811
+def test_without_a_ledger_or_a_release_nothing_is_acknowledged(tmp_path, url) -> None:
     recorder = Recorder()
     client = TestClient(RecordingMiddleware(Starlette(), recorder))
     reply = client.post("/events", json=event())
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
     assert "RECOMMENDER_LEDGER_URL" in reply.json()["error"]
-    recorder.start(url, tmp_path / "mask.key")
+    recorder.start(url, tmp_path / KEY_FILE)
     assert "nothing is deployed" in client.post("/events", json=event()).json()["error"]
-    recorder.start("postgresql+psycopg://nobody@127.0.0.1:1/none", tmp_path / "mask.key")
+    recorder.start("postgresql+psycopg://nobody@127.0.0.1:1/none", tmp_path / KEY_FILE)
     recorder.follow(release(tmp_path))
     reply = client.post("/events", json=event())
     assert reply.status_code == 503

@@ -16,14 +16,14 @@ from serving.api.schema import RecommendReply
 from serving.api.service import Recommender
 from serving.ranking.loading import check, load_ranker
 from serving.release.deployment import rollback
-from tests.ledgers import event, url  # noqa: F401 — fixture
+from tests.ledgers import event
 from tests.serving.conftest import put
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(name="client", scope="module")
-def _client(shop, bundles, bento_home, tmp_path_factory, url):  # noqa: F811
+def _client(shop, bundles, bento_home, tmp_path_factory, url):
     home = tmp_path_factory.mktemp("asgi")
     put(home, shop, bundles[0])
     settings = {"RECOMMENDER_HOME": str(home), URL_VARIABLE: url}
