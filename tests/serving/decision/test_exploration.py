@@ -1,13 +1,15 @@
 """Logged propensities against 200,000 draws (chi-square), by hand on small lists, and at the edges."""
 
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from expectations.contracts.decision import ExplorationPolicy
 from serving.decision.exploration import (
-    ExplorationPolicy,
+    EMPTY,
+    Limit,
     draw_list,
     draw_lists,
     list_propensities,
@@ -92,6 +94,55 @@ def test_lists_of_distinct_requests_follow_the_same_distribution():
     assert fit_p_value(counts, list_propensities(scores, possible, policy).prod(axis=1)) > 1e-3
 
 
+LIMITS = {
+    "one of a group": [Limit(groups=np.array([0, 0, 1, 1, -1]), room=np.array([1, 2]))],
+    "none of a group": [Limit(groups=np.array([0, 1, 1, 1, 1]), room=np.array([0, 2]))],
+    "two limits, lists of several lengths": [
+        Limit(groups=np.array([0, 0, 1, 1, 1]), room=np.array([1, 1])),
+        Limit(groups=np.array([0, 1, 1, 0, 0]), room=np.array([2, 1])),
+        Limit(groups=np.array([-1, 0, 0, -1, -1]), room=np.array([1])),
+    ],
+    "so many in all": [Limit(groups=np.zeros(5, dtype=int), room=np.array([2]))],
+}
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("name", ["softmax with holdout", "greedy with holdout", "softmax"])
+def test_lists_within_limits_are_drawn_as_often_as_their_logged_probability_says(name, limits):
+    scores, policy = SCORES, POLICIES[name][1]
+    drawn, _ = draw_lists(scores, 3, policy, np.random.default_rng(7), LIMITS[limits], num_lists=NUM_DRAWS)
+    every = np.array(list(product([EMPTY, 0, 1, 2, 3, 4], repeat=3)))
+    possible = every[[is_list(row) for row in every.tolist()]]
+    # a list that could go on is not complete: its probability is that of its continuations
+    codes = {tuple(row) for row in drawn.tolist()}
+    probabilities = list_propensities(scores, possible, policy, LIMITS[limits]).prod(axis=1)
+    whole = np.array([tuple(row) in codes or row[-1] != EMPTY for row in possible.tolist()])
+    for row in codes:  # within the limits
+        for limit in LIMITS[limits]:
+            groups = limit.groups[[item for item in row if item != EMPTY]]
+            counts = np.bincount(groups[groups >= 0], minlength=len(limit.room))
+            assert (counts <= limit.room).all()
+    assert probabilities[whole].sum() == pytest.approx(1.0, abs=1e-9)
+    counts = counted(drawn + 1, possible[whole] + 1, len(scores) + 1)
+    assert fit_p_value(counts, probabilities[whole]) > 1e-3
+
+
+def is_list(row: list[int]) -> bool:
+    items = [item for item in row if item != EMPTY]
+    return row[: len(items)] == items and len(set(items)) == len(items)
+
+
+def test_limits_by_hand():
+    """Of 0 and 1 one may be shown: after 0, item 2 is all that is left."""
+    policy = ExplorationPolicy(kind="softmax", temperature=1.0)
+    limits = [Limit(groups=np.array([0, 0, -1]), room=np.array([1]))]
+    lists = np.array([[0, 2, EMPTY], [2, 1, EMPTY], [0, 1, 2]])
+    found = list_propensities(np.log([3.0, 2.0, 1.0]), lists, policy, limits)
+    np.testing.assert_allclose(found, [[3 / 6, 1, 1], [1 / 6, 2 / 5, 1], [3 / 6, 0, 0]])
+    shown = draw_list(np.log([3.0, 2.0, 1.0]), 3, policy, seeded_generator("r1", "u1"), limits)
+    assert len(shown.items) == len(shown.propensities) == 2
+
+
 def test_propensities_by_hand():
     """exp(score / temperature) is 3, 2, 1; a quarter of the requests is random."""
     scores = np.log([3.0, 2.0, 1.0])
@@ -173,7 +224,7 @@ def test_scores_too_far_apart_are_refused():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"kind": "thompson"}, "kind is 'thompson'"),
+        ({"kind": "thompson"}, "exploration is 'thompson'"),
         ({"temperature": 0.0}, "temperature is 0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"holdout_fraction": 1.5}, "holdout_fraction is 1.5"),
