@@ -118,8 +118,8 @@ def _compile(rule: Rule, variables: Mapping[str, ColumnType]) -> CompiledRule:
             f"decision rule {rule.name!r}, line 1, column 1 of `when`: it gives a {kind.name().lower()}, not true or "
             "false; write a condition (and `item.x != null` for has(item.x))"
         )
-    untyped = dict.fromkeys(variables, cel.Type.DYN)
-    read = [name for name in variables if not _compiles(rule.when, untyped, without=name)]
+    named = [name for name in variables if re.search(rf"\b{name.rpartition('.')[2]}\b", rule.when)]
+    read = [name for name in named if not _compiles(rule.when, [other for other in named if other != name])]
     expression = cel.NewEnv(variables=dict.fromkeys(read, cel.Type.DYN)).compile(rule.when)
     return CompiledRule(
         rule=rule,
@@ -129,13 +129,11 @@ def _compile(rule: Rule, variables: Mapping[str, ColumnType]) -> CompiledRule:
     )
 
 
-def _compiles(when: str, variables: Mapping[str, Any], *, without: str) -> bool:
+def _compiles(when: str, variables: Sequence[str]) -> bool:
     from cel_expr_python import cel
 
     try:
-        cel.NewEnv(variables={name: kind for name, kind in variables.items() if name != without}).compile(
-            when
-        )
+        cel.NewEnv(variables=dict.fromkeys(variables, cel.Type.DYN)).compile(when)
     except RuntimeError:
         return False
     return True

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 from expectations.contracts.bundle import bundle_hash
 from expectations.contracts.ledger import URL_VARIABLE
 from serving.api.hot_swap import HotSwap
+from serving.api.loading import check, load_release
 from serving.api.schema import RecommendReply
 from serving.api.service import Recommender
-from serving.ranking.loading import check, load_ranker
 from serving.release.deployment import rollback
 from tests.ledgers import event, url  # noqa: F401 — fixture
 from tests.serving.conftest import put
@@ -177,7 +177,7 @@ def test_the_page_reports_to_nobody(client) -> None:
 def _swap(home, shop):
     loaded = []
     path = home / "deployment" / "current.json"
-    swap = HotSwap(path, load_ranker, loaded.append)
+    swap = HotSwap(path, load_release, loaded.append)
     swap.loads = loaded
     return swap
 
