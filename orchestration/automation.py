@@ -78,7 +78,7 @@ class Rollback(dg.Config):
 @dg.op
 def restored_model(context: dg.OpExecutionContext, config: Rollback, workspace: WorkspaceResource) -> None:
     """Let an earlier model serve again, and pin it."""
-    from serving.ranking.loading import check
+    from serving.api.loading import check
     from serving.release.deployment import rollback
     from serving.release.release import facts_of
 

@@ -63,8 +63,11 @@ LEDGER_TABLES: Mapping[str, Table] = MappingProxyType(
     {table.name: table for table in (EVENTS, EXPOSURES, OUTCOMES, FEEDBACK, DECISIONS, ITEMS)}
 )
 
-DOCUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType({"decisions": ("candidates", "propensities")})
-"""Columns beside the contract's whose values are JSON of any shape, kept as they are given."""
+DOCUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"decisions": ("candidates", "propensities", "asked", "reply")}
+)
+"""Columns beside the contract's whose values are JSON of any shape, kept as they are given. Of a decision: the items
+that could be shown with their scores; the distribution and the propensities of those shown; the request; the reply."""
 
 READ_BY_INGESTION = ("items", "events", "exposures", "feedback")
 """The tables that a `source.toml` may read from the ledger; outcomes come with the exposures."""

@@ -32,6 +32,8 @@ default = 1                           # scenarios that are not named
 [features]
 history_days = 180                    # how far back behaviour counts
 rating_range = [1, 5]                 # worst and best rating of feedback; without it that of all ratings
+
+[decision]                            # how POST /decide decides; see expectations/contracts/decision.py
 """
 
 import tomllib
@@ -42,6 +44,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
+from expectations.contracts.decision import DecisionSettings, read_decision
 from expectations.contracts.extra_columns import check_extras
 from expectations.contracts.file_format import CSV_SETTINGS, NUMBER_SETTINGS, FileFormat, read_format
 from expectations.contracts.ledger import READ_BY_INGESTION
@@ -86,6 +89,7 @@ class Source:
         split_by: column whose groups are whole in one part, chosen by hash; None: parts follow each other in time.
         outcome_window: days by scenario, and `default` for those not named, after which an outcome without
             a time is known; empty: from each scenario's timed outcomes.
+        decision: how POST /decide decides.
     """
 
     name: str
@@ -99,6 +103,7 @@ class Source:
     outcome_window: Mapping[str, float] = field(default_factory=dict)
     history_days: int = 180
     rating_range: tuple[float, float] | None = None
+    decision: DecisionSettings = field(default_factory=DecisionSettings)
 
     def contracts(self) -> Mapping[str, Table]:
         """All six contracts, with this source's extra columns and range of ratings."""
@@ -123,7 +128,17 @@ def read_source(path: Path) -> Source:
         raise SettingError(f"{path} does not exist; give the path of a source.toml") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not valid TOML: {error}") from error
-    known = {"name", "connector", "clock", "tables", "database", "split", "outcome_window", "features"}
+    known = {
+        "name",
+        "connector",
+        "clock",
+        "tables",
+        "database",
+        "split",
+        "outcome_window",
+        "features",
+        "decision",
+    }
     _refuse_unknown(path, "the file", settings, known)
     database, split, features = (
         _mapping(f"{path}: [{table}]", settings.get(table, {})) for table in ("database", "split", "features")
@@ -179,7 +194,13 @@ def read_source(path: Path) -> Source:
         ),
         history_days=days,
         rating_range=(float(ratings[0]), float(ratings[1])) if ratings else None,
+        decision=read_decision(path, settings.get("decision", {}), numeric=_numeric_extras(tables)),
     )
+
+
+def _numeric_extras(tables: Mapping[str, TableSource]) -> set[str]:
+    extra = tables["items"].extra if "items" in tables else {}
+    return {name for name, kind in extra.items() if kind == "numeric"}
 
 
 def _test_from(path: Path, split: Mapping[str, Any]) -> datetime | None:

@@ -36,7 +36,7 @@ from features.views.user_behaviour import user_behaviour
 from features.views.user_history import user_history
 from features.views.windows import EVENT_TIMESTAMP
 
-CODE_VERSION = 8
+CODE_VERSION = 9
 """Raise it when a feature's meaning changes, so that nothing made by older code is reused."""
 
 ALWAYS = datetime(1970, 1, 1)
@@ -155,10 +155,18 @@ def _as_features(prefix: str, extras: tuple[Column, ...]) -> dict[str, Any]:
 
 
 def _catalogue(shop: Shop, extras: tuple[Column, ...]) -> IbisTable:
-    """One row per candidate: what is shown of it and the text that the model reads."""
+    """One row per candidate: what is shown of it, what rules of a shop can ask of it, the text that the model reads."""
     texts = [_.text, *text_columns(extras)]
     return candidates(shop).select(
-        "item_id", "item_type", "valid_from", "valid_until", "value", "image", text=join_texts(texts)
+        "item_id",
+        "item_type",
+        "categories",
+        "brand",
+        "valid_from",
+        "valid_until",
+        "value",
+        "image",
+        text=join_texts(texts),
     )
 
 

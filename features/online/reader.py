@@ -18,7 +18,7 @@ from expectations.errors import RequestError
 from features.online.ageing import aged
 from features.online.candidates import Catalogue
 from features.online.user_item_arrays import UserItemArrays
-from features.store.client import online, open_store, stored
+from features.store.client import online, open_store, stored, stored_types
 from features.views import feature_schema
 from features.views.request_context import DAY_SECONDS, calendar_features, clock_features
 from features.views.user_history import HISTORY_LENGTH
@@ -76,8 +76,31 @@ class ScoringBatch:
     feedback_days_ago: Sequence[float] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Retrieved:
+    """What a request is about, before features of candidates are put together.
+
+    Attributes:
+        chosen: k rows of the catalogue: the candidates.
+        skipped: candidates that were asked for and may not be shown, with the reason.
+        user: the shopper's features at the request's time, by name.
+        known: whether anything is known of the shopper.
+    """
+
+    chosen: pd.DataFrame
+    skipped: Mapping[str, str]
+    user: Mapping[str, Any]
+    known: bool
+
+
 class OnlineFeatures:
-    """Reads the features of requests. Safe to share between threads."""
+    """Reads the features of requests. Safe to share between threads.
+
+    Attributes:
+        catalogue: the items that may be shown.
+        types: features of shoppers and items that are no lists -> number or string.
+        context_extras: the source's extra columns of exposures, by name.
+    """
 
     def __init__(self, folder: Path, source: Source, horizon: datetime) -> None:
         """Load the candidates of a store.
@@ -94,7 +117,11 @@ class OnlineFeatures:
         self._stored = stored(self._store, feature_schema.USER_SERVICE)
         self._lock = threading.Lock()
         self._horizon, self._history_days = horizon, source.history_days
-        self._extras = {c.name: c for c in source.contracts()["exposures"].extras}
+        services = (feature_schema.USER_SERVICE, feature_schema.CANDIDATE_SERVICE)
+        self.types = {
+            name: kind for service in services for name, kind in stored_types(self._store, service).items()
+        }
+        self.context_extras = {c.name: c for c in source.contracts()["exposures"].extras}
         self.catalogue = Catalogue.load(self._store, folder)
         self._user_texts = _user_texts(folder)
         self._cold_start_user = self._fetch(COLD_START_USER)
@@ -106,8 +133,15 @@ class OnlineFeatures:
         Raises:
             RequestError: an unknown scenario, context or candidate, or nothing that may be shown.
         """
+        return self.batch(decision_request, self.retrieve(decision_request))
+
+    def retrieve(self, decision_request: DecisionRequest) -> Retrieved:
+        """The shopper and the candidates of a request.
+
+        Raises:
+            RequestError: as `scoring_batch`.
+        """
         self._check_context(decision_request.context)
-        seconds = decision_request.as_of.replace(tzinfo=UTC).timestamp()
         chosen, skipped = self.catalogue.select(
             decision_request.scenario, decision_request.as_of, decision_request.candidates
         )
@@ -115,6 +149,12 @@ class OnlineFeatures:
         known = decision_request.user_id != COLD_START_USER and user["user_num_events"] is not None
         age = (decision_request.as_of - self._horizon).total_seconds() / DAY_SECONDS
         user = aged(user if known else self._cold_start_user, age, self._history_days)
+        return Retrieved(chosen=chosen, skipped=skipped, user=user, known=known)
+
+    def batch(self, decision_request: DecisionRequest, retrieved: Retrieved) -> ScoringBatch:
+        """The features of a shopper and the candidates that were retrieved, at least one."""
+        seconds = decision_request.as_of.replace(tzinfo=UTC).timestamp()
+        user, chosen = retrieved.user, retrieved.chosen
         return ScoringBatch(
             item_ids=list(chosen.index),
             texts=chosen["text"].tolist(),
@@ -124,8 +164,8 @@ class OnlineFeatures:
             sessions=user["topic_sessions"][:HISTORY_LENGTH],
             amounts=user["topic_amounts"][:HISTORY_LENGTH],
             days=user["topic_days"][:HISTORY_LENGTH],
-            known=known,
-            skipped=skipped,
+            known=retrieved.known,
+            skipped=retrieved.skipped,
             feedback_texts=user["feedback_texts"],
             feedback_counts=user["feedback_counts"],
             feedback_sentiments=user["feedback_sentiments"],
@@ -139,7 +179,7 @@ class OnlineFeatures:
         own = {n: value for n, value in user.items() if n.startswith("user_") and n != "user_id"}
         own |= {name: values[0] for name, values in clock_features([seconds]).items()}
         own["context_scenario"] = decision_request.scenario
-        for name in (*feature_schema.CONTEXT_COLUMNS, *self._extras):
+        for name in (*feature_schema.CONTEXT_COLUMNS, *self.context_extras):
             own[f"context_{name}"] = decision_request.context.get(name)
         own[feature_schema.POSITION] = REFERENCE_POSITION
         calendar = calendar_features(
@@ -152,7 +192,7 @@ class OnlineFeatures:
         return pd.DataFrame(columns, index=chosen.index)
 
     def _check_context(self, context: Mapping[str, Any]) -> None:
-        known = (*feature_schema.CONTEXT_COLUMNS, *self._extras)
+        known = (*feature_schema.CONTEXT_COLUMNS, *self.context_extras)
         unknown = sorted(set(context) - set(known))
         if unknown:
             raise RequestError(f"context has an unknown key {unknown[0]!r}; known: time, {', '.join(known)}")
@@ -164,7 +204,9 @@ class OnlineFeatures:
 
     def _query(self, decision_request: DecisionRequest) -> str | None:
         texts = [decision_request.query]
-        texts += [decision_request.context.get(n) for n, c in self._extras.items() if c.extra == "text"]
+        texts += [
+            decision_request.context.get(n) for n, c in self.context_extras.items() if c.extra == "text"
+        ]
         texts.append(self._user_texts.get(decision_request.user_id))
         return " ".join(text.strip() for text in texts if text and text.strip()) or None
 

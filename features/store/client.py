@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
+from expectations.contracts.schema import ColumnType
 from expectations.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -91,6 +92,21 @@ def stored(store: "FeatureStore", service: str) -> list[str]:
     return [
         f"{view.name}:{field.name}" for view in views if view.name not in on_demand for field in view.features
     ]
+
+
+def stored_types(store: "FeatureStore", service: str) -> dict[str, ColumnType]:
+    """Feature name -> number or string, of those that `stored` names; lists are left out."""
+    from feast.types import Float64, String
+
+    kinds: dict[Any, ColumnType] = {Float64: "number", String: "string"}
+    names = {name.partition(":")[2] for name in stored(store, service)}
+    views = store.get_feature_service(service).feature_view_projections
+    return {
+        field.name: kinds[field.dtype]
+        for view in views
+        for field in view.features
+        if field.name in names and field.dtype in kinds
+    }
 
 
 def online(

@@ -205,7 +205,7 @@ def status(context: Context) -> int:
 def rollback(context: Context, to: str, reason: str) -> int:
     """Let the model before serve again, or the one whose hash begins with `to`, and pin it."""
     folder, decisions = context.home.deployment.parent, context.home.gate_decisions
-    from serving.ranking.loading import check
+    from serving.api.loading import check
 
     who = psutil.Process().username()
     release.rollback(folder, gate_decisions=decisions, who=who, check=check, reason=reason, to=to)

@@ -296,7 +296,7 @@ def serve_features(workspace: Workspace) -> "tuple[Release | None, str]":
 
 
 def _deployment_context(workspace: Workspace) -> "DeploymentContext":
-    from serving.ranking.loading import check
+    from serving.api.loading import check
     from serving.release.deployment import DeploymentContext
 
     return DeploymentContext(source=workspace.source_path, store=store_folder(workspace), check=check)

@@ -6,7 +6,7 @@ replies pass untouched. Plain ASGI: starlette's BaseHTTPMiddleware costs every r
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -20,11 +20,11 @@ class ErrorMiddleware:
 
     Args:
         app: what it wraps.
-        fields: names that a request may have, to name where another was given.
+        fields: path -> names that a request may have, to name where another was given.
     """
 
-    def __init__(self, app: ASGIApp, fields: tuple[str, ...] = ()) -> None:
-        self.app, self.fields = app, fields
+    def __init__(self, app: ASGIApp, fields: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.app, self.fields = app, fields or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and its reply back."""
@@ -39,7 +39,9 @@ class ErrorMiddleware:
             else:
                 body += message.get("body", b"")
                 if not message.get("more_body"):
-                    reply = JSONResponse(self._error(body), status_code=start["status"])
+                    reply = JSONResponse(
+                        self._error(body, scope.get("path", "")), status_code=start["status"]
+                    )
                     headers = [
                         h for h in start["headers"] if h[0] not in (b"content-length", b"content-type")
                     ]
@@ -48,7 +50,7 @@ class ErrorMiddleware:
 
         await self.app(scope, receive, rewrite)
 
-    def _error(self, body: bytes) -> dict[str, Any]:
+    def _error(self, body: bytes, path: str) -> dict[str, Any]:
         try:
             found = json.loads(body)
         except ValueError:
@@ -59,16 +61,17 @@ class ErrorMiddleware:
             return {"error": str(found)}
         details = found.get("detail")
         if isinstance(details, list) and details:
-            return {"error": "; ".join(map(self._detail_text, details))}
+            return {"error": "; ".join(_detail_text(detail, self.fields.get(path, ())) for detail in details)}
         return found
 
-    def _detail_text(self, detail: Mapping[str, Any]) -> str:
-        where = ".".join(str(part) for part in detail.get("loc", ()))
-        kind, message = detail.get("type"), str(detail.get("msg", "")).removeprefix("Value error, ")
-        if kind == "extra_forbidden":
-            return f"unknown field {where!r}; known: {', '.join(self.fields)}"
-        if kind == "missing":
-            return f"field {where!r} is missing; give it"
-        if kind == "json_invalid":
-            return f"the body is not JSON: {message.removeprefix('Invalid JSON: ')}"
-        return f"{where}: {message}" if where else f"the body: {message}; send a JSON object"
+
+def _detail_text(detail: Mapping[str, Any], known: Sequence[str]) -> str:
+    where = ".".join(str(part) for part in detail.get("loc", ()))
+    kind, message = detail.get("type"), str(detail.get("msg", "")).removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return f"unknown field {where!r}; known: {', '.join(known)}"
+    if kind == "missing":
+        return f"field {where!r} is missing; give it"
+    if kind == "json_invalid":
+        return f"the body is not JSON: {message.removeprefix('Invalid JSON: ')}"
+    return f"{where}: {message}" if where else f"the body: {message}; send a JSON object"

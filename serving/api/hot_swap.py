@@ -12,11 +12,10 @@ import gc
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from expectations.errors import RecommenderError, TransientError
-from serving.ranking.ranker import Ranker
+from serving.api.loading import LoadedRelease
 from serving.release.pointer import current_release
 from serving.release.release import Release
 
@@ -26,20 +25,12 @@ POLL_SECONDS = 0.5
 RETRY_SECONDS = 10.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadedRelease:
-    """A loaded release: the two belong together."""
-
-    release: Release
-    ranker: Ranker
-
-
 class HotSwap:
     """Holds the model that serves and follows the pointer, the deployment's `current.json`.
 
     Args:
         pointer: its path.
-        load: makes a ranker of a release; may take seconds.
+        load: loads a release; may take seconds.
         on_load: called after every replacement.
 
     Attributes:
@@ -50,7 +41,7 @@ class HotSwap:
     def __init__(
         self,
         pointer: Path,
-        load: Callable[[Release], Ranker],
+        load: Callable[[Release], LoadedRelease],
         on_load: Callable[[LoadedRelease], None],
     ) -> None:
         self._path, self._load, self._on_load = pointer, load, on_load
@@ -97,7 +88,7 @@ class HotSwap:
             release = current_release(self._path.parent)
             if release is None:
                 return False
-            loaded = LoadedRelease(release=release, ranker=self._load(release))
+            loaded = self._load(release)
         except RecommenderError as error:
             if isinstance(error, TransientError):
                 self._seen, self._wait = None, RETRY_SECONDS

@@ -29,6 +29,11 @@ class Metrics:
         self.recorded: Any = Counter(
             "recommender_recorded", "rows told to the ledger, by what became of them", ("table", "status")
         )
+        self.decisions: Any = Counter(
+            "recommender_decisions",
+            "decisions, by how they came about",
+            ("scenario", "holdout", "logged", "repeated"),
+        )
         self.deployments: Any = Counter("recommender_deployments", "deployments loaded by this worker")
         self._last = ""
 
@@ -46,6 +51,20 @@ class Metrics:
         self.requests.labels(**labels, status="200").inc()
         self.seconds.labels(**labels).observe(seconds)
         self.candidates.labels(scenario=scenario).inc(shown)
+
+    def decision_made(
+        self, scenario: str, body: Mapping[str, Any], *, repeated: bool, seconds: float
+    ) -> None:
+        """Note a decision; `body` is its reply."""
+        flags = {"holdout": body["holdout"], "logged": body["logged"], "repeated": repeated}
+        labels = {name: str(flag).lower() for name, flag in flags.items()}
+        self.decisions.labels(scenario=scenario, **labels).inc()
+        self.request_served(
+            scenario,
+            cold_start=body["cold_start"],
+            seconds=seconds,
+            shown=0 if repeated else len(body["items"]),
+        )
 
     def request_refused(self, scenario: str, status: int) -> None:
         """Note a request that got no list."""

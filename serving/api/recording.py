@@ -10,6 +10,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from expectations.errors import ServiceError, TransientError
 from expectations.storage.masking import read_mask
 from serving.api.metrics import metrics
 from serving.ledger.appending import RowResult
+from serving.ledger.deciding import DecidedBefore, DecisionTransaction
 from serving.ledger.ledger import Ledger, open_ledger
 from serving.release.release import Release
 
@@ -81,6 +83,14 @@ class Recorder:
             TransientError: the database does not answer.
         """
         return self._ledger().append(table, rows)
+
+    def decided(self, decision_id: str) -> DecidedBefore | None:
+        """What was decided before under an id; raises as `append` does."""
+        return self._ledger().decided(decision_id)
+
+    def deciding(self, user_id: str) -> AbstractContextManager[DecisionTransaction]:
+        """A transaction in which a shopper's request is decided; raises as `append` does."""
+        return self._ledger().deciding(user_id)
 
     def _ledger(self) -> Ledger:
         contracts = self._contracts

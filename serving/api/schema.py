@@ -1,6 +1,7 @@
-"""The request and the reply of POST /recommend. The OpenAPI page is made from these descriptions."""
+"""The requests and replies of POST /recommend and POST /decide. The OpenAPI page is made from these descriptions."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -126,3 +127,77 @@ class RecommendReply(BaseModel):
     cold_start: bool = Field(description="nothing is known of this shopper: only the items were judged")
     items: list[RankedCandidate] = Field(description="at most k items, best first")
     skipped: dict[str, str] = Field(description="candidates that may not be shown at that time, and why")
+
+
+class DecideRequest(RecommendRequest):
+    """What to show this shopper, here and now? It is logged as shown."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "request_id": "visit-81",
+                "user_id": "1",
+                "scenario": "campaign",
+                "context": {"channel": "mail"},
+                "k": 3,
+            }
+        },
+    )
+
+    request_id: Name | None = Field(
+        default=None,
+        description="of the caller: the same one for the same shopper gets the answer that was given before. Left "
+        "out: one is made",
+        examples=["visit-81"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecidedItem(RankedCandidate):
+    """One item that is shown, and with what probability it was."""
+
+    exposure_id: Annotated[
+        str,
+        Field(
+            description="of this item in this list: POST /outcomes names it",
+            examples=["0b6a4d0e-8f0c-5f0e-9f57-0c4f4c6c5a3e:1"],
+        ),
+    ]
+    score: Annotated[
+        float, Field(description="what showing it is worth: probability x value - cost", examples=[0.0942])
+    ]
+    propensity: Annotated[
+        float,
+        Field(description="probability of this item here, given those before it", examples=[0.31]),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """Why an item is not shown."""
+
+    rule: Annotated[
+        str,
+        Field(description='name of the rule or cap; "catalogue": unknown or not valid', examples=["of age"]),
+    ]
+    reason: Annotated[str, Field(description="in words", examples=["the rule does not hold"])]
+
+
+class DecideReply(BaseModel):
+    """What is shown, and how it came about."""
+
+    decision_id: str = Field(description="of this decision; exposures have it as their request_id")
+    request_id: str = Field(description="as asked, or made")
+    user_id: str = Field(description="as asked")
+    scenario: str = Field(description="as asked")
+    bundle: str = Field(description="hash of the model that decided")
+    as_of: str = Field(description="the time that was decided for, ISO 8601, UTC")
+    cold_start: bool = Field(description="nothing is known of this shopper: only the items were judged")
+    logged: bool = Field(description="it is in the ledger; false: nothing was kept and no cap was held")
+    holdout: bool = Field(description="the random holdout chose")
+    probability_of_list: float = Field(description="of the whole list: the product of its propensities")
+    items: list[DecidedItem] = Field(description="at most k items, in the order of their slots")
+    skipped: dict[str, Skipped] = Field(
+        description="items that may not be shown to this shopper now, and why"
+    )

@@ -1,8 +1,9 @@
 """The HTTP API: `bentoml serve serving.api.service:Recommender`.
 
-POST /recommend, and what happened: /events, /exposures, /outcomes, /feedback. GET /healthz (the process lives), /readyz
-(a model serves), /metrics, /docs.json and the page at /. One worker; requests run in threads, which share one model. No
-adaptive batching: a list of candidates is a batch already, and BentoML's batching sheds requests under load.
+POST /recommend and /decide, and what happened: /events, /exposures, /outcomes, /feedback. GET /healthz (the process
+lives), /readyz (a model serves), /metrics, /docs.json and the page at /. One worker; requests run in threads, which
+share one model. No adaptive batching: a list of candidates is a batch already, and BentoML's batching sheds requests
+under load.
 """
 
 import os
@@ -19,17 +20,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from expectations.contracts.ledger import URL_VARIABLE
-from expectations.errors import RecommenderError, RequestError
+from expectations.errors import RecommenderError, RequestError, ServiceError, TransientError
 from expectations.storage.masking import KEY_FILE
 from serving.api.bodies import BodyMiddleware
+from serving.api.deciding import ConflictError
 from serving.api.errors import ErrorMiddleware
-from serving.api.hot_swap import HotSwap, LoadedRelease, freeze_loaded
+from serving.api.hot_swap import HotSwap, freeze_loaded
 from serving.api.keys import FILE, READ, WRITE, KeyFile, KeyMiddleware
+from serving.api.loading import LoadedRelease, load_release
 from serving.api.metrics import metrics
 from serving.api.page import PageMiddleware
-from serving.api.recording import RECORDED, Recorder, RecordingMiddleware, paths
-from serving.api.schema import RecommendReply, RecommendRequest
-from serving.ranking.loading import load_ranker
+from serving.api.recording import RECORDED, RETRY_SECONDS, Recorder, RecordingMiddleware, paths
+from serving.api.schema import DecideReply, DecideRequest, RecommendReply, RecommendRequest
 from serving.release.pointer import CURRENT
 
 TIMEOUT_SECONDS = 30
@@ -40,9 +42,16 @@ Which campaign to show this shopper, here and now, and why.
 `POST /recommend` ranks what may be shown: `{"user_id": "1", "k": 3}` is enough. A request that cannot be answered gets
 status 400 and an `error` that says what to change; without an approved model the status is 503.
 
+`POST /decide` takes the same, decides by the shop's rules, caps, values and exploration, and logs what is shown.
+
 `POST /events`, `/exposures`, `/outcomes` and `/feedback` record what happened: a row, a list of rows, or a row a line.
 """
-SCOPES = {"/recommend": READ, "/metrics": READ, **{f"/{table}": WRITE for table in RECORDED}}
+SCOPES = {
+    "/recommend": READ,
+    "/decide": WRITE,
+    "/metrics": READ,
+    **{f"/{table}": WRITE for table in RECORDED},
+}
 """What a request needs, where it needs a key."""
 
 
@@ -76,7 +85,7 @@ class Recommender:
         # a list is small: on a busy machine a second thread makes it 10 times slower
         torch.set_num_threads(1)
         self._metrics = metrics()
-        self._swap = HotSwap(home / "deployment" / CURRENT, load_ranker, self._on_load)
+        self._swap = HotSwap(home / "deployment" / CURRENT, load_release, self._on_load)
         self._swap.start()
 
     @bentoml.api(output_spec=RecommendReply)
@@ -120,6 +129,37 @@ class Recommender:
             "skipped": dict(ranking.skipped),
         }
 
+    @bentoml.api(output_spec=DecideReply)
+    def decide(self, request: DecideRequest, /) -> Any:
+        """Decide what a shopper is shown, by the shop's rules, caps, values and exploration, and log it.
+
+        What is shown is in the ledger, as exposures with exact propensities, before the reply is sent. Errors are
+        {"error": "…"}: 400 as of /recommend, 409 for a request_id that another request of the shopper had, 503 while no
+        model or no ledger is there.
+        """
+        loaded, headers = self._swap.loaded, None
+        status, said = 503, self._swap.problem
+        if loaded is not None:
+            begun = time.perf_counter()
+            try:
+                reply = loaded.decider.decide(request, _recorder)
+            except ConflictError as error:
+                status, said = 409, str(error)
+            except RequestError as error:
+                status, said = 400, str(error)
+            except (ServiceError, TransientError) as error:
+                said, headers = str(error), {"retry-after": str(RETRY_SECONDS)}
+            except RecommenderError:
+                self._metrics.request_refused(request.scenario, 500)
+                raise
+            else:
+                self._metrics.decision_made(
+                    request.scenario, reply.body, repeated=reply.repeated, seconds=time.perf_counter() - begun
+                )
+                return JSONResponse(reply.body)
+        self._metrics.request_refused(request.scenario, status)
+        return JSONResponse({"error": said}, status, headers)
+
     def _on_load(self, loaded: LoadedRelease) -> None:
         _recorder.follow(loaded.release)
         self._metrics.bundle_loaded(loaded.release.bundle)
@@ -150,7 +190,13 @@ _service.add_asgi_middleware(
     specification=_specification,
     info={"title": "Campaign recommender", "description": ABOUT, "version": "1"},
 )
-_service.add_asgi_middleware(ErrorMiddleware, fields=tuple(RecommendRequest.model_fields))
+_service.add_asgi_middleware(
+    ErrorMiddleware,
+    fields={
+        f"/{name}": tuple(request.model_fields)
+        for name, request in (("recommend", RecommendRequest), ("decide", DecideRequest))
+    },
+)
 _service.add_asgi_middleware(KeyMiddleware, needed=SCOPES, keys=_keys)
 _service.add_asgi_middleware(BodyMiddleware)
 _service.add_asgi_middleware(RecordingMiddleware, recorder=_recorder)

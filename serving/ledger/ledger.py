@@ -1,4 +1,4 @@
-"""Appending to the ledger, and what an erasure or the end of retention takes out of it.
+"""Appending to the ledger, deciding upon it, and what an erasure or the end of retention takes out of it.
 
 A batch of rows is one transaction: when `append` returns, all that it reports as appended is committed. Where it
 raises, the caller sends the same rows again: each is appended once, whatever became of the first attempt.
@@ -20,6 +20,7 @@ from expectations.errors import RequestError, TransientError
 from expectations.storage.masking import Mask
 from expectations.suites.engine import open_duckdb
 from serving.ledger.appending import RowResult, append_rows, keep_refused, refusal
+from serving.ledger.deciding import DecidedBefore, DecisionTransaction, decided_before, lock_shopper
 from serving.ledger.tables import ERASED, QUARANTINE, TABLES, create_tables
 from serving.ledger.validation import Checked, Validator
 
@@ -68,8 +69,7 @@ class Ledger:
         """
         if table not in TABLES:
             raise RequestError(f"the ledger has no table {table!r}; it has {', '.join(TABLES)}")
-        latest = self._clock().astimezone(UTC).replace(tzinfo=None) + CLOCK_SKEW
-        checked = self._validator.check(table, rows, latest)
+        checked = self._check(table, rows)
         (key,) = TABLES[table].primary_key.columns.keys()
         with self._transaction() as connection:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_ERASURE_LOCK)))
@@ -86,6 +86,29 @@ class Ledger:
                 outcomes = TABLES["outcomes"]
                 connection.execute(sa.delete(outcomes).where(outcomes.c.exposure_id.in_(orphans)))
         return complete
+
+    @contextlib.contextmanager
+    def deciding(self, user_id: str) -> Iterator[DecisionTransaction]:
+        """A transaction in which a shopper's request is decided, while no other one of the same shopper is.
+
+        What it appends is committed when the block ends without an error; else nothing is, and nothing is kept in
+        quarantine. Keep the block short: it holds a connection.
+        """
+        with self._transaction() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_ERASURE_LOCK)))
+            lock_shopper(connection, user_id)
+            erased = ERASED.c.user_hash == self._mask.user_hash(user_id)
+            gone = bool(connection.scalar(sa.select(sa.exists().where(erased))))
+            yield DecisionTransaction(connection, self._check, erased=gone)
+
+    def decided(self, decision_id: str) -> DecidedBefore | None:
+        """What was decided before under an id."""
+        with self._transaction() as connection:
+            return decided_before(connection, decision_id)
+
+    def _check(self, table: str, rows: Sequence[Mapping[str, Any]]) -> list[Checked]:
+        latest = self._clock().astimezone(UTC).replace(tzinfo=None) + CLOCK_SKEW
+        return self._validator.check(table, rows, latest)
 
     def _erased_among(self, connection: sa.Connection, checked: Sequence[Checked]) -> set[str]:
         users = {one.values["user_id"] for one in checked if "user_id" in one.values}

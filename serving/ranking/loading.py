@@ -39,11 +39,6 @@ def load_ranker(release: Release) -> Ranker:
     return ranker
 
 
-def check(release: Release) -> None:
-    """Try a release that does not serve yet; raises as `load_ranker` does."""
-    load_ranker(release)
-
-
 def _smoke_request(items: pd.DataFrame, release: Release) -> DecisionRequest:
     """A request of one candidate: features that the model lacks show up at once, not in a user's request."""
     endless = items["valid_until"].isna() | items["valid_from"].isna()

@@ -83,10 +83,11 @@ class Ranker:
         """
         if k < 1:
             raise RequestError(f"k is {k}; ask for at least 1 item")
-        self._check_context(decision_request.context)
+        self.check_context(decision_request.context)
         batch = self.features.scoring_batch(decision_request)
         scores = self.score(batch)
-        items = self._ranked(batch, scores, self._top_k(batch, scores, k))
+        order = np.lexsort((np.array(batch.item_ids), -finite_logits(batch, scores)))
+        items = self.ranked(batch, scores, order[:k])
         return Ranking(items=items, cold_start=not batch.known, skipped=dict(batch.skipped))
 
     def score(self, scoring_batch: ScoringBatch) -> "Scores":
@@ -105,7 +106,12 @@ class Ranker:
             scoring_batch.rows, texts=scoring_batch.texts, queries=queries, history=history
         )
 
-    def _check_context(self, context: Mapping[str, Any]) -> None:
+    def check_context(self, context: Mapping[str, Any]) -> None:
+        """Check that the values of a context are of their kinds.
+
+        Raises:
+            RequestError: one is not.
+        """
         for name, value in context.items():
             if name in self._numbers:
                 if isinstance(value, bool) or not isinstance(value, int | float):
@@ -113,22 +119,19 @@ class Ranker:
             elif not isinstance(value, str):
                 raise RequestError(f"context.{name} is {value!r}; give words")
 
-    @staticmethod
-    def _top_k(scoring_batch: ScoringBatch, scores: "Scores", k: int) -> np.ndarray:
-        logits = scores.text_logit.astype(np.float64) + scores.tabular_logit
-        broken = np.flatnonzero(~np.isfinite(logits))
-        if len(broken):
-            item = scoring_batch.item_ids[int(broken[0])]
-            raise ImplementationError(
-                f"the model's score of {item} is {logits[broken[0]]}, as of {len(broken)} of {len(logits)} "
-                "candidates; train again, or go back to the model before (rollback)"
-            )
-        return np.lexsort((np.array(scoring_batch.item_ids), -logits))[:k]
-
-    def _ranked(
-        self, scoring_batch: ScoringBatch, scores: "Scores", top_k: np.ndarray
+    def ranked(
+        self, scoring_batch: ScoringBatch, scores: "Scores", shown: np.ndarray
     ) -> list[RankedCandidate]:
-        names, contributions = self.predictor.tabular_contributions(scoring_batch.rows.iloc[top_k])
+        """Candidates of a batch with their reasons.
+
+        Args:
+            scoring_batch: a request's.
+            scores: of all of its candidates.
+            shown: (m,) places in the batch, in the order of the list.
+        """
+        if not len(shown):
+            return []
+        names, contributions = self.predictor.tabular_contributions(scoring_batch.rows.iloc[shown])
         text_advantage = np.maximum(scores.text_logit, scores.text_logit - np.median(scores.text_logit))
         return [
             RankedCandidate(
@@ -148,8 +151,25 @@ class Ranker:
                     history_days=self.history_days,
                 ),
             )
-            for rank, candidate in enumerate(top_k.tolist())
+            for rank, candidate in enumerate(shown.tolist())
         ]
+
+
+def finite_logits(scoring_batch: ScoringBatch, scores: "Scores") -> np.ndarray:
+    """The logits of all candidates, (k,) float64.
+
+    Raises:
+        ImplementationError: one is no number.
+    """
+    logits = scores.text_logit.astype(np.float64) + scores.tabular_logit
+    broken = np.flatnonzero(~np.isfinite(logits))
+    if len(broken):
+        item = scoring_batch.item_ids[int(broken[0])]
+        raise ImplementationError(
+            f"the model's score of {item} is {logits[broken[0]]}, as of {len(broken)} of {len(logits)} "
+            "candidates; train again, or go back to the model before (rollback)"
+        )
+    return np.asarray(logits)
 
 
 def shortened(text: str) -> str:

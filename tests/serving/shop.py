@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.contracts.source import Source, read_source
-from serving.ranking.loading import check
+from serving.api.loading import check
 from serving.release.deployment import DeploymentContext
 from tests.features import built_shop
 

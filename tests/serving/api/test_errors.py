@@ -11,7 +11,7 @@ from serving.api.errors import ErrorMiddleware
 
 
 def ask(reply) -> httpx.Response:
-    app = ErrorMiddleware(Starlette(routes=[Route("/", lambda _: reply)]), fields=("user_id", "k"))
+    app = ErrorMiddleware(Starlette(routes=[Route("/", lambda _: reply)]), fields={"/": ("user_id", "k")})
     return TestClient(app).get("/")
 
 

@@ -2,22 +2,19 @@
 
 import gzip
 import json
-import os
 import re
 from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from starlette.testclient import TestClient
 
 from expectations.contracts.bundle import bundle_hash
-from expectations.contracts.ledger import URL_VARIABLE
 from serving.api.hot_swap import HotSwap
+from serving.api.loading import check, load_release
 from serving.api.schema import RecommendReply
-from serving.api.service import Recommender
-from serving.ranking.loading import check, load_ranker
 from serving.release.deployment import rollback
 from tests.ledgers import event
+from tests.serving.api.conftest import CONTEXT, served
 from tests.serving.conftest import put
 
 pytestmark = pytest.mark.slow
@@ -27,18 +24,8 @@ pytestmark = pytest.mark.slow
 def _client(shop, bundles, bento_home, tmp_path_factory, url):
     home = tmp_path_factory.mktemp("asgi")
     put(home, shop, bundles[0])
-    settings = {"RECOMMENDER_HOME": str(home), URL_VARIABLE: url}
-    os.environ.update(settings)
-    try:
-        with TestClient(Recommender.to_asgi(), base_url=HERE, raise_server_exceptions=False) as client:
-            yield client
-    finally:
-        for name in settings:
-            del os.environ[name]
-
-
-HERE = "http://127.0.0.1:3001"
-CONTEXT = {"channel": "mail", "weather": "rain", "basket_value": 12.5}
+    with served(home, url) as client:
+        yield client
 
 
 def test_a_list_with_everything_in_it(client, bundles) -> None:
@@ -185,7 +172,7 @@ def test_the_page_reports_to_nobody(client) -> None:
 def _swap(home, shop):
     loaded = []
     path = home / "deployment" / "current.json"
-    swap = HotSwap(path, load_ranker, loaded.append)
+    swap = HotSwap(path, load_release, loaded.append)
     swap.loads = loaded
     return swap
 
