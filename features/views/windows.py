@@ -1,16 +1,16 @@
 """Window aggregations strictly before each entity row's event_timestamp, for many rows at once.
 
-Facts and entity rows are laid on one timeline per entity, rows of one instant are merged, and a running
-total over all earlier rows is read off at the entity rows. A window of w days is had by letting each
-fact come back with its sign turned w days later. The cost is one sort: n log n in facts plus entity
-rows, however many rows an entity has.
+The instants at which something is asked are an entity's cuts: those of its entity rows, and for a window of w days
+those w days before. Each fact counts towards the first cut after it; running totals of the cuts are everything
+strictly before each, and a window's total is the difference of two. Facts are read once, sorted, and summed into as
+many groups as there are cuts: n log n in facts plus entity rows, however many rows an entity has.
 
 What happens at the instant itself is never in its total: it is not known before it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import ibis
 from ibis import _
@@ -55,65 +55,53 @@ def aggregate_before(
     Returns:
         The entity rows, with one column per aggregation.
     """
-    # One row per entity and instant, so that the rows before an entity row are strictly before it.
-    merged = {m.name: _[m.name].max() if m.how == "last" else _[m.name].sum() for m in aggregations}
-    timeline = (
-        _stack(facts, entity_rows, by, aggregations)
-        .group_by([by, EVENT_TIMESTAMP])
-        .aggregate(**merged, is_entity_row=_.is_entity_row.max())
+    lengths = sorted({aggregation.days for aggregation in aggregations if aggregation.days is not None})
+    cuts = entity_rows.select(
+        by, row_at=_[EVENT_TIMESTAMP].cast("timestamp"), days=ibis.array([0, *lengths]).unnest()
+    ).select(by, "row_at", "days", at=_.row_at - _.days.as_interval("D"))
+    instants = cuts.select(by, "at").distinct()
+    named = facts.select(
+        **{by: _[by], "happened": _[EVENT_TIMESTAMP].cast("timestamp")},
+        **{m.name: _contribution(m) for m in aggregations},
     )
-    before = ibis.window(group_by=by, order_by=EVENT_TIMESTAMP, preceding=(None, 1))
+    merged = {m.name: _[m.name].max() if m.how == "last" else _[m.name].sum() for m in aggregations}
+    between = (
+        named.asof_join(instants, on=named.happened < instants.at, predicates=by)
+        .filter(_.at.notnull())
+        .group_by([by, "at"])
+        .aggregate(**merged)
+        .select(by, "at", *merged, row_at=ibis.null("timestamp"), days=ibis.null("int64"))
+    )
+    nothing = {m.name: ibis.null("timestamp") if m.how == "last" else ibis.literal(0.0) for m in aggregations}
+    asked = cuts.select(by, "at", **nothing, row_at=_.row_at, days=_.days.cast("int64"))
+    until = ibis.window(group_by=by, order_by="at", range=(None, 0))
     running = {
-        m.name: _[m.name].max().over(before)
-        if m.how == "last"
-        else _[m.name].sum().over(before).coalesce(0.0).round(6)
+        m.name: _[m.name].max().over(until) if m.how == "last" else _[m.name].sum().over(until)
         for m in aggregations
     }
-    return timeline.mutate(**running).filter(_.is_entity_row == 1).drop("is_entity_row")
-
-
-def _stack(
-    facts: IbisTable, entity_rows: IbisTable, by: str, aggregations: Sequence[WindowAggregation]
-) -> IbisTable:
-    """Facts, their expiries and the entity rows, one under the other with the same columns."""
-    layers = [_layer(facts, by, aggregations, when=_[EVENT_TIMESTAMP], sign=1.0, days=None)]
-    for days in sorted({aggregation.days for aggregation in aggregations if aggregation.days is not None}):
-        when = _[EVENT_TIMESTAMP] + ibis.interval(days=days)
-        layers.append(_layer(facts, by, aggregations, when=when, sign=-1.0, days=days))
-    nothing = {m.name: ibis.null("timestamp") if m.how == "last" else ibis.literal(0.0) for m in aggregations}
-    layers.append(
-        entity_rows.select(
-            **{by: _[by], EVENT_TIMESTAMP: _[EVENT_TIMESTAMP].cast("timestamp"), **nothing},
-            is_entity_row=ibis.literal(1, "int8"),
-        )
+    totals = ibis.union(between, asked, distinct=False).mutate(**running).filter(_.row_at.notnull())
+    return (
+        totals.group_by([by, "row_at"])
+        .aggregate(**{m.name: _within_window(m) for m in aggregations})
+        .rename({EVENT_TIMESTAMP: "row_at"})
     )
-    return ibis.union(*layers, distinct=False)
 
 
-def _layer(
-    facts: IbisTable,
-    by: str,
-    aggregations: Sequence[WindowAggregation],
-    *,
-    when: Any,
-    sign: float,
-    days: int | None,
-) -> IbisTable:
-    """The facts themselves (days None, sign 1), or the expiries of one window (sign -1)."""
-    columns = {}
-    for aggregation in aggregations:
-        counts = days is None or aggregation.days == days
-        value = ibis.literal(1.0) if aggregation.column is None else _[aggregation.column].cast("float64")
-        if aggregation.how == "last":
-            happened = value.coalesce(0.0) != 0
-            columns[aggregation.name] = (
-                ibis.cases((happened, _[EVENT_TIMESTAMP].cast("timestamp")), else_=ibis.null("timestamp"))
-                if days is None
-                else ibis.null("timestamp")
-            )
-        else:
-            columns[aggregation.name] = value.coalesce(0.0) * sign if counts else ibis.literal(0.0)
-    return facts.select(
-        **{by: _[by], EVENT_TIMESTAMP: when.cast("timestamp"), **columns},
-        is_entity_row=ibis.literal(0, "int8"),
-    )
+def _contribution(aggregation: WindowAggregation) -> ibis.Value:
+    """What one fact adds."""
+    value = ibis.literal(1.0) if aggregation.column is None else _[aggregation.column].cast("float64")
+    if aggregation.how == "last":
+        happened = value.coalesce(0.0) != 0
+        return ibis.cases((happened, _[EVENT_TIMESTAMP].cast("timestamp")), else_=ibis.null("timestamp"))
+    return value.coalesce(0.0)
+
+
+def _within_window(aggregation: WindowAggregation) -> ibis.Value:
+    """The total at an entity row less that at the start of the window, of rows of one total for each cut."""
+    total = _[aggregation.name]
+    if aggregation.how == "last":
+        return total.max(where=_.days == 0)
+    found = total.max(where=_.days == 0)
+    if aggregation.days is not None:
+        found = found - total.max(where=_.days == aggregation.days)
+    return found.round(6)
