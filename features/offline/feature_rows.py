@@ -1,7 +1,8 @@
 """Feature rows for the store: computed once, one Parquet file per feature view, and the catalogue."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from expectations.storage.datasets import land
 from expectations.storage.hashes import fingerprint
 from expectations.suites.engine import within_memory
 from features.offline.engine import SCRATCH, bounded_engine, write_table
+from features.offline.user_blocks import write_by_user_blocks
 from features.views.feature_schema import join_texts, text_columns
 from features.views.feedback import feedback_summary
 from features.views.outcomes import item_outcomes, user_outcomes
@@ -72,11 +74,23 @@ def _write(source: Source, checked: Mapping[str, Path], folder: Path, memory: st
     with bounded_engine(memory, folder / SCRATCH) as connection:
         shop = read_shop(connection, checked, source)
         now, num_exposures = horizon(shop), int(shop.exposures.count().execute())
+        writers: dict[str, Callable[..., int]] = {
+            name: partial(write_table, connection, table)
+            for name, table in feature_tables(source, shop, now).items()
+        }
+        history = partial(user_history, history_days=source.history_days, rating_range=source.rating_range)
+        writers["user_history"] = partial(
+            write_by_user_blocks,
+            connection,
+            shop,
+            user_entity_rows(shop, now),
+            history,
+            scratch=folder / SCRATCH,
+        )
         rows = {}
-        tables = tqdm(feature_tables(source, shop, now).items(), desc="feature rows", unit="table")
-        for name, table in tables:
+        for name, write in tqdm(writers.items(), desc="feature rows", unit="table"):
             with within_memory(name, f"{num_exposures:,} exposures", memory):
-                rows[name] = write_table(connection, table, folder / f"{name}.parquet")
+                rows[name] = write(path=folder / f"{name}.parquet")
     facts = {"rows": rows, "horizon": now.isoformat()}
     write_json(folder / "facts.json", facts)
     return facts

@@ -20,6 +20,7 @@ from tests.benchmarks.shops.job import JobError, whole_job, write_recipe
 from tests.training.synthetic import write_encoder
 
 MIB = 2**20
+MEMORY = "3GB"  # what a step's DuckDB may use: else it takes what the machine has
 SIZES = (100_000, 1_000_000, 10_000_000)
 RECIPE = {
     "pretraining.next_interaction_epochs": 0,
@@ -51,7 +52,7 @@ def job(folder: Path, recipe: Path, size: int) -> Facts:
     source = shop.write(files, size)
     tell(f"a shop of {size:,} exposures …")
     try:
-        found = whole_job(source, home, recipe)
+        found = whole_job(source, home, recipe, RECOMMENDER_MEMORY=MEMORY)
     except JobError as error:
         tell(f"{size:,} exposures: {error}")
         return {"exposures": size, "failed": str(error)}

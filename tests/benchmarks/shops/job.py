@@ -91,7 +91,7 @@ def _memory(pid: int) -> int:
     return total
 
 
-def whole_job(source: Path, home: Path, recipe: Path) -> Facts:
+def whole_job(source: Path, home: Path, recipe: Path, **environment: str) -> Facts:
     """`python -m orchestration run`: from files to the gate's decision; a rejected model is a result too.
 
     Raises:
@@ -100,7 +100,7 @@ def whole_job(source: Path, home: Path, recipe: Path) -> Facts:
     run = watched(
         ["-m", "orchestration", "run", "--source", str(source)],
         log=home / "run.log",
-        environment={"RECOMMENDER_HOME": str(home), "RECOMMENDER_RECIPE": str(recipe)},
+        environment={"RECOMMENDER_HOME": str(home), "RECOMMENDER_RECIPE": str(recipe), **environment},
     )
     at = Home(root=home)
     if not at.report.exists():
