@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from expectations.contracts.shop_tables import SCENARIOS
+from expectations.contracts.toml_section import mapping, refuse_unknown
 from expectations.errors import SettingError
 
 ExplorationKind = Literal["greedy", "softmax"]
@@ -234,14 +235,9 @@ def _numbered(path: Path, name: str, declared: Any) -> list[tuple[str, Any]]:
 
 
 def _section(where: str, declared: Any, known: set[str]) -> Mapping[str, Any]:
-    if not isinstance(declared, Mapping):
-        raise SettingError(f"{where} is {declared!r}; write a table of settings")
-    unknown = sorted(set(declared) - known)
-    if unknown:
-        raise SettingError(
-            f"{where} has an unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}"
-        )
-    return declared
+    given = mapping(where, declared)
+    refuse_unknown(where, given, known)
+    return given
 
 
 def _is_number(value: Any) -> bool:

@@ -50,6 +50,7 @@ from expectations.contracts.file_format import CSV_SETTINGS, NUMBER_SETTINGS, Fi
 from expectations.contracts.ledger import READ_BY_INGESTION
 from expectations.contracts.schema import ExtraKind, Table
 from expectations.contracts.shop_tables import CONTRACTS, SCENARIOS
+from expectations.contracts.toml_section import mapping, refuse_unknown
 from expectations.errors import SettingError
 
 CONNECTORS = ("tables", "complete_journey")
@@ -139,13 +140,13 @@ def read_source(path: Path) -> Source:
         "features",
         "decision",
     }
-    _refuse_unknown(path, "the file", settings, known)
+    refuse_unknown(f"{path}: the file", settings, known)
     database, split, features = (
-        _mapping(f"{path}: [{table}]", settings.get(table, {})) for table in ("database", "split", "features")
+        mapping(f"{path}: [{table}]", settings.get(table, {})) for table in ("database", "split", "features")
     )
-    _refuse_unknown(path, "[database]", database, {"url_env"})
-    _refuse_unknown(path, "[split]", split, {"test_from", "by", "validation_fraction"})
-    _refuse_unknown(path, "[features]", features, {"history_days", "rating_range"})
+    refuse_unknown(f"{path}: [database]", database, {"url_env"})
+    refuse_unknown(f"{path}: [split]", split, {"test_from", "by", "validation_fraction"})
+    refuse_unknown(f"{path}: [features]", features, {"history_days", "rating_range"})
 
     def require(name: str, value: Any, fits: bool, remedy: str) -> None:
         if not fits:
@@ -160,7 +161,7 @@ def read_source(path: Path) -> Source:
     require("clock", clock, clock in ("now", "data"), 'use "now" or "data"')
     tables = {
         table: _read_table(path, table, declared)
-        for table, declared in _mapping(f"{path}: tables", settings.get("tables", {})).items()
+        for table, declared in mapping(f"{path}: tables", settings.get("tables", {})).items()
     }
     if connector == "tables":
         _require_tables(path, tables)
@@ -190,7 +191,7 @@ def read_source(path: Path) -> Source:
         split_by=split_by,
         validation_fraction=float(fraction),
         outcome_window=_outcome_window(
-            path, _mapping(f"{path}: [outcome_window]", settings.get("outcome_window", {}))
+            path, mapping(f"{path}: [outcome_window]", settings.get("outcome_window", {}))
         ),
         history_days=days,
         rating_range=(float(ratings[0]), float(ratings[1])) if ratings else None,
@@ -216,7 +217,7 @@ def _test_from(path: Path, split: Mapping[str, Any]) -> datetime | None:
 
 
 def _outcome_window(path: Path, declared: Mapping[str, Any]) -> Mapping[str, float]:
-    _refuse_unknown(path, "[outcome_window]", declared, {*SCENARIOS, DEFAULT_WINDOW})
+    refuse_unknown(f"{path}: [outcome_window]", declared, {*SCENARIOS, DEFAULT_WINDOW})
     for scenario, days in declared.items():
         if type(days) not in (int, float) or not 0 <= days < float("inf"):
             raise SettingError(
@@ -230,10 +231,10 @@ def _read_table(path: Path, table: str, declared: Any) -> TableSource:
         raise SettingError(f"{path}: unknown table {table!r}; the contract has {', '.join(CONTRACTS)}")
     where = f"{path}: [tables.{table}]"
     mappings = ("columns", "constants", "extra", "format")
-    declared = _mapping(where, declared)
-    _refuse_unknown(path, f"[tables.{table}]", declared, {"location", "query", "ledger", *mappings})
+    declared = mapping(where, declared)
+    refuse_unknown(where, declared, {"location", "query", "ledger", *mappings})
     columns, constants, extra, form = (
-        _mapping(f"{where} {name}", declared.get(name, {})) for name in mappings
+        mapping(f"{where} {name}", declared.get(name, {})) for name in mappings
     )
     for name, value in [(n, declared.get(n)) for n in ("location", "query")] + list(columns.items()):
         if value is not None and not (isinstance(value, str) and value):
@@ -265,12 +266,6 @@ def _read_table(path: Path, table: str, declared: Any) -> TableSource:
     return found
 
 
-def _mapping(where: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise SettingError(f"{where} is {value!r}; write a table of settings, such as {{ name = value }}")
-    return dict(value)
-
-
 def _require_tables(path: Path, tables: Mapping[str, TableSource]) -> None:
     for name, contract in CONTRACTS.items():
         if contract.required and name not in tables:
@@ -279,11 +274,3 @@ def _require_tables(path: Path, tables: Mapping[str, TableSource]) -> None:
         given = (table.location is not None) + (table.query is not None)
         if given > 1 or (given == 0 and not table.ledger):
             raise SettingError(f"{path}: [tables.{name}] needs either location or query, or ledger = true")
-
-
-def _refuse_unknown(path: Path, where: str, given: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise SettingError(
-            f"{path}: {where} has an unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}"
-        )
