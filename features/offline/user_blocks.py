@@ -1,10 +1,11 @@
-"""Tables that pair each shopper's moments with their events, computed for some shoppers at a time.
+"""Tables that pair each entity row of a shopper with their events, computed for some shoppers at a time.
 
-A history is read from all events before its moment, so there are moments x events pairs, a shopper's own only. Held at
-once they outgrow memory long before the tables do, and spilling them takes longer than computing them. Shoppers are
+A history is read from all events before its time, so there are entity rows x events pairs, a shopper's own only. Held
+at once they outgrow memory long before the tables do, and spilling them takes longer than computing them. Shoppers are
 shared out by a hash into blocks of about PAIRS pairs; events are sorted by block once, so that each reads its own.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,18 +58,16 @@ def write_by_user_blocks(
         write_table(connection, table, parts / f"{number}.parquet")
     events.unlink()
     num_rows = write_table(connection, connection.read_parquet(str(parts / "*.parquet")), path)
-    for part in parts.iterdir():
-        part.unlink()
-    parts.rmdir()
+    shutil.rmtree(parts)
     return num_rows
 
 
 def _num_blocks(shop: Shop, entity_rows: IbisTable) -> int:
-    """So many that PAIRS moments and events, before or after each other, come together, but at most one a shopper."""
-    moments = entity_rows.group_by("user_id").aggregate(num_moments=_.count())
+    """So many that each has some PAIRS entity rows and events, before or after each other; at most one a shopper."""
+    num_rows = entity_rows.group_by("user_id").aggregate(num_rows=_.count())
     events = shop.events.group_by("user_id").aggregate(num_events=_.count())
-    found = moments.join(events, "user_id").aggregate(
-        pairs=(_.num_moments * _.num_events).sum().coalesce(0), users=_.count()
+    found = num_rows.join(events, "user_id").aggregate(
+        pairs=(_.num_rows * _.num_events).sum().coalesce(0), users=_.count()
     )
     pairs, users = found.execute().iloc[0]
     return int(min(users, -(-pairs // PAIRS)))

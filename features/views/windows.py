@@ -64,24 +64,23 @@ def aggregate_before(
         **{by: _[by], "happened": _[EVENT_TIMESTAMP].cast("timestamp")},
         **{m.name: _contribution(m) for m in aggregations},
     )
-    merged = {m.name: _[m.name].max() if m.how == "last" else _[m.name].sum() for m in aggregations}
+    totals = {m.name: _[m.name].max() if m.how == "last" else _[m.name].sum() for m in aggregations}
     between = (
         named.asof_join(instants, on=named.happened < instants.at, predicates=by)
         .filter(_.at.notnull())
         .group_by([by, "at"])
-        .aggregate(**merged)
-        .select(by, "at", *merged, row_at=ibis.null("timestamp"), days=ibis.null("int64"))
+        .aggregate(**totals)
+        .select(by, "at", *totals, row_at=ibis.null("timestamp"), days=ibis.null("int64"))
     )
     nothing = {m.name: ibis.null("timestamp") if m.how == "last" else ibis.literal(0.0) for m in aggregations}
     asked = cuts.select(by, "at", **nothing, row_at=_.row_at, days=_.days.cast("int64"))
     until = ibis.window(group_by=by, order_by="at", range=(None, 0))
-    running = {
-        m.name: _[m.name].max().over(until) if m.how == "last" else _[m.name].sum().over(until)
-        for m in aggregations
-    }
-    totals = ibis.union(between, asked, distinct=False).mutate(**running).filter(_.row_at.notnull())
+    running = {name: total.over(until) for name, total in totals.items()}
     return (
-        totals.group_by([by, "row_at"])
+        ibis.union(between, asked, distinct=False)
+        .mutate(**running)
+        .filter(_.row_at.notnull())
+        .group_by([by, "row_at"])
         .aggregate(**{m.name: _within_window(m) for m in aggregations})
         .rename({EVENT_TIMESTAMP: "row_at"})
     )
@@ -99,9 +98,9 @@ def _contribution(aggregation: WindowAggregation) -> ibis.Value:
 def _within_window(aggregation: WindowAggregation) -> ibis.Value:
     """The total at an entity row less that at the start of the window, of rows of one total for each cut."""
     total = _[aggregation.name]
-    if aggregation.how == "last":
-        return total.max(where=_.days == 0)
     found = total.max(where=_.days == 0)
+    if aggregation.how == "last":
+        return found
     if aggregation.days is not None:
         found = found - total.max(where=_.days == aggregation.days)
     return found.round(6)
