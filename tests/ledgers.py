@@ -28,6 +28,11 @@ def url(tmp_path_factory):
 @pytest.fixture
 def database(url):
     """An engine of the same database, without a ledger in it yet."""
+    return emptied(url)
+
+
+def emptied(url):
+    """An engine of a database, after its ledger was dropped."""
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as connection:
         connection.execute(sa.text("DROP SCHEMA IF EXISTS ledger CASCADE"))

@@ -71,8 +71,10 @@ def request_values(decision_request: DecisionRequest, user: Mapping[str, Any]) -
         for name, value in user.items()
         if name.startswith("user_")
     }
-    said = {f"context.{name}": value for name, value in decision_request.context.items()}
-    said |= {f"context.{n}": float(v) for n, v in decision_request.context.items() if isinstance(v, int)}
+    said = {
+        f"context.{name}": float(value) if isinstance(value, int) else value
+        for name, value in decision_request.context.items()
+    }
     return {
         **own,
         **said,

@@ -175,7 +175,7 @@ class Decider:
         places = features.catalogue.items.index.get_indexer(chosen.index).tolist()
         skipped = {item: Exclusion(rule=CATALOGUE, reason=why) for item, why in retrieved.skipped.items()}
         said = request_values(decision_request, retrieved.user)
-        excluded = self._eligibility.judge(places, said, decision_request.scenario)
+        excluded = self._eligibility.exclusions(places, said, decision_request.scenario)
         skipped |= {self._item_ids[place]: why for place, why in excluded.items()}
         left = [number for number, place in enumerate(places) if place not in excluded]
         batch = None
@@ -209,7 +209,7 @@ class Decider:
         as_of = proposal.request.as_of
         windows = [Window(since=as_of - cap.window, scenarios=cap.scenarios) for cap in self._caps.caps]
         counts = transaction.exposure_counts(request.user_id, windows, as_of)
-        capped = self._caps.judge(proposal.places, counts, proposal.request.scenario)
+        capped = self._caps.apply(proposal.places, counts, proposal.request.scenario)
         chosen = self._choose(request, proposal, capped, request_id, decision_id)
         decision = {
             "decision_id": decision_id,

@@ -25,10 +25,9 @@ def load_release(release: Release) -> LoadedRelease:
         BundleError, SchemaError: as `load_ranker`.
         SettingError: so, or a rule or a cap of the shop's declaration is wrong.
     """
-    ranker = load_ranker(release)
-    return LoadedRelease(
-        release=release, ranker=ranker, decider=Decider(release, ranker, read_source(release.source))
-    )
+    source = read_source(release.source)
+    ranker = load_ranker(release, source)
+    return LoadedRelease(release=release, ranker=ranker, decider=Decider(release, ranker, source))
 
 
 def check(release: Release) -> None:

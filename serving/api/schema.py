@@ -116,15 +116,20 @@ class RecommendRequest(BaseModel):
         )
 
 
-class RecommendReply(BaseModel):
-    """The list, best first, and which model made it."""
+class _Reply(BaseModel):
+    """What every list says of itself."""
 
-    decision_id: str = Field(description="of this list, for reporting what came of it")
     user_id: str = Field(description="as asked")
     scenario: str = Field(description="as asked")
     bundle: str = Field(description="hash of the model that decided")
     as_of: str = Field(description="the time that was decided for, ISO 8601, UTC")
     cold_start: bool = Field(description="nothing is known of this shopper: only the items were judged")
+
+
+class RecommendReply(_Reply):
+    """The list, best first, and which model made it."""
+
+    decision_id: str = Field(description="of this list, for reporting what came of it")
     items: list[RankedCandidate] = Field(description="at most k items, best first")
     skipped: dict[str, str] = Field(description="candidates that may not be shown at that time, and why")
 
@@ -184,16 +189,11 @@ class Skipped:
     reason: Annotated[str, Field(description="in words", examples=["the rule does not hold"])]
 
 
-class DecideReply(BaseModel):
+class DecideReply(_Reply):
     """What is shown, and how it came about."""
 
     decision_id: str = Field(description="of this decision; exposures have it as their request_id")
     request_id: str = Field(description="as asked, or made")
-    user_id: str = Field(description="as asked")
-    scenario: str = Field(description="as asked")
-    bundle: str = Field(description="hash of the model that decided")
-    as_of: str = Field(description="the time that was decided for, ISO 8601, UTC")
-    cold_start: bool = Field(description="nothing is known of this shopper: only the items were judged")
     logged: bool = Field(description="it is in the ledger; false: nothing was kept and no cap was held")
     holdout: bool = Field(description="the random holdout chose")
     probability_of_list: float = Field(description="of the whole list: the product of its propensities")

@@ -97,13 +97,11 @@ class Recommender:
         """
         loaded = self._swap.loaded
         if loaded is None:
-            self._metrics.request_refused(request.scenario, 503)
-            return JSONResponse({"error": self._swap.problem}, status_code=503)
+            return self._refused(request, 503, self._swap.problem)
         try:
             return JSONResponse(self._reply(loaded, request))
         except RequestError as error:
-            self._metrics.request_refused(request.scenario, 400)
-            return JSONResponse({"error": str(error)}, status_code=400)
+            return self._refused(request, 400, error)
         except RecommenderError:
             self._metrics.request_refused(request.scenario, 500)
             raise
@@ -137,28 +135,35 @@ class Recommender:
         {"error": "…"}: 400 as of /recommend, 409 for a request_id that another request of the shopper had, 503 while no
         model or no ledger is there.
         """
-        loaded, headers = self._swap.loaded, None
-        status, said = 503, self._swap.problem
-        if loaded is not None:
-            begun = time.perf_counter()
-            try:
-                reply = loaded.decider.decide(request, _recorder)
-            except ConflictError as error:
-                status, said = 409, str(error)
-            except RequestError as error:
-                status, said = 400, str(error)
-            except (ServiceError, TransientError) as error:
-                said, headers = str(error), {"retry-after": str(RETRY_SECONDS)}
-            except RecommenderError:
-                self._metrics.request_refused(request.scenario, 500)
-                raise
-            else:
-                self._metrics.decision_made(
-                    request.scenario, reply.body, repeated=reply.repeated, seconds=time.perf_counter() - begun
-                )
-                return JSONResponse(reply.body)
+        loaded = self._swap.loaded
+        if loaded is None:
+            return self._refused(request, 503, self._swap.problem)
+        begun = time.perf_counter()
+        try:
+            reply = loaded.decider.decide(request, _recorder)
+        except ConflictError as error:
+            return self._refused(request, 409, error)
+        except RequestError as error:
+            return self._refused(request, 400, error)
+        except (ServiceError, TransientError) as error:
+            return self._refused(request, 503, error, {"retry-after": str(RETRY_SECONDS)})
+        except RecommenderError:
+            self._metrics.request_refused(request.scenario, 500)
+            raise
+        self._metrics.decision_made(
+            request.scenario, reply.body, repeated=reply.repeated, seconds=time.perf_counter() - begun
+        )
+        return JSONResponse(reply.body)
+
+    def _refused(
+        self,
+        request: RecommendRequest,
+        status: int,
+        error: object,
+        headers: Mapping[str, str] | None = None,
+    ) -> JSONResponse:
         self._metrics.request_refused(request.scenario, status)
-        return JSONResponse({"error": said}, status, headers)
+        return JSONResponse({"error": str(error)}, status, headers)
 
     def _on_load(self, loaded: LoadedRelease) -> None:
         _recorder.follow(loaded.release)

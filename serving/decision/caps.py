@@ -69,7 +69,7 @@ class Caps:
             [-1 if value is None else codes.setdefault(value, len(codes)) for value in values], dtype=np.int64
         )
 
-    def judge(self, candidates: Sequence[int], shown: Mapping[str, Sequence[int]], scenario: str) -> Capped:
+    def apply(self, candidates: Sequence[int], shown: Mapping[str, Sequence[int]], scenario: str) -> Capped:
         """What may still be shown.
 
         Args:

@@ -183,7 +183,7 @@ class Eligibility:
             if rule.of_item and not rule.of_request
         }
 
-    def judge(
+    def exclusions(
         self, candidates: Sequence[int], request: Mapping[str, Any], scenario: str
     ) -> dict[int, Exclusion]:
         """The candidates that may not be shown, each by the first rule that it breaks.

@@ -6,15 +6,19 @@ from datetime import datetime, timedelta
 import pandas as pd
 
 from expectations.contracts.shop_tables import COLD_START_USER
-from expectations.contracts.source import read_source
+from expectations.contracts.source import Source
 from expectations.errors import BundleError, SettingError
 from features.online.reader import DecisionRequest, OnlineFeatures
 from serving.ranking.ranker import Ranker
 from serving.release.release import Release
 
 
-def load_ranker(release: Release) -> Ranker:
+def load_ranker(release: Release, source: Source) -> Ranker:
     """Load what a release holds and rank once with it, so that it serves or is refused as a whole.
+
+    Args:
+        release: what is to serve.
+        source: its declaration.
 
     Raises:
         BundleError: the bundle is altered, incomplete, or wants features that are not there.
@@ -30,7 +34,6 @@ def load_ranker(release: Release) -> Ranker:
             f"{release.model} holds bundle {predictor.hash[:12]}, the release names {release.bundle[:12]}; "
             "deploy again"
         )
-    source = read_source(release.source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast calls its own on-demand views experimental
         features = OnlineFeatures(release.store, source, datetime.fromisoformat(release.horizon))

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 
 from expectations.contracts.decision import ExplorationPolicy
 from expectations.errors import SettingError
@@ -13,7 +12,7 @@ from serving.api.loading import load_release
 from serving.api.recording import Recorder
 from serving.api.schema import DecideReply, DecideRequest
 from serving.decision.exploration import list_propensities
-from tests.ledgers import stored
+from tests.ledgers import emptied, stored
 from tests.serving.api.conftest import CONTEXT, served
 from tests.serving.conftest import put
 
@@ -53,9 +52,7 @@ def declared(shop, folder, section):
 
 @pytest.fixture(name="service", scope="module")
 def _service(shop, bundles, bento_home, tmp_path_factory, url):
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        connection.execute(sa.text("DROP SCHEMA IF EXISTS ledger CASCADE"))
+    engine = emptied(url)
     home = tmp_path_factory.mktemp("decide")
     put(home, declared(shop, tmp_path_factory.mktemp("source"), DECISION), bundles[0])
     with served(home, url) as client:

@@ -23,7 +23,7 @@ def cap(per="item", at_most=2, **settings):
 
 def drawn(caps, shown, candidates=EVERYONE, scenario="campaign"):
     """Distinct lists of three that are drawn within the caps, as sets of item ids."""
-    capped = Caps(caps, ITEM_IDS, ATTRIBUTES).judge(candidates, shown, scenario)
+    capped = Caps(caps, ITEM_IDS, ATTRIBUTES).apply(candidates, shown, scenario)
     lists, _ = draw_lists(
         np.zeros(len(candidates)),
         3,
@@ -88,7 +88,7 @@ def test_some_candidates_and_none():
     assert lists == {frozenset({"c0"}), frozenset({"c1"})}
     capped, lists = drawn([cap("brand", 1), cap()], {"c2": [1, 1]}, candidates=[])
     assert (capped.excluded, lists) == ({}, {frozenset()})
-    assert Caps([cap(), cap("shopper")], [], {}).judge([], {"c2": [1, 1]}, "ad").excluded == {}
+    assert Caps([cap(), cap("shopper")], [], {}).apply([], {"c2": [1, 1]}, "ad").excluded == {}
 
 
 def test_a_cap_per_what_items_do_not_have_is_refused():

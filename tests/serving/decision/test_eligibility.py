@@ -42,7 +42,7 @@ def rules(*whens: str, **scenarios):
 
 
 def left(eligibility, request=REQUEST, candidates=EVERYONE, scenario="campaign"):
-    excluded = eligibility.judge(candidates, request, scenario)
+    excluded = eligibility.exclusions(candidates, request, scenario)
     return [place for place in candidates if place not in excluded]
 
 
@@ -68,28 +68,28 @@ def test_an_item_stays_where_the_rule_is_true(when, stay):
 
 def test_the_first_broken_rule_is_named_and_the_order_is_the_declaration_s():
     eligibility = rules("item.brand == 'Acme'", "item.min_age == null")
-    excluded = eligibility.judge(EVERYONE, REQUEST, "campaign")
+    excluded = eligibility.exclusions(EVERYONE, REQUEST, "campaign")
     assert {place: one.rule for place, one in excluded.items()} == {1: "rule 2", 2: "rule 1", 3: "rule 1"}
     assert excluded[1] == Exclusion(rule="rule 2", reason="the rule does not hold")
 
 
 def test_a_rule_that_fails_on_a_pair_excludes_that_pair_and_no_other():
     eligibility = rules("user.age >= item.min_age")
-    excluded = eligibility.judge(EVERYONE, REQUEST, "campaign")
+    excluded = eligibility.exclusions(EVERYONE, REQUEST, "campaign")
     assert left(eligibility) == [1]  # 20 >= 18
     assert excluded[2].reason == "the rule does not hold"
     for place in (0, 3):
         assert excluded[place].reason.startswith(FAILED) and "overload" in excluded[place].reason
-    unknown = eligibility.judge(EVERYONE, {**REQUEST, "user.age": None}, "campaign")
+    unknown = eligibility.exclusions(EVERYONE, {**REQUEST, "user.age": None}, "campaign")
     assert all(unknown[place].reason.startswith(FAILED) for place in EVERYONE)
-    assert rules("10 / int(user.age - 20.0) > 1").judge([0], REQUEST, "campaign")[0].reason == (
+    assert rules("10 / int(user.age - 20.0) > 1").exclusions([0], REQUEST, "campaign")[0].reason == (
         FAILED + "divide by zero"
     )
 
 
 def test_a_rule_of_the_item_alone_that_fails_on_one_item_excludes_that_item():
     eligibility = rules("item.brand.startsWith('A')")
-    excluded = eligibility.judge(EVERYONE, {}, "campaign")
+    excluded = eligibility.exclusions(EVERYONE, {}, "campaign")
     assert (left(eligibility, {}), excluded[3].reason) == ([0, 1], "the rule does not hold")
     assert excluded[2].reason.startswith(FAILED)
 
